@@ -1,0 +1,17 @@
+//! A Kubernetes operator that runs AI security-analysis sessions: typed sandboxes over shared volumes.
+//!
+//! Modules depend strictly downward: `api ← plan ← apply ← controllers ← operator ← main`; `staging` is shared by `plan` and
+//! `sandboxd`. What is left of `apply` decides and never acts: it compiles without a client, and a test reads the `use` lines.
+
+pub mod api;
+pub mod plan;
+pub mod staging;
+
+#[cfg(feature = "runtime")]
+pub mod apply;
+#[cfg(feature = "runtime")]
+pub mod controllers;
+#[cfg(feature = "runtime")]
+pub mod operator;
+#[cfg(feature = "sandboxd")]
+pub mod sandboxd;

@@ -1,0 +1,59 @@
+//! The operator's command line.
+
+use std::process::ExitCode;
+
+use aigise_operator::{
+    api::crds,
+    operator::{
+        self,
+        args::{Cli, Command},
+    },
+};
+use clap::Parser;
+
+fn main() -> ExitCode {
+    match run(Cli::parse().command) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            complain(error.as_ref());
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(command: Command) -> Result<(), Box<dyn std::error::Error>> {
+    match command {
+        Command::Run(args) => {
+            let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
+            Ok(runtime.block_on(operator::run(args))?)
+        }
+        Command::Crds { into: Some(folder) } => {
+            for (file, content) in crds::rendered()? {
+                std::fs::write(folder.join(file), content)?;
+            }
+            Ok(())
+        }
+        Command::Crds { into: None } => {
+            for (_, content) in crds::rendered()? {
+                print(&format!("---\n{content}"));
+            }
+            Ok(())
+        }
+    }
+}
+
+#[expect(clippy::print_stdout, reason = "printing is what the command is for")]
+fn print(text: &str) {
+    print!("{text}");
+}
+
+#[expect(clippy::print_stderr, reason = "the last words of a program that cannot go on")]
+fn complain(error: &dyn std::error::Error) {
+    eprint!("aigise-operator: {error}");
+    let mut source = error.source();
+    while let Some(cause) = source {
+        eprint!(": {cause}");
+        source = cause.source();
+    }
+    eprintln!();
+}
