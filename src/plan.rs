@@ -1,0 +1,204 @@
+//! What to write and what to say, decided from values: no client, no clock, no async. `cargo check --lib
+//! --no-default-features` proves it.
+//!
+//! Each kind has the same three steps. `Stage::of` names where the object is in its life; `plan` lists the writes that bring it
+//! further; `report` says to the user what is true once they were made. A stage is derived anew in every pass from what is
+//! there now, and never stored.
+
+pub mod name;
+pub mod ownership;
+pub mod pod;
+pub mod sandbox;
+pub mod session;
+pub mod status;
+
+use std::{sync::Arc, time::Duration};
+
+use k8s_openapi::{
+    api::{
+        core::v1::{PersistentVolumeClaim, Pod, Service},
+        networking::v1::NetworkPolicy,
+    },
+    apimachinery::pkg::apis::meta::v1::ObjectMeta,
+};
+
+use crate::api::{Sandbox, condition::Reason};
+
+/// Something that the operator makes and owns.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Child {
+    /// A claim: created once.
+    Claim(Box<PersistentVolumeClaim>),
+    /// A Pod: created once; a change of its template means another Pod.
+    Pod(Box<Pod>),
+    /// A Service: applied.
+    Service(Box<Service>),
+    /// A policy: applied.
+    NetworkPolicy(Box<NetworkPolicy>),
+    /// A Sandbox: applied.
+    Sandbox(Box<Sandbox>),
+}
+
+impl Child {
+    /// The name of its kind, as a user would say it.
+    #[must_use]
+    pub fn kind(&self) -> &'static str {
+        match self {
+            Child::Claim(_) => "PersistentVolumeClaim",
+            Child::Pod(_) => "Pod",
+            Child::Service(_) => "Service",
+            Child::NetworkPolicy(_) => "NetworkPolicy",
+            Child::Sandbox(_) => "Sandbox",
+        }
+    }
+
+    /// Its metadata.
+    #[must_use]
+    pub fn meta(&self) -> &ObjectMeta {
+        match self {
+            Child::Claim(claim) => &claim.metadata,
+            Child::Pod(pod) => &pod.metadata,
+            Child::Service(service) => &service.metadata,
+            Child::NetworkPolicy(policy) => &policy.metadata,
+            Child::Sandbox(sandbox) => &sandbox.metadata,
+        }
+    }
+
+    /// Its name.
+    #[must_use]
+    pub fn name(&self) -> &str {
+        self.meta().name.as_deref().unwrap_or_default()
+    }
+}
+
+/// One write to the API server. The writes of a plan are made in order, and the first that fails ends it: what comes later may
+/// rest on what comes before.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Write {
+    /// Make it, unless something has its name.
+    Create(Child),
+    /// Make it be as it is here, by server-side apply.
+    Apply(Child),
+    /// Delete exactly this one: the UID is a precondition.
+    Delete(Child),
+}
+
+impl Write {
+    /// What is written.
+    #[must_use]
+    pub fn child(&self) -> &Child {
+        match self {
+            Write::Create(child) | Write::Apply(child) | Write::Delete(child) => child,
+        }
+    }
+}
+
+/// What a write left, in the words of [`Child`].
+#[derive(Clone, Debug)]
+pub enum Landed {
+    /// A claim.
+    Claim(Slot<PersistentVolumeClaim>),
+    /// A Pod.
+    Pod(Slot<Pod>),
+    /// A Service.
+    Service(Slot<Service>),
+    /// A policy.
+    NetworkPolicy(Slot<NetworkPolicy>),
+    /// A Sandbox.
+    Sandbox(Slot<Sandbox>),
+}
+
+/// What is known of an object that we made or want to make.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Slot<K> {
+    /// Nothing has the name.
+    Absent,
+    /// It is there, and it is ours.
+    Ours(Arc<K>),
+    /// Something that is not ours has the name: it is never touched.
+    Foreign(Foreign),
+    /// It could not be read or written just now.
+    Failed(Failure),
+}
+
+impl<K> Slot<K> {
+    /// The object, if it is ours.
+    #[must_use]
+    pub fn ours(&self) -> Option<&Arc<K>> {
+        match self {
+            Slot::Ours(object) => Some(object),
+            Slot::Absent | Slot::Foreign(_) | Slot::Failed(_) => None,
+        }
+    }
+}
+
+/// Who has a name that we need.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Foreign {
+    /// The object, for a person: `Pod demo--main`.
+    pub object: String,
+    /// It is on its way out (deleted, or a child of an earlier object of our owner's name), so waiting is enough.
+    pub leaving: bool,
+}
+
+/// Why a read or a write did not succeed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Failure {
+    /// [`Reason::Refused`] (a person has to change something), [`Reason::Forbidden`] or [`Reason::ApiError`] (tried again).
+    pub reason: Reason,
+    /// What the API server said.
+    pub message: String,
+}
+
+/// When to look again.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Next {
+    /// When something changes.
+    OnChange,
+    /// After this long, or when something changes.
+    In(Duration),
+    /// After a delay that grows with each failure in a row.
+    Backoff,
+}
+
+/// An event for `kubectl describe`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Note {
+    /// A warning, or the good news.
+    pub warning: bool,
+    /// The same word as the condition's.
+    pub reason: Reason,
+    /// A sentence.
+    pub message: String,
+}
+
+/// What to say about an object, and when to look at it again.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Report<S> {
+    /// The whole status.
+    pub status: S,
+    /// The event of this transition, if it is one.
+    pub note: Option<Note>,
+    /// When to look again.
+    pub next: Next,
+    /// The status can wait until [`Report::next`]: something better to say is about to be known.
+    pub hold: bool,
+}
+
+/// What the operator was told when it started.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Settings {
+    /// The image that holds `sandboxd`: the operator's own.
+    pub helper_image: String,
+    /// How `sandboxd` gets into a Pod.
+    pub helper_mount: HelperMount,
+}
+
+/// How `sandboxd` gets into a sandbox's Pod.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum HelperMount {
+    /// The helper image is mounted as a volume: no copy, no extra container.
+    Image,
+    /// An init container copies it into an empty folder.
+    Copy,
+}

@@ -1,0 +1,75 @@
+//! Whose an object is. Ownership is the controller reference's UID and nothing else: a name or a label can be anybody's.
+
+use std::{collections::BTreeMap, sync::Arc};
+
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, OwnerReference};
+use kube::{Resource, ResourceExt};
+
+use super::{Foreign, Slot};
+use crate::api::{
+    AigiseSession,
+    meta::{self, Component},
+};
+
+/// The controller of an object.
+#[must_use]
+pub fn controller(meta: &ObjectMeta) -> Option<&OwnerReference> {
+    meta.owner_references.as_ref()?.iter().find(|owner| owner.controller == Some(true))
+}
+
+/// What stands in a slot, seen from the object that would own it.
+#[must_use]
+pub fn slot<K: Resource<DynamicType = ()>>(found: Option<Arc<K>>, owner: &ObjectMeta) -> Slot<K> {
+    let Some(object) = found else { return Slot::Absent };
+    let controller = controller(object.meta());
+    if owner.uid.is_some() && controller.map(|controller| &controller.uid) == owner.uid.as_ref() {
+        return Slot::Ours(object);
+    }
+    let predecessor = controller.is_some_and(|controller| {
+        controller.api_version.starts_with(meta::GROUP) && Some(&controller.name) == owner.name.as_ref()
+    });
+    Slot::Foreign(Foreign {
+        object: format!("{} {}", K::kind(&()), object.name_any()),
+        leaving: object.meta().deletion_timestamp.is_some() || predecessor,
+    })
+}
+
+/// The metadata of a child: its name, its owner, and the labels that every child has.
+#[must_use]
+pub fn child_meta<O>(owner: &O, name: String, labels: BTreeMap<String, String>) -> ObjectMeta
+where
+    O: Resource<DynamicType = ()>,
+{
+    ObjectMeta {
+        name: Some(name),
+        namespace: owner.namespace(),
+        owner_references: owner
+            .controller_owner_ref(&())
+            .map(|reference| vec![OwnerReference { block_owner_deletion: Some(true), ..reference }]),
+        labels: Some(labels),
+        ..ObjectMeta::default()
+    }
+}
+
+/// The labels that every child has.
+#[must_use]
+pub fn labels(session: Option<&AigiseSession>, component: Component) -> BTreeMap<String, String> {
+    let mut labels = BTreeMap::from([
+        (meta::APP.to_string(), "aigise".to_string()),
+        (meta::MANAGED_BY.to_string(), meta::MANAGER.to_string()),
+        (meta::COMPONENT.to_string(), component.to_string()),
+    ]);
+    if let Some(session) = session {
+        labels.extend(members(session));
+        let task = session.spec.task_name.clone().unwrap_or_else(|| session.name_any());
+        labels.insert(meta::TASK.to_string(), task);
+        labels.insert(meta::SESSION.to_string(), session.name_any());
+    }
+    labels
+}
+
+/// What selects the Pods of a session: by UID, so that a session made anew under an old name never selects its predecessor's.
+#[must_use]
+pub fn members(session: &AigiseSession) -> BTreeMap<String, String> {
+    BTreeMap::from([(meta::SESSION_UID.to_string(), session.uid().unwrap_or_default())])
+}

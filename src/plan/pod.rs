@@ -1,0 +1,156 @@
+//! What a Pod tells about itself: one reading for sandboxes and for the stage Pod.
+//!
+//! The outcome is read from the working container's `terminated` state and never from the Pod's phase, which says `Succeeded`
+//! for a container that ended with 0 and `Running` while a sidecar lives.
+
+use k8s_openapi::api::core::v1::{ContainerStateTerminated, ContainerStatus, Pod, PodCondition};
+use kube::ResourceExt;
+
+use crate::api::condition::Reason;
+
+/// Where a Pod is in its life, seen from its working container.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Progress {
+    /// It is being deleted.
+    Terminating,
+    /// It was made a moment ago; the scheduler has not spoken.
+    Created,
+    /// No node fits.
+    Unschedulable {
+        /// The scheduler's words.
+        message: String,
+    },
+    /// It has a node and its container does not run yet.
+    Waiting {
+        /// [`Reason::ContainerCreating`], [`Reason::ImagePull`] or [`Reason::ContainerConfig`].
+        reason: Reason,
+        /// What is in the way.
+        message: String,
+    },
+    /// The container runs and is not ready.
+    Running,
+    /// The container runs and is ready.
+    Ready,
+    /// The container ended, or never will run.
+    Ended {
+        /// [`Reason::ContainerEnded`], [`Reason::OutOfMemory`] or [`Reason::PodLost`].
+        reason: Reason,
+        /// How it ended.
+        message: String,
+        /// It ended with 0.
+        success: bool,
+        /// What the container wrote to its termination log.
+        last_words: Option<String>,
+    },
+}
+
+impl Progress {
+    /// Reads a Pod whose working container has this name.
+    #[must_use]
+    pub fn of(pod: &Pod, container: &str) -> Self {
+        if pod.metadata.deletion_timestamp.is_some() {
+            return Progress::Terminating;
+        }
+        let Some(status) = &pod.status else { return Progress::Created };
+        let working = find(status.container_statuses.as_deref(), container);
+        if let Some(terminated) = working.and_then(|c| c.state.as_ref()?.terminated.as_ref()) {
+            return ended(terminated, status.reason.as_deref(), status.message.as_deref());
+        }
+        if status.phase.as_deref() == Some("Failed") {
+            return Progress::Ended {
+                reason: Reason::PodLost,
+                message: lost(status.reason.as_deref(), status.message.as_deref()),
+                success: false,
+                last_words: None,
+            };
+        }
+        if let Some(running) = working.filter(|c| c.state.as_ref().is_some_and(|state| state.running.is_some())) {
+            return if running.ready { Progress::Ready } else { Progress::Running };
+        }
+        match scheduled(pod) {
+            None => Progress::Created,
+            Some(condition) if condition.status != "True" => {
+                Progress::Unschedulable { message: condition.message.clone().unwrap_or_default() }
+            }
+            Some(_) => waiting(pod, working),
+        }
+    }
+
+    /// Whether the Pod holds a place on a node, as far as anybody knows.
+    #[must_use]
+    pub fn is_scheduled(&self) -> bool {
+        match self {
+            Progress::Created | Progress::Unschedulable { .. } => false,
+            Progress::Terminating
+            | Progress::Waiting { .. }
+            | Progress::Running
+            | Progress::Ready
+            | Progress::Ended { .. } => true,
+        }
+    }
+}
+
+fn find<'a>(statuses: Option<&'a [ContainerStatus]>, name: &str) -> Option<&'a ContainerStatus> {
+    statuses?.iter().find(|status| status.name == name)
+}
+
+fn scheduled(pod: &Pod) -> Option<&PodCondition> {
+    pod.status.as_ref()?.conditions.as_ref()?.iter().find(|condition| condition.type_ == "PodScheduled")
+}
+
+/// The first container that waits for more than its turn: an init container holds up all that come after it.
+fn waiting(pod: &Pod, working: Option<&ContainerStatus>) -> Progress {
+    let inits = pod.status.iter().flat_map(|status| status.init_container_statuses.iter().flatten());
+    for container in inits.chain(working) {
+        let Some(waiting) = container.state.as_ref().and_then(|state| state.waiting.as_ref()) else { continue };
+        let words = waiting.message.as_deref().unwrap_or("the kubelet gives no detail");
+        let reason = match waiting.reason.as_deref() {
+            Some("ImagePullBackOff" | "ErrImagePull" | "InvalidImageName" | "ErrImageNeverPull" | "ImageInspectError") => {
+                Reason::ImagePull
+            }
+            None | Some("ContainerCreating" | "PodInitializing") => continue,
+            // The kubelet's other reasons: CreateContainerConfigError, RunContainerError, …
+            Some(_) => Reason::ContainerConfig,
+        };
+        let message = match reason {
+            Reason::ImagePull => format!("The image {} cannot be pulled: {words}", container.image),
+            _ => format!("The container cannot be started: {words}"),
+        };
+        return Progress::Waiting { reason, message };
+    }
+    let node = pod.spec.as_ref().and_then(|spec| spec.node_name.as_deref()).unwrap_or("a node");
+    let message = format!("{node} mounts the volumes, pulls the image and starts the container.");
+    Progress::Waiting { reason: Reason::ContainerCreating, message }
+}
+
+fn ended(terminated: &ContainerStateTerminated, pod_reason: Option<&str>, pod_message: Option<&str>) -> Progress {
+    let last_words = terminated.message.clone().filter(|text| !text.is_empty());
+    let (reason, how) = match (terminated.reason.as_deref(), terminated.signal.filter(|&signal| signal != 0)) {
+        (Some("OOMKilled"), _) => (Reason::OutOfMemory, "was ended for using more memory than its limit".to_string()),
+        _ if pod_reason.is_some() => (Reason::PodLost, lost(pod_reason, pod_message)),
+        (_, Some(signal)) => (Reason::ContainerEnded, format!("was ended by signal {signal}")),
+        (_, None) => (Reason::ContainerEnded, format!("ended with exit code {}", terminated.exit_code)),
+    };
+    let message = if reason == Reason::PodLost { how } else { format!("The container {how}.") };
+    Progress::Ended { reason, message, success: terminated.exit_code == 0, last_words }
+}
+
+fn lost(reason: Option<&str>, message: Option<&str>) -> String {
+    match (reason, message) {
+        (Some(reason), Some(message)) => format!("The cluster ended the Pod ({reason}): {message}"),
+        (Some(text), None) | (None, Some(text)) => format!("The cluster ended the Pod: {text}"),
+        (None, None) => "The cluster ended the Pod.".to_string(),
+    }
+}
+
+/// The name of the Pod's node.
+#[must_use]
+pub fn node(pod: &Pod) -> Option<String> {
+    pod.spec.as_ref()?.node_name.clone()
+}
+
+/// An annotation of the Pod.
+#[must_use]
+pub fn annotation<'a>(pod: &'a Pod, key: &str) -> Option<&'a str> {
+    pod.annotations().get(key).map(String::as_str)
+}

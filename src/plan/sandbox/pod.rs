@@ -1,0 +1,240 @@
+//! The Pod of a sandbox, whole.
+
+use std::collections::BTreeMap;
+
+use k8s_openapi::api::core::v1::{
+    Affinity, Container, EmptyDirVolumeSource, EnvVar, ImageVolumeSource, PersistentVolumeClaimVolumeSource, Pod,
+    PodAffinity, PodAffinityTerm, PodSecurityContext, PodSpec, SeccompProfile, Volume, VolumeMount,
+};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::LabelSelector;
+use kube::ResourceExt;
+use sha2::{Digest, Sha256};
+
+use super::Observed;
+use crate::{
+    api::{
+        AigiseSession, SandboxTemplate,
+        meta::{self, Component},
+        template::Entrypoint,
+    },
+    plan::{
+        HelperMount, Settings,
+        name::{self, Label},
+        ownership,
+        session::SharedVolume,
+    },
+};
+
+/// The user and the group of the stage Pod, and a supplementary group of every sandbox: what staging writes, every sandbox may
+/// write as well, whatever user its image runs as.
+pub const SHARED_GROUP: i64 = 65532;
+
+/// Seconds between the request to end and the end. A sandbox has nothing to save: its data lies on the volumes.
+pub const GRACE_SECONDS: i64 = 5;
+
+const HELPER_VOLUME: &str = "aigise-helper";
+
+/// The sandbox's Pod.
+#[must_use]
+pub fn pod(observed: &Observed, label: &Label, settings: &Settings) -> Pod {
+    let sandbox = &*observed.sandbox;
+    let session = observed.session.as_deref();
+    let mut labels = ownership::labels(session, Component::Sandbox);
+    labels.insert(meta::SANDBOX_TYPE.into(), sandbox.spec.sandbox_type.clone());
+    let mut metadata = ownership::child_meta(sandbox, sandbox.name_any(), labels);
+    metadata.annotations = Some(BTreeMap::from([
+        (meta::TEMPLATE_HASH.into(), template_hash(&sandbox.spec.template)),
+        (meta::DEFAULT_CONTAINER.into(), meta::SANDBOX_CONTAINER.into()),
+    ]));
+
+    let (helper_volume, helper_installer) = helper(settings);
+    let shared = session.map(|_| SharedVolume::ALL).into_iter().flatten();
+    let volumes = shared.clone().zip(session).map(|(volume, session)| claim_volume(session, volume, volume == SharedVolume::Scripts));
+    Pod {
+        metadata,
+        spec: Some(PodSpec {
+            hostname: session.map(|_| label.to_string()),
+            subdomain: session.map(ResourceExt::name_any),
+            init_containers: helper_installer.map(|container| vec![container]),
+            containers: vec![container(observed, &sandbox.spec.template)],
+            volumes: Some(volumes.chain([helper_volume]).collect()),
+            ..base_spec(session)
+        }),
+        status: None,
+    }
+}
+
+/// What the Pods of sandboxes and of staging have in common: they end for good when their container ends, carry no credentials,
+/// share a group for the volumes, and stay together where a claim can only be mounted on one node.
+#[must_use]
+pub fn base_spec(session: Option<&AigiseSession>) -> PodSpec {
+    PodSpec {
+        restart_policy: Some("Never".into()),
+        termination_grace_period_seconds: Some(GRACE_SECONDS),
+        automount_service_account_token: Some(false),
+        enable_service_links: Some(false),
+        security_context: Some(PodSecurityContext {
+            fs_group: Some(SHARED_GROUP),
+            fs_group_change_policy: Some("OnRootMismatch".into()),
+            seccomp_profile: Some(SeccompProfile { type_: "RuntimeDefault".into(), ..SeccompProfile::default() }),
+            ..PodSecurityContext::default()
+        }),
+        affinity: session.filter(|session| SharedVolume::ALL.iter().any(|volume| volume.is_on_one_node(session))).map(same_node),
+        ..PodSpec::default()
+    }
+}
+
+fn same_node(session: &AigiseSession) -> Affinity {
+    Affinity {
+        pod_affinity: Some(PodAffinity {
+            required_during_scheduling_ignored_during_execution: Some(vec![PodAffinityTerm {
+                topology_key: "kubernetes.io/hostname".into(),
+                label_selector: Some(LabelSelector { match_labels: Some(ownership::members(session)), ..LabelSelector::default() }),
+                ..PodAffinityTerm::default()
+            }]),
+            ..PodAffinity::default()
+        }),
+        ..Affinity::default()
+    }
+}
+
+/// The volume of a Pod that one of a session's claims becomes.
+#[must_use]
+pub fn claim_volume(session: &AigiseSession, volume: SharedVolume, read_only: bool) -> Volume {
+    Volume {
+        name: volume.to_string(),
+        persistent_volume_claim: Some(PersistentVolumeClaimVolumeSource {
+            claim_name: name::child(&session.name_any(), volume),
+            read_only: read_only.then_some(true),
+        }),
+        ..Volume::default()
+    }
+}
+
+fn container(observed: &Observed, template: &SandboxTemplate) -> Container {
+    let shared = observed.session.iter().flat_map(|_| SharedVolume::ALL);
+    let mounts = shared.map(|volume| VolumeMount {
+        name: volume.to_string(),
+        mount_path: volume.mount_path().into(),
+        read_only: (volume == SharedVolume::Scripts).then_some(true),
+        ..VolumeMount::default()
+    });
+    let helper = VolumeMount {
+        name: HELPER_VOLUME.into(),
+        mount_path: meta::HELPER_PATH.into(),
+        read_only: Some(true),
+        ..VolumeMount::default()
+    };
+    let command = match template.entrypoint() {
+        _ if !template.command.is_empty() => Some(template.command.clone()),
+        Entrypoint::Idle => Some(vec![format!("{}/sandboxd", meta::HELPER_PATH), "idle".into()]),
+        Entrypoint::Image => None,
+    };
+    Container {
+        name: meta::SANDBOX_CONTAINER.into(),
+        image: template.image.clone(),
+        command,
+        env: Some(environment(observed).chain(template.env.iter().cloned()).collect()),
+        ports: (!template.ports.is_empty()).then(|| template.ports.clone()),
+        working_dir: template.working_dir.clone(),
+        resources: template.resources.clone(),
+        security_context: template.security_context.clone(),
+        volume_mounts: Some(mounts.chain([helper]).collect()),
+        ..Container::default()
+    }
+}
+
+/// What every container of a session finds in its environment, before the template's own variables, so that these can refer to
+/// it as `$(AIGISE_MAIN_HOST)`.
+fn environment(observed: &Observed) -> impl Iterator<Item = EnvVar> {
+    let session = observed.session.as_deref();
+    let variable = |name: String, value: String| EnvVar { name, value: Some(value), value_from: None };
+    let own = [
+        session.map(|session| variable("AIGISE_SESSION".into(), session.name_any())),
+        Some(variable("AIGISE_SANDBOX_TYPE".into(), observed.sandbox.spec.sandbox_type.clone())),
+    ];
+    let hosts = session.into_iter().flat_map(move |session| {
+        session.spec.sandboxes.keys().filter_map(move |sandbox_type| {
+            let label = Label::of(sandbox_type).ok()?;
+            let host = name::host(&label, &session.name_any(), &session.namespace().unwrap_or_default());
+            Some(variable(label.host_variable(), host))
+        })
+    });
+    own.into_iter().flatten().chain(hosts)
+}
+
+/// The volume that holds `sandboxd`, and what fills it where the cluster cannot mount an image.
+fn helper(settings: &Settings) -> (Volume, Option<Container>) {
+    let volume = Volume { name: HELPER_VOLUME.into(), ..Volume::default() };
+    match settings.helper_mount {
+        HelperMount::Image => {
+            let image = ImageVolumeSource {
+                reference: Some(settings.helper_image.clone()),
+                pull_policy: Some("IfNotPresent".into()),
+            };
+            (Volume { image: Some(image), ..volume }, None)
+        }
+        HelperMount::Copy => {
+            let installer = Container {
+                name: "install-helper".into(),
+                command: Some(vec!["/sandboxd".into(), "install".into(), meta::HELPER_PATH.into()]),
+                volume_mounts: Some(vec![VolumeMount {
+                    name: HELPER_VOLUME.into(),
+                    mount_path: meta::HELPER_PATH.into(),
+                    ..VolumeMount::default()
+                }]),
+                ..helper_container(settings)
+            };
+            (Volume { empty_dir: Some(EmptyDirVolumeSource::default()), ..volume }, Some(installer))
+        }
+    }
+}
+
+/// A container that runs the helper image itself, with no rights at all.
+#[must_use]
+pub fn helper_container(settings: &Settings) -> Container {
+    use k8s_openapi::api::core::v1::{Capabilities, ResourceRequirements, SecurityContext};
+    use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
+
+    let quantities = |cpu: &str, memory: &str| {
+        Some(BTreeMap::from([("cpu".to_string(), Quantity(cpu.into())), ("memory".to_string(), Quantity(memory.into()))]))
+    };
+    Container {
+        image: Some(settings.helper_image.clone()),
+        image_pull_policy: Some("IfNotPresent".into()),
+        resources: Some(ResourceRequirements {
+            requests: quantities("10m", "16Mi"),
+            limits: quantities("1", "128Mi"),
+            ..ResourceRequirements::default()
+        }),
+        security_context: Some(SecurityContext {
+            allow_privilege_escalation: Some(false),
+            capabilities: Some(Capabilities { drop: Some(vec!["ALL".into()]), add: None }),
+            read_only_root_filesystem: Some(true),
+            run_as_group: Some(SHARED_GROUP),
+            run_as_non_root: Some(true),
+            run_as_user: Some(SHARED_GROUP),
+            ..SecurityContext::default()
+        }),
+        ..Container::default()
+    }
+}
+
+/// Names a template. It covers what the user wrote and nothing that is derived, so that a new sibling or another helper image
+/// makes no sandbox out of date.
+#[must_use]
+pub fn template_hash(template: &SandboxTemplate) -> String {
+    fingerprint(template)
+}
+
+/// A short name for a value: the same value has the same name in every process and version.
+#[must_use]
+pub fn fingerprint(value: &impl serde::Serialize) -> String {
+    use std::fmt::Write as _;
+
+    let json = serde_json::to_vec(value).unwrap_or_default();
+    Sha256::digest(json).iter().take(8).fold(String::new(), |mut text, byte| {
+        let _ = write!(text, "{byte:02x}");
+        text
+    })
+}

@@ -1,0 +1,126 @@
+//! The Service that gives sandboxes their names, and the policy around them.
+
+use k8s_openapi::{
+    api::{
+        core::v1::{Service, ServiceSpec},
+        networking::v1::{
+            IPBlock, NetworkPolicy, NetworkPolicyEgressRule, NetworkPolicyIngressRule, NetworkPolicyPeer, NetworkPolicyPort,
+            NetworkPolicySpec,
+        },
+    },
+    apimachinery::pkg::{
+        apis::meta::v1::{LabelSelector, ObjectMeta},
+        util::intstr::IntOrString,
+    },
+};
+use kube::ResourceExt;
+
+use super::{Child, Observed, Slot, Write};
+use crate::{
+    api::meta::Component,
+    plan::ownership,
+};
+
+/// What is not the internet: private, shared, loopback, link-local (cloud metadata) and reserved ranges. Cluster services, the
+/// API server and nodes live in these.
+const NOT_INTERNET_V4: [&str; 7] =
+    ["0.0.0.0/8", "10.0.0.0/8", "100.64.0.0/10", "127.0.0.0/8", "169.254.0.0/16", "172.16.0.0/12", "192.168.0.0/16"];
+const NOT_INTERNET_V6: [&str; 3] = ["::1/128", "fc00::/7", "fe80::/10"];
+
+/// Where node-local DNS caches listen, by convention.
+const NODE_LOCAL_DNS: &str = "169.254.20.10/32";
+
+/// The Service and the policy, where they are missing or not as they should be.
+pub(super) fn writes(observed: &Observed) -> Vec<Write> {
+    let mut writes = vec![];
+    let policy = policy(observed);
+    if !matches!(&observed.policy, Slot::Ours(live) if live.spec == policy.spec) {
+        writes.push(Write::Apply(Child::NetworkPolicy(Box::new(with_uid(policy, &observed.policy)))));
+    }
+    let service = service(observed);
+    if !matches!(&observed.service, Slot::Ours(live) if serves(live, &service)) {
+        writes.push(Write::Apply(Child::Service(Box::new(with_uid(service, &observed.service)))));
+    }
+    writes
+}
+
+/// Pins the object that an apply speaks of: without a UID, server-side apply makes anew what was deleted meanwhile.
+pub(super) fn with_uid<K: ResourceExt>(mut desired: K, live: &Slot<K>) -> K {
+    desired.meta_mut().uid = live.ours().and_then(|live| live.uid());
+    desired
+}
+
+fn metadata(observed: &Observed) -> ObjectMeta {
+    let session = &*observed.session;
+    ownership::child_meta(session, session.name_any(), ownership::labels(Some(session), Component::Network))
+}
+
+/// The API server fills in the rest of a Service, so only what we say is compared.
+fn serves(live: &Service, desired: &Service) -> bool {
+    let said = |service: &Service| {
+        let spec = service.spec.as_ref()?;
+        Some((spec.cluster_ip.clone(), spec.publish_not_ready_addresses, spec.selector.clone()))
+    };
+    said(live) == said(desired)
+}
+
+fn service(observed: &Observed) -> Service {
+    Service {
+        metadata: metadata(observed),
+        spec: Some(ServiceSpec {
+            cluster_ip: Some("None".into()),
+            // An initialiser may need a neighbour that is up and not ready; readiness lives in status.
+            publish_not_ready_addresses: Some(true),
+            selector: Some(ownership::members(&observed.session)),
+            ..ServiceSpec::default()
+        }),
+        status: None,
+    }
+}
+
+fn policy(observed: &Observed) -> NetworkPolicy {
+    let members = || LabelSelector { match_labels: Some(ownership::members(&observed.session)), ..LabelSelector::default() };
+    let session_pods = || NetworkPolicyPeer { pod_selector: Some(members()), ..NetworkPolicyPeer::default() };
+    let block = |cidr: &str, except: &[&str]| NetworkPolicyPeer {
+        ip_block: Some(IPBlock {
+            cidr: cidr.into(),
+            except: (!except.is_empty()).then(|| except.iter().map(ToString::to_string).collect()),
+        }),
+        ..NetworkPolicyPeer::default()
+    };
+    let cluster_dns = NetworkPolicyPeer {
+        namespace_selector: Some(labelled("kubernetes.io/metadata.name", "kube-system")),
+        pod_selector: Some(labelled("k8s-app", "kube-dns")),
+        ..NetworkPolicyPeer::default()
+    };
+    let port_53 = |protocol: &str| NetworkPolicyPort {
+        protocol: Some(protocol.into()),
+        port: Some(IntOrString::Int(53)),
+        ..NetworkPolicyPort::default()
+    };
+    let egress = |to, ports| NetworkPolicyEgressRule { to: Some(to), ports };
+    NetworkPolicy {
+        metadata: metadata(observed),
+        spec: Some(NetworkPolicySpec {
+            pod_selector: Some(members()),
+            policy_types: Some(vec!["Ingress".into(), "Egress".into()]),
+            ingress: Some(vec![NetworkPolicyIngressRule { from: Some(vec![session_pods()]), ports: None }]),
+            egress: Some(vec![
+                egress(vec![session_pods()], None),
+                egress(vec![cluster_dns, block(NODE_LOCAL_DNS, &[])], Some(vec![port_53("UDP"), port_53("TCP")])),
+                egress(vec![block("0.0.0.0/0", &NOT_INTERNET_V4), block("::/0", &NOT_INTERNET_V6)], None),
+            ]),
+        }),
+    }
+}
+
+fn labelled(key: &str, value: &str) -> LabelSelector {
+    LabelSelector { match_labels: Some([(key.to_string(), value.to_string())].into()), ..LabelSelector::default() }
+}
+
+/// The DNS name of the session's Service.
+pub(super) fn service_name(observed: &Observed) -> String {
+    let session = &observed.session;
+    crate::plan::name::service(&session.name_any(), &session.namespace().unwrap_or_default())
+}
+

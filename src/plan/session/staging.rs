@@ -1,0 +1,220 @@
+//! The stage Pod: it fills the volumes, once for each digest of their sources, and ends.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use k8s_openapi::api::core::v1::{
+    ConfigMap, ConfigMapVolumeSource, Container, EnvVar, PersistentVolumeClaimVolumeSource, Pod, PodSpec, Volume, VolumeMount,
+};
+use sha2::{Digest, Sha256};
+
+use super::{Child, ConfigMapContent, Observed, Settings, SharedVolume, Slot, Write};
+use crate::{
+    api::{
+        AigiseSession,
+        condition::Reason,
+        meta::{self, Component},
+        session::VolumeSource,
+    },
+    plan::{
+        ownership,
+        pod::{Progress, annotation},
+        sandbox::{base_spec, claim_volume, fingerprint, helper_container},
+    },
+    staging::{self, Access, Manifest, Report},
+};
+
+/// How far staging is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Staging {
+    /// The stage Pod is missing.
+    NotStarted,
+    /// The stage Pod is on its way.
+    InProgress(Progress),
+    /// The cluster took the stage Pod away before it was through: it is made anew.
+    Interrupted(String),
+    /// It ended badly: the same sources would end it in the same way.
+    Failed(String),
+    /// The volumes hold what their sources gave.
+    Done {
+        /// The digest of the sources.
+        digest: String,
+        /// The first-level folders of the tools volume.
+        roots: Vec<String>,
+    },
+}
+
+impl Staging {
+    /// Reads the stage Pod.
+    #[must_use]
+    pub fn of(observed: &Observed) -> Self {
+        let Some(pod) = observed.stage_pod.ours() else { return Staging::NotStarted };
+        match Progress::of(pod, meta::STAGE_CONTAINER) {
+            Progress::Ended { success, message, last_words, reason } => {
+                let report = last_words.as_deref().and_then(|words| serde_json::from_str(words).ok());
+                match report {
+                    Some(Report::Staged { volumes }) if success => Staging::Done {
+                        digest: annotation(pod, meta::SOURCES_DIGEST).unwrap_or_default().to_string(),
+                        roots: volumes.get(&SharedVolume::Tools.to_string()).map(|staged| staged.roots.clone()).unwrap_or_default(),
+                    },
+                    Some(Report::Failed { message }) => Staging::Failed(message),
+                    Some(Report::Staged { .. }) | None if reason == Reason::PodLost => Staging::Interrupted(message),
+                    Some(Report::Staged { .. }) | None => Staging::Failed(message),
+                }
+            }
+            progress @ (Progress::Terminating
+            | Progress::Created
+            | Progress::Unschedulable { .. }
+            | Progress::Waiting { .. }
+            | Progress::Running
+            | Progress::Ready) => Staging::InProgress(progress),
+        }
+    }
+}
+
+/// Whether the content of the ConfigMaps matters now: the volumes are to be staged, or failed to be and may be mended.
+#[must_use]
+pub fn wants_sources(observed: &Observed) -> bool {
+    match Staging::of(observed) {
+        Staging::NotStarted | Staging::Interrupted(_) | Staging::Failed(_) => true,
+        Staging::InProgress(_) | Staging::Done { .. } => false,
+    }
+}
+
+/// The names of the ConfigMaps among a session's sources.
+#[must_use]
+pub fn config_maps(session: &AigiseSession) -> BTreeSet<String> {
+    let sources = SharedVolume::ALL.into_iter().flat_map(|volume| &volume.spec(session).sources);
+    sources.filter_map(|source| Some(source.config_map.as_ref()?.name.clone())).collect()
+}
+
+/// Names what a ConfigMap holds.
+#[must_use]
+pub fn content_hash(config_map: &ConfigMap) -> String {
+    fingerprint(&(&config_map.data, &config_map.binary_data))
+}
+
+/// The first ConfigMap that is not there.
+pub(super) fn missing_source(observed: &Observed) -> Option<&str> {
+    let missing = observed.config_maps.iter().find(|(_, content)| **content == ConfigMapContent::Missing);
+    missing.map(|(name, _)| name.as_str())
+}
+
+/// Makes the stage Pod when it is missing, and takes a failed one away when what it was made from has changed.
+pub(super) fn writes(observed: &Observed, settings: &Settings) -> Vec<Write> {
+    let known = observed.config_maps.values().all(|content| matches!(content, ConfigMapContent::Hash(_)));
+    match (Staging::of(observed), &observed.stage_pod) {
+        (Staging::NotStarted, Slot::Absent) if known => {
+            vec![Write::Create(Child::Pod(Box::new(stage_pod(observed, settings))))]
+        }
+        (Staging::Failed(_), Slot::Ours(pod))
+            if known && annotation(pod, meta::SOURCES_DIGEST) != Some(manifest(observed).digest.as_str()) =>
+        {
+            vec![Write::Delete(Child::Pod(Box::new(Pod::clone(pod))))]
+        }
+        (Staging::Interrupted(_), Slot::Ours(pod)) => vec![Write::Delete(Child::Pod(Box::new(Pod::clone(pod))))],
+        _ => vec![], // in progress, done, or in the way of it: nothing to write
+    }
+}
+
+fn stage_pod(observed: &Observed, settings: &Settings) -> Pod {
+    let session = &*observed.session;
+    let manifest = manifest(observed);
+    let mut metadata =
+        ownership::child_meta(session, Observed::stage_pod_name(session), ownership::labels(Some(session), Component::Stage));
+    metadata.annotations = Some(BTreeMap::from([(meta::SOURCES_DIGEST.to_string(), manifest.digest.clone())]));
+
+    let claims = SharedVolume::ALL.into_iter().map(|volume| claim_volume(session, volume, false));
+    let sources = sources(session).map(|(name, _, source)| source_volume(name, source));
+    let claim_mounts = SharedVolume::ALL.into_iter().map(|volume| VolumeMount {
+        name: volume.to_string(),
+        mount_path: meta::stage_volume_path(&volume.to_string()),
+        ..VolumeMount::default()
+    });
+    let source_mounts = self::sources(session).map(|(name, _, _)| VolumeMount {
+        mount_path: source_path(&name),
+        name,
+        read_only: Some(true),
+        ..VolumeMount::default()
+    });
+    Pod {
+        metadata,
+        spec: Some(PodSpec {
+            containers: vec![Container {
+                name: meta::STAGE_CONTAINER.into(),
+                command: Some(vec!["/sandboxd".into(), "stage".into()]),
+                env: Some(vec![EnvVar {
+                    name: staging::MANIFEST_ENV.into(),
+                    value: serde_json::to_string(&manifest).ok(),
+                    value_from: None,
+                }]),
+                volume_mounts: Some(claim_mounts.chain(source_mounts).collect()),
+                ..helper_container(settings)
+            }],
+            volumes: Some(claims.chain(sources).collect()),
+            ..base_spec(Some(session))
+        }),
+        status: None,
+    }
+}
+
+/// Every source with a name of its own and the volume that it goes into.
+fn sources(session: &AigiseSession) -> impl Iterator<Item = (String, SharedVolume, &VolumeSource)> {
+    SharedVolume::ALL.into_iter().flat_map(move |volume| {
+        let sources = volume.spec(session).sources.iter().enumerate();
+        sources.map(move |(index, source)| (format!("source-{volume}-{index}"), volume, source))
+    })
+}
+
+fn source_path(name: &str) -> String {
+    format!("/sources/{name}")
+}
+
+fn source_volume(name: String, source: &VolumeSource) -> Volume {
+    Volume {
+        name,
+        config_map: source
+            .config_map
+            .as_ref()
+            .map(|config_map| ConfigMapVolumeSource { name: config_map.name.clone(), ..ConfigMapVolumeSource::default() }),
+        persistent_volume_claim: source.persistent_volume_claim.as_ref().map(|claim| PersistentVolumeClaimVolumeSource {
+            claim_name: claim.claim_name.clone(),
+            read_only: Some(true),
+        }),
+        ..Volume::default()
+    }
+}
+
+/// What the stage Pod is told, with the digest that names it together with the content of the ConfigMaps.
+fn manifest(observed: &Observed) -> Manifest {
+    let session = &*observed.session;
+    let volumes: Vec<_> = SharedVolume::ALL
+        .into_iter()
+        .map(|volume| staging::Volume {
+            name: volume.to_string(),
+            mount_path: meta::stage_volume_path(&volume.to_string()),
+            access: if volume == SharedVolume::Scripts { Access::Read } else { Access::Write },
+            sources: sources(session).filter(|(_, of, _)| *of == volume).map(|(name, _, source)| manifest_source(&name, source)).collect(),
+            top_roots: session.spec.tools_top_roots.clone().filter(|_| volume == SharedVolume::Tools),
+        })
+        .collect();
+    let contents = observed.config_maps.iter().map(|(name, content)| match content {
+        ConfigMapContent::Hash(hash) => (name, hash.as_str()),
+        ConfigMapContent::Missing | ConfigMapContent::Unknown(_) => (name, ""),
+    });
+    let named = serde_json::to_vec(&(&volumes, contents.collect::<BTreeMap<_, _>>())).unwrap_or_default();
+    let digest = Sha256::digest(named).iter().map(|byte| format!("{byte:02x}")).collect::<String>();
+    Manifest { digest: format!("sha256:{digest}"), volumes }
+}
+
+fn manifest_source(name: &str, source: &VolumeSource) -> staging::Source {
+    let mounted = source_path(name);
+    let (description, mount_path) = match (&source.config_map, &source.persistent_volume_claim) {
+        (Some(config_map), _) => (format!("configMap {}", config_map.name), mounted),
+        (None, Some(claim)) => {
+            let folder = claim.path.as_ref().map_or(mounted.clone(), |path| format!("{mounted}/{path}"));
+            (format!("persistentVolumeClaim {}", claim.claim_name), folder)
+        }
+        (None, None) => ("an empty source".to_string(), mounted),
+    };
+    staging::Source { description, mount_path, path: source.path.clone().unwrap_or_default() }
+}

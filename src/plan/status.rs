@@ -1,0 +1,104 @@
+//! Conditions: built whole in every pass; a transition time moves only when the status moves.
+
+use jiff::Timestamp;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
+
+use crate::api::condition::{ConditionType, Reason};
+
+/// One condition before it has a time.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Verdict {
+    /// Which condition.
+    pub kind: ConditionType,
+    /// `None` is `Unknown`.
+    pub holds: Option<bool>,
+    /// Why.
+    pub reason: Reason,
+    /// A sentence.
+    pub message: String,
+}
+
+/// A verdict in one line.
+pub fn verdict(kind: ConditionType, holds: impl Into<Option<bool>>, reason: Reason, message: impl Into<String>) -> Verdict {
+    Verdict { kind, holds: holds.into(), reason, message: message.into() }
+}
+
+/// The standard three, from one view of the object: what is true, whether work goes on, whether a person is needed.
+#[must_use]
+pub fn standard(outlook: Outlook, reason: Reason, message: &str) -> [Verdict; 3] {
+    let yes = |kind| verdict(kind, true, reason, message);
+    let no = |kind| verdict(kind, false, Reason::AsExpected, "There is nothing of this kind to report.");
+    match outlook {
+        Outlook::Ready => [yes(ConditionType::Ready), no(ConditionType::Reconciling), no(ConditionType::Stalled)],
+        Outlook::Moving => [
+            verdict(ConditionType::Ready, false, reason, message),
+            yes(ConditionType::Reconciling),
+            no(ConditionType::Stalled),
+        ],
+        Outlook::Stalled => [
+            verdict(ConditionType::Ready, false, reason, message),
+            no(ConditionType::Reconciling),
+            yes(ConditionType::Stalled),
+        ],
+    }
+}
+
+/// How an object stands, in the sense of kstatus.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Outlook {
+    /// All is there.
+    Ready,
+    /// It goes on by itself.
+    Moving,
+    /// It needs a person.
+    Stalled,
+}
+
+/// The conditions as they are written. `before` are those of the last pass: their times are kept where the status did not move,
+/// and nothing else of them is looked at.
+#[must_use]
+pub fn conditions(
+    verdicts: impl IntoIterator<Item = Verdict>,
+    before: &[Condition],
+    generation: Option<i64>,
+    now: Timestamp,
+) -> Vec<Condition> {
+    verdicts
+        .into_iter()
+        .map(|verdict| {
+            let type_ = verdict.kind.to_string();
+            let status = match verdict.holds {
+                Some(true) => "True",
+                Some(false) => "False",
+                None => "Unknown",
+            };
+            let since = before.iter().find(|old| old.type_ == type_ && old.status == status);
+            Condition {
+                last_transition_time: since.map_or(Time(now), |old| old.last_transition_time.clone()),
+                message: clip(verdict.message, 32_768),
+                observed_generation: generation,
+                reason: verdict.reason.to_string(),
+                status: status.to_string(),
+                type_,
+            }
+        })
+        .collect()
+}
+
+/// The reason of the condition `Ready` in an earlier status.
+#[must_use]
+pub fn ready_reason(conditions: &[Condition]) -> Option<&str> {
+    let ready = ConditionType::Ready.to_string();
+    conditions.iter().find(|condition| condition.type_ == ready).map(|condition| condition.reason.as_str())
+}
+
+/// A text that is no longer than `limit` bytes.
+#[must_use]
+pub fn clip(mut text: String, limit: usize) -> String {
+    if text.len() > limit {
+        let end = (0..=limit.saturating_sub(3)).rev().find(|&at| text.is_char_boundary(at)).unwrap_or(0);
+        text.truncate(end);
+        text.push('…');
+    }
+    text
+}
