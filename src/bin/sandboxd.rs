@@ -1,0 +1,7 @@
+//! The helper inside each sandbox; everything is in [`aigise_operator::sandboxd`].
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    aigise_operator::sandboxd::run(std::env::args_os().skip(1))
+}

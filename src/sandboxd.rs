@@ -1,0 +1,112 @@
+//! `sandboxd`, the small static helper that is mounted into every Pod of a session at `/aigise`.
+//!
+//! It runs inside other people's images: no runtime, no network, no credentials, few dependencies. Its verbs are parsed
+//! by hand, since a command-line library would be larger than the rest of the program.
+
+use std::ffi::OsString;
+use std::io::{self, Write};
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+pub mod idle;
+pub mod install;
+pub mod stage;
+
+const USAGE: &str = "\
+usage: sandboxd idle                    hold a container open as its PID 1
+       sandboxd install DIR             copy this program into DIR
+       sandboxd stage [--report FILE]   fill the session's volumes";
+
+/// What the program is asked to do.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Verb {
+    /// Hold a container open as its PID 1.
+    Idle,
+    /// Copy this program into a folder.
+    Install {
+        /// The folder, which exists.
+        folder: PathBuf,
+    },
+    /// Fill the volumes of a session.
+    Stage {
+        /// The file that receives the [`Report`](crate::staging::Report).
+        report: PathBuf,
+    },
+}
+
+impl Verb {
+    /// Reads the arguments that follow the program's name; `None` if they say nothing that it knows.
+    pub fn parse(arguments: impl IntoIterator<Item = OsString>) -> Option<Self> {
+        let arguments: Vec<_> = arguments.into_iter().collect();
+        let words: Vec<_> = arguments.iter().map(|argument| argument.to_str().unwrap_or_default()).collect();
+        match *words.as_slice() {
+            ["idle"] => Some(Self::Idle),
+            ["install", _] => Some(Self::Install { folder: PathBuf::from(&arguments[1]) }),
+            ["stage"] => Some(Self::Stage { report: PathBuf::from(stage::TERMINATION_LOG) }),
+            ["stage", "--report", _] => Some(Self::Stage { report: PathBuf::from(&arguments[2]) }),
+            _ => None,
+        }
+    }
+}
+
+/// Does what the arguments ask for and returns what the process exits with.
+pub fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
+    match Verb::parse(arguments) {
+        Some(Verb::Idle) => idle::run().unwrap_or_else(|error| fail(&error)),
+        Some(Verb::Install { folder }) => match install::install(&folder) {
+            Ok(()) => ExitCode::SUCCESS,
+            Err(error) => fail(&error),
+        },
+        Some(Verb::Stage { report }) => stage::run(&report),
+        None => {
+            say(USAGE);
+            ExitCode::from(2)
+        }
+    }
+}
+
+fn fail(error: &dyn std::error::Error) -> ExitCode {
+    say(&format!("sandboxd: {}", sentence(error)));
+    ExitCode::FAILURE
+}
+
+/// An error and what caused it, in one line.
+fn sentence(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        text.push_str(": ");
+        text.push_str(&error.to_string());
+        cause = error.source();
+    }
+    text
+}
+
+/// Writes a line to stderr; whether somebody listens is no matter of ours.
+fn say(line: &str) {
+    let _ = writeln!(io::stderr(), "{line}");
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parse(line: &str) -> Option<Verb> {
+        Verb::parse(line.split_whitespace().map(OsString::from))
+    }
+
+    #[test]
+    fn the_three_verbs_are_understood() {
+        assert_eq!(parse("idle"), Some(Verb::Idle));
+        assert_eq!(parse("install /aigise"), Some(Verb::Install { folder: "/aigise".into() }));
+        assert_eq!(parse("stage"), Some(Verb::Stage { report: "/dev/termination-log".into() }));
+        assert_eq!(parse("stage --report /tmp/r"), Some(Verb::Stage { report: "/tmp/r".into() }));
+    }
+
+    #[test]
+    fn anything_else_is_not_guessed_at() {
+        for line in ["", "idle now", "install", "install a b", "stage --report", "stage report", "run", "--help"] {
+            assert_eq!(parse(line), None, "{line}");
+        }
+    }
+}

@@ -1,0 +1,76 @@
+//! `sandboxd install DIR`: puts a copy of the running program into a volume, for clusters that cannot mount the
+//! operator's image itself.
+
+use std::fs::{self, File, Permissions};
+use std::io;
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+
+use thiserror::Error;
+
+/// The running program, also where nothing says by which path it was started.
+const THIS_PROGRAM: &str = "/proc/self/exe";
+
+/// Why the program could not be copied.
+#[derive(Debug, Error)]
+pub enum Error {
+    /// The running program cannot be read.
+    #[error("cannot read {THIS_PROGRAM}")]
+    Read(#[source] io::Error),
+    /// The copy cannot be written.
+    #[error("cannot write {}", path.display())]
+    Write {
+        /// The file that was being written.
+        path: PathBuf,
+        /// What the system said.
+        #[source]
+        error: io::Error,
+    },
+}
+
+/// Copies the running program to `folder/sandboxd`, executable for everyone; the name only ever holds a whole program.
+///
+/// # Errors
+/// When the folder does not exist, is full, or may not be written.
+pub fn install(folder: &Path) -> Result<(), Error> {
+    let mut program = File::open(THIS_PROGRAM).map_err(Error::Read)?;
+    let part = folder.join(".sandboxd.part");
+    let place = folder.join("sandboxd");
+    write(&mut program, &part).map_err(|error| Error::Write { path: part.clone(), error })?;
+    fs::rename(&part, &place).map_err(|error| Error::Write { path: place, error })
+}
+
+fn write(program: &mut File, part: &Path) -> io::Result<()> {
+    match fs::remove_file(part) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+        _ => {}
+    }
+    let mut copy = File::create_new(part)?;
+    io::copy(program, &mut copy)?;
+    copy.set_permissions(Permissions::from_mode(0o755))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_copy_is_whole_and_executable_and_replaces_an_older_one() {
+        let folder = tempfile::tempdir().unwrap();
+        fs::write(folder.path().join("sandboxd"), "an older one").unwrap();
+        fs::write(folder.path().join(".sandboxd.part"), "left by a crash").unwrap();
+
+        install(folder.path()).unwrap();
+
+        let copy = folder.path().join("sandboxd");
+        assert_eq!(fs::read(&copy).unwrap(), fs::read(THIS_PROGRAM).unwrap());
+        assert_eq!(fs::metadata(&copy).unwrap().permissions().mode() & 0o7777, 0o755);
+        assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 1);
+    }
+
+    #[test]
+    fn a_missing_folder_is_named() {
+        let error = install(Path::new("/no/such/folder")).unwrap_err();
+        assert_eq!(error.to_string(), "cannot write /no/such/folder/.sandboxd.part");
+    }
+}

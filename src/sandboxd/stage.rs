@@ -1,0 +1,161 @@
+//! `sandboxd stage`: fills the volumes of a session from its sources, in a Pod that runs once before the first sandbox.
+//!
+//! ```text
+//! marker has the digest ──────────────────────────────────► nothing to do
+//!          │ no
+//!          ▼                                     of all volumes, before the first write:
+//!   survey: read every source ──► Failed         missing, unreadable, conflicting, leading out
+//!          │
+//!          ▼
+//!   fill: add what is missing ──► Failed         no space left; a link in the way
+//!          │                                     (what differs in the volume is kept and counted)
+//!          ▼
+//!   mark: the digest, last
+//! ```
+//!
+//! It runs as an ordinary user without capabilities, on volumes whose root may belong to somebody else.
+
+use std::collections::BTreeMap;
+use std::io::{self, Write};
+use std::path::Path;
+use std::process::ExitCode;
+
+use rustix::fs::Mode;
+
+use self::fill::Target;
+use crate::staging::{MANIFEST_ENV, Manifest, Report, Source, Staged, Volume};
+
+pub use self::error::Error;
+
+mod error;
+mod fill;
+mod folder;
+mod report;
+mod survey;
+#[cfg(test)]
+mod tests;
+
+/// Where kubelet looks for what a container has to say at its end.
+pub const TERMINATION_LOG: &str = "/dev/termination-log";
+
+/// The name, at a volume's root, of the file that is being written.
+const PART: &str = ".aigise-staged.part";
+
+/// The volume whose first-level folders are reported.
+const TOOLS: &str = "tools";
+
+/// What is about to happen, or has happened. Whoever watches may end the run there, as a crash would.
+#[derive(Clone, Copy, Debug)]
+pub enum Step<'a> {
+    /// Something will change at this place, below the volume's root.
+    Change(&'a Path),
+    /// Something else is there, and stays.
+    Keep {
+        /// The volume.
+        volume: &'a Volume,
+        /// The source that brings something else.
+        source: &'a Source,
+        /// The place.
+        path: &'a Path,
+    },
+    /// A source is staged.
+    Done {
+        /// The volume.
+        volume: &'a Volume,
+        /// The source.
+        source: &'a Source,
+        /// What became of its files.
+        tally: Tally,
+    },
+    /// The marker names these sources already.
+    Unchanged {
+        /// The volume.
+        volume: &'a Volume,
+    },
+}
+
+/// What became of a source's files.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Tally {
+    /// Written by this run.
+    pub written: i64,
+    /// The size of those.
+    pub bytes: u64,
+    /// There already.
+    pub same: i64,
+    /// There with other content, and left so.
+    pub kept: i64,
+}
+
+/// Sees every step.
+pub type Watch<'w> = dyn FnMut(Step<'_>) -> io::Result<()> + 'w;
+
+/// Fills the volumes that do not carry the manifest's digest yet, and returns what each one holds, by its name.
+///
+/// # Errors
+/// When a source is wrong, or a volume cannot be written. What was written until then is complete file by file, and a
+/// second run goes on there.
+pub fn stage(manifest: &Manifest, watch: &mut Watch<'_>) -> Result<BTreeMap<String, Staged>, Error> {
+    let mut work = Vec::new();
+    for volume in &manifest.volumes {
+        let target = Target::open(volume)?;
+        let gathered = if target.is_marked(&manifest.digest) { None } else { Some(survey::survey(volume)?) };
+        work.push((volume, target, gathered));
+    }
+    let mut volumes = BTreeMap::new();
+    for (volume, target, gathered) in work {
+        let mut staged = Staged::default();
+        if let Some(gathered) = gathered {
+            staged = target.fill(&gathered, watch)?;
+            target.mark(&manifest.digest, watch)?;
+        } else {
+            target.noting(Path::new("."), || watch(Step::Unchanged { volume }))?;
+        }
+        if volume.name == TOOLS {
+            staged.roots = target.roots()?;
+        }
+        volumes.insert(volume.name.clone(), staged);
+    }
+    Ok(volumes)
+}
+
+/// The verb: reads the manifest from the environment, tells its progress on stdout, and leaves the report in a file.
+pub fn run(report_to: &Path) -> ExitCode {
+    // Modes are set as they should be; this only keeps what we make readable to ourselves.
+    rustix::process::umask(Mode::from_raw_mode(0o022));
+    let outcome = super::idle::end_on_signal().map_err(Error::Signals).and_then(|()| manifest()).and_then(|manifest| {
+        stage(&manifest, &mut |step| {
+            tell(step);
+            Ok(())
+        })
+    });
+    let (report, exit_code) = match outcome {
+        Ok(volumes) => (Report::Staged { volumes }, ExitCode::SUCCESS),
+        Err(error) => (Report::Failed { message: super::sentence(&error) }, ExitCode::FAILURE),
+    };
+    if let Report::Failed { message } = &report {
+        super::say(&format!("sandboxd: {message}"));
+    }
+    if let Err(error) = std::fs::write(report_to, report::text(report)) {
+        super::say(&format!("sandboxd: the report could not be written to {}: {error}", report_to.display()));
+    }
+    exit_code
+}
+
+fn manifest() -> Result<Manifest, Error> {
+    let text = std::env::var_os(MANIFEST_ENV).ok_or(Error::NoManifest)?;
+    serde_json::from_slice(text.as_encoded_bytes()).map_err(Error::BadManifest)
+}
+
+/// Tells a person what happens; whether somebody listens is no matter of ours.
+fn tell(step: Step<'_>) {
+    let _ = match step {
+        Step::Keep { volume, source, path } => {
+            let path = path.display();
+            writeln!(io::stdout(), "{}: {path} kept as it is, {} brings another", volume.name, source.description)
+        }
+        Step::Done { volume, source, tally } => writeln!(io::stdout(), "{}", report::line(volume, source, tally)),
+        Step::Unchanged { volume } => writeln!(io::stdout(), "{}: staged before", volume.name),
+        Step::Change(_) => Ok(()),
+    };
+}

@@ -1,0 +1,110 @@
+//! Why a volume could not be filled, in sentences for the person who wrote the sources.
+
+use std::io;
+use std::path::{Path, PathBuf};
+
+use rustix::io::Errno;
+use thiserror::Error;
+
+use super::folder::{Blocked, Kind};
+use crate::staging::{MANIFEST_ENV, Source};
+
+/// Why a volume could not be filled. Sources are named by their description, volumes by their name.
+#[derive(Debug, Error)]
+#[expect(missing_docs, reason = "the messages say it")]
+pub enum Error {
+    #[error("the stage Pod was started without {MANIFEST_ENV}")]
+    NoManifest,
+    #[error("{MANIFEST_ENV} is not a manifest")]
+    BadManifest(#[source] serde_json::Error),
+    #[error("the path {path:?} of {source_name} must be relative and without \"..\"")]
+    BadPath { source_name: String, path: String },
+    #[error("{source_name} cannot be staged")]
+    NoSource {
+        source_name: String,
+        #[source]
+        blocked: Blocked,
+    },
+    #[error("{source_name} holds {}, a name that is kept for the record of what was staged", path.display())]
+    ReservedName { source_name: String, path: PathBuf },
+    #[error(
+        "{source_name} holds the symbolic link {}, which leads out of the source to {}",
+        path.display(),
+        target.display()
+    )]
+    LeadsOut { source_name: String, path: PathBuf, target: PathBuf },
+    #[error("{source_name} holds {}, which is {kind} and cannot be copied", path.display())]
+    NotCopied { source_name: String, path: PathBuf, kind: Kind },
+    #[error("the stage user {user} could not read {} of {source_name}", path.display())]
+    Unreadable { source_name: String, path: PathBuf, user: u32 },
+    #[error("{} of {source_name} could not be read", path.display())]
+    Read {
+        source_name: String,
+        path: PathBuf,
+        #[source]
+        error: io::Error,
+    },
+    #[error("{first} and {second} put different content at {} of the volume {volume}", path.display())]
+    Conflict { volume: String, path: PathBuf, first: String, second: String },
+    #[error("no source of the volume {volume} has {missing} at its first level; there is {offered}")]
+    NoSuchRoots { volume: String, missing: String, offered: String },
+    #[error("the volume {volume} is not there")]
+    NoVolume {
+        volume: String,
+        #[source]
+        blocked: Blocked,
+    },
+    #[error("the volume {volume} cannot be filled")]
+    InTheWay {
+        volume: String,
+        #[source]
+        blocked: Blocked,
+    },
+    #[error("no space left on the volume {volume} while writing {}", path.display())]
+    NoSpace { volume: String, path: PathBuf },
+    #[error("{} could not be written to the volume {volume}", path.display())]
+    Write {
+        volume: String,
+        path: PathBuf,
+        #[source]
+        error: io::Error,
+    },
+    #[error("the folders of the volume {volume} cannot be listed")]
+    List {
+        volume: String,
+        #[source]
+        error: io::Error,
+    },
+    #[error("the signals that end this program cannot be handled")]
+    Signals(#[source] io::Error),
+}
+
+impl Error {
+    /// Something in a source could not be read.
+    pub(super) fn read(source: &Source, path: &Path, error: io::Error) -> Self {
+        let (source_name, path) = (source.description.clone(), path.to_owned());
+        if error.kind() == io::ErrorKind::PermissionDenied {
+            return Self::Unreadable { source_name, path, user: rustix::process::geteuid().as_raw() };
+        }
+        Self::Read { source_name, path, error }
+    }
+
+    /// A source, or a folder in it, could not be opened.
+    pub(super) fn no_source(source: &Source, blocked: Blocked) -> Self {
+        match blocked {
+            Blocked::Refused { at, error } => Self::read(source, &at, error),
+            Blocked::Absent { .. } | Blocked::Obstacle { .. } | Blocked::Upward { .. } => {
+                Self::NoSource { source_name: source.description.clone(), blocked }
+            }
+        }
+    }
+
+    /// Something in a volume could not be written.
+    pub(super) fn write(volume: &str, path: &Path, error: io::Error) -> Self {
+        let (volume, path) = (volume.to_owned(), path.to_owned());
+        match Errno::from_io_error(&error) {
+            Some(Errno::NOSPC | Errno::DQUOT) => Self::NoSpace { volume, path },
+            _ => Self::Write { volume, path, error },
+        }
+    }
+}

@@ -1,0 +1,226 @@
+//! Writing what the survey has found into a volume, so that it may be interrupted at any point.
+//!
+//! A file is written whole under one temporary name at the volume's root and then renamed to its place; so whatever
+//! stands in its place is complete, a crash leaves at most that one temporary file, and the next run takes it away and
+//! goes on where this one ended. The marker comes last. All this holds for a process that dies, not for a node that
+//! loses power: nothing here waits for the disk, which for many small files would take longer than all the rest.
+
+use std::ffi::OsStr;
+use std::fs::File;
+use std::io::{self, Read, Write};
+use std::path::{Path, PathBuf};
+
+use rustix::fs::Mode;
+
+use super::error::Error;
+use super::folder::{Folder, Kind, same_content};
+use super::survey::{Content, Gathered, Item, LOST_AND_FOUND, Section};
+use super::{PART, Step, Tally, Watch};
+use crate::staging::{Access, MARKER, Source, Staged, Volume};
+
+/// A volume that is being filled.
+pub struct Target<'a> {
+    volume: &'a Volume,
+    root: Folder,
+}
+
+impl<'a> Target<'a> {
+    /// Opens a volume.
+    pub fn open(volume: &'a Volume) -> Result<Self, Error> {
+        let root = Folder::open(Path::new(&volume.mount_path))
+            .map_err(|blocked| Error::NoVolume { volume: volume.name.clone(), blocked })?;
+        Ok(Self { volume, root })
+    }
+
+    /// Whether the volume was filled from exactly these sources before.
+    pub fn is_marked(&self, digest: &str) -> bool {
+        let mut content = String::new();
+        // A marker that is missing, or cannot be read, only means more work.
+        let read = self.root.read(OsStr::new(MARKER)).and_then(|file| file.take(4096).read_to_string(&mut content));
+        read.is_ok() && content.lines().next() == Some(digest)
+    }
+
+    /// Records that the volume was filled from these sources.
+    pub fn mark(&self, digest: &str, watch: &mut Watch<'_>) -> Result<(), Error> {
+        let marker = Path::new(MARKER);
+        let write = || {
+            watch(Step::Change(marker))?;
+            let mut part = self.part(Mode::from_raw_mode(0o644))?;
+            writeln!(part, "{digest}")?;
+            self.root.rename(OsStr::new(PART), &self.root, marker.as_os_str())
+        };
+        self.noting(marker, write)
+    }
+
+    /// The volume's first-level folders.
+    pub fn roots(&self) -> Result<Vec<String>, Error> {
+        let list = || {
+            let mut roots = Vec::new();
+            for name in self.root.names()? {
+                if name != LOST_AND_FOUND && self.root.kind(&name)? == Some(Kind::Folder) {
+                    roots.push(name.to_string_lossy().into_owned());
+                }
+            }
+            Ok(roots)
+        };
+        list().map_err(|error| Error::List { volume: self.volume.name.clone(), error })
+    }
+
+    /// Copies all that the sources bring and that is not there yet.
+    pub fn fill(&self, gathered: &[Gathered<'_>], watch: &mut Watch<'_>) -> Result<Staged, Error> {
+        self.noting(Path::new(PART), || self.root.remove(OsStr::new(PART)))?;
+        self.noting(Path::new("."), || self.root.allow(self.folder_mode()))?;
+        let mut staged = Staged::default();
+        for gathered in gathered {
+            let mut tally = Tally::default();
+            for section in &gathered.sections {
+                self.fill_folder(gathered, section, &mut tally, watch)?;
+            }
+            let done = Step::Done { volume: self.volume, source: gathered.source, tally };
+            self.noting(&gathered.into, || watch(done))?;
+            staged.files += tally.written;
+            staged.kept += tally.kept;
+        }
+        Ok(staged)
+    }
+
+    fn fill_folder(
+        &self,
+        gathered: &Gathered<'_>,
+        section: &Section,
+        tally: &mut Tally,
+        watch: &mut Watch<'_>,
+    ) -> Result<(), Error> {
+        let source = gathered.source;
+        let from = gathered.root.descend(&section.from).map_err(|blocked| Error::no_source(source, blocked))?;
+        let into = self.folder(&section.into, watch)?;
+        for item in &section.items {
+            let errand = Errand { source, from: &from, into: &into, item, path: section.into.join(&item.name) };
+            match self.standing(&errand)? {
+                Standing::Absent => {
+                    tally.bytes += self.put(&errand, watch)?;
+                    tally.written += 1;
+                }
+                Standing::Same => tally.same += 1,
+                Standing::Other => {
+                    tally.kept += 1;
+                    let path = &errand.path;
+                    self.noting(path, || watch(Step::Keep { volume: self.volume, source, path }))?;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Opens a folder of the volume, and makes what is missing on the way.
+    fn folder(&self, path: &Path, watch: &mut Watch<'_>) -> Result<Folder, Error> {
+        let blocked = |blocked| Error::InTheWay { volume: self.volume.name.clone(), blocked };
+        let mut folder = self.root.descend(Path::new("")).map_err(blocked)?;
+        let mut at = PathBuf::new();
+        for name in path {
+            let above = at.clone();
+            at.push(name);
+            self.noting(&at, || {
+                if folder.kind(name)?.is_some() {
+                    return Ok(());
+                }
+                watch(Step::Change(&at))?;
+                folder.make(name, self.folder_mode())
+            })?;
+            folder = folder.descend(Path::new(name)).map_err(|obstacle| blocked(obstacle.below(&above)))?;
+            self.noting(&at, || folder.allow(self.folder_mode()))?;
+        }
+        Ok(folder)
+    }
+
+    /// How what is in the volume compares with what a source brings there.
+    fn standing(&self, errand: &Errand<'_>) -> Result<Standing, Error> {
+        let Errand { into, item: Item { name, content }, path, .. } = errand;
+        let Some(kind) = self.noting(path, || into.kind(name))? else { return Ok(Standing::Absent) };
+        let same = match (content, kind) {
+            (Content::File { .. }, Kind::File { .. }) => match into.read(name) {
+                Ok(mut there) => {
+                    let mut original = errand.original()?;
+                    self.noting(path, || same_content(&mut original, &mut there))?
+                }
+                // What the stage user may not read, it did not write.
+                Err(error) if error.kind() == io::ErrorKind::PermissionDenied => false,
+                Err(error) => return Err(Error::write(&self.volume.name, path, error)),
+            },
+            (Content::Link { target }, Kind::Link) => self.noting(path, || into.link_target(name))? == *target,
+            _ => false,
+        };
+        Ok(if same { Standing::Same } else { Standing::Other })
+    }
+
+    /// Puts a file or link where nothing is, and returns its size.
+    fn put(&self, errand: &Errand<'_>, watch: &mut Watch<'_>) -> Result<u64, Error> {
+        let Errand { into, item: Item { name, content }, path, .. } = errand;
+        match content {
+            Content::File { executable } => {
+                let mut original = errand.original()?;
+                self.noting(path, || {
+                    watch(Step::Change(path))?;
+                    let mut part = self.part(self.file_mode(*executable))?;
+                    watch(Step::Change(path))?;
+                    let bytes = io::copy(&mut original, &mut part)?;
+                    watch(Step::Change(path))?;
+                    self.root.rename(OsStr::new(PART), into, name)?;
+                    Ok(bytes)
+                })
+            }
+            Content::Link { target } => self.noting(path, || {
+                watch(Step::Change(path))?;
+                into.link(name, target)?;
+                Ok(0)
+            }),
+        }
+    }
+
+    /// The temporary file, empty.
+    fn part(&self, mode: Mode) -> io::Result<File> {
+        self.root.remove(OsStr::new(PART))?;
+        self.root.create(OsStr::new(PART), mode)
+    }
+
+    /// Says of a failure where it happened.
+    pub fn noting<T>(&self, path: &Path, work: impl FnOnce() -> io::Result<T>) -> Result<T, Error> {
+        work().map_err(|error| Error::write(&self.volume.name, path, error))
+    }
+
+    fn folder_mode(&self) -> Mode {
+        match self.volume.access {
+            Access::Read => Mode::from_raw_mode(0o755),
+            Access::Write => Mode::from_raw_mode(0o777),
+        }
+    }
+
+    fn file_mode(&self, executable: bool) -> Mode {
+        let execute = Mode::XUSR | Mode::XGRP | Mode::XOTH;
+        if executable { self.folder_mode() } else { self.folder_mode() - execute }
+    }
+}
+
+/// One file or link on its way.
+struct Errand<'e> {
+    source: &'e Source,
+    from: &'e Folder,
+    into: &'e Folder,
+    item: &'e Item,
+    /// Where it goes, below the volume's root.
+    path: PathBuf,
+}
+
+impl Errand<'_> {
+    fn original(&self) -> Result<File, Error> {
+        self.from.read(&self.item.name).map_err(|error| Error::read(self.source, &self.path, error))
+    }
+}
+
+/// What stands in the volume where a source brings something.
+enum Standing {
+    Absent,
+    Same,
+    /// Left by an earlier digest, or written by a sandbox.
+    Other,
+}

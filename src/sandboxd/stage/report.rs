@@ -1,0 +1,145 @@
+//! The words of the stage Pod: a line per source in its log, and a report in its termination message.
+
+use std::fmt::Write;
+
+use super::Tally;
+use crate::staging::{Report, Source, Volume};
+
+/// Kubelet keeps no more of a termination message.
+const LIMIT: usize = 4096;
+
+/// Stands for what was left out.
+const ELLIPSIS: char = '…';
+
+/// The report as JSON, cut to what a termination message can hold: a message loses its end, a list of folders its last
+/// ones.
+pub fn text(mut report: Report) -> String {
+    loop {
+        let text = serde_json::to_string(&report).unwrap_or_default();
+        if text.len() <= LIMIT || !shorten(&mut report, text.len() - LIMIT) {
+            return text;
+        }
+    }
+}
+
+/// Takes something away that makes the report at most `excess` bytes shorter; `false` if there is nothing more to take.
+fn shorten(report: &mut Report, excess: usize) -> bool {
+    match report {
+        Report::Failed { message } => {
+            if message.ends_with(ELLIPSIS) {
+                message.pop();
+            }
+            // A character may take six bytes in JSON, and more than one in the message.
+            for _ in 0..=excess / 6 {
+                message.pop();
+            }
+            message.push(ELLIPSIS);
+            true
+        }
+        Report::Staged { volumes } => {
+            let longest = volumes.values_mut().map(|staged| &mut staged.roots).max_by_key(|roots| roots.len());
+            let Some(roots) = longest.filter(|roots| roots.len() > 1) else { return false };
+            let left_out = ELLIPSIS.to_string();
+            if roots.last() == Some(&left_out) {
+                roots.pop();
+            }
+            roots.pop();
+            roots.push(left_out);
+            true
+        }
+    }
+}
+
+/// What became of one source: `data: configMap poc -> poc: 3 files, 1.2 KB`.
+pub fn line(volume: &Volume, source: &Source, tally: Tally) -> String {
+    let Tally { written, bytes, same, kept } = tally;
+    let path = if source.path.is_empty() { "." } else { &source.path };
+    let files = if written == 1 { "file" } else { "files" };
+    let mut line = format!("{}: {} -> {path}: {written} {files}, {}", volume.name, source.description, size(bytes));
+    if same > 0 {
+        let _ = write!(line, ", {same} there already");
+    }
+    if kept > 0 {
+        let _ = write!(line, ", {kept} kept as they were");
+    }
+    line
+}
+
+/// A number of bytes for a person.
+fn size(bytes: u64) -> String {
+    if bytes < 1000 {
+        return format!("{bytes} B");
+    }
+    let mut tenths = bytes / 100;
+    for unit in ["KB", "MB", "GB"] {
+        if tenths < 10_000 {
+            return format!("{}.{} {unit}", tenths / 10, tenths % 10);
+        }
+        tenths /= 1000;
+    }
+    format!("{}.{} TB", tenths / 10, tenths % 10)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use super::*;
+    use crate::staging::{Access, Staged};
+
+    fn tools(roots: Vec<String>) -> Report {
+        Report::Staged { volumes: BTreeMap::from([("tools".to_owned(), Staged { files: 7, kept: 1, roots })]) }
+    }
+
+    #[test]
+    fn a_short_report_is_left_whole() {
+        for report in [tools(vec!["fuzz".into()]), Report::Failed { message: "no \"room\" left".into() }] {
+            assert_eq!(serde_json::from_str::<Report>(&text(report.clone())).unwrap(), report);
+        }
+    }
+
+    #[test]
+    fn a_long_message_keeps_its_beginning_and_stays_valid() {
+        for letter in ["a", "ä", "\u{1}", "\"", "🦀"] {
+            let text = text(Report::Failed { message: format!("image x: {}", letter.repeat(9000)) });
+            assert!(text.len() <= LIMIT, "{} bytes", text.len());
+            assert!(text.len() > LIMIT - 16, "{letter}: only {} bytes", text.len());
+            let Report::Failed { message } = serde_json::from_str(&text).unwrap() else { panic!("{text}") };
+            assert!(message.starts_with("image x: ") && message.ends_with(ELLIPSIS));
+        }
+    }
+
+    #[test]
+    fn a_long_list_of_roots_keeps_its_first_ones_and_says_that_there_are_more() {
+        let text = text(tools((0..1000).map(|number| format!("root-{number}")).collect()));
+        assert!(text.len() <= LIMIT && text.len() > LIMIT - 32, "{} bytes", text.len());
+        let Report::Staged { volumes } = serde_json::from_str(&text).unwrap() else { panic!("{text}") };
+        let staged = &volumes["tools"];
+        assert_eq!((staged.files, staged.kept), (7, 1));
+        assert_eq!(staged.roots[0], "root-0");
+        assert_eq!(staged.roots.last().unwrap(), "…");
+    }
+
+    #[test]
+    fn a_line_tells_a_person_what_became_of_a_source() {
+        let source = Source { description: "configMap poc".into(), mount_path: "/s".into(), path: "poc".into() };
+        let volume = Volume {
+            name: "data".into(),
+            mount_path: "/v".into(),
+            access: Access::Write,
+            sources: vec![],
+            top_roots: None,
+        };
+        let tally = Tally { written: 3, bytes: 1234, same: 0, kept: 0 };
+        assert_eq!(line(&volume, &source, tally), "data: configMap poc -> poc: 3 files, 1.2 KB");
+        let tally = Tally { written: 1, bytes: 9, same: 2, kept: 4 };
+        let expected = "data: configMap poc -> .: 1 file, 9 B, 2 there already, 4 kept as they were";
+        assert_eq!(line(&volume, &Source { path: String::new(), ..source }, tally), expected);
+    }
+
+    #[test]
+    fn sizes_are_rounded_down_to_one_digit() {
+        let sizes = [0, 999, 1000, 999_999, 1_000_000, 1_550_000_000, 12_000_000_000_000].map(size);
+        assert_eq!(sizes, ["0 B", "999 B", "1.0 KB", "999.9 KB", "1.0 MB", "1.5 GB", "12.0 TB"]);
+    }
+}

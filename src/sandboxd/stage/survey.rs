@@ -1,0 +1,320 @@
+//! Looking at all sources of a volume before the first byte is written.
+//!
+//! Everything that can be wrong with the sources is found here, and nothing is changed. Sources are compared with each
+//! other, never with the volume: so a conflict is found all the same when an interrupted run has put one of the two
+//! files there.
+
+use std::collections::{BTreeSet, HashMap};
+use std::ffi::{OsStr, OsString};
+use std::os::unix::ffi::OsStrExt;
+use std::path::{Component, Path, PathBuf};
+
+use super::PART;
+use super::error::Error;
+use super::folder::{Folder, Kind, same_content};
+use crate::staging::{MARKER, Source, Volume};
+
+/// Made by the file system itself (ext4), and closed to all but root.
+pub const LOST_AND_FOUND: &str = "lost+found";
+
+/// The link through which kubelet swaps the content of a `ConfigMap` or Secret as a whole: each key is a link into it.
+const CONFIG_MAP_DATA: &str = "..data";
+
+/// What one source adds to its volume.
+#[derive(Debug)]
+pub struct Gathered<'a> {
+    /// The source itself.
+    pub source: &'a Source,
+    /// Its folder, held open.
+    pub root: Folder,
+    /// The folder of the volume that it becomes.
+    pub into: PathBuf,
+    /// Its folders, each after the one that it is in.
+    pub sections: Vec<Section>,
+}
+
+/// One folder of a source.
+#[derive(Debug)]
+pub struct Section {
+    /// The folder, below the source's root.
+    pub from: PathBuf,
+    /// The folder of the volume that it becomes.
+    pub into: PathBuf,
+    /// The files and links in it.
+    pub items: Vec<Item>,
+}
+
+/// One file or link.
+#[derive(Debug)]
+pub struct Item {
+    /// Its name, in the source and in the volume.
+    pub name: OsString,
+    /// What is under that name.
+    pub content: Content,
+}
+
+/// What is copied.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Content {
+    /// A regular file.
+    File {
+        /// Whether anybody may execute it.
+        executable: bool,
+    },
+    /// A symbolic link that stays in its source.
+    Link {
+        /// What the link says.
+        target: PathBuf,
+    },
+}
+
+/// Looks at all sources of a volume.
+///
+/// # Errors
+/// When any of them cannot be staged, or two of them contradict each other.
+pub fn survey(volume: &Volume) -> Result<Vec<Gathered<'_>>, Error> {
+    let mut surveyor = Surveyor { volume, gathered: Vec::new(), taken: HashMap::new(), offered: BTreeSet::new() };
+    for source in &volume.sources {
+        surveyor.visit(source)?;
+    }
+    surveyor.check_roots()?;
+    Ok(surveyor.gathered)
+}
+
+/// Who put something at a place of the volume.
+#[derive(Clone, Copy)]
+enum Claim {
+    Folder { source: usize },
+    Item { source: usize, section: usize, item: usize },
+}
+
+struct Surveyor<'a> {
+    volume: &'a Volume,
+    gathered: Vec<Gathered<'a>>,
+    taken: HashMap<PathBuf, Claim>,
+    /// The first-level folders of all sources, taken or not.
+    offered: BTreeSet<OsString>,
+}
+
+impl<'a> Surveyor<'a> {
+    fn visit(&mut self, source: &'a Source) -> Result<(), Error> {
+        let into = destination(source)?;
+        let root = Folder::open(Path::new(&source.mount_path)).map_err(|blocked| Error::no_source(source, blocked))?;
+        let keys = config_map_keys(&root);
+        self.gathered.push(Gathered { source, root, into: into.clone(), sections: Vec::new() });
+
+        if let Some(first) = into.iter().next() {
+            self.offered.insert(first.to_owned());
+            if !self.selects(first) {
+                return Ok(());
+            }
+        }
+        let mut pending = vec![(PathBuf::new(), into.clone())];
+        if let Some(keys) = keys {
+            pending.push((keys, into));
+        }
+        while let Some((from, into)) = pending.pop() {
+            self.claim_folder(&into)?;
+            pending.extend(self.visit_folder(from, into)?);
+        }
+        Ok(())
+    }
+
+    /// Takes the files and links of one folder and returns the folders in it.
+    fn visit_folder(&mut self, from: PathBuf, into: PathBuf) -> Result<Vec<(PathBuf, PathBuf)>, Error> {
+        let source = self.current().source;
+        let shown = into.strip_prefix(&self.current().into).unwrap_or(&into).to_owned();
+        let folder = self.current().root.descend(&from).map_err(|blocked| Error::no_source(source, blocked))?;
+        let mut names = folder.names().map_err(|error| Error::read(source, or_dot(&shown), error))?;
+        if from.as_os_str().is_empty() {
+            hide_housekeeping(&folder, &mut names);
+        }
+
+        self.current_mut().sections.push(Section { from: from.clone(), into: into.clone(), items: Vec::new() });
+        let mut folders = Vec::new();
+        for name in names {
+            let path = shown.join(&name);
+            let kind = folder.kind(&name).map_err(|error| Error::read(source, &path, error))?;
+            let Some(kind) = kind.filter(|kind| self.takes(&into, &name, *kind)) else { continue };
+            match kind {
+                Kind::Folder => folders.push((from.join(&name), into.join(&name))),
+                Kind::File { executable } => {
+                    folder.read(&name).map_err(|error| Error::read(source, &path, error))?;
+                    self.claim_item(&into, Item { name, content: Content::File { executable } })?;
+                }
+                Kind::Link => {
+                    let target = self.link_target(&folder, &from, &name)?;
+                    self.claim_item(&into, Item { name, content: Content::Link { target } })?;
+                }
+                Kind::Special => {
+                    return Err(Error::NotCopied { source_name: source.description.clone(), path, kind });
+                }
+            }
+        }
+        // The last one is visited first.
+        folders.reverse();
+        Ok(folders)
+    }
+
+    /// What a link says, if it stays in its source.
+    fn link_target(&self, folder: &Folder, from: &Path, name: &OsStr) -> Result<PathBuf, Error> {
+        let Gathered { source, root, .. } = self.current();
+        let path = from.join(name);
+        let target = folder.link_target(name).map_err(|error| Error::read(source, &path, error))?;
+        match root.resolve(from, &target) {
+            Some(_) => Ok(target),
+            None => Err(Error::LeadsOut { source_name: source.description.clone(), path, target }),
+        }
+    }
+
+    /// Whether the chosen roots let something in: below the first level everything, at the first level the folders
+    /// chosen.
+    fn takes(&mut self, into: &Path, name: &OsStr, kind: Kind) -> bool {
+        if !into.as_os_str().is_empty() {
+            return true;
+        }
+        if kind == Kind::Folder {
+            self.offered.insert(name.to_owned());
+            return self.selects(name);
+        }
+        self.volume.top_roots.is_none()
+    }
+
+    fn selects(&self, root: &OsStr) -> bool {
+        self.volume.top_roots.as_ref().is_none_or(|roots| roots.iter().any(|chosen| root == chosen.as_str()))
+    }
+
+    fn check_roots(&self) -> Result<(), Error> {
+        let chosen = self.volume.top_roots.iter().flatten().map(String::as_str);
+        let missing: Vec<_> = chosen.filter(|root| !self.offered.contains(OsStr::new(root))).collect();
+        if missing.is_empty() {
+            return Ok(());
+        }
+        let offered: Vec<_> = self.offered.iter().map(|root| root.to_string_lossy()).collect();
+        let offered = if offered.is_empty() { "no folder at all".to_owned() } else { offered.join(", ") };
+        Err(Error::NoSuchRoots { volume: self.volume.name.clone(), missing: missing.join(", "), offered })
+    }
+
+    /// Takes a folder and all that it is in; sources share folders.
+    fn claim_folder(&mut self, into: &Path) -> Result<(), Error> {
+        let source = self.gathered.len() - 1;
+        let parts = into.ancestors().filter(|part| !part.as_os_str().is_empty());
+        for part in parts {
+            self.check_name(part)?;
+            let claim = *self.taken.entry(part.to_owned()).or_insert(Claim::Folder { source });
+            if let Claim::Item { source: first, .. } = claim {
+                return Err(self.conflict(part, first));
+            }
+        }
+        Ok(())
+    }
+
+    /// Takes a file or link for the last section; what another source brings in the same form is not brought again.
+    fn claim_item(&mut self, into: &Path, item: Item) -> Result<(), Error> {
+        let place = into.join(&item.name);
+        self.check_name(&place)?;
+        if let Some(claim) = self.taken.get(&place).copied() {
+            return self.agree(&place, claim, &item);
+        }
+        let source = self.gathered.len() - 1;
+        let sections = &mut self.current_mut().sections;
+        let section = sections.len() - 1;
+        let items = &mut sections[section].items;
+        items.push(item);
+        let claim = Claim::Item { source, section, item: items.len() - 1 };
+        self.taken.insert(place, claim);
+        Ok(())
+    }
+
+    /// Compares what is brought to a place with what is there already.
+    fn agree(&mut self, place: &Path, claim: Claim, new: &Item) -> Result<(), Error> {
+        let (source, section, item) = match claim {
+            Claim::Folder { source } => return Err(self.conflict(place, source)),
+            Claim::Item { source, section, item } => (source, section, item),
+        };
+        let first = &self.gathered[source].sections[section].items[item];
+        let same = match (&first.content, &new.content) {
+            (Content::File { .. }, Content::File { .. }) => {
+                let current = self.current();
+                let mut one = open(&self.gathered[source], section, &new.name)?;
+                let mut other = open(current, current.sections.len() - 1, &new.name)?;
+                same_content(&mut one, &mut other).map_err(|error| Error::read(current.source, place, error))?
+            }
+            (first, second) => first == second,
+        };
+        if !same {
+            return Err(self.conflict(place, source));
+        }
+        let first = &mut self.gathered[source].sections[section].items[item];
+        if let (Content::File { executable }, Content::File { executable: true }) = (&mut first.content, &new.content) {
+            *executable = true;
+        }
+        Ok(())
+    }
+
+    fn check_name(&self, place: &Path) -> Result<(), Error> {
+        if place.starts_with(MARKER) || place.starts_with(PART) {
+            let source_name = self.current().source.description.clone();
+            return Err(Error::ReservedName { source_name, path: place.to_owned() });
+        }
+        Ok(())
+    }
+
+    fn conflict(&self, place: &Path, first: usize) -> Error {
+        Error::Conflict {
+            volume: self.volume.name.clone(),
+            path: place.to_owned(),
+            first: self.gathered[first].source.description.clone(),
+            second: self.current().source.description.clone(),
+        }
+    }
+
+    /// The source that is being visited.
+    fn current(&self) -> &Gathered<'a> {
+        &self.gathered[self.gathered.len() - 1]
+    }
+
+    fn current_mut(&mut self) -> &mut Gathered<'a> {
+        let last = self.gathered.len() - 1;
+        &mut self.gathered[last]
+    }
+}
+
+/// The folder of the volume that a source is copied into.
+fn destination(source: &Source) -> Result<PathBuf, Error> {
+    let path = Path::new(&source.path);
+    if path.components().all(|part| matches!(part, Component::Normal(_) | Component::CurDir)) {
+        return Ok(path.components().filter(|part| matches!(part, Component::Normal(_))).collect());
+    }
+    Err(Error::BadPath { source_name: source.description.clone(), path: source.path.clone() })
+}
+
+/// The folder that holds the keys of a `ConfigMap`, if the source is one.
+fn config_map_keys(root: &Folder) -> Option<PathBuf> {
+    let target = root.link_target(OsStr::new(CONFIG_MAP_DATA)).ok()?;
+    let keys = root.resolve(Path::new(""), &target)?;
+    root.descend(&keys).ok().map(|_| keys)
+}
+
+/// Drops what a file system or kubelet keeps at a source's root for itself. The links to the keys of a `ConfigMap` are
+/// part of that, as the keys are taken from the folder that they lead to.
+fn hide_housekeeping(root: &Folder, names: &mut Vec<OsString>) {
+    let is_config_map = config_map_keys(root).is_some();
+    let is_key = |name: &OsStr| root.link_target(name).is_ok_and(|target| target.starts_with(CONFIG_MAP_DATA));
+    names.retain(|name| {
+        let visible = name != LOST_AND_FOUND && !name.as_bytes().starts_with(b"..");
+        visible && !(is_config_map && is_key(name))
+    });
+}
+
+fn open(gathered: &Gathered<'_>, section: usize, name: &OsStr) -> Result<std::fs::File, Error> {
+    let Gathered { source, root, sections, .. } = gathered;
+    let from = &sections[section].from;
+    let folder = root.descend(from).map_err(|blocked| Error::no_source(source, blocked))?;
+    folder.read(name).map_err(|error| Error::read(source, &from.join(name), error))
+}
+
+/// A source's own root has no name.
+fn or_dot(path: &Path) -> &Path {
+    if path.as_os_str().is_empty() { Path::new(".") } else { path }
+}

@@ -1,0 +1,715 @@
+//! Staging over temporary folders: what it copies, what it refuses, what it leaves alone, and that it may crash
+//! anywhere.
+
+use std::collections::BTreeMap;
+use std::ffi::OsStr;
+use std::fs;
+use std::io;
+use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
+use std::os::unix::net::UnixListener;
+use std::path::{Path, PathBuf};
+
+use rustix::fs::{CWD, FileType, Mode};
+use rustix::io::Errno;
+use tempfile::TempDir;
+
+use super::folder::Folder;
+use super::*;
+use crate::staging::{Access, MARKER};
+
+/// Sources and one or more volumes in a temporary folder.
+struct World {
+    base: TempDir,
+    manifest: Manifest,
+}
+
+impl World {
+    /// One volume without sources.
+    fn new(volume: &str) -> Self {
+        let base = tempfile::tempdir().unwrap();
+        let mut world = Self { base, manifest: Manifest { digest: "sha256:one".into(), volumes: vec![] } };
+        world.add_volume(volume);
+        world
+    }
+
+    fn add_volume(&mut self, name: &str) {
+        let mount_path = self.base.path().join("volumes").join(name);
+        fs::create_dir_all(&mount_path).unwrap();
+        self.manifest.volumes.push(Volume {
+            name: name.into(),
+            mount_path: mount_path.to_str().unwrap().into(),
+            access: Access::Write,
+            sources: vec![],
+            top_roots: None,
+        });
+    }
+
+    /// Adds a source to the last volume: its files, by path, where a name that ends in `/` is a folder.
+    fn source(&mut self, description: &str, path: &str, files: &[(&str, &str)]) -> PathBuf {
+        let volume = self.manifest.volumes.last_mut().unwrap();
+        let root = self.base.path().join("sources").join(&volume.name).join(volume.sources.len().to_string());
+        fs::create_dir_all(&root).unwrap();
+        for (name, content) in files {
+            write(&root.join(name), content);
+        }
+        volume.sources.push(Source {
+            description: description.into(),
+            mount_path: root.to_str().unwrap().into(),
+            path: path.into(),
+        });
+        root
+    }
+
+    fn choose(&mut self, roots: &[&str]) {
+        self.manifest.volumes[0].top_roots = Some(roots.iter().map(ToString::to_string).collect());
+    }
+
+    fn volume(&self) -> PathBuf {
+        self.manifest.volumes[0].mount_path.clone().into()
+    }
+
+    fn stage(&self) -> Result<Staged, Error> {
+        let volumes = stage(&self.manifest, &mut |_| Ok(()))?;
+        Ok(volumes[&self.manifest.volumes[0].name].clone())
+    }
+
+    fn refusal(&self) -> String {
+        crate::sandboxd::sentence(&self.stage().unwrap_err())
+    }
+
+    /// What the first volume holds, without the marker.
+    fn tree(&self) -> BTreeMap<String, String> {
+        let mut tree = tree(&self.volume());
+        tree.remove(MARKER);
+        tree
+    }
+}
+
+fn write(path: &Path, content: &str) {
+    if path.as_os_str().as_bytes().ends_with(b"/") {
+        fs::create_dir_all(path).unwrap();
+    } else {
+        fs::create_dir_all(path.parent().unwrap()).unwrap();
+        fs::write(path, content).unwrap();
+    }
+}
+
+fn set_mode(path: &Path, mode: u32) {
+    fs::set_permissions(path, fs::Permissions::from_mode(mode)).unwrap();
+}
+
+/// Each path with its mode and content: `777 folder`, `666 "text"`, `-> target`.
+fn tree(root: &Path) -> BTreeMap<String, String> {
+    let mut found = BTreeMap::new();
+    let mut pending = vec![root.to_owned()];
+    while let Some(folder) = pending.pop() {
+        for entry in fs::read_dir(&folder).unwrap() {
+            let path = entry.unwrap().path();
+            let metadata = fs::symlink_metadata(&path).unwrap();
+            let mode = metadata.mode() & 0o7777;
+            let text = if metadata.is_symlink() {
+                format!("-> {}", fs::read_link(&path).unwrap().display())
+            } else if metadata.is_dir() {
+                pending.push(path.clone());
+                format!("{mode:o} folder")
+            } else {
+                format!("{mode:o} {:?}", String::from_utf8_lossy(&fs::read(&path).unwrap()))
+            };
+            found.insert(path.strip_prefix(root).unwrap().to_string_lossy().into_owned(), text);
+        }
+    }
+    found
+}
+
+fn entries(expected: &[(&str, &str)]) -> BTreeMap<String, String> {
+    expected.iter().map(|(path, text)| ((*path).to_owned(), (*text).to_owned())).collect()
+}
+
+/// As kubelet lays it out.
+fn make_config_map(root: &Path, files: &[(&str, &str)]) {
+    for (name, content) in files {
+        write(&root.join("..2026_01_02_03_04_05.678").join(name), content);
+        let key = name.split('/').next().unwrap();
+        let _ = symlink(Path::new("..data").join(key), root.join(key));
+    }
+    symlink("..2026_01_02_03_04_05.678", root.join("..data")).unwrap();
+}
+
+#[test]
+fn sources_are_copied_into_their_folders_and_written_by_everyone() {
+    let mut world = World::new("data");
+    let code = world.source("image src", "code/main", &[("README", "read me"), ("lib/a.c", "int a;"), ("empty/", "")]);
+    let poc = world.source("configMap poc", "", &[("run.sh", "#!/bin/sh")]);
+    set_mode(&code.join("lib/a.c"), 0o400);
+    set_mode(&code.join("lib"), 0o555);
+    set_mode(&poc.join("run.sh"), 0o510);
+
+    let staged = world.stage().unwrap();
+
+    assert_eq!(staged, Staged { files: 3, kept: 0, roots: vec![] });
+    assert_eq!(
+        world.tree(),
+        entries(&[
+            ("code", "777 folder"),
+            ("code/main", "777 folder"),
+            ("code/main/README", "666 \"read me\""),
+            ("code/main/empty", "777 folder"),
+            ("code/main/lib", "777 folder"),
+            ("code/main/lib/a.c", "666 \"int a;\""),
+            ("run.sh", "777 \"#!/bin/sh\""),
+        ])
+    );
+}
+
+#[test]
+fn scripts_are_readable_by_everyone_and_written_by_nobody_else() {
+    let mut world = World::new("scripts");
+    world.manifest.volumes[0].access = Access::Read;
+    let source = world.source("image scripts", "", &[("bin/tool", "x"), ("notes", "y")]);
+    set_mode(&source.join("bin/tool"), 0o701);
+    set_mode(&source.join("notes"), 0o666);
+
+    world.stage().unwrap();
+
+    let expected = [("bin", "755 folder"), ("bin/tool", "755 \"x\""), ("notes", "644 \"y\"")];
+    assert_eq!(world.tree(), entries(&expected));
+}
+
+#[test]
+fn the_marker_names_the_digest_and_can_be_read_by_everyone() {
+    let world = World::new("data");
+    world.stage().unwrap();
+    assert_eq!(tree(&world.volume()), entries(&[(MARKER, "644 \"sha256:one\\n\"")]));
+}
+
+#[test]
+fn a_volume_with_the_digest_is_left_alone_and_still_reports_its_roots() {
+    let mut world = World::new("tools");
+    world.source("image tools", "", &[("fuzz/SKILL.md", "fuzz"), ("coverage/SKILL.md", "coverage"), ("README", "")]);
+    world.stage().unwrap();
+    fs::remove_dir_all(world.volume().join("coverage")).unwrap();
+    fs::remove_dir_all(world.base.path().join("sources")).unwrap();
+
+    let staged = world.stage().unwrap();
+
+    assert_eq!(staged, Staged { files: 0, kept: 0, roots: vec!["fuzz".into()] });
+}
+
+#[test]
+fn a_new_digest_adds_what_is_missing_and_keeps_what_differs() {
+    let mut world = World::new("data");
+    let source = world.source("image src", "", &[("same", "same"), ("edited", "before"), ("removed", "again")]);
+    world.stage().unwrap();
+    let inode = fs::metadata(world.volume().join("same")).unwrap().ino();
+    fs::write(world.volume().join("edited"), "by a sandbox").unwrap();
+    fs::write(world.volume().join("own"), "of a sandbox").unwrap();
+    set_mode(&world.volume().join("own"), 0o600);
+    fs::remove_file(world.volume().join("removed")).unwrap();
+    write(&source.join("new"), "new");
+    world.manifest.digest = "sha256:two".into();
+
+    let staged = world.stage().unwrap();
+
+    assert_eq!(staged, Staged { files: 2, kept: 1, roots: vec![] });
+    assert_eq!(fs::metadata(world.volume().join("same")).unwrap().ino(), inode, "not written again");
+    assert_eq!(
+        world.tree(),
+        entries(&[
+            ("edited", "666 \"by a sandbox\""),
+            ("new", "666 \"new\""),
+            ("own", "600 \"of a sandbox\""),
+            ("removed", "666 \"again\""),
+            ("same", "666 \"same\""),
+        ])
+    );
+}
+
+#[test]
+fn what_stands_where_a_file_belongs_is_kept_whatever_it_is() {
+    let mut world = World::new("data");
+    world.source("image src", "", &[("link", "1"), ("folder", "2"), ("pipe", "3"), ("secret", "4")]);
+    let source = world.source("image links", "", &[]);
+    symlink("secret", source.join("other-link")).unwrap();
+    let outside = world.base.path().join("outside");
+    fs::write(&outside, "untouched").unwrap();
+    symlink(&outside, world.volume().join("link")).unwrap();
+    symlink("elsewhere", world.volume().join("other-link")).unwrap();
+    fs::create_dir(world.volume().join("folder")).unwrap();
+    rustix::fs::mknodat(CWD, world.volume().join("pipe"), FileType::Fifo, Mode::RWXU, 0).unwrap();
+
+    let staged = world.stage().unwrap();
+
+    assert_eq!((staged.files, staged.kept), (1, 4));
+    assert_eq!(fs::read_to_string(outside).unwrap(), "untouched");
+    assert_eq!(fs::read_link(world.volume().join("other-link")).unwrap(), Path::new("elsewhere"));
+}
+
+#[test]
+fn the_keys_of_a_config_map_become_regular_files() {
+    let mut world = World::new("data");
+    let source = world.source("configMap poc", "poc", &[]);
+    make_config_map(&source, &[("poc.txt", "AAAA"), ("nested/key", "B"), (".hidden", "C")]);
+    set_mode(&source.join("..data/poc.txt"), 0o755);
+
+    assert_eq!(world.stage().unwrap().files, 3);
+
+    assert_eq!(
+        world.tree(),
+        entries(&[
+            ("poc", "777 folder"),
+            ("poc/.hidden", "666 \"C\""),
+            ("poc/nested", "777 folder"),
+            ("poc/nested/key", "666 \"B\""),
+            ("poc/poc.txt", "777 \"AAAA\""),
+        ])
+    );
+}
+
+#[test]
+fn the_folders_of_a_config_map_are_roots() {
+    let mut world = World::new("tools");
+    let source = world.source("configMap skills", "", &[]);
+    make_config_map(&source, &[("fuzz/SKILL.md", "x"), ("coverage/SKILL.md", "y"), ("loose", "z")]);
+    world.choose(&["fuzz"]);
+    assert_eq!(world.stage().unwrap(), Staged { files: 1, kept: 0, roots: vec!["fuzz".into()] });
+}
+
+#[test]
+fn a_config_map_that_leads_out_of_itself_is_no_config_map() {
+    let mut world = World::new("data");
+    let source = world.source("persistentVolumeClaim corpus", "", &[]);
+    symlink("../../elsewhere", source.join("..data")).unwrap();
+    symlink("..data/key", source.join("key")).unwrap();
+    let expected =
+        "persistentVolumeClaim corpus holds the symbolic link key, which leads out of the source to ..data/key";
+    assert_eq!(world.refusal(), expected);
+}
+
+#[test]
+fn names_that_begin_with_two_dots_are_skipped_at_the_root_only() {
+    let mut world = World::new("data");
+    world.source("image src", "", &[("..hidden/x", ""), ("..file", ""), ("lib/..kept", "x"), ("lost+found/x", "")]);
+    world.stage().unwrap();
+    assert_eq!(world.tree(), entries(&[("lib", "777 folder"), ("lib/..kept", "666 \"x\"")]));
+}
+
+#[test]
+fn links_inside_a_source_stay_links() {
+    let mut world = World::new("data");
+    let source = world.source("image src", "code", &[("lib/v1/a.so", "x")]);
+    let links = [
+        ("lib/current", "v1"),
+        ("lib/v1/up", "../../lib/./current/../v1/a.so"),
+        ("dangling", "lib/v2/none"),
+        ("loop", "loop"),
+    ];
+    for (place, target) in links {
+        symlink(target, source.join(place)).unwrap();
+    }
+
+    assert_eq!(world.stage().unwrap().files, 5);
+
+    for (place, target) in links {
+        assert_eq!(fs::read_link(world.volume().join("code").join(place)).unwrap(), Path::new(target));
+    }
+}
+
+#[test]
+fn a_link_that_leads_out_is_refused_by_name() {
+    for target in ["/etc/passwd", "../..", "../../x", "sub/../../../x", "up/..", "hop/../x", "none/../../.."] {
+        let mut world = World::new("data");
+        let source = world.source("image src", "code", &[("good", ""), ("lib/sub/x", "")]);
+        symlink("..", source.join("lib/up")).unwrap();
+        symlink("sub/hop", source.join("lib/hop")).unwrap();
+        symlink("../../lib/up", source.join("lib/sub/hop")).unwrap();
+        symlink(target, source.join("lib/way-out")).unwrap();
+        let expected =
+            format!("image src holds the symbolic link lib/way-out, which leads out of the source to {target}");
+        assert_eq!(world.refusal(), expected);
+        assert_eq!(tree(&world.volume()), entries(&[]), "nothing is written");
+    }
+}
+
+#[test]
+fn two_sources_with_different_files_at_one_place_are_both_named() {
+    let mut world = World::new("data");
+    world.source("configMap poc", "in/poc", &[("x", "one"), ("y", "same")]);
+    world.source("image src", "in", &[("poc/x", "two"), ("poc/y", "same")]);
+    let expected = "configMap poc and image src put different content at in/poc/x of the volume data";
+    assert_eq!(world.refusal(), expected);
+    assert_eq!(tree(&world.volume()), entries(&[]), "nothing is written");
+}
+
+#[test]
+fn two_sources_may_bring_the_same_file() {
+    let mut world = World::new("data");
+    world.source("configMap poc", "poc", &[("x", "same"), ("y", "1")]);
+    let second = world.source("image src", "", &[("poc/x", "same"), ("poc/z", "2")]);
+    set_mode(&second.join("poc/x"), 0o755);
+
+    let staged = world.stage().unwrap();
+
+    assert_eq!(staged, Staged { files: 3, kept: 0, roots: vec![] });
+    assert_eq!(world.tree()["poc/x"], "777 \"same\"", "executable if any of the two is");
+}
+
+#[test]
+fn two_sources_agree_on_links_only_if_these_say_the_same() {
+    for (second, agrees) in [("target", true), ("other", false)] {
+        let mut world = World::new("data");
+        symlink("target", world.source("image one", "", &[]).join("link")).unwrap();
+        symlink(second, world.source("image two", "", &[]).join("link")).unwrap();
+        assert_eq!(world.stage().is_ok(), agrees, "{second}");
+    }
+}
+
+#[test]
+fn a_file_and_a_folder_at_one_place_are_a_conflict_in_any_order() {
+    let file = ("configMap file", "", [("a/b", "")]);
+    let folder = ("image folder", "", [("a/b/c", "")]);
+    let deep = ("image deep", "a/b/c", [("d", "")]);
+    for (first, second) in [(&file, &folder), (&folder, &file), (&file, &deep), (&deep, &file)] {
+        let mut world = World::new("data");
+        for (description, path, files) in [first, second] {
+            world.source(description, path, files);
+        }
+        let expected = format!("{} and {} put different content at a/b of the volume data", first.0, second.0);
+        assert_eq!(world.refusal(), expected);
+    }
+}
+
+#[test]
+fn a_conflict_is_found_although_the_volume_holds_one_of_the_two_files() {
+    let mut world = World::new("data");
+    world.source("configMap one", "", &[("x", "one")]);
+    world.source("configMap two", "", &[("x", "two")]);
+    write(&world.volume().join("x"), "one");
+    assert_eq!(world.refusal(), "configMap one and configMap two put different content at x of the volume data");
+}
+
+#[test]
+fn all_volumes_are_surveyed_before_the_first_is_written() {
+    let mut world = World::new("scripts");
+    world.source("image good", "", &[("x", "")]);
+    world.add_volume("data");
+    symlink("/", world.source("image bad", "", &[]).join("out")).unwrap();
+    world.refusal();
+    assert_eq!(tree(&world.volume()), entries(&[]));
+}
+
+#[test]
+fn chosen_roots_are_staged_and_nothing_else() {
+    let mut world = World::new("tools");
+    let built_in = world.source("image tools", "", &[("fuzz/a", ""), ("coverage/b", ""), ("loose", "")]);
+    symlink("loose", built_in.join("link")).unwrap();
+    world.source("configMap mine", "mine/sub", &[("c", "")]);
+    world.source("configMap other", "other", &[("d", "")]);
+    world.choose(&["mine", "fuzz"]);
+
+    let staged = world.stage().unwrap();
+
+    assert_eq!(staged, Staged { files: 2, kept: 0, roots: vec!["fuzz".into(), "mine".into()] });
+    assert_eq!(world.tree().into_keys().collect::<Vec<_>>(), ["fuzz", "fuzz/a", "mine", "mine/sub", "mine/sub/c"]);
+}
+
+#[test]
+fn without_a_choice_all_roots_and_loose_files_are_staged() {
+    let mut world = World::new("tools");
+    world.source("image tools", "", &[("fuzz/a", ""), ("loose", "")]);
+    assert_eq!(world.stage().unwrap(), Staged { files: 2, kept: 0, roots: vec!["fuzz".into()] });
+}
+
+#[test]
+fn an_empty_choice_stages_nothing() {
+    let mut world = World::new("tools");
+    world.source("image tools", "", &[("fuzz/a", ""), ("loose", "")]);
+    world.choose(&[]);
+    assert_eq!(world.stage().unwrap(), Staged::default());
+    assert_eq!(world.tree(), entries(&[]));
+}
+
+#[test]
+fn a_chosen_root_that_no_source_has_is_named_with_those_there_are() {
+    let mut world = World::new("tools");
+    world.source("image tools", "", &[("fuzz/a", ""), ("coverage/b", ""), ("loose", "")]);
+    world.choose(&["fuzz", "loose", "new"]);
+    let expected = "no source of the volume tools has loose, new at its first level; there is coverage, fuzz";
+    assert_eq!(world.refusal(), expected);
+    world.manifest.volumes[0].sources.clear();
+    let expected = "no source of the volume tools has fuzz, loose, new at its first level; there is no folder at all";
+    assert_eq!(world.refusal(), expected);
+}
+
+#[test]
+fn only_the_tools_volume_reports_roots() {
+    let mut world = World::new("data");
+    world.source("image src", "code", &[("x", "")]);
+    assert_eq!(world.stage().unwrap().roots, Vec::<String>::new());
+}
+
+#[test]
+fn a_path_must_stay_in_the_volume() {
+    for path in ["../x", "/x", "a/../../b", "a/.."] {
+        let mut world = World::new("data");
+        world.source("configMap poc", path, &[("x", "")]);
+        let expected = format!("the path \"{path}\" of configMap poc must be relative and without \"..\"");
+        assert_eq!(world.refusal(), expected);
+    }
+    let mut world = World::new("data");
+    world.source("configMap poc", "./a//b/.", &[("x", "")]);
+    world.stage().unwrap();
+    assert!(world.volume().join("a/b/x").is_file());
+}
+
+#[test]
+fn the_names_of_the_marker_and_of_the_temporary_file_are_refused_at_the_root() {
+    for (path, file) in [("", MARKER), ("", PART), (MARKER, "x"), ("", ".aigise-staged/x")] {
+        let mut world = World::new("data");
+        world.source("image src", path, &[(file, "")]);
+        let refusal = world.refusal();
+        assert!(refusal.starts_with("image src holds .aigise-staged"), "{refusal}");
+        assert_eq!(tree(&world.volume()), entries(&[]));
+    }
+    let mut world = World::new("data");
+    world.source("image src", "deeper", &[(MARKER, "x")]);
+    world.stage().unwrap();
+}
+
+#[test]
+fn special_files_are_refused_by_name() {
+    let mut world = World::new("data");
+    let source = world.source("image src", "", &[("lib/", "")]);
+    rustix::fs::mknodat(CWD, source.join("lib/pipe"), FileType::Fifo, Mode::RWXU, 0).unwrap();
+    let kind = "a device, socket or named pipe";
+    assert_eq!(world.refusal(), format!("image src holds lib/pipe, which is {kind} and cannot be copied"));
+
+    fs::remove_file(source.join("lib/pipe")).unwrap();
+    let _socket = UnixListener::bind(source.join("socket")).unwrap();
+    assert_eq!(world.refusal(), format!("image src holds socket, which is {kind} and cannot be copied"));
+}
+
+#[test]
+fn a_source_folder_that_is_not_there_is_named() {
+    let mut world = World::new("data");
+    let root = world.source("persistentVolumeClaim corpus", "", &[("file", "")]);
+    symlink("/etc", root.join("link")).unwrap();
+    for (folder, problem) in [
+        ("seeds/a", format!("there is no folder {}/seeds", root.display())),
+        ("../../../x", format!("{}/.. leads upward", root.display())),
+        ("file", format!("{}/file is a file, not a folder", root.display())),
+        ("link/ssl", format!("{}/link is a symbolic link, not a folder", root.display())),
+    ] {
+        world.manifest.volumes[0].sources[0].mount_path = root.join(folder).to_str().unwrap().into();
+        assert_eq!(world.refusal(), format!("persistentVolumeClaim corpus cannot be staged: {problem}"));
+    }
+}
+
+#[test]
+fn a_volume_that_is_not_mounted_is_named() {
+    let world = World::new("data");
+    fs::remove_dir(world.volume()).unwrap();
+    let expected = format!("the volume data is not there: there is no folder {}", world.volume().display());
+    assert_eq!(world.refusal(), expected);
+}
+
+#[test]
+fn a_link_in_the_way_of_a_folder_is_refused_by_name_and_not_followed() {
+    let mut world = World::new("data");
+    world.source("image src", "code/lib", &[("x", "new")]);
+    let outside = world.base.path().join("outside");
+    fs::create_dir_all(outside.join("lib")).unwrap();
+    for (place, target) in [("code", outside.clone()), ("code/lib", outside.join("lib"))] {
+        let place_in_volume = world.volume().join(place);
+        fs::create_dir_all(place_in_volume.parent().unwrap()).unwrap();
+        symlink(target, &place_in_volume).unwrap();
+        let expected = format!("the volume data cannot be filled: {place} is a symbolic link, not a folder");
+        assert_eq!(world.refusal(), expected);
+        assert_eq!(fs::read_dir(outside.join("lib")).unwrap().count(), 0);
+        fs::remove_file(place_in_volume).unwrap();
+    }
+}
+
+#[test]
+fn a_file_in_the_way_of_a_folder_is_refused_by_name() {
+    let mut world = World::new("data");
+    world.source("image src", "code", &[("lib/x", "")]);
+    write(&world.volume().join("code/lib"), "of a sandbox");
+    assert_eq!(world.refusal(), "the volume data cannot be filled: code/lib is a file, not a folder");
+}
+
+#[test]
+fn a_marker_that_a_sandbox_replaced_is_not_followed() {
+    let mut world = World::new("data");
+    world.source("image src", "", &[("x", "1")]);
+    let outside = world.base.path().join("outside");
+    fs::write(&outside, "sha256:one\n").unwrap();
+    symlink(&outside, world.volume().join(MARKER)).unwrap();
+    symlink(&outside, world.volume().join(PART)).unwrap();
+
+    assert_eq!(world.stage().unwrap().files, 1);
+
+    assert_eq!(tree(&world.volume())[MARKER], "644 \"sha256:one\\n\"");
+    assert_eq!(fs::read_to_string(outside).unwrap(), "sha256:one\n");
+}
+
+#[test]
+fn what_a_crashed_run_left_is_taken_away_even_if_nothing_is_left_to_do() {
+    let world = World::new("data");
+    write(&world.volume().join(PART), "half a fi");
+    world.stage().unwrap();
+    assert_eq!(world.tree(), entries(&[]));
+}
+
+#[test]
+fn names_that_are_no_text_are_copied_as_they_are() {
+    let mut world = World::new("tools");
+    let source = world.source("image src", "", &[]);
+    let name = OsStr::from_bytes(b"a\xff\n");
+    fs::create_dir(source.join(name)).unwrap();
+    fs::write(source.join(name).join(name), "x").unwrap();
+    assert_eq!(world.stage().unwrap().roots, ["a\u{fffd}\n"]);
+    assert_eq!(fs::read_to_string(world.volume().join(name).join(name)).unwrap(), "x");
+}
+
+#[test]
+fn a_folder_deeper_than_any_path_can_say_is_copied() {
+    const LEVELS: usize = 300;
+    let name = OsStr::new("a-folder-name-of-some-length");
+    let mut world = World::new("data");
+    let source = world.source("image src", "", &[]);
+    let mut folder = Folder::open(&source).unwrap();
+    for _ in 0..LEVELS {
+        folder.make(name, Mode::RWXU).unwrap();
+        folder = folder.descend(Path::new(name)).unwrap();
+    }
+    folder.create(OsStr::new("bottom"), Mode::RUSR).unwrap();
+
+    assert_eq!(world.stage().unwrap().files, 1);
+
+    let deep: PathBuf = std::iter::repeat_n(name, LEVELS).collect();
+    assert!(deep.as_os_str().len() > 4096);
+    let bottom = Folder::open(&world.volume()).unwrap().descend(&deep).unwrap();
+    assert_eq!(bottom.names().unwrap(), ["bottom"]);
+}
+
+#[test]
+fn large_files_are_compared_and_copied_whole() {
+    let content: Vec<_> = (0..100_000).map(|number| number.to_string()).collect();
+    let content = content.join("\n");
+    let mut world = World::new("data");
+    world.source("image one", "", &[("large", &content)]);
+    world.source("image two", "", &[("large", &content)]);
+    world.stage().unwrap();
+    assert_eq!(fs::read_to_string(world.volume().join("large")).unwrap(), content);
+
+    let changed = format!("{}X", &content[..content.len() - 1]);
+    write(&world.base.path().join("sources/data/1/large"), &changed);
+    world.manifest.digest = "sha256:two".into();
+    assert_eq!(world.refusal(), "image one and image two put different content at large of the volume data");
+}
+
+#[test]
+fn a_full_volume_is_named_with_what_was_being_written() {
+    for full in [Errno::NOSPC, Errno::DQUOT] {
+        let mut world = World::new("data");
+        world.source("image src", "code", &[("big", "x")]);
+        let outcome = stage(&world.manifest, &mut |step| match step {
+            Step::Change(path) if path.ends_with("big") => Err(full.into()),
+            _ => Ok(()),
+        });
+        let message = crate::sandboxd::sentence(&outcome.unwrap_err());
+        assert_eq!(message, "no space left on the volume data while writing code/big");
+    }
+}
+
+#[test]
+fn each_source_is_told_with_what_became_of_its_files() {
+    let mut world = World::new("data");
+    world.source("image one", "", &[("new", "123"), ("same", "x"), ("other", "y")]);
+    world.source("image two", "two", &[("a", "1")]);
+    write(&world.volume().join("same"), "x");
+    write(&world.volume().join("other"), "z");
+    let mut told = Vec::new();
+    stage(&world.manifest, &mut |step| {
+        match step {
+            Step::Done { source, tally, .. } => told.push(format!("{} {tally:?}", source.description)),
+            Step::Keep { path, source, .. } => told.push(format!("{} {}", source.description, path.display())),
+            _ => {}
+        }
+        Ok(())
+    })
+    .unwrap();
+    assert_eq!(
+        told,
+        [
+            "image one other",
+            "image one Tally { written: 1, bytes: 3, same: 1, kept: 1 }",
+            "image two Tally { written: 1, bytes: 1, same: 0, kept: 0 }",
+        ]
+    );
+}
+
+/// A manifest with everything in it that is written in a way of its own.
+fn rich_world() -> World {
+    let mut world = World::new("data");
+    let code = world.source("image src", "code", &[("lib/a.c", "int a;"), ("lib/b.c", ""), ("run", "#!")]);
+    set_mode(&code.join("run"), 0o755);
+    symlink("lib/a.c", code.join("link")).unwrap();
+    world.source("configMap poc", "", &[("code/run", "#!"), ("poc", "AAAA")]);
+    world.add_volume("tools");
+    world.source("image tools", "", &[("fuzz/x", "x")]);
+    world
+}
+
+/// Ends a run at the step of that number, as a crash would.
+fn crash_at(world: &World, step: usize) -> bool {
+    let mut steps = 0..step;
+    let outcome = stage(&world.manifest, &mut |_| match steps.next() {
+        Some(_) => Ok(()),
+        None => Err(io::ErrorKind::Interrupted.into()),
+    });
+    outcome.is_err()
+}
+
+#[test]
+fn a_crash_at_any_point_and_another_later_end_in_the_same_tree() {
+    let smooth = rich_world();
+    smooth.stage().unwrap();
+    let expected = tree(&smooth.base.path().join("volumes"));
+
+    let mut points = 0;
+    for first in 0.. {
+        for second in (0..).step_by(3) {
+            let world = rich_world();
+            let crashed = crash_at(&world, first);
+            let crashed_again = crash_at(&world, second);
+            let volumes = stage(&world.manifest, &mut |_| Ok(())).unwrap();
+
+            assert_eq!(tree(&world.base.path().join("volumes")), expected, "crashes at {first} and {second}");
+            assert!(volumes.values().all(|staged| staged.kept == 0), "our own files are not taken for a sandbox's");
+            assert_eq!(volumes["tools"].roots, ["fuzz"]);
+            points += 1;
+            if !crashed {
+                assert!(points > 100, "only {points} pairs of crashes");
+                return;
+            }
+            if !crashed_again {
+                break;
+            }
+        }
+    }
+}
+
+#[test]
+fn a_crashed_run_has_no_marker() {
+    for step in 0.. {
+        let world = rich_world();
+        if !crash_at(&world, step) {
+            break;
+        }
+        let marked = world.volume().join(MARKER).exists();
+        let complete = world.volume().join("poc").exists();
+        assert!(complete || !marked, "crash at {step}");
+    }
+}
