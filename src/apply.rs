@@ -1,0 +1,123 @@
+//! The only writer. It walks a plan in order and has no choices left: what to write was decided in `plan`.
+
+mod verbs;
+
+use std::fmt::Debug;
+
+use k8s_openapi::{
+    NamespaceResourceScope,
+    api::{
+        core::v1::{PersistentVolumeClaim, Pod, Service},
+        networking::v1::NetworkPolicy,
+    },
+    apimachinery::pkg::apis::meta::v1::ObjectMeta,
+};
+use kube::{
+    Api, Client, Resource, ResourceExt,
+    api::{Patch, PatchParams},
+};
+use serde::{Serialize, de::DeserializeOwned};
+use serde_json::json;
+
+pub use self::verbs::{WriteCounter, failure};
+use self::verbs::Writer;
+use crate::{
+    api::{Sandbox, meta},
+    plan::{Child, Landed, Slot, Write},
+};
+
+/// What every kind that we write has in common.
+pub trait Object:
+    Resource<DynamicType = (), Scope = NamespaceResourceScope> + Clone + Debug + DeserializeOwned + Serialize + Send + Sync + 'static
+{
+}
+impl<K> Object for K where
+    K: Resource<DynamicType = (), Scope = NamespaceResourceScope> + Clone + Debug + DeserializeOwned + Serialize + Send + Sync + 'static
+{
+}
+
+/// Makes the writes in order, tells what each left, and stops at the first that did not succeed: what comes later may rest on
+/// what comes before.
+pub async fn execute(
+    client: &Client,
+    counter: &WriteCounter,
+    owner: &ObjectMeta,
+    writes: Vec<Write>,
+    mut landed: impl FnMut(&str, Landed),
+) {
+    for write in writes {
+        let name = write.child().name().to_string();
+        let writer = Writer { client, counter, owner };
+        let left = writer.write(write).await;
+        let succeeded = left.succeeded();
+        landed(&name, left);
+        if !succeeded {
+            return;
+        }
+    }
+}
+
+impl Writer<'_> {
+    async fn write(&self, write: Write) -> Landed {
+        match write {
+            Write::Create(child) => match child {
+                Child::Claim(claim) => Landed::Claim(self.create(*claim).await),
+                Child::Pod(pod) => Landed::Pod(self.create(*pod).await),
+                Child::Service(service) => Landed::Service(self.create(*service).await),
+                Child::NetworkPolicy(policy) => Landed::NetworkPolicy(self.create(*policy).await),
+                Child::Sandbox(sandbox) => Landed::Sandbox(self.create(*sandbox).await),
+            },
+            Write::Apply(child) => match child {
+                Child::Claim(claim) => Landed::Claim(self.apply(*claim).await),
+                Child::Pod(pod) => Landed::Pod(self.apply(*pod).await),
+                Child::Service(service) => Landed::Service(self.apply(*service).await),
+                Child::NetworkPolicy(policy) => Landed::NetworkPolicy(self.apply(*policy).await),
+                Child::Sandbox(sandbox) => Landed::Sandbox(self.apply(*sandbox).await),
+            },
+            Write::Delete(child) => match child {
+                Child::Claim(claim) => Landed::Claim(self.delete(&*claim).await),
+                Child::Pod(pod) => Landed::Pod(self.delete(&*pod).await),
+                Child::Service(service) => Landed::Service(self.delete(&*service).await),
+                Child::NetworkPolicy(policy) => Landed::NetworkPolicy(self.delete(&*policy).await),
+                Child::Sandbox(sandbox) => Landed::Sandbox(self.delete(&*sandbox).await),
+            },
+        }
+    }
+}
+
+impl Landed {
+    fn succeeded(&self) -> bool {
+        fn of<K>(slot: &Slot<K>) -> bool {
+            matches!(slot, Slot::Ours(_) | Slot::Absent)
+        }
+        match self {
+            Landed::Claim(slot) => of::<PersistentVolumeClaim>(slot),
+            Landed::Pod(slot) => of::<Pod>(slot),
+            Landed::Service(slot) => of::<Service>(slot),
+            Landed::NetworkPolicy(slot) => of::<NetworkPolicy>(slot),
+            Landed::Sandbox(slot) => of::<Sandbox>(slot),
+        }
+    }
+}
+
+/// Writes an object's status by server-side apply, so that conditions of other managers stay. The UID keeps it from landing on
+/// an object that was made anew under the same name.
+///
+/// # Errors
+/// What the API server said.
+pub async fn status<K: Object>(
+    client: &Client,
+    counter: &WriteCounter,
+    object: &K,
+    status: &impl Serialize,
+) -> Result<K, kube::Error> {
+    let api: Api<K> = Api::namespaced(client.clone(), &object.namespace().unwrap_or_default());
+    let patch = json!({
+        "apiVersion": K::api_version(&()),
+        "kind": K::kind(&()),
+        "metadata": {"uid": object.uid()},
+        "status": status,
+    });
+    counter.count(&K::kind(&()), "status");
+    api.patch_status(&object.name_any(), &PatchParams::apply(meta::MANAGER).force(), &Patch::Apply(patch)).await
+}

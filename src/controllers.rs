@@ -1,0 +1,196 @@
+//! The loops that carry what is decided to the cluster: observe → plan → apply → report. No rule about sessions or sandboxes
+//! lives here.
+
+mod backoff;
+pub mod cache;
+pub mod sandbox;
+pub mod session;
+pub mod written;
+
+use std::{fmt::Debug, sync::Arc, time::Duration};
+
+use futures::StreamExt;
+use jiff::Timestamp;
+use kube::{
+    Client, ResourceExt,
+    runtime::{
+        Controller,
+        controller::{Action, Config, Error as ControllerError},
+        events::{Event, EventType, Recorder},
+        reflector::{ObjectRef, Store},
+    },
+};
+use serde::Serialize;
+use tracing::{debug, info, warn};
+
+use self::{backoff::Backoff, cache::Caches, written::Written};
+use crate::{
+    apply::{self, Object, WriteCounter},
+    operator::metrics::Metrics,
+    plan::{Next, Note, Report, Settings},
+};
+
+/// A reconcile that takes longer than this is given up and tried again: a hung request must not hold its object for ever.
+const RECONCILE_TIMEOUT: Duration = Duration::from_secs(30);
+
+/// What the controllers share.
+#[derive(Clone)]
+pub struct Shared {
+    /// For writes, and for reads that no cache serves.
+    pub client: Client,
+    /// What is known of the cluster.
+    pub caches: Arc<Caches>,
+    /// What the operator was told.
+    pub settings: Settings,
+    /// What is counted.
+    pub metrics: Arc<Metrics>,
+    /// Where events go; one for all, so that repeats are counted and not written again.
+    pub recorder: Recorder,
+}
+
+/// What all reconciles of one kind share.
+pub struct Context<K: Object> {
+    shared: Shared,
+    written: Arc<Written<K>>,
+    backoff: Backoff,
+    name: &'static str,
+}
+
+impl<K: Object> std::ops::Deref for Context<K> {
+    type Target = Shared;
+
+    fn deref(&self) -> &Shared {
+        &self.shared
+    }
+}
+
+/// A reconcile that ended early.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The status could not be written.
+    #[error("writing the status failed")]
+    WriteStatus(#[source] kube::Error),
+    /// It took longer than [`RECONCILE_TIMEOUT`].
+    #[error("the reconcile took longer than {} s", RECONCILE_TIMEOUT.as_secs())]
+    Timeout,
+}
+
+impl Error {
+    /// The word for metrics.
+    #[must_use]
+    pub fn category(&self) -> &'static str {
+        match self {
+            Error::WriteStatus(_) => "write_status",
+            Error::Timeout => "timeout",
+        }
+    }
+}
+
+/// The time, as the API server keeps it: whole seconds. The only place that reads the clock for a decision.
+#[expect(clippy::disallowed_methods, reason = "the edge at which time enters; below it is a value")]
+fn now() -> Timestamp {
+    Timestamp::from_second(Timestamp::now().as_second()).unwrap_or_default()
+}
+
+impl<K: Object> Context<K> {
+    pub(crate) fn new(name: &'static str, shared: Shared, written: Arc<Written<K>>) -> Self {
+        Self { shared, written, backoff: Backoff::default(), name }
+    }
+
+    fn counter(&self) -> &WriteCounter {
+        &self.metrics.writes
+    }
+
+    /// Says what there is to say, and tells when to look again.
+    async fn publish<S: Serialize + PartialEq + Debug>(
+        &self,
+        object: &K,
+        before: Option<&S>,
+        report: Report<S>,
+    ) -> Result<Action, Error> {
+        let uid = object.uid().unwrap_or_default();
+        if !report.hold && before != Some(&report.status) {
+            let live = apply::status(&self.client, self.counter(), object, &report.status).await;
+            match live {
+                Ok(live) => self.written.remember(live),
+                Err(kube::Error::Api(status)) if status.is_not_found() => return Ok(Action::await_change()),
+                Err(error) => return Err(Error::WriteStatus(error)),
+            }
+            if let Some(note) = &report.note {
+                self.announce(object, note).await;
+            }
+        }
+        Ok(match report.next {
+            Next::OnChange => {
+                self.backoff.reset(&uid);
+                Action::await_change()
+            }
+            Next::In(delay) => {
+                self.backoff.reset(&uid);
+                Action::requeue(delay)
+            }
+            Next::Backoff => Action::requeue(self.backoff.next(&uid)),
+        })
+    }
+
+    /// An event is a courtesy: one that cannot be written is logged and forgotten.
+    async fn announce(&self, object: &K, note: &Note) {
+        let event = Event {
+            type_: if note.warning { EventType::Warning } else { EventType::Normal },
+            reason: note.reason.to_string(),
+            note: Some(crate::plan::status::clip(note.message.clone(), 1024)),
+            action: "Reconcile".into(),
+            secondary: None,
+        };
+        if let Err(error) = self.recorder.publish(&event, &object.object_ref(&())).await {
+            debug!(%error, "an event could not be written");
+        }
+    }
+}
+
+/// Runs one kind's controller until it is told to stop and its reconciles have ended.
+async fn run<K, F>(
+    context: Arc<Context<K>>,
+    store: Store<K>,
+    triggers: futures::channel::mpsc::UnboundedReceiver<ObjectRef<K>>,
+    concurrency: u16,
+    stop: impl Future<Output = ()> + Send + Sync + 'static,
+    reconcile: impl Fn(Arc<K>, Arc<Context<K>>) -> F + Send + Sync + Clone + 'static,
+) where
+    K: Object + Unpin,
+    F: Future<Output = Result<Action, Error>> + Send + 'static,
+{
+    let name = context.name;
+    let reconcile_one = move |object: Arc<K>, context: Arc<Context<K>>| {
+        let reconcile = reconcile.clone();
+        async move {
+            let object = context.written.newest(object);
+            let timer = context.metrics.reconcile_started(name);
+            let result = tokio::time::timeout(RECONCILE_TIMEOUT, reconcile(object, context.clone())).await;
+            let result = result.unwrap_or(Err(Error::Timeout));
+            timer.ended(result.as_ref().err().map_or("ok", Error::category));
+            result
+        }
+    };
+    let on_error = |object: Arc<K>, error: &Error, context: Arc<Context<K>>| {
+        let delay = context.backoff.next(&object.uid().unwrap_or_default());
+        warn!(controller = context.name, object = %object.name_any(), namespace = object.namespace(), %error,
+            source = std::error::Error::source(error).map(tracing::field::display), ?delay, "reconcile failed; it is tried again");
+        Action::requeue(delay)
+    };
+    info!(controller = name, concurrency, "controller starts");
+    Controller::for_stream(futures::stream::pending(), store)
+        .with_config(Config::default().concurrency(concurrency))
+        .reconcile_on(triggers)
+        .graceful_shutdown_on(stop)
+        .run(reconcile_one, on_error, context)
+        .for_each(|result| async move {
+            match result {
+                Ok((object, _)) => debug!(controller = name, %object, "reconciled"),
+                Err(ControllerError::ObjectNotFound(object)) => debug!(controller = name, %object, "it is gone"),
+                Err(error) => debug!(controller = name, %error, "the controller says"),
+            }
+        })
+        .await;
+    info!(controller = name, "controller stopped");
+}

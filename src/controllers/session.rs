@@ -1,0 +1,93 @@
+//! The session controller.
+
+use std::{collections::BTreeMap, sync::Arc};
+
+use futures::channel::mpsc::UnboundedReceiver;
+use k8s_openapi::{
+    api::core::v1::ConfigMap,
+};
+use kube::{
+    Api, Resource, ResourceExt,
+    runtime::{
+        controller::Action,
+        reflector::{ObjectRef, Store},
+    },
+};
+
+use super::{Context, Error, now};
+use crate::{
+    api::AigiseSession,
+    apply::{self, Object},
+    plan::{
+        Slot, name, ownership,
+        session::{self, ConfigMapContent, Observed, SharedVolume},
+    },
+};
+
+/// Runs the controller until it is told to stop.
+pub async fn run(
+    context: Arc<Context<AigiseSession>>,
+    triggers: UnboundedReceiver<ObjectRef<AigiseSession>>,
+    concurrency: u16,
+    stop: impl Future<Output = ()> + Send + Sync + 'static,
+) {
+    let store = context.caches.sessions.clone();
+    super::run(context, store, triggers, concurrency, stop, reconcile).await;
+}
+
+async fn reconcile(session: Arc<AigiseSession>, context: Arc<Context<AigiseSession>>) -> Result<Action, Error> {
+    let mut observed = observe(session, &context).await;
+    let writes = session::plan(&observed, &context.settings);
+    let owner = observed.session.metadata.clone();
+    apply::execute(&context.client, context.counter(), &owner, writes, |name, landed| observed.absorb(name, landed)).await;
+    let report = session::report(&observed, now());
+    context.publish(&*observed.session, observed.session.status.as_ref(), report).await
+}
+
+async fn observe(session: Arc<AigiseSession>, context: &Context<AigiseSession>) -> Observed {
+    let caches = &context.caches;
+    let name = session.name_any();
+    let claims = SharedVolume::ALL.map(|volume| (volume, child(&caches.claims, &session, &name::child(&name, volume))));
+    let labels = session.spec.sandboxes.keys().filter_map(|sandbox_type| name::Label::of(sandbox_type).ok());
+    let mut sandboxes = caches.sandboxes_of.names(&session.uid().unwrap_or_default());
+    sandboxes.extend(labels.map(|label| name::child(&name, label)));
+    let mut observed = Observed {
+        claims: claims.into(),
+        stage_pod: child(&caches.pods, &session, &Observed::stage_pod_name(&session)),
+        service: child(&caches.services, &session, &name),
+        policy: child(&caches.policies, &session, &name),
+        sandboxes: sandboxes
+            .into_iter()
+            .map(|name| {
+                let slot = child(&caches.sandboxes, &session, &name);
+                (name, slot)
+            })
+            .collect(),
+        config_maps: BTreeMap::new(),
+        session,
+    };
+    if session::wants_sources(&observed) {
+        observed.config_maps = config_maps(&observed.session, context).await;
+    }
+    observed
+}
+
+fn child<K: Object>(store: &Store<K>, session: &AigiseSession, name: &str) -> Slot<K> {
+    let namespace = session.namespace().unwrap_or_default();
+    ownership::slot(store.get(&ObjectRef::new(name).within(&namespace)), session.meta())
+}
+
+/// The ConfigMaps among the sources, read one by one: the operator may get them by name and neither list nor watch them.
+async fn config_maps(session: &AigiseSession, context: &Context<AigiseSession>) -> BTreeMap<String, ConfigMapContent> {
+    let api: Api<ConfigMap> = Api::namespaced(context.client.clone(), &session.namespace().unwrap_or_default());
+    let mut contents = BTreeMap::new();
+    for name in session::config_maps(session) {
+        let content = match api.get_opt(&name).await {
+            Ok(Some(config_map)) => ConfigMapContent::Hash(session::content_hash(&config_map)),
+            Ok(None) => ConfigMapContent::Missing,
+            Err(error) => ConfigMapContent::Unknown(apply::failure(&error)),
+        };
+        contents.insert(name, content);
+    }
+    contents
+}

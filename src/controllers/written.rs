@@ -1,0 +1,87 @@
+//! Reading one's own writes. A status that was just written comes back through the watch a little later; a reconcile in between
+//! would compare with the old one and write it again.
+
+use std::{
+    collections::HashMap,
+    sync::{Arc, Mutex},
+};
+
+use kube::{Resource, ResourceExt};
+
+/// The last version of each object that a write gave back, for as long as the cache has an older one.
+#[derive(Debug)]
+pub struct Written<K>(Mutex<HashMap<String, Arc<K>>>);
+
+impl<K> Default for Written<K> {
+    fn default() -> Self {
+        Self(Mutex::default())
+    }
+}
+
+impl<K: Resource> Written<K> {
+    /// A write gave this back.
+    pub fn remember(&self, object: K) {
+        if let (Some(uid), Ok(mut written)) = (object.uid(), self.0.lock()) {
+            written.insert(uid, Arc::new(object));
+        }
+    }
+
+    /// The watch told this.
+    pub fn seen(&self, object: &K, gone: bool) {
+        if let (Some(uid), Ok(mut written)) = (object.uid(), self.0.lock())
+            && written.get(&uid).is_some_and(|ours| gone || version(ours.as_ref()) <= version(object))
+        {
+            written.remove(&uid);
+        }
+    }
+
+    /// The newer of the cached object and the one that was written.
+    #[must_use]
+    pub fn newest(&self, cached: Arc<K>) -> Arc<K> {
+        let (Some(uid), Ok(written)) = (cached.uid(), self.0.lock()) else { return cached };
+        match written.get(&uid) {
+            Some(ours) if version(ours.as_ref()) > version(cached.as_ref()) => ours.clone(),
+            _ => cached,
+        }
+    }
+}
+
+/// Resource versions of one kind can be compared as numbers; one that is no number is never newer.
+fn version(object: &impl ResourceExt) -> Option<u64> {
+    object.resource_version()?.parse().ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use kube::api::ObjectMeta;
+
+    use super::*;
+    use crate::api::Sandbox;
+
+    fn sandbox(version: &str) -> Sandbox {
+        let metadata =
+            ObjectMeta { uid: Some("u".into()), resource_version: Some(version.into()), ..ObjectMeta::default() };
+        Sandbox { metadata, ..Sandbox::default() }
+    }
+
+    #[test]
+    fn what_was_written_is_read_until_the_watch_has_caught_up() {
+        let written = Written::default();
+        written.remember(sandbox("10"));
+        let read = |cached| written.newest(Arc::new(sandbox(cached))).resource_version();
+        assert_eq!(read("9").as_deref(), Some("10"));
+        assert_eq!(read("11").as_deref(), Some("11"), "a newer one in the cache wins");
+        written.seen(&sandbox("9"), false);
+        assert_eq!(read("9").as_deref(), Some("10"), "an older event changes nothing");
+        written.seen(&sandbox("10"), false);
+        assert!(written.0.lock().unwrap().is_empty());
+    }
+
+    #[test]
+    fn nothing_is_kept_of_an_object_that_is_gone() {
+        let written = Written::default();
+        written.remember(sandbox("10"));
+        written.seen(&sandbox("4"), true);
+        assert!(written.0.lock().unwrap().is_empty());
+    }
+}

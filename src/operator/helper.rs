@@ -1,0 +1,68 @@
+//! How the helper gets into sandboxes on this cluster.
+
+use k8s_openapi::api::core::v1::Node;
+use kube::{Api, Client, api::ListParams};
+use tracing::info;
+
+use super::args::HelperMountArg;
+use crate::plan::HelperMount;
+
+/// Decides once, at the start. An image volume needs an API server of 1.35 (the first that has the feature on by default) and a
+/// container runtime that knows it on every node; where that cannot be told, the helper is copied, which works everywhere.
+pub(super) async fn mount(client: &Client, wanted: HelperMountArg) -> HelperMount {
+    match wanted {
+        HelperMountArg::Image => HelperMount::Image,
+        HelperMountArg::Copy => HelperMount::Copy,
+        HelperMountArg::Auto => match obstacle(client).await {
+            None => HelperMount::Image,
+            Some(obstacle) => {
+                info!(obstacle, "image volumes are not used; the helper is copied into each sandbox");
+                HelperMount::Copy
+            }
+        },
+    }
+}
+
+async fn obstacle(client: &Client) -> Option<String> {
+    let version = match client.apiserver_version().await {
+        Ok(version) => version,
+        Err(error) => return Some(format!("the API server does not tell its version: {error}")),
+    };
+    let minor: u32 = version.minor.trim_end_matches('+').parse().unwrap_or_default();
+    if version.major == "1" && minor < 35 {
+        return Some(format!("the API server is {}.{}", version.major, version.minor));
+    }
+    let nodes = match Api::<Node>::all(client.clone()).list(&ListParams::default()).await {
+        Ok(nodes) => nodes,
+        Err(error) => return Some(format!("nodes cannot be listed: {error}")),
+    };
+    let runtimes = nodes.items.into_iter().filter_map(|node| Some(node.status?.node_info?.container_runtime_version));
+    runtimes.into_iter().find(|runtime| !mounts_images(runtime)).map(|runtime| format!("a node runs {runtime}"))
+}
+
+/// Container runtimes that mount images: containerd from 2.1, CRI-O from 1.31.
+fn mounts_images(runtime: &str) -> bool {
+    let Some((name, version)) = runtime.split_once("://") else { return false };
+    let mut numbers = version.trim_start_matches('v').split(['.', '-', '+']).map(|part| part.parse::<u32>().unwrap_or_default());
+    let version = (numbers.next().unwrap_or_default(), numbers.next().unwrap_or_default());
+    match name {
+        "containerd" => version >= (2, 1),
+        "cri-o" => version >= (1, 31),
+        _ => false,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::mounts_images;
+
+    #[test]
+    fn only_runtimes_that_are_known_to_mount_images_are_trusted_to() {
+        for able in ["containerd://2.1.0", "containerd://2.4.2-k3s1", "containerd://3.0.0", "cri-o://1.31.4"] {
+            assert!(mounts_images(able), "{able}");
+        }
+        for unable in ["containerd://2.0.5", "containerd://1.7.27", "cri-o://1.30.0", "docker://27.1.0", "containerd", ""] {
+            assert!(!mounts_images(unable), "{unable}");
+        }
+    }
+}

@@ -1,0 +1,85 @@
+//! What is counted. Labels are words of a fixed set, never names of objects.
+
+use std::{
+    sync::atomic::AtomicU64,
+    time::{Duration, Instant},
+};
+
+use prometheus_client::{
+    encoding::{EncodeLabelSet, text},
+    metrics::{counter::Counter, family::Family, histogram::{Histogram, exponential_buckets}},
+    registry::Registry,
+};
+
+use crate::apply::WriteCounter;
+
+/// Everything that `/metrics` shows.
+#[derive(Debug)]
+pub struct Metrics {
+    /// Writes to the API server.
+    pub writes: WriteCounter,
+    reconciles: Family<Reconcile, Counter<u64, AtomicU64>>,
+    durations: Family<Controller, Histogram, fn() -> Histogram>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct Reconcile {
+    controller: &'static str,
+    outcome: &'static str,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct Controller {
+    controller: &'static str,
+}
+
+/// A reconcile that is running.
+pub struct Timer<'a> {
+    metrics: &'a Metrics,
+    controller: &'static str,
+    started: Instant,
+}
+
+impl Default for Metrics {
+    fn default() -> Self {
+        // From a millisecond to half a minute.
+        let histogram: fn() -> Histogram = || Histogram::new(exponential_buckets(0.001, 2.0, 16));
+        Self {
+            writes: WriteCounter::default(),
+            reconciles: Family::default(),
+            durations: Family::new_with_constructor(histogram),
+        }
+    }
+}
+
+impl Metrics {
+    /// Counts from here to [`Timer::ended`].
+    #[must_use]
+    pub fn reconcile_started(&self, controller: &'static str) -> Timer<'_> {
+        Timer { metrics: self, controller, started: Instant::now() }
+    }
+
+    /// The text that a scraper reads.
+    #[must_use]
+    pub fn text(&self) -> String {
+        let mut registry = Registry::with_prefix("aigise");
+        registry.register("reconciles", "Reconciles, by how they ended", self.reconciles.clone());
+        registry.register("reconcile_seconds", "How long reconciles took", self.durations.clone());
+        registry.register("api_writes", "Writes to the API server, by kind and verb", self.writes.0.clone());
+        let mut text = String::new();
+        match text::encode(&mut text, &registry) {
+            Ok(()) => text,
+            Err(std::fmt::Error) => String::new(), // writing to a String does not fail
+        }
+    }
+}
+
+impl Timer<'_> {
+    /// The reconcile has ended with this outcome.
+    pub fn ended(self, outcome: &'static str) {
+        let Self { metrics, controller, started } = self;
+        let took: Duration = started.elapsed();
+        metrics.durations.get_or_create(&Controller { controller }).observe(took.as_secs_f64());
+        metrics.reconciles.get_or_create(&Reconcile { controller, outcome }).inc();
+    }
+}
