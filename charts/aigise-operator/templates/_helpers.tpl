@@ -1,0 +1,29 @@
+{{/* The name of everything that the chart installs, the same for every release name unless it is overridden. */}}
+{{- define "aigise-operator.fullname" -}}
+{{ .Values.fullnameOverride | default "aigise-operator" }}
+{{- end }}
+
+{{- define "aigise-operator.serviceAccountName" -}}
+{{ .Values.serviceAccount.name | default (include "aigise-operator.fullname" .) }}
+{{- end }}
+
+{{- define "aigise-operator.image" -}}
+{{- if .Values.image.digest -}}
+{{ .Values.image.repository }}@{{ .Values.image.digest }}
+{{- else -}}
+{{ .Values.image.repository }}:{{ .Values.image.tag | default .Chart.AppVersion }}
+{{- end -}}
+{{- end }}
+
+{{- define "aigise-operator.selectorLabels" -}}
+app.kubernetes.io/name: aigise-operator
+app.kubernetes.io/instance: {{ .Release.Name }}
+{{- end }}
+
+{{- define "aigise-operator.labels" -}}
+{{ include "aigise-operator.selectorLabels" . }}
+app.kubernetes.io/version: {{ .Chart.AppVersion | quote }}
+app.kubernetes.io/part-of: aigise
+app.kubernetes.io/managed-by: {{ .Release.Service }}
+helm.sh/chart: {{ .Chart.Name }}-{{ .Chart.Version | replace "+" "_" }}
+{{- end }}
