@@ -1,0 +1,9 @@
+#!/bin/sh
+# Compiles the program twice, for the debugger and for coverage, into the shared volume. Runs in `main`.
+set -eu
+mkdir -p /shared/build/coverage
+gcc -Wall -Wextra -O0 -g -o /shared/build/outline /shared/src/outline.c
+# The object's place matters: the program writes what it covered beside it, wherever it runs.
+gcc -O0 -g --coverage -c -o /shared/build/coverage/outline.o /shared/src/outline.c
+gcc --coverage -o /shared/build/coverage/outline /shared/build/coverage/outline.o
+ls -l /shared/build/outline /shared/build/coverage/outline
