@@ -55,17 +55,18 @@ impl Writer<'_> {
     pub(super) async fn create<K: Object>(&self, object: K) -> Slot<K> {
         let api = self.api::<K>();
         let params = PostParams { field_manager: Some(meta::MANAGER.into()), ..PostParams::default() };
+        let name = object.name_any();
         self.counter.count(&K::kind(&()), "create");
         match api.create(&params, &object).await {
             Ok(made) => self.slot(made),
-            Err(kube::Error::Api(status)) if status.is_already_exists() => self.look(&object.name_any()).await,
-            Err(error) => Slot::Failed(failure(&error)),
+            Err(kube::Error::Api(status)) if status.is_already_exists() => self.look(&name).await,
+            Err(error) => Slot::Failed(failed::<K>(&name, &error)),
         }
     }
 
     /// Makes the object be as it is here. Server-side apply has no create-only form, so the first apply looks first and does
     /// not force: a stranger that appears in between is a conflict. Later ones are pinned by the UID in the object.
-    pub(super) async fn apply<K: Object>(&self, mut object: K) -> Slot<K> {
+    pub(super) async fn apply<K: Object>(&self, object: K) -> Slot<K> {
         let name = object.name_any();
         let mut params = PatchParams::apply(meta::MANAGER);
         if object.uid().is_some() {
@@ -76,11 +77,10 @@ impl Writer<'_> {
                 found => return found,
             }
         }
-        object.managed_fields_mut().clear();
         self.counter.count(&K::kind(&()), "apply");
         match self.api::<K>().patch(&name, &params, &Patch::Apply(&object)).await {
             Ok(applied) => self.slot(applied),
-            Err(error) => Slot::Failed(failure(&error)),
+            Err(error) => Slot::Failed(failed::<K>(&name, &error)),
         }
     }
 
@@ -91,21 +91,27 @@ impl Writer<'_> {
             preconditions: Some(Preconditions { uid: object.uid(), resource_version: None }),
             ..DeleteParams::background()
         };
+        let name = object.name_any();
         self.counter.count(&K::kind(&()), "delete");
-        match self.api::<K>().delete(&object.name_any(), &params).await {
+        match self.api::<K>().delete(&name, &params).await {
             Ok(either) => either.either(|going| self.slot(going), |_| Slot::Absent),
             Err(kube::Error::Api(status)) if status.is_not_found() => Slot::Absent,
-            Err(kube::Error::Api(status)) if status.is_conflict() => self.look(&object.name_any()).await,
-            Err(error) => Slot::Failed(failure(&error)),
+            Err(kube::Error::Api(status)) if status.is_conflict() => self.look(&name).await,
+            Err(error) => Slot::Failed(failed::<K>(&name, &error)),
         }
     }
 
     async fn look<K: Object>(&self, name: &str) -> Slot<K> {
         match self.api::<K>().get_opt(name).await {
             Ok(found) => ownership::slot(found.map(Arc::new), self.owner),
-            Err(error) => Slot::Failed(failure(&error)),
+            Err(error) => Slot::Failed(failed::<K>(name, &error)),
         }
     }
+}
+
+fn failed<K: Object>(name: &str, error: &kube::Error) -> Failure {
+    let Failure { reason, message } = failure(error);
+    Failure { reason, message: format!("{} {name}: {message}", K::kind(&())) }
 }
 
 /// What an error means for the object that it happened to.
@@ -118,8 +124,8 @@ pub fn failure(error: &kube::Error) -> Failure {
                 403 => Reason::Forbidden,
                 _ => Reason::ApiError,
             };
-            Failure { reason, message: format!("The API server refused it: {}", status.message) }
+            Failure { reason, message: format!("the API server refused it: {}", status.message) }
         }
-        other => Failure { reason: Reason::ApiError, message: format!("The API server could not be reached: {other}") },
+        other => Failure { reason: Reason::ApiError, message: format!("the API server could not be reached: {other}") },
     }
 }

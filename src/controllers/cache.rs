@@ -207,7 +207,7 @@ where
     let watching = async move {
         // managedFields are half of an object and nobody here reads them.
         let mut events =
-            watcher(api, config).modify(|object| object.managed_fields_mut().clear()).default_backoff().boxed();
+            watcher(api, config).modify(|object| object.meta_mut().managed_fields = None).default_backoff().boxed();
         let mut known: HashMap<ObjectRef<K>, Arc<K>> = HashMap::new(); // what was cached before a list, while one is running
         while let Some(event) = events.next().await {
             let event = match event {

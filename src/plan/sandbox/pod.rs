@@ -48,8 +48,9 @@ pub fn pod(observed: &Observed, label: &Label, settings: &Settings) -> Pod {
     ]));
 
     let (helper_volume, helper_installer) = helper(settings);
-    let shared = session.map(|_| SharedVolume::ALL).into_iter().flatten();
-    let volumes = shared.clone().zip(session).map(|(volume, session)| claim_volume(session, volume, volume == SharedVolume::Scripts));
+    let volumes = session.into_iter().flat_map(|session| {
+        SharedVolume::ALL.map(|volume| claim_volume(session, volume, volume == SharedVolume::Scripts))
+    });
     Pod {
         metadata,
         spec: Some(PodSpec {

@@ -1,0 +1,42 @@
+//! Modules depend strictly downward.
+
+use std::path::{Path, PathBuf};
+
+/// From the bottom up; a module may use those before it.
+const LAYERS: [&str; 6] = ["api", "staging", "plan", "apply", "controllers", "operator"];
+
+/// Metrics are counted where things happen and served at the top.
+const EXCEPTIONS: [(&str, &str); 1] = [("controllers", "operator::metrics")];
+
+fn sources(folder: &Path, found: &mut Vec<PathBuf>) {
+    for entry in std::fs::read_dir(folder).unwrap() {
+        let path = entry.unwrap().path();
+        if path.is_dir() {
+            sources(&path, found);
+        } else if path.extension().is_some_and(|extension| extension == "rs") {
+            found.push(path);
+        }
+    }
+}
+
+#[test]
+fn no_module_uses_one_above_it() {
+    let src = Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
+    let mut files = Vec::new();
+    sources(&src, &mut files);
+    let mut upward = Vec::new();
+    for file in files {
+        let relative = file.strip_prefix(&src).unwrap().with_extension("");
+        let module = relative.iter().next().unwrap().to_string_lossy().into_owned();
+        let Some(layer) = LAYERS.iter().position(|name| *name == module) else { continue };
+        let text = std::fs::read_to_string(&file).unwrap();
+        for (above, name) in LAYERS.iter().enumerate().filter(|(above, _)| *above > layer) {
+            let allowed = |line: &str| EXCEPTIONS.iter().any(|(from, to)| *from == module && line.contains(to));
+            let paths = [format!("crate::{name}"), format!("    {name}::")];
+            let found = text.lines().filter(|line| !line.trim_start().starts_with("//"));
+            let found = found.filter(|line| paths.iter().any(|path| line.contains(path.as_str())) && !allowed(line));
+            upward.extend(found.map(|line| format!("{module} ({layer}) uses {name} ({above}) in {}: {line}", file.display())));
+        }
+    }
+    assert!(upward.is_empty(), "{}", upward.join("\n"));
+}
