@@ -3,6 +3,7 @@
 
 mod backoff;
 pub mod cache;
+mod pace;
 pub mod sandbox;
 pub mod session;
 pub mod written;
@@ -23,7 +24,7 @@ use kube::{
 use serde::Serialize;
 use tracing::{debug, info, warn};
 
-use self::{backoff::Backoff, cache::Caches, written::Written};
+use self::{backoff::Backoff, cache::Caches, pace::Pace, written::Written};
 use crate::{
     apply::{self, Object, WriteCounter},
     operator::metrics::Metrics,
@@ -53,6 +54,7 @@ pub struct Context<K: Object> {
     shared: Shared,
     written: Arc<Written<K>>,
     backoff: Backoff,
+    pace: Pace,
     name: &'static str,
 }
 
@@ -94,7 +96,7 @@ fn now() -> Timestamp {
 
 impl<K: Object> Context<K> {
     pub(crate) fn new(name: &'static str, shared: Shared, written: Arc<Written<K>>) -> Self {
-        Self { shared, written, backoff: Backoff::default(), name }
+        Self { shared, written, backoff: Backoff::default(), pace: Pace::default(), name }
     }
 
     fn counter(&self) -> &WriteCounter {
@@ -110,9 +112,15 @@ impl<K: Object> Context<K> {
     ) -> Result<Action, Error> {
         let uid = object.uid().unwrap_or_default();
         if !report.hold && before != Some(&report.status) {
+            if let Some(wait) = self.pace.wait(&uid).filter(|_| !report.urgent) {
+                return Ok(Action::requeue(wait));
+            }
             let live = apply::status(&self.client, self.counter(), object, &report.status).await;
             match live {
-                Ok(live) => self.written.remember(live),
+                Ok(live) => {
+                    self.pace.written(uid.clone());
+                    self.written.remember(live);
+                }
                 Err(kube::Error::Api(status)) if status.is_not_found() => return Ok(Action::await_change()),
                 Err(error) => return Err(Error::WriteStatus(error)),
             }

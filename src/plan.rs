@@ -5,6 +5,7 @@
 //! further; `report` says to the user what is true once they were made. A stage is derived anew in every pass from what is
 //! there now, and never stored.
 
+pub mod digest;
 pub mod name;
 pub mod ownership;
 pub mod pod;
@@ -181,6 +182,8 @@ pub struct Report<S> {
     pub note: Option<Note>,
     /// When to look again.
     pub next: Next,
+    /// The status is written at once, however short ago the last one was.
+    pub urgent: bool,
     /// The status can wait until [`Report::next`]: something better to say is about to be known.
     pub hold: bool,
 }

@@ -50,7 +50,10 @@ fn rules() -> serde_json::Value {
     let mut rules = super::template::rules();
     if let Some(list) = rules.as_array_mut() {
         list.push(rule("self.type == oldSelf.type", "type cannot change"));
-        list.push(rule("has(self.session) == has(oldSelf.session) && (!has(self.session) || self.session == oldSelf.session)", "session cannot change"));
+        list.push(rule(
+            "has(self.session) == has(oldSelf.session) && (!has(self.session) || self.session == oldSelf.session)",
+            "session cannot change",
+        ));
     }
     rules
 }
@@ -98,7 +101,9 @@ pub struct SandboxStatus {
 }
 
 /// What an agent may count on.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema, strum::Display, strum::IntoStaticStr)]
+#[derive(
+    Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema, strum::Display, strum::IntoStaticStr,
+)]
 #[serde(rename_all = "lowercase")]
 #[strum(serialize_all = "lowercase")]
 pub enum SandboxState {
@@ -112,7 +117,9 @@ pub enum SandboxState {
 }
 
 /// Where a sandbox is in its life.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema, strum::Display, strum::IntoStaticStr)]
+#[derive(
+    Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema, strum::Display, strum::IntoStaticStr,
+)]
 pub enum SandboxPhase {
     /// It has no Pod, or its Pod has no node.
     Pending,

@@ -122,7 +122,13 @@ impl<K: Resource> Change<'_, K> {
     fn touches_wish(&self) -> bool {
         self.touches(|object| {
             let meta = object.meta();
-            (meta.uid.clone(), meta.generation, meta.deletion_timestamp.clone(), meta.labels.clone(), meta.annotations.clone())
+            (
+                meta.uid.clone(),
+                meta.generation,
+                meta.deletion_timestamp.clone(),
+                meta.labels.clone(),
+                meta.annotations.clone(),
+            )
         })
     }
 }
@@ -140,17 +146,19 @@ pub fn watch_all(client: &Client, triggers: &Triggers) -> (Caches, Watches) {
 
     let tell = triggers.clone();
     let written = written_sessions.clone();
-    let (sessions, watch_sessions) = watch(client, watcher::Config::default(), move |change: Change<'_, AigiseSession>| {
-        change.object().into_iter().for_each(|session| written.seen(session, change.after.is_none()));
-        let Some(session) = change.object().filter(|_| change.touches_wish()) else { return };
-        tell.session(&session.name_any(), session.namespace());
-        // Sandboxes wait for a session that is not there yet, and read no more of it once their Pods are made.
-        if change.before.is_none() {
-            for label in session.spec.sandboxes.keys().filter_map(|sandbox_type| name::Label::of(sandbox_type).ok()) {
-                tell.sandbox(&name::child(&session.name_any(), label), session.namespace());
+    let (sessions, watch_sessions) =
+        watch(client, watcher::Config::default(), move |change: Change<'_, AigiseSession>| {
+            change.object().into_iter().for_each(|session| written.seen(session, change.after.is_none()));
+            let Some(session) = change.object().filter(|_| change.touches_wish()) else { return };
+            tell.session(&session.name_any(), session.namespace());
+            // Sandboxes wait for a session that is not there yet, and read no more of it once their Pods are made.
+            if change.before.is_none() {
+                for label in session.spec.sandboxes.keys().filter_map(|sandbox_type| name::Label::of(sandbox_type).ok())
+                {
+                    tell.sandbox(&name::child(&session.name_any(), label), session.namespace());
+                }
             }
-        }
-    });
+        });
     let tell = triggers.clone();
     let (index, written) = (sandboxes_of.clone(), written_sandboxes.clone());
     let (sandboxes, watch_sandboxes) = watch(client, watcher::Config::default(), move |change: Change<'_, Sandbox>| {
@@ -188,8 +196,17 @@ pub fn watch_all(client: &Client, triggers: &Triggers) -> (Caches, Watches) {
             change.object().into_iter().for_each(|policy| tell.owner(policy));
         }
     });
-    let caches =
-        Caches { sessions, sandboxes, pods, claims, services, policies, sandboxes_of, written_sessions, written_sandboxes };
+    let caches = Caches {
+        sessions,
+        sandboxes,
+        pods,
+        claims,
+        services,
+        policies,
+        sandboxes_of,
+        written_sessions,
+        written_sandboxes,
+    };
     (caches, vec![watch_sessions, watch_sandboxes, watch_pods, watch_claims, watch_services, watch_policies])
 }
 

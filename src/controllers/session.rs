@@ -3,9 +3,7 @@
 use std::{collections::BTreeMap, sync::Arc};
 
 use futures::channel::mpsc::UnboundedReceiver;
-use k8s_openapi::{
-    api::core::v1::ConfigMap,
-};
+use k8s_openapi::api::core::v1::ConfigMap;
 use kube::{
     Api, Resource, ResourceExt,
     runtime::{
@@ -39,7 +37,8 @@ async fn reconcile(session: Arc<AigiseSession>, context: Arc<Context<AigiseSessi
     let mut observed = observe(session, &context).await;
     let writes = session::plan(&observed, &context.settings);
     let owner = observed.session.metadata.clone();
-    apply::execute(&context.client, context.counter(), &owner, writes, |name, landed| observed.absorb(name, landed)).await;
+    apply::execute(&context.client, context.counter(), &owner, writes, |name, landed| observed.absorb(name, landed))
+        .await;
     let report = session::report(&observed, now());
     context.publish(&*observed.session, observed.session.status.as_ref(), report).await
 }

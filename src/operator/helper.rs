@@ -43,7 +43,8 @@ async fn obstacle(client: &Client) -> Option<String> {
 /// Container runtimes that mount images: containerd from 2.1, CRI-O from 1.31.
 fn mounts_images(runtime: &str) -> bool {
     let Some((name, version)) = runtime.split_once("://") else { return false };
-    let mut numbers = version.trim_start_matches('v').split(['.', '-', '+']).map(|part| part.parse::<u32>().unwrap_or_default());
+    let mut numbers =
+        version.trim_start_matches('v').split(['.', '-', '+']).map(|part| part.parse::<u32>().unwrap_or_default());
     let version = (numbers.next().unwrap_or_default(), numbers.next().unwrap_or_default());
     match name {
         "containerd" => version >= (2, 1),
@@ -61,7 +62,9 @@ mod tests {
         for able in ["containerd://2.1.0", "containerd://2.4.2-k3s1", "containerd://3.0.0", "cri-o://1.31.4"] {
             assert!(mounts_images(able), "{able}");
         }
-        for unable in ["containerd://2.0.5", "containerd://1.7.27", "cri-o://1.30.0", "docker://27.1.0", "containerd", ""] {
+        for unable in
+            ["containerd://2.0.5", "containerd://1.7.27", "cri-o://1.30.0", "docker://27.1.0", "containerd", ""]
+        {
             assert!(!mounts_images(unable), "{unable}");
         }
     }

@@ -19,7 +19,9 @@ pub(super) async fn wait_for_crds(client: &Client) {
             let missing = match api.get_opt(name).await {
                 Ok(Some(crd)) if is_established(&crd) => None,
                 Ok(Some(_)) => Some("it is there and not established yet".to_string()),
-                Ok(None) => Some("it is not installed; apply crds/ or install the chart with crds.install=true".to_string()),
+                Ok(None) => {
+                    Some("it is not installed; apply crds/ or install the chart with crds.install=true".to_string())
+                }
                 Err(error) => Some(format!("the API server says: {error}")),
             };
             let Some(missing) = missing else { break };

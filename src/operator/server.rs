@@ -16,7 +16,11 @@ pub(super) async fn serve(
 ) -> Result<impl Future<Output = Result<(), Error>>, Error> {
     let listener = TcpListener::bind(address).await.map_err(|source| Error::Listen { address, source })?;
     let readyz = move || async move {
-        if *ready.borrow() { (StatusCode::OK, "ok") } else { (StatusCode::SERVICE_UNAVAILABLE, "the caches are not filled yet") }
+        if *ready.borrow() {
+            (StatusCode::OK, "ok")
+        } else {
+            (StatusCode::SERVICE_UNAVAILABLE, "the caches are not filled yet")
+        }
     };
     let text = [("content-type", "application/openmetrics-text; version=1.0.0; charset=utf-8")];
     let router = Router::new()

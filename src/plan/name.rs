@@ -18,7 +18,9 @@ pub struct Label(String);
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum NameError {
     /// A session's name.
-    #[error("`{0}` is no name for a session: lower-case letters, digits and single hyphens, at most {MAX_SESSION} characters")]
+    #[error(
+        "`{0}` is no name for a session: lower-case letters, digits and single hyphens, at most {MAX_SESSION} characters"
+    )]
     Session(String),
     /// A sandbox's type.
     #[error(

@@ -105,9 +105,9 @@ fn waiting(pod: &Pod, working: Option<&ContainerStatus>) -> Progress {
         let Some(waiting) = container.state.as_ref().and_then(|state| state.waiting.as_ref()) else { continue };
         let words = waiting.message.as_deref().unwrap_or("the kubelet gives no detail");
         let reason = match waiting.reason.as_deref() {
-            Some("ImagePullBackOff" | "ErrImagePull" | "InvalidImageName" | "ErrImageNeverPull" | "ImageInspectError") => {
-                Reason::ImagePull
-            }
+            Some(
+                "ImagePullBackOff" | "ErrImagePull" | "InvalidImageName" | "ErrImageNeverPull" | "ImageInspectError",
+            ) => Reason::ImagePull,
             None | Some("ContainerCreating" | "PodInitializing") => continue,
             // The kubelet's other reasons: CreateContainerConfigError, RunContainerError, …
             Some(_) => Reason::ContainerConfig,

@@ -21,7 +21,7 @@ use k8s_openapi::api::core::v1::Pod;
 use kube::ResourceExt;
 
 pub use self::{
-    pod::{base_spec, claim_volume, fingerprint, helper_container},
+    pod::{base_spec, claim_volume, helper_container},
     stage::{Stage, check_template},
 };
 use super::{Child, Landed, Report, Settings, Slot, Write, name, pod::Progress};

@@ -19,7 +19,12 @@ pub struct Verdict {
 }
 
 /// A verdict in one line.
-pub fn verdict(kind: ConditionType, holds: impl Into<Option<bool>>, reason: Reason, message: impl Into<String>) -> Verdict {
+pub fn verdict(
+    kind: ConditionType,
+    holds: impl Into<Option<bool>>,
+    reason: Reason,
+    message: impl Into<String>,
+) -> Verdict {
     Verdict { kind, holds: holds.into(), reason, message: message.into() }
 }
 
@@ -27,19 +32,13 @@ pub fn verdict(kind: ConditionType, holds: impl Into<Option<bool>>, reason: Reas
 #[must_use]
 pub fn standard(outlook: Outlook, reason: Reason, message: &str) -> [Verdict; 3] {
     let yes = |kind| verdict(kind, true, reason, message);
-    let no = |kind| verdict(kind, false, Reason::AsExpected, "There is nothing of this kind to report.");
+    let not_ready = || verdict(ConditionType::Ready, false, reason, message);
+    let at_rest = || verdict(ConditionType::Reconciling, false, Reason::AsExpected, "Nothing is on its way.");
+    let well = || verdict(ConditionType::Stalled, false, Reason::AsExpected, "Nothing needs a person.");
     match outlook {
-        Outlook::Ready => [yes(ConditionType::Ready), no(ConditionType::Reconciling), no(ConditionType::Stalled)],
-        Outlook::Moving => [
-            verdict(ConditionType::Ready, false, reason, message),
-            yes(ConditionType::Reconciling),
-            no(ConditionType::Stalled),
-        ],
-        Outlook::Stalled => [
-            verdict(ConditionType::Ready, false, reason, message),
-            no(ConditionType::Reconciling),
-            yes(ConditionType::Stalled),
-        ],
+        Outlook::Ready => [yes(ConditionType::Ready), at_rest(), well()],
+        Outlook::Moving => [not_ready(), yes(ConditionType::Reconciling), well()],
+        Outlook::Stalled => [not_ready(), at_rest(), yes(ConditionType::Stalled)],
     }
 }
 

@@ -35,7 +35,9 @@ fn no_module_uses_one_above_it() {
             let paths = [format!("crate::{name}"), format!("    {name}::")];
             let found = text.lines().filter(|line| !line.trim_start().starts_with("//"));
             let found = found.filter(|line| paths.iter().any(|path| line.contains(path.as_str())) && !allowed(line));
-            upward.extend(found.map(|line| format!("{module} ({layer}) uses {name} ({above}) in {}: {line}", file.display())));
+            upward.extend(
+                found.map(|line| format!("{module} ({layer}) uses {name} ({above}) in {}: {line}", file.display())),
+            );
         }
     }
     assert!(upward.is_empty(), "{}", upward.join("\n"));

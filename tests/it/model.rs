@@ -139,7 +139,10 @@ impl World {
                 self.config_maps.insert(name, content);
             }
             Event::ForeignPod(name) => {
-                let mut pod = Pod { metadata: ObjectMeta { name: Some(name.clone()), ..ObjectMeta::default() }, ..Pod::default() };
+                let mut pod = Pod {
+                    metadata: ObjectMeta { name: Some(name.clone()), ..ObjectMeta::default() },
+                    ..Pod::default()
+                };
                 self.birth(&mut pod.metadata);
                 self.pods.entry(name).or_insert(pod);
             }
@@ -193,7 +196,12 @@ impl World {
                     self.services.retain(|_, service| !owned(&service.metadata));
                     self.policies.retain(|_, policy| !owned(&policy.metadata));
                     self.pods.retain(|_, pod| !owned(&pod.metadata));
-                    let sandboxes: Vec<_> = self.sandboxes.values().filter(|sandbox| owned(&sandbox.metadata)).map(ResourceExt::name_any).collect();
+                    let sandboxes: Vec<_> = self
+                        .sandboxes
+                        .values()
+                        .filter(|sandbox| owned(&sandbox.metadata))
+                        .map(ResourceExt::name_any)
+                        .collect();
                     sandboxes.iter().for_each(|name| self.remove_sandbox(name));
                 }
             }
@@ -232,7 +240,11 @@ impl World {
     fn container(&mut self, name: &str, state: impl FnOnce(&mut ContainerStatus) -> ContainerState) {
         self.pod(name, |pod| {
             let container = if name.ends_with("--stage") { meta::STAGE_CONTAINER } else { meta::SANDBOX_CONTAINER };
-            let mut status = ContainerStatus { name: container.into(), image: "registry.example/image:1".into(), ..ContainerStatus::default() };
+            let mut status = ContainerStatus {
+                name: container.into(),
+                image: "registry.example/image:1".into(),
+                ..ContainerStatus::default()
+            };
             status.state = Some(state(&mut status));
             pod.status.get_or_insert_default().container_statuses = Some(vec![status]);
         });
@@ -290,7 +302,8 @@ impl World {
                 Some(content) => ConfigMapContent::Hash(content.clone()),
                 None => ConfigMapContent::Missing,
             };
-            observed.config_maps = session::config_maps(session).into_iter().map(|name| (name.clone(), content(&name))).collect();
+            observed.config_maps =
+                session::config_maps(session).into_iter().map(|name| (name.clone(), content(&name))).collect();
         }
         observed
     }
@@ -319,7 +332,15 @@ impl World {
         if !report.hold && Some(&report.status) != observed.session.status.as_ref() {
             self.writes += 1;
             let phase = report.status.phase.map(|phase| phase.to_string());
-            self.note_status("session", name, phase, &before.conditions, &report.status.conditions, report.note, report.next);
+            self.note_status(
+                "session",
+                name,
+                phase,
+                &before.conditions,
+                &report.status.conditions,
+                report.note,
+                report.next,
+            );
             if let Some(session) = self.sessions.get_mut(name) {
                 session.status = Some(report.status);
             }
@@ -340,7 +361,15 @@ impl World {
         if !report.hold && Some(&report.status) != observed.sandbox.status.as_ref() {
             self.writes += 1;
             let phase = report.status.state.map(|state| format!("state={state}"));
-            self.note_status("sandbox", name, phase, &before.conditions, &report.status.conditions, report.note, report.next);
+            self.note_status(
+                "sandbox",
+                name,
+                phase,
+                &before.conditions,
+                &report.status.conditions,
+                report.note,
+                report.next,
+            );
             if let Some(sandbox) = self.sandboxes.get_mut(name) {
                 sandbox.status = Some(report.status);
             }
@@ -354,7 +383,10 @@ impl World {
             Write::Create(child) | Write::Apply(child) => match child {
                 Child::Claim(mut claim) => {
                     self.birth(&mut claim.metadata);
-                    claim.status = Some(PersistentVolumeClaimStatus { phase: Some("Bound".into()), ..PersistentVolumeClaimStatus::default() });
+                    claim.status = Some(PersistentVolumeClaimStatus {
+                        phase: Some("Bound".into()),
+                        ..PersistentVolumeClaimStatus::default()
+                    });
                     Landed::Claim(put(&mut self.claims, *claim, owner))
                 }
                 Child::Pod(mut pod) => {
@@ -380,7 +412,9 @@ impl World {
                 Child::Pod(mut pod) => {
                     let name = pod.name_any();
                     let ended = pod.status.as_ref().and_then(|status| status.container_statuses.as_ref());
-                    if ended.is_some_and(|statuses| statuses.iter().all(|s| s.state.as_ref().is_some_and(|s| s.terminated.is_some()))) {
+                    if ended.is_some_and(|statuses| {
+                        statuses.iter().all(|s| s.state.as_ref().is_some_and(|s| s.terminated.is_some()))
+                    }) {
                         self.pods.remove(&name);
                         return Landed::Pod(Slot::Absent);
                     }

@@ -34,7 +34,10 @@ fn a_session() -> impl Strategy<Value = AigiseSession> {
 }
 
 fn an_event() -> impl Strategy<Value = Event> {
-    let pod = || prop_oneof![Just("demo--stage"), Just("demo--main"), Just("demo--gdb-mcp"), Just("alone")].prop_map(String::from);
+    let pod = || {
+        prop_oneof![Just("demo--stage"), Just("demo--main"), Just("demo--gdb-mcp"), Just("alone")]
+            .prop_map(String::from)
+    };
     prop_oneof![
         4 => a_session().prop_map(|session| Event::ApplySession(Box::new(session))),
         1 => Just(Event::ApplySandbox(Box::new(alone()))),
@@ -81,7 +84,11 @@ fn never_touches_what_is_foreign(world: &World, owner_uid: Option<&String>, writ
             assert_eq!(ownership::controller(live).map(|owner| &owner.uid), owner_uid, "{write:?}");
         }
         if !matches!(write, Write::Delete(_)) {
-            assert_eq!(ownership::controller(meta).map(|owner| &owner.uid), owner_uid, "every child has its owner: {write:?}");
+            assert_eq!(
+                ownership::controller(meta).map(|owner| &owner.uid),
+                owner_uid,
+                "every child has its owner: {write:?}"
+            );
         }
     }
 }
@@ -97,7 +104,11 @@ fn conditions_are_whole(conditions: &[Condition], generation: Option<i64>, full:
     }
     let holds = |kind: ConditionType| conditions.iter().any(|c| c.type_ == kind.to_string() && c.status == "True");
     let standard = [ConditionType::Ready, ConditionType::Reconciling, ConditionType::Stalled].map(holds);
-    assert_eq!(standard.iter().filter(|&&holds| holds).count(), 1, "exactly one of Ready, Reconciling and Stalled: {conditions:?}");
+    assert_eq!(
+        standard.iter().filter(|&&holds| holds).count(),
+        1,
+        "exactly one of Ready, Reconciling and Stalled: {conditions:?}"
+    );
 }
 
 /// The transition time moves if and only if the status moves.
@@ -122,7 +133,11 @@ fn check(world: &World) {
         let report = session::report(&observed, world.now);
         assert!(report.hold || Some(&report.status) == live.status.as_ref(), "P2: and has nothing new to say");
         let conditions = &report.status.conditions;
-        conditions_are_whole(conditions, live.metadata.generation, &[Ready, Reconciling, Stalled, VolumesReady, SandboxesReady]);
+        conditions_are_whole(
+            conditions,
+            live.metadata.generation,
+            &[Ready, Reconciling, Stalled, VolumesReady, SandboxesReady],
+        );
         times_move_with_status(&live.status.as_ref().unwrap().conditions, conditions);
     }
     for (name, live) in &world.sandboxes {
@@ -133,7 +148,11 @@ fn check(world: &World) {
         let report = sandbox::report(&observed, world.now);
         assert!(report.hold || Some(&report.status) == live.status.as_ref(), "P2: and has nothing new to say");
         let conditions = &report.status.conditions;
-        conditions_are_whole(conditions, live.metadata.generation, &[Ready, Reconciling, Stalled, PodScheduled, OutOfDate]);
+        conditions_are_whole(
+            conditions,
+            live.metadata.generation,
+            &[Ready, Reconciling, Stalled, PodScheduled, OutOfDate],
+        );
         let ready = sandbox::Stage::of(&observed) == sandbox::Stage::Pod(Progress::Ready);
         assert_eq!(report.status.state == Some(SandboxState::Ready), ready, "state follows the cluster");
     }

@@ -8,7 +8,6 @@ use k8s_openapi::api::core::v1::{
 };
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::LabelSelector;
 use kube::ResourceExt;
-use sha2::{Digest, Sha256};
 
 use super::Observed;
 use crate::{
@@ -18,7 +17,7 @@ use crate::{
         template::Entrypoint,
     },
     plan::{
-        HelperMount, Settings,
+        HelperMount, Settings, digest,
         name::{self, Label},
         ownership,
         session::SharedVolume,
@@ -80,7 +79,9 @@ pub fn base_spec(session: Option<&AigiseSession>) -> PodSpec {
             seccomp_profile: Some(SeccompProfile { type_: "RuntimeDefault".into(), ..SeccompProfile::default() }),
             ..PodSecurityContext::default()
         }),
-        affinity: session.filter(|session| SharedVolume::ALL.iter().any(|volume| volume.is_on_one_node(session))).map(same_node),
+        affinity: session
+            .filter(|session| SharedVolume::ALL.iter().any(|volume| volume.is_on_one_node(session)))
+            .map(same_node),
         ..PodSpec::default()
     }
 }
@@ -90,7 +91,10 @@ fn same_node(session: &AigiseSession) -> Affinity {
         pod_affinity: Some(PodAffinity {
             required_during_scheduling_ignored_during_execution: Some(vec![PodAffinityTerm {
                 topology_key: "kubernetes.io/hostname".into(),
-                label_selector: Some(LabelSelector { match_labels: Some(ownership::members(session)), ..LabelSelector::default() }),
+                label_selector: Some(LabelSelector {
+                    match_labels: Some(ownership::members(session)),
+                    ..LabelSelector::default()
+                }),
                 ..PodAffinityTerm::default()
             }]),
             ..PodAffinity::default()
@@ -198,7 +202,10 @@ pub fn helper_container(settings: &Settings) -> Container {
     use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 
     let quantities = |cpu: &str, memory: &str| {
-        Some(BTreeMap::from([("cpu".to_string(), Quantity(cpu.into())), ("memory".to_string(), Quantity(memory.into()))]))
+        Some(BTreeMap::from([
+            ("cpu".to_string(), Quantity(cpu.into())),
+            ("memory".to_string(), Quantity(memory.into())),
+        ]))
     };
     Container {
         image: Some(settings.helper_image.clone()),
@@ -225,17 +232,5 @@ pub fn helper_container(settings: &Settings) -> Container {
 /// makes no sandbox out of date.
 #[must_use]
 pub fn template_hash(template: &SandboxTemplate) -> String {
-    fingerprint(template)
-}
-
-/// A short name for a value: the same value has the same name in every process and version.
-#[must_use]
-pub fn fingerprint(value: &impl serde::Serialize) -> String {
-    use std::fmt::Write as _;
-
-    let json = serde_json::to_vec(value).unwrap_or_default();
-    Sha256::digest(json).iter().take(8).fold(String::new(), |mut text, byte| {
-        let _ = write!(text, "{byte:02x}");
-        text
-    })
+    digest::short(template)
 }

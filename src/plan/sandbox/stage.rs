@@ -89,7 +89,9 @@ pub fn check_template(template: &SandboxTemplate) -> Result<(), String> {
         return Err("image: an image is required.".into());
     }
     if template.security_context.as_ref().is_some_and(|context| context.privileged == Some(true)) {
-        return Err("securityContext.privileged: a sandbox runs code that nobody trusts and is never privileged.".into());
+        return Err(
+            "securityContext.privileged: a sandbox runs code that nobody trusts and is never privileged.".into()
+        );
     }
     if template.ports.iter().any(|port| port.host_port.is_some_and(|port| port != 0)) {
         return Err("ports: hostPort would take a port of the node; sandboxes are reached by their DNS names.".into());

@@ -57,7 +57,8 @@ pub fn report(observed: &Observed, now: Timestamp) -> Report<SandboxStatus> {
     };
     let changed = status::ready_reason(&before.conditions) != Some(view.reason.into());
     let worth_an_event = view.outlook != Outlook::Moving || view.reason == Reason::ImagePull;
-    let young = pod.is_some_and(|pod| age(pod.metadata.creation_timestamp.as_ref().map(|time| time.0), now) < SCHEDULER_PATIENCE);
+    let young = pod
+        .is_some_and(|pod| age(pod.metadata.creation_timestamp.as_ref().map(|time| time.0), now) < SCHEDULER_PATIENCE);
     Report {
         status,
         note: (changed && worth_an_event).then(|| Note {
@@ -66,6 +67,7 @@ pub fn report(observed: &Observed, now: Timestamp) -> Report<SandboxStatus> {
             message: view.message,
         }),
         next: view.next,
+        urgent: true,
         hold: stage == Stage::Pod(Progress::Created) && young,
     }
 }
@@ -83,17 +85,25 @@ fn view(stage: &Stage) -> View {
         message: message.to_string(),
         next: Next::OnChange,
     };
-    let waiting = |phase, reason, message: &str| view(SandboxState::Uninitialized, phase, Outlook::Moving, reason, message);
-    let stalled = |reason, message: &str| view(SandboxState::Error, SandboxPhase::Error, Outlook::Stalled, reason, message);
+    let waiting =
+        |phase, reason, message: &str| view(SandboxState::Uninitialized, phase, Outlook::Moving, reason, message);
+    let stalled =
+        |reason, message: &str| view(SandboxState::Error, SandboxPhase::Error, Outlook::Stalled, reason, message);
     match stage {
         Stage::Terminating => waiting(SandboxPhase::Terminating, Reason::Terminating, "The sandbox is being deleted."),
         Stage::Blocked(failure) => stalled(failure.reason, &failure.message),
         Stage::NameTaken(foreign) if foreign.leaving => {
             let message = format!("Waits until {} of an earlier owner is gone.", foreign.object);
-            View { next: Next::In(Duration::from_secs(1)), ..waiting(SandboxPhase::Pending, Reason::NameTaken, &message) }
+            View {
+                next: Next::In(Duration::from_secs(1)),
+                ..waiting(SandboxPhase::Pending, Reason::NameTaken, &message)
+            }
         }
         Stage::NameTaken(foreign) => {
-            let message = format!("{} is not ours and has the name that the sandbox's Pod needs; delete or rename it.", foreign.object);
+            let message = format!(
+                "{} is not ours and has the name that the sandbox's Pod needs; delete or rename it.",
+                foreign.object
+            );
             View { next: Next::In(Duration::from_secs(30)), ..stalled(Reason::NameTaken, &message) }
         }
         Stage::Failed(failure) if failure.reason == Reason::Refused => stalled(failure.reason, &failure.message),
@@ -102,9 +112,11 @@ fn view(stage: &Stage) -> View {
         }
         Stage::NoPod(_) => waiting(SandboxPhase::Pending, Reason::NoPod, "The Pod is about to be made."),
         Stage::Pod(progress) => match progress {
-            Progress::Terminating => {
-                waiting(SandboxPhase::Pending, Reason::PodTerminating, "The previous Pod is still ending; a new one follows.")
-            }
+            Progress::Terminating => waiting(
+                SandboxPhase::Pending,
+                Reason::PodTerminating,
+                "The previous Pod is still ending; a new one follows.",
+            ),
             Progress::Created => View {
                 next: Next::In(SCHEDULER_PATIENCE),
                 ..waiting(SandboxPhase::Pending, Reason::PodCreated, "The Pod waits for the scheduler.")
@@ -117,9 +129,13 @@ fn view(stage: &Stage) -> View {
             Progress::Running => {
                 waiting(SandboxPhase::Starting, Reason::NotReady, "The container runs and is not ready yet.")
             }
-            Progress::Ready => {
-                view(SandboxState::Ready, SandboxPhase::Ready, Outlook::Ready, Reason::Ready, "The sandbox can be worked in.")
-            }
+            Progress::Ready => view(
+                SandboxState::Ready,
+                SandboxPhase::Ready,
+                Outlook::Ready,
+                Reason::Ready,
+                "The sandbox can be worked in.",
+            ),
             Progress::Ended { reason, message, .. } => {
                 let message = format!("{message} Delete the Pod to start the sandbox again.");
                 stalled(*reason, &message)
@@ -131,7 +147,9 @@ fn view(stage: &Stage) -> View {
 fn scheduled(stage: &Stage) -> status::Verdict {
     let kind = ConditionType::PodScheduled;
     match stage {
-        Stage::Pod(progress) if progress.is_scheduled() => verdict(kind, true, Reason::Scheduled, "The Pod has a node."),
+        Stage::Pod(progress) if progress.is_scheduled() => {
+            verdict(kind, true, Reason::Scheduled, "The Pod has a node.")
+        }
         Stage::Pod(Progress::Unschedulable { message }) => verdict(kind, false, Reason::Unschedulable, message.clone()),
         Stage::Pod(_) => verdict(kind, None, Reason::PodCreated, "The scheduler has not spoken yet."),
         Stage::Terminating | Stage::Blocked(_) | Stage::NameTaken(_) | Stage::Failed(_) | Stage::NoPod(_) => {

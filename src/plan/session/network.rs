@@ -4,8 +4,8 @@ use k8s_openapi::{
     api::{
         core::v1::{Service, ServiceSpec},
         networking::v1::{
-            IPBlock, NetworkPolicy, NetworkPolicyEgressRule, NetworkPolicyIngressRule, NetworkPolicyPeer, NetworkPolicyPort,
-            NetworkPolicySpec,
+            IPBlock, NetworkPolicy, NetworkPolicyEgressRule, NetworkPolicyIngressRule, NetworkPolicyPeer,
+            NetworkPolicyPort, NetworkPolicySpec,
         },
     },
     apimachinery::pkg::{
@@ -16,10 +16,7 @@ use k8s_openapi::{
 use kube::ResourceExt;
 
 use super::{Child, Observed, Slot, Write};
-use crate::{
-    api::meta::Component,
-    plan::ownership,
-};
+use crate::{api::meta::Component, plan::ownership};
 
 /// What is not the internet: private, shared, loopback, link-local (cloud metadata) and reserved ranges. Cluster services, the
 /// API server and nodes live in these.
@@ -79,7 +76,8 @@ fn service(observed: &Observed) -> Service {
 }
 
 fn policy(observed: &Observed) -> NetworkPolicy {
-    let members = || LabelSelector { match_labels: Some(ownership::members(&observed.session)), ..LabelSelector::default() };
+    let members =
+        || LabelSelector { match_labels: Some(ownership::members(&observed.session)), ..LabelSelector::default() };
     let session_pods = || NetworkPolicyPeer { pod_selector: Some(members()), ..NetworkPolicyPeer::default() };
     let block = |cidr: &str, except: &[&str]| NetworkPolicyPeer {
         ip_block: Some(IPBlock {
@@ -123,4 +121,3 @@ pub(super) fn service_name(observed: &Observed) -> String {
     let session = &observed.session;
     crate::plan::name::service(&session.name_any(), &session.namespace().unwrap_or_default())
 }
-

@@ -3,9 +3,9 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use k8s_openapi::api::core::v1::{
-    ConfigMap, ConfigMapVolumeSource, Container, EnvVar, PersistentVolumeClaimVolumeSource, Pod, PodSpec, Volume, VolumeMount,
+    ConfigMap, ConfigMapVolumeSource, Container, EnvVar, PersistentVolumeClaimVolumeSource, Pod, PodSpec, Volume,
+    VolumeMount,
 };
-use sha2::{Digest, Sha256};
 
 use super::{Child, ConfigMapContent, Observed, Settings, SharedVolume, Slot, Write};
 use crate::{
@@ -16,9 +16,9 @@ use crate::{
         session::VolumeSource,
     },
     plan::{
-        ownership,
+        digest, ownership,
         pod::{Progress, annotation},
-        sandbox::{base_spec, claim_volume, fingerprint, helper_container},
+        sandbox::{base_spec, claim_volume, helper_container},
     },
     staging::{self, Access, Manifest, Report},
 };
@@ -54,7 +54,10 @@ impl Staging {
                 match report {
                     Some(Report::Staged { volumes }) if success => Staging::Done {
                         digest: annotation(pod, meta::SOURCES_DIGEST).unwrap_or_default().to_string(),
-                        roots: volumes.get(&SharedVolume::Tools.to_string()).map(|staged| staged.roots.clone()).unwrap_or_default(),
+                        roots: volumes
+                            .get(&SharedVolume::Tools.to_string())
+                            .map(|staged| staged.roots.clone())
+                            .unwrap_or_default(),
                     },
                     Some(Report::Failed { message }) => Staging::Failed(message),
                     Some(Report::Staged { .. }) | None if reason == Reason::PodLost => Staging::Interrupted(message),
@@ -90,7 +93,7 @@ pub fn config_maps(session: &AigiseSession) -> BTreeSet<String> {
 /// Names what a ConfigMap holds.
 #[must_use]
 pub fn content_hash(config_map: &ConfigMap) -> String {
-    fingerprint(&(&config_map.data, &config_map.binary_data))
+    digest::short(&(&config_map.data, &config_map.binary_data))
 }
 
 /// The first ConfigMap that is not there.
@@ -119,8 +122,11 @@ pub(super) fn writes(observed: &Observed, settings: &Settings) -> Vec<Write> {
 fn stage_pod(observed: &Observed, settings: &Settings) -> Pod {
     let session = &*observed.session;
     let manifest = manifest(observed);
-    let mut metadata =
-        ownership::child_meta(session, Observed::stage_pod_name(session), ownership::labels(Some(session), Component::Stage));
+    let mut metadata = ownership::child_meta(
+        session,
+        Observed::stage_pod_name(session),
+        ownership::labels(Some(session), Component::Stage),
+    );
     metadata.annotations = Some(BTreeMap::from([(meta::SOURCES_DIGEST.to_string(), manifest.digest.clone())]));
 
     let claims = SharedVolume::ALL.into_iter().map(|volume| claim_volume(session, volume, false));
@@ -172,13 +178,12 @@ fn source_path(name: &str) -> String {
 fn source_volume(name: String, source: &VolumeSource) -> Volume {
     Volume {
         name,
-        config_map: source
-            .config_map
-            .as_ref()
-            .map(|config_map| ConfigMapVolumeSource { name: config_map.name.clone(), ..ConfigMapVolumeSource::default() }),
-        persistent_volume_claim: source.persistent_volume_claim.as_ref().map(|claim| PersistentVolumeClaimVolumeSource {
-            claim_name: claim.claim_name.clone(),
-            read_only: Some(true),
+        config_map: source.config_map.as_ref().map(|config_map| ConfigMapVolumeSource {
+            name: config_map.name.clone(),
+            ..ConfigMapVolumeSource::default()
+        }),
+        persistent_volume_claim: source.persistent_volume_claim.as_ref().map(|claim| {
+            PersistentVolumeClaimVolumeSource { claim_name: claim.claim_name.clone(), read_only: Some(true) }
         }),
         ..Volume::default()
     }
@@ -193,7 +198,10 @@ fn manifest(observed: &Observed) -> Manifest {
             name: volume.to_string(),
             mount_path: meta::stage_volume_path(&volume.to_string()),
             access: if volume == SharedVolume::Scripts { Access::Read } else { Access::Write },
-            sources: sources(session).filter(|(_, of, _)| *of == volume).map(|(name, _, source)| manifest_source(&name, source)).collect(),
+            sources: sources(session)
+                .filter(|(_, of, _)| *of == volume)
+                .map(|(name, _, source)| manifest_source(&name, source))
+                .collect(),
             top_roots: session.spec.tools_top_roots.clone().filter(|_| volume == SharedVolume::Tools),
         })
         .collect();
@@ -201,9 +209,8 @@ fn manifest(observed: &Observed) -> Manifest {
         ConfigMapContent::Hash(hash) => (name, hash.as_str()),
         ConfigMapContent::Missing | ConfigMapContent::Unknown(_) => (name, ""),
     });
-    let named = serde_json::to_vec(&(&volumes, contents.collect::<BTreeMap<_, _>>())).unwrap_or_default();
-    let digest = Sha256::digest(named).iter().map(|byte| format!("{byte:02x}")).collect::<String>();
-    Manifest { digest: format!("sha256:{digest}"), volumes }
+    let digest = digest::whole(&(&volumes, contents.collect::<BTreeMap<_, _>>()));
+    Manifest { digest, volumes }
 }
 
 fn manifest_source(name: &str, source: &VolumeSource) -> staging::Source {

@@ -62,11 +62,15 @@ pub(super) fn report(observed: &Observed, now: Timestamp) -> Report<AigiseSessio
             message: view.message,
         }),
         next: view.next,
+        urgent: before.phase != Some(view.phase),
         hold: false,
     }
 }
 
 fn view(stage: &Stage, counts: &SandboxCounts) -> View {
+    use Outlook::{Moving, Stalled};
+    use SessionPhase::{Error, Pending, Staging, Starting};
+
     let view = |phase, outlook, reason, message: &str| View {
         phase,
         outlook,
@@ -75,21 +79,25 @@ fn view(stage: &Stage, counts: &SandboxCounts) -> View {
         next: Next::OnChange,
     };
     let after = |next, view: View| View { next, ..view };
-    use Outlook::{Moving, Stalled};
-    use SessionPhase::{Error, Pending, Staging, Starting};
     match stage {
-        Stage::Terminating => view(SessionPhase::Terminating, Moving, Reason::Terminating, "The session is being deleted."),
+        Stage::Terminating => {
+            view(SessionPhase::Terminating, Moving, Reason::Terminating, "The session is being deleted.")
+        }
         Stage::Blocked(failure) => view(Error, Stalled, failure.reason, &failure.message),
         Stage::NameTaken(foreign) if foreign.leaving => {
             let message = format!("Waits until {} of an earlier owner is gone.", foreign.object);
             after(Next::In(Duration::from_secs(1)), view(Pending, Moving, Reason::NameTaken, &message))
         }
         Stage::NameTaken(foreign) => {
-            let message =
-                format!("{} is not ours and has a name that the session needs; delete it or rename the session.", foreign.object);
+            let message = format!(
+                "{} is not ours and has a name that the session needs; delete it or rename the session.",
+                foreign.object
+            );
             after(Next::In(Duration::from_secs(30)), view(Error, Stalled, Reason::NameTaken, &message))
         }
-        Stage::Failed(failure) if failure.reason == Reason::Refused => view(Error, Stalled, failure.reason, &failure.message),
+        Stage::Failed(failure) if failure.reason == Reason::Refused => {
+            view(Error, Stalled, failure.reason, &failure.message)
+        }
         Stage::Failed(failure) => after(Next::Backoff, view(Pending, Moving, failure.reason, &failure.message)),
         Stage::SourceMissing(name) => {
             let message = format!("The ConfigMap {name}, a source of the volumes, is not there yet.");
