@@ -3,6 +3,7 @@
 
 mod backoff;
 pub mod cache;
+pub mod metrics;
 mod pace;
 pub mod sandbox;
 pub mod session;
@@ -24,10 +25,9 @@ use kube::{
 use serde::Serialize;
 use tracing::{debug, info, warn};
 
-use self::{backoff::Backoff, cache::Caches, pace::Pace, written::Written};
+use self::{backoff::Backoff, cache::Caches, metrics::Metrics, pace::Pace, written::Written};
 use crate::{
     apply::{self, Object, WriteCounter},
-    operator::metrics::Metrics,
     plan::{Next, Note, Report, Settings},
 };
 

@@ -49,11 +49,15 @@ fn print(text: &str) {
 
 #[expect(clippy::print_stderr, reason = "the last words of a program that cannot go on")]
 fn complain(error: &dyn std::error::Error) {
-    eprint!("aigise-operator: {error}");
+    let mut text = error.to_string();
     let mut source = error.source();
     while let Some(cause) = source {
-        eprint!(": {cause}");
+        let words = cause.to_string();
+        // Some libraries say the cause in their own words already.
+        if !text.contains(&words) {
+            text = format!("{text}: {words}");
+        }
         source = cause.source();
     }
-    eprintln!();
+    eprintln!("aigise-operator: {text}");
 }

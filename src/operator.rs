@@ -2,7 +2,6 @@
 
 pub mod args;
 mod helper;
-pub mod metrics;
 mod ready;
 mod server;
 mod telemetry;
@@ -17,12 +16,13 @@ use kube::{
 use tokio::sync::watch;
 use tracing::{info, warn};
 
-use self::{args::RunArgs, metrics::Metrics};
+use self::args::RunArgs;
 use crate::{
     api::meta,
     controllers::{
         Context, Shared,
-        cache::{self, Triggers},
+        cache::{self, Caches, Triggers},
+        metrics::Metrics,
         sandbox, session,
     },
     plan::Settings,
@@ -62,12 +62,12 @@ pub async fn run(args: RunArgs) -> Result<(), Error> {
     telemetry::init(args.log_format);
     let client = Client::try_default().await.map_err(Error::Configure)?;
     let metrics = Arc::new(Metrics::default());
-    let (readiness, is_ready) = watch::channel(false);
+    let (filled, is_filled) = watch::channel(None);
     let stopped = stop_signal()?;
 
-    let serving = server::serve(args.listen, is_ready, metrics.clone()).await?;
+    let serving = server::serve(args.listen, is_filled, metrics.clone()).await?;
     tokio::pin!(serving);
-    let controlling = control(args, client, metrics, readiness, stopped.clone());
+    let controlling = control(args, client, metrics, filled, stopped.clone());
     tokio::select! {
         result = &mut serving => result.and(Err(Error::Ended("the server for probes and metrics"))),
         result = controlling => result,
@@ -78,7 +78,7 @@ async fn control(
     args: RunArgs,
     client: Client,
     metrics: Arc<Metrics>,
-    readiness: watch::Sender<bool>,
+    filled: watch::Sender<Option<Arc<Caches>>>,
     stopped: future::Shared<future::BoxFuture<'static, ()>>,
 ) -> Result<(), Error> {
     let helper_mount = tokio::select! {
@@ -103,7 +103,7 @@ async fn control(
         if caches.synced().await.is_err() {
             return;
         }
-        readiness.send_replace(true);
+        filled.send_replace(Some(caches.clone()));
         info!("the caches are filled");
         let session = session::run(Arc::new(session_context), session_triggers, args.concurrency, stopped.clone());
         let sandbox = sandbox::run(Arc::new(sandbox_context), sandbox_triggers, args.concurrency, stopped.clone());

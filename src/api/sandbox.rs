@@ -118,7 +118,17 @@ pub enum SandboxState {
 
 /// Where a sandbox is in its life.
 #[derive(
-    Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema, strum::Display, strum::IntoStaticStr,
+    Clone,
+    Copy,
+    Debug,
+    PartialEq,
+    Eq,
+    Serialize,
+    Deserialize,
+    JsonSchema,
+    strum::Display,
+    strum::IntoStaticStr,
+    strum::EnumIter,
 )]
 pub enum SandboxPhase {
     /// It has no Pod, or its Pod has no node.

@@ -222,7 +222,17 @@ pub struct AigiseSessionStatus {
 
 /// Where a session is in its life.
 #[derive(
-    Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema, strum::Display, strum::IntoStaticStr,
+    Clone,
+    Copy,
+    Debug,
+    PartialEq,
+    Eq,
+    Serialize,
+    Deserialize,
+    JsonSchema,
+    strum::Display,
+    strum::IntoStaticStr,
+    strum::EnumIter,
 )]
 pub enum SessionPhase {
     /// Nothing has been created yet, or something is in the way of it.

@@ -129,7 +129,14 @@ fn ended(terminated: &ContainerStateTerminated, pod_reason: Option<&str>, pod_me
         (Some("OOMKilled"), _) => (Reason::OutOfMemory, "was ended for using more memory than its limit".to_string()),
         _ if pod_reason.is_some() => (Reason::PodLost, lost(pod_reason, pod_message)),
         (_, Some(signal)) => (Reason::ContainerEnded, format!("was ended by signal {signal}")),
-        (_, None) => (Reason::ContainerEnded, format!("ended with exit code {}", terminated.exit_code)),
+        (Some("Completed" | "Error") | None, None) => {
+            (Reason::ContainerEnded, format!("ended with exit code {}", terminated.exit_code))
+        }
+        // The runtime's own reasons, such as StartError: the command is not in the image.
+        (Some(other), None) => {
+            let words = last_words.as_deref().unwrap_or("the runtime gives no detail");
+            (Reason::ContainerEnded, format!("could not be started ({other}): {words}"))
+        }
     };
     let message = if reason == Reason::PodLost { how } else { format!("The container {how}.") };
     Progress::Ended { reason, message, success: terminated.exit_code == 0, last_words }

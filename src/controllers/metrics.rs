@@ -10,12 +10,18 @@ use prometheus_client::{
     metrics::{
         counter::Counter,
         family::Family,
+        gauge::Gauge,
         histogram::{Histogram, exponential_buckets},
     },
     registry::Registry,
 };
+use strum::IntoEnumIterator;
 
-use crate::apply::WriteCounter;
+use super::cache::Caches;
+use crate::{
+    api::{sandbox::SandboxPhase, session::SessionPhase},
+    apply::WriteCounter,
+};
 
 /// Everything that `/metrics` shows.
 #[derive(Debug)]
@@ -30,6 +36,12 @@ pub struct Metrics {
 struct Reconcile {
     controller: &'static str,
     outcome: &'static str,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct Object {
+    kind: &'static str,
+    phase: &'static str,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
@@ -63,19 +75,39 @@ impl Metrics {
         Timer { metrics: self, controller, started: Instant::now() }
     }
 
-    /// The text that a scraper reads.
+    /// The text that a scraper reads; objects are counted as the caches have them.
     #[must_use]
-    pub fn text(&self) -> String {
+    pub fn text(&self, caches: Option<&Caches>) -> String {
         let mut registry = Registry::with_prefix("aigise");
         registry.register("reconciles", "Reconciles, by how they ended", self.reconciles.clone());
         registry.register("reconcile_seconds", "How long reconciles took", self.durations.clone());
         registry.register("api_writes", "Writes to the API server, by kind and verb", self.writes.0.clone());
+        if let Some(caches) = caches {
+            registry.register("objects", "Sessions and Sandboxes, by phase", objects(caches));
+        }
         let mut text = String::new();
         match text::encode(&mut text, &registry) {
             Ok(()) => text,
             Err(std::fmt::Error) => String::new(), // writing to a String does not fail
         }
     }
+}
+
+/// Every phase is there, also with nothing in it, so that an alert on its absence is not needed.
+fn objects(caches: &Caches) -> Family<Object, Gauge> {
+    let family = Family::<Object, Gauge>::default();
+    let add = |kind, phase, count| family.get_or_create(&Object { kind, phase }).inc_by(count);
+    SessionPhase::iter().for_each(|phase| _ = add("AigiseSession", phase.into(), 0));
+    SandboxPhase::iter().for_each(|phase| _ = add("Sandbox", phase.into(), 0));
+    for session in caches.sessions.state() {
+        let phase = session.status.as_ref().and_then(|status| status.phase);
+        add("AigiseSession", phase.unwrap_or(SessionPhase::Pending).into(), 1);
+    }
+    for sandbox in caches.sandboxes.state() {
+        let phase = sandbox.status.as_ref().and_then(|status| status.phase);
+        add("Sandbox", phase.unwrap_or(SandboxPhase::Pending).into(), 1);
+    }
+    family
 }
 
 impl Timer<'_> {
