@@ -4,6 +4,7 @@ mod it {
     mod arrows;
     mod generated;
     mod model;
+    mod objects;
     mod properties;
     mod walks;
 }

@@ -95,6 +95,8 @@ pub enum Reason {
     StagingFailed,
     /// The volumes hold what their sources gave.
     Staged,
+    /// A claim has no volume: it gets one when the first Pod needs it, or the volume was lost.
+    VolumesPending,
     /// Some sandboxes are not ready yet.
     SandboxesNotReady,
     /// Some sandboxes ended or cannot start.

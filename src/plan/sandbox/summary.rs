@@ -160,7 +160,9 @@ fn scheduled(stage: &Stage) -> status::Verdict {
 
 fn up_to_date(observed: &Observed) -> status::Verdict {
     let kind = ConditionType::OutOfDate;
-    if is_outdated(observed) {
+    if observed.pod.ours().is_none() {
+        verdict(kind, false, Reason::NoPod, "There is no Pod.")
+    } else if is_outdated(observed) {
         let message = "The template changed after the Pod started; delete the Pod to start with the new one.";
         verdict(kind, true, Reason::TemplateChanged, message)
     } else {

@@ -33,9 +33,13 @@ impl Wanted<'_> {
     }
 
     /// What the Sandbox says of itself.
-    pub(super) fn message(&self) -> Option<&str> {
-        let conditions = &self.current()?.status.as_ref()?.conditions;
-        conditions.iter().find(|condition| condition.type_ == "Ready").map(|condition| condition.message.as_str())
+    pub(super) fn message(&self) -> &str {
+        if self.slot.ours().is_none() {
+            return "The sandbox is being made.";
+        }
+        let status = self.current().and_then(|sandbox| sandbox.status.as_ref());
+        let ready = status.and_then(|status| status.conditions.iter().find(|condition| condition.type_ == "Ready"));
+        ready.map_or("The sandbox takes in its specification.", |condition| condition.message.as_str())
     }
 }
 

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use kube::ResourceExt;
 
-use super::{Failure, Foreign, Observed, sandboxes, staging, staging::Staging};
+use super::{Failure, Foreign, Observed, sandboxes, staging, staging::Staging, volumes};
 use crate::{
     api::{AigiseSession, condition::Reason, sandbox::SandboxState},
     plan::{name, pod::Progress, sandbox::check_template},
@@ -68,7 +68,7 @@ impl Stage {
             },
             Staging::Interrupted(_) => Stage::NotStaged,
             Staging::InProgress(progress) => Stage::Staging(progress),
-            Staging::Done { .. } => of_sandboxes(observed),
+            Staging::Unneeded | Staging::Done { .. } => of_sandboxes(observed),
         }
     }
 
@@ -90,9 +90,7 @@ impl Stage {
 }
 
 fn of_sandboxes(observed: &Observed) -> Stage {
-    let say = |wanted: &sandboxes::Wanted<'_>| {
-        format!("{}: {}", wanted.sandbox_type, wanted.message().unwrap_or("The sandbox is being made."))
-    };
+    let say = |wanted: &sandboxes::Wanted<'_>| format!("{}: {}", wanted.sandbox_type, wanted.message());
     let all: Vec<_> = sandboxes::wanted(observed).collect();
     let failed: Vec<_> = all.iter().filter(|wanted| wanted.state() == SandboxState::Error).map(say).collect();
     if !failed.is_empty() {
@@ -100,7 +98,10 @@ fn of_sandboxes(observed: &Observed) -> Stage {
     }
     match all.iter().find(|wanted| wanted.state() != SandboxState::Ready) {
         Some(first) => Stage::Starting { cause: say(first) },
-        None => Stage::Ready,
+        None => match volumes::unbound(observed) {
+            Some(cause) => Stage::Starting { cause },
+            None => Stage::Ready,
+        },
     }
 }
 

@@ -26,6 +26,8 @@ use crate::{
 /// How far staging is.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Staging {
+    /// No volume has a source, so there is nothing to do: every sandbox can write to an empty volume by its group.
+    Unneeded,
     /// The stage Pod is missing.
     NotStarted,
     /// The stage Pod is on its way.
@@ -47,7 +49,9 @@ impl Staging {
     /// Reads the stage Pod.
     #[must_use]
     pub fn of(observed: &Observed) -> Self {
-        let Some(pod) = observed.stage_pod.ours() else { return Staging::NotStarted };
+        let Some(pod) = observed.stage_pod.ours() else {
+            return if is_needed(&observed.session) { Staging::NotStarted } else { Staging::Unneeded };
+        };
         match Progress::of(pod, meta::STAGE_CONTAINER) {
             Progress::Ended { success, message, last_words, reason } => {
                 let report = last_words.as_deref().and_then(|words| serde_json::from_str(words).ok());
@@ -79,8 +83,13 @@ impl Staging {
 pub fn wants_sources(observed: &Observed) -> bool {
     match Staging::of(observed) {
         Staging::NotStarted | Staging::Interrupted(_) | Staging::Failed(_) => true,
-        Staging::InProgress(_) | Staging::Done { .. } => false,
+        Staging::Unneeded | Staging::InProgress(_) | Staging::Done { .. } => false,
     }
+}
+
+/// A chosen root without a source is an error, which staging reports.
+fn is_needed(session: &AigiseSession) -> bool {
+    sources(session).next().is_some() || session.spec.tools_top_roots.as_ref().is_some_and(|roots| !roots.is_empty())
 }
 
 /// The names of the ConfigMaps among a session's sources.
@@ -150,7 +159,8 @@ fn stage_pod(observed: &Observed, settings: &Settings) -> Pod {
                 command: Some(vec!["/sandboxd".into(), "stage".into()]),
                 env: Some(vec![EnvVar {
                     name: staging::MANIFEST_ENV.into(),
-                    value: serde_json::to_string(&manifest).ok(),
+                    // The kubelet expands `$(NAME)` in values; `$$` is a plain dollar.
+                    value: serde_json::to_string(&manifest).ok().map(|json| json.replace('$', "$$")),
                     value_from: None,
                 }]),
                 volume_mounts: Some(claim_mounts.chain(source_mounts).collect()),

@@ -5,7 +5,7 @@ use std::time::Duration;
 use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 
-use super::{Observed, SharedVolume, Stage, network::service_name, sandboxes, staging::Staging};
+use super::{Observed, SharedVolume, Stage, network::service_name, sandboxes, staging::Staging, volumes::unbound};
 use crate::{
     api::{
         AigiseSessionStatus,
@@ -42,7 +42,7 @@ pub(super) fn report(observed: &Observed, now: Timestamp) -> Report<AigiseSessio
     let view = view(&stage, &counts);
     let verdicts = status::standard(view.outlook, view.reason, &view.message)
         .into_iter()
-        .chain([volumes_ready(&stage, &view), sandboxes_ready(&stage, &counts, &view)]);
+        .chain([volumes_ready(observed, &stage, &view), sandboxes_ready(&stage, &counts, &view)]);
     let ready_at = before.ready_at.clone().or_else(|| (stage == Stage::Ready).then_some(Time(now)));
     let status = AigiseSessionStatus {
         observed_generation: session.metadata.generation,
@@ -144,7 +144,11 @@ fn counts(observed: &Observed) -> SandboxCounts {
 fn volumes(observed: &Observed) -> VolumesStatus {
     let (digest, roots) = match Staging::of(observed) {
         Staging::Done { digest, roots } => (Some(digest), roots),
-        Staging::NotStarted | Staging::InProgress(_) | Staging::Interrupted(_) | Staging::Failed(_) => (None, vec![]),
+        Staging::Unneeded
+        | Staging::NotStarted
+        | Staging::InProgress(_)
+        | Staging::Interrupted(_)
+        | Staging::Failed(_) => (None, vec![]),
     };
     let volume = |volume: SharedVolume| {
         let claim = observed.claims.get(&volume).and_then(Slot::ours)?;
@@ -162,11 +166,13 @@ fn volumes(observed: &Observed) -> VolumesStatus {
     }
 }
 
-fn volumes_ready(stage: &Stage, view: &View) -> Verdict {
-    if stage.is_staged() {
-        verdict(ConditionType::VolumesReady, true, Reason::Staged, "The volumes hold what their sources gave.")
-    } else {
+fn volumes_ready(observed: &Observed, stage: &Stage, view: &View) -> Verdict {
+    if !stage.is_staged() {
         verdict(ConditionType::VolumesReady, false, view.reason, view.message.clone())
+    } else if let Some(cause) = unbound(observed) {
+        verdict(ConditionType::VolumesReady, false, Reason::VolumesPending, cause)
+    } else {
+        verdict(ConditionType::VolumesReady, true, Reason::Staged, "The volumes hold what their sources gave.")
     }
 }
 

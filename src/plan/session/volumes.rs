@@ -72,6 +72,16 @@ pub(super) fn writes(observed: &Observed) -> Vec<Write> {
     missing.map(|volume| Write::Create(Child::Claim(Box::new(claim(observed, volume))))).collect()
 }
 
+/// The first claim that has no volume, and what it says.
+pub(super) fn unbound(observed: &Observed) -> Option<String> {
+    let phase = |volume| {
+        let claim = observed.claims.get(&volume).and_then(Slot::ours)?;
+        claim.status.as_ref()?.phase.as_deref()
+    };
+    let volume = SharedVolume::ALL.into_iter().find(|&volume| phase(volume) != Some("Bound"))?;
+    Some(format!("The claim {} is {}.", observed.child_name(volume), phase(volume).unwrap_or("Pending")))
+}
+
 fn claim(observed: &Observed, volume: SharedVolume) -> PersistentVolumeClaim {
     let session = &*observed.session;
     let spec = volume.spec(session);
