@@ -23,9 +23,10 @@ demo: image example-image cluster-up ## Run the main job on a real cluster, from
 
 install: image cluster-up ## Install the operator on the cluster by Helm
 	$(cluster) load $(archive)
-	eval "$$($(cluster) env)"
+	eval "$$($(cluster) env)" && \
 	helm upgrade --install aigise charts/aigise-operator -n aigise-system --create-namespace \
-	  --set image.repository=localhost/aigise-operator --set image.tag=dev --set podAnnotations.image-digest=$$(sha256sum $(archive) | cut -c1-16)
+	  --set image.repository=localhost/aigise-operator --set image.tag=dev \
+	  --set podAnnotations.image-digest=$$(sha256sum $(archive) | cut -c1-16) && \
 	kubectl -n aigise-system rollout status deploy/aigise-operator --timeout 120s
 
 test: check e2e ## Run every test

@@ -1,1 +1,190 @@
-fn main() {}
+//! How long a session takes from apply to Ready, against Pods that get as far without an operator: `make bench`.
+//!
+//! Everything is timed by this process's clock, when a watch tells it: the times in objects are whole seconds. All arms take
+//! turns in every round, so that what else the machine does meets them alike, and each starts when the one before has left
+//! nothing behind, its volumes included.
+#![expect(clippy::print_stdout, reason = "printing is what it is for")]
+
+mod startup {
+    pub mod arms;
+    pub mod cost;
+    pub mod marks;
+}
+
+use std::{collections::BTreeMap, error::Error, time::Duration};
+
+use clap::Parser;
+
+use self::startup::{
+    arms::{Arm, Ground},
+    cost::{self, Cost},
+    marks::{Mark, Marks, Object},
+};
+
+type Result<T> = std::result::Result<T, Box<dyn Error + Send + Sync>>;
+
+/// Times sessions against bare Pods on the cluster of KUBECONFIG, on which the operator is installed.
+#[derive(Clone, Debug, Parser)]
+pub struct Args {
+    /// How often each arm is timed. One more round before these fills caches and is forgotten.
+    #[arg(long, default_value_t = 10)]
+    rounds: usize,
+
+    /// Print what one session does when, instead of comparing.
+    #[arg(long)]
+    breakdown: bool,
+
+    /// The image of all sandboxes and bare Pods; it has to be on the node.
+    #[arg(long, default_value = "localhost/aigise-operator:dev")]
+    image: String,
+
+    /// What keeps a bare Pod of this image running.
+    #[arg(long, value_delimiter = ' ', default_value = "/sandboxd idle")]
+    idle: Vec<String>,
+
+    /// What ends a bare Pod of this image at once, and well.
+    #[arg(long, value_delimiter = ' ', default_value = "/aigise-operator --version")]
+    end: Vec<String>,
+
+    /// The namespace to work in: made, and deleted in the end.
+    #[arg(long, default_value = "aigise-bench")]
+    namespace: String,
+
+    /// The operator's Service, as namespace/name:port, for its metrics.
+    #[arg(long, default_value = "aigise-system/aigise-operator:8080")]
+    metrics: String,
+
+    /// A command that prints the API server's audit log, for counting writes.
+    #[arg(long, value_delimiter = ' ')]
+    audit: Vec<String>,
+
+    /// The user of the operator in the audit log.
+    #[arg(long, default_value = "system:serviceaccount:aigise-system:aigise-operator")]
+    user: String,
+
+    /// How many seconds any one thing may take.
+    #[arg(long, default_value_t = 90)]
+    patience: u64,
+
+    /// `cargo bench` says so.
+    #[arg(long, hide = true)]
+    bench: bool,
+}
+
+#[tokio::main]
+async fn main() -> Result<()> {
+    let args = Args::parse();
+    let ground = Ground::prepare(args.clone()).await?;
+    let result = if args.breakdown { breakdown(&ground, args.rounds).await } else { compare(&ground).await };
+    ground.leave().await?;
+    result
+}
+
+/// One session after the other, as a time line.
+async fn breakdown(ground: &Ground, rounds: usize) -> Result<()> {
+    for round in 0..=rounds {
+        for arm in [Arm::EmptySession, Arm::SourcedSession] {
+            let name = format!("{}-{round}", arm.name());
+            ground.run(arm, &name).await?;
+            if round > 0 {
+                println!("\n{} ({name}), seconds since apply, and since the line before:", arm.label());
+                timeline(&ground.marks, &name);
+            }
+            ground.clear().await?;
+        }
+    }
+    Ok(())
+}
+
+fn timeline(marks: &Marks, name: &str) {
+    let all = marks.of(name);
+    let Some(start) = all.first().map(|(at, ..)| *at) else { return };
+    let mut before = start;
+    for (at, object, what) in all {
+        let (since, gap) = ((at - start).as_secs_f64(), (at - before).as_secs_f64());
+        println!("{since:7.3} {gap:+7.3}  {object} {what}");
+        before = at;
+    }
+}
+
+/// All arms in turn, and the tables.
+async fn compare(ground: &Ground) -> Result<()> {
+    let mut times: BTreeMap<Arm, Vec<Duration>> = BTreeMap::new();
+    let mut lags: BTreeMap<&str, Vec<Duration>> = BTreeMap::new();
+    let mut costs: BTreeMap<Arm, Cost> = BTreeMap::new();
+    for round in 0..=ground.args.rounds {
+        for turn in 0..Arm::ALL.len() {
+            let arm = Arm::ALL[(turn + round) % Arm::ALL.len()];
+            let name = format!("{}-{round}", arm.name());
+            let (took, cost) = Cost::around(ground, arm, &name).await?;
+            if round > 0 {
+                times.entry(arm).or_default().push(took);
+                costs.entry(arm).or_default().add(&cost);
+                for (lag, from, to) in own_lags(&name) {
+                    lags.entry(lag).or_default().extend(ground.marks.between(&from, &to));
+                }
+            }
+            ground.clear().await?;
+        }
+        eprint_round(round);
+    }
+    print_times(&times);
+    println!("\nThe operator's own part, from one watch event to the next:\n");
+    print_rows("from → to", lags.iter().map(|(lag, of)| (*lag, of.as_slice())));
+    for arm in [Arm::EmptySession, Arm::SourcedSession] {
+        if let Some(cost) = costs.get_mut(&arm) {
+            cost.count_writes(ground)?;
+            cost.print(arm);
+        }
+    }
+    cost::print_sizes();
+    Ok(())
+}
+
+#[expect(clippy::print_stderr, reason = "progress is not part of the report")]
+fn eprint_round(round: usize) {
+    eprintln!("round {round} is done");
+}
+
+/// What lies between two things that the operator does, or between the cluster's doing and its own.
+fn own_lags(name: &str) -> [(&'static str, Mark, Mark); 4] {
+    let (session, stage) = (Object::session(name), Object::pod(&format!("{name}--stage")));
+    let (sandbox, pod) = (Object::sandbox(&format!("{name}--main")), Object::pod(&format!("{name}--main")));
+    [
+        ("1. session created → stage Pod created", (session.clone(), "created"), (stage.clone(), "created")),
+        ("2. stage Pod ended → sandbox's Pod created", (stage, "ended"), (pod.clone(), "created")),
+        ("3. Pod Ready → Sandbox Ready", (pod, "Ready"), (sandbox.clone(), "Ready")),
+        ("4. Sandbox Ready → session Ready", (sandbox, "Ready"), (session, "Ready")),
+    ]
+}
+
+fn print_times(times: &BTreeMap<Arm, Vec<Duration>>) {
+    println!("\nFrom the first write to Ready:\n");
+    print_rows("arm", times.iter().map(|(arm, of)| (arm.label(), of.as_slice())));
+    println!("\nThe ratio of the medians:\n");
+    println!("| session | to | ratio |\n|---|---|---|");
+    for session in [Arm::EmptySession, Arm::SourcedSession] {
+        for pod in [Arm::OneClaim, Arm::ThreeClaims, Arm::StagedClaims] {
+            if let (Some(session_times), Some(pod_times)) = (times.get(&session), times.get(&pod)) {
+                let ratio = quantile(session_times, 50).as_secs_f64() / quantile(pod_times, 50).as_secs_f64();
+                println!("| {} | {} | {ratio:.2} |", session.label(), pod.label());
+            }
+        }
+    }
+}
+
+fn print_rows<'a>(title: &str, rows: impl Iterator<Item = (&'a str, &'a [Duration])>) {
+    println!("| {title} | median | p90 | min | max |\n|---|---|---|---|---|");
+    for (label, times) in rows {
+        let cells = [50, 90, 0, 100].map(|percent| format!("{:.3} s", quantile(times, percent).as_secs_f64()));
+        println!("| {label} | {} |", cells.join(" | "));
+    }
+}
+
+/// The time that so many percent of all do not exceed.
+fn quantile(times: &[Duration], percent: usize) -> Duration {
+    let mut sorted = times.to_vec();
+    sorted.sort_unstable();
+    let rank = (sorted.len() * percent).div_ceil(100).max(1);
+    sorted.get(rank - 1).copied().unwrap_or_default()
+}
