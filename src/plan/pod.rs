@@ -161,3 +161,78 @@ pub fn node(pod: &Pod) -> Option<String> {
 pub fn annotation<'a>(pod: &'a Pod, key: &str) -> Option<&'a str> {
     pod.annotations().get(key).map(String::as_str)
 }
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    fn read(status: serde_json::Value) -> Progress {
+        let pod =
+            json!({"metadata": {"name": "p"}, "spec": {"nodeName": "node-1", "containers": []}, "status": status});
+        Progress::of(&serde_json::from_value(pod).unwrap(), "sandbox")
+    }
+
+    fn with_state(state: serde_json::Value) -> Progress {
+        read(json!({
+            "phase": "Running",
+            "conditions": [{"type": "PodScheduled", "status": "True"}],
+            "containerStatuses": [
+                {"name": "sidecar", "image": "s", "imageID": "", "ready": true, "restartCount": 0, "state": {"running": {}}},
+                {"name": "sandbox", "image": "a", "imageID": "", "ready": false, "restartCount": 0, "state": state},
+            ],
+        }))
+    }
+
+    #[test]
+    fn the_working_container_decides_and_not_the_phase_of_the_pod() {
+        assert_eq!(with_state(json!({"running": {}})), Progress::Running);
+        let Progress::Ended { success, .. } = with_state(json!({"terminated": {"exitCode": 0, "reason": "Completed"}}))
+        else {
+            panic!("a sidecar that lives does not keep the sandbox alive");
+        };
+        assert!(success);
+    }
+
+    #[test]
+    fn how_a_container_ended_is_said_in_words() {
+        let cases = [
+            (json!({"exitCode": 3, "reason": "Error"}), Reason::ContainerEnded, "ended with exit code 3"),
+            (json!({"exitCode": 137, "signal": 9}), Reason::ContainerEnded, "ended by signal 9"),
+            (json!({"exitCode": 137, "reason": "OOMKilled"}), Reason::OutOfMemory, "more memory than its limit"),
+            (
+                json!({"exitCode": 128, "reason": "StartError", "message": "no such file: bash"}),
+                Reason::ContainerEnded,
+                "could not be started (StartError): no such file: bash",
+            ),
+        ];
+        for (state, expected, words) in cases {
+            let Progress::Ended { reason, message, .. } = with_state(json!({ "terminated": state })) else {
+                panic!("{words}");
+            };
+            assert_eq!(reason, expected);
+            assert!(message.contains(words), "{message}");
+        }
+    }
+
+    #[test]
+    fn what_is_in_the_way_of_a_container_is_told_apart() {
+        let waiting = |reason: &str| match with_state(json!({"waiting": {"reason": reason, "message": "words"}})) {
+            Progress::Waiting { reason, .. } => reason,
+            other => panic!("{other:?}"),
+        };
+        assert_eq!(waiting("ContainerCreating"), Reason::ContainerCreating);
+        assert_eq!(waiting("ErrImagePull"), Reason::ImagePull);
+        assert_eq!(waiting("InvalidImageName"), Reason::ImagePull);
+        assert_eq!(waiting("CreateContainerConfigError"), Reason::ContainerConfig);
+    }
+
+    #[test]
+    fn a_pod_that_the_cluster_took_away_says_who_did() {
+        let evicted = read(json!({"phase": "Failed", "reason": "Evicted", "message": "low on memory"}));
+        let Progress::Ended { reason: Reason::PodLost, message, .. } = evicted else { panic!("{evicted:?}") };
+        assert!(message.contains("Evicted") && message.contains("low on memory"));
+        assert_eq!(read(json!({"phase": "Pending"})), Progress::Created);
+    }
+}

@@ -178,9 +178,11 @@ fn volumes_ready(observed: &Observed, stage: &Stage, view: &View) -> Verdict {
 
 fn sandboxes_ready(stage: &Stage, counts: &SandboxCounts, view: &View) -> Verdict {
     let kind = ConditionType::SandboxesReady;
-    match stage {
-        Stage::Ready => verdict(kind, true, Reason::Ready, format!("{} sandboxes are ready.", counts.summary)),
-        Stage::Starting { .. } | Stage::SandboxFailed { .. } => verdict(kind, false, view.reason, view.message.clone()),
-        _ => verdict(kind, false, view.reason, "Sandboxes start when the volumes are filled."), // all that comes before them
+    if counts.total > 0 && counts.ready == counts.total {
+        verdict(kind, true, Reason::Ready, format!("{} sandboxes are ready.", counts.summary))
+    } else if stage.is_staged() {
+        verdict(kind, false, view.reason, view.message.clone())
+    } else {
+        verdict(kind, false, view.reason, "Sandboxes start when the volumes are filled.")
     }
 }
