@@ -66,14 +66,19 @@ fn render(crd: &CustomResourceDefinition, name_rule: Value) -> Result<Value, ser
     Ok(crd)
 }
 
-/// `null` always means absent, so `nullable` promises nothing; `format: uint*` is refused by newer API servers; whole numbers
-/// are written whole.
+/// `null` always means absent, so `nullable` promises nothing; newer API servers warn about `format: uint*`; whole numbers are
+/// written whole.
 fn tidy(node: &mut Value) {
     match node {
         Value::Object(map) => {
             map.retain(|key, value| !(value.is_null() || key == "nullable" && value.is_boolean()));
             if map.get("format").and_then(Value::as_str).is_some_and(|format| format.starts_with("uint")) {
                 map.remove("format");
+            }
+            // Lines are broken for the reader of the source; `kubectl explain` breaks them anew.
+            if let Some(Value::String(text)) = map.get_mut("description") {
+                *text =
+                    text.split("\n\n").map(|paragraph| paragraph.replace('\n', " ")).collect::<Vec<_>>().join("\n\n");
             }
             for key in ["minimum", "maximum"] {
                 if let Some(whole) = map.get(key).and_then(Value::as_f64).filter(|n| n.fract() == 0.0) {

@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{crds::rule, template::SandboxTemplate};
 
-/// One Pod with one working container; made by a session, or by hand.
+/// What the sandbox is made of, and for what.
 #[derive(CustomResource, Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[kube(
     group = "aigise.dev",

@@ -12,7 +12,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{crds::rule, template::SandboxTemplate};
 
-/// One unit of work: typed sandboxes over three shared volumes, with one honest `Ready` and one-command clean-up.
+/// What the session is made of.
 #[derive(CustomResource, Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[kube(
     group = "aigise.dev",
