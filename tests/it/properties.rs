@@ -1,5 +1,7 @@
 //! What holds whatever happens: random lives of a session, in any order of events, also impossible ones.
 
+use std::collections::BTreeMap;
+
 use aigise_operator::{
     api::{
         AigiseSession, Sandbox,
@@ -189,11 +191,13 @@ proptest! {
         }
         for (name, service) in &world.services {
             let selector = service.spec.as_ref().and_then(|spec| spec.selector.clone()).unwrap();
-            let policy = world.policies[name].spec.as_ref().unwrap().pod_selector.clone().unwrap();
-            prop_assert_eq!(Some(&selector), policy.match_labels.as_ref());
+            let policy = world.policies[name].spec.as_ref().unwrap().pod_selector.clone().unwrap().match_labels.unwrap();
             for pod in world.pods.values().filter(|pod| ownership::controller(&pod.metadata).is_some()) {
-                let selected = selector.iter().all(|(key, value)| pod.labels().get(key) == Some(value));
-                prop_assert_eq!(selected, pod.name_any().starts_with(&format!("{name}--")), "{}", pod.name_any());
+                let is_selected = |labels: &BTreeMap<_, _>| labels.iter().all(|(key, value)| pod.labels().get(key) == Some(value));
+                let is_member = pod.name_any().starts_with(&format!("{name}--"));
+                prop_assert_eq!(is_selected(&policy), is_member, "the policy holds every Pod: {}", pod.name_any());
+                let is_sandbox = is_member && !pod.name_any().ends_with("--stage");
+                prop_assert_eq!(is_selected(&selector), is_sandbox, "the name finds the sandboxes: {}", pod.name_any());
             }
         }
     }

@@ -16,7 +16,10 @@ use k8s_openapi::{
 use kube::ResourceExt;
 
 use super::{Child, Observed, Slot, Write};
-use crate::{api::meta::Component, plan::ownership};
+use crate::{
+    api::meta::{self, Component},
+    plan::ownership,
+};
 
 /// What is not the internet: private, shared, loopback, link-local (cloud metadata) and reserved ranges. Cluster services, the
 /// API server and nodes live in these.
@@ -62,13 +65,16 @@ fn serves(live: &Service, desired: &Service) -> bool {
 }
 
 fn service(observed: &Observed) -> Service {
+    // The name of the session stands for its sandboxes; the stage Pod, which comes and goes, is none.
+    let mut selector = ownership::members(&observed.session);
+    selector.insert(meta::COMPONENT.into(), Component::Sandbox.to_string());
     Service {
         metadata: metadata(observed),
         spec: Some(ServiceSpec {
             cluster_ip: Some("None".into()),
             // An initialiser may need a neighbour that is up and not ready; readiness lives in status.
             publish_not_ready_addresses: Some(true),
-            selector: Some(ownership::members(&observed.session)),
+            selector: Some(selector),
             ..ServiceSpec::default()
         }),
         status: None,

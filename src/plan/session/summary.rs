@@ -53,6 +53,7 @@ pub(super) fn report(observed: &Observed, now: Timestamp) -> Report<AigiseSessio
         service: Some(service_name(observed)),
         ready_at,
     };
+    let hold = before != status && without_claim_phases(before.clone()) == without_claim_phases(status.clone());
     let changed = status::ready_reason(&before.conditions) != Some(view.reason.into());
     Report {
         status,
@@ -63,8 +64,16 @@ pub(super) fn report(observed: &Observed, now: Timestamp) -> Report<AigiseSessio
         }),
         next: view.next,
         urgent: before.phase != Some(view.phase),
-        hold: false,
+        hold,
     }
+}
+
+/// Claims are bound one after the other, which is no news by itself: what else there is to say carries it along.
+fn without_claim_phases(mut status: AigiseSessionStatus) -> AigiseSessionStatus {
+    if let Some(VolumesStatus { scripts, data, tools, staged_digest: _ }) = &mut status.volumes {
+        [scripts, data, tools].into_iter().flatten().for_each(|volume| volume.phase = None);
+    }
+    status
 }
 
 fn view(stage: &Stage, counts: &SandboxCounts) -> View {

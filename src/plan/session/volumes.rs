@@ -72,14 +72,17 @@ pub(super) fn writes(observed: &Observed) -> Vec<Write> {
     missing.map(|volume| Write::Create(Child::Claim(Box::new(claim(observed, volume))))).collect()
 }
 
-/// The first claim that has no volume, and what it says.
+/// What is in the way of the claims. A claim that waits is not named: they are bound one after the other, and each would be news.
 pub(super) fn unbound(observed: &Observed) -> Option<String> {
     let phase = |volume| {
         let claim = observed.claims.get(&volume).and_then(Slot::ours)?;
         claim.status.as_ref()?.phase.as_deref()
     };
-    let volume = SharedVolume::ALL.into_iter().find(|&volume| phase(volume) != Some("Bound"))?;
-    Some(format!("The claim {} is {}.", observed.child_name(volume), phase(volume).unwrap_or("Pending")))
+    if let Some(lost) = SharedVolume::ALL.into_iter().find(|&volume| phase(volume) == Some("Lost")) {
+        return Some(format!("The claim {} has lost its volume.", observed.child_name(lost)));
+    }
+    let waits = SharedVolume::ALL.into_iter().any(|volume| phase(volume) != Some("Bound"));
+    waits.then(|| "The claims get their volumes when the first Pod needs them.".to_string())
 }
 
 fn claim(observed: &Observed, volume: SharedVolume) -> PersistentVolumeClaim {
