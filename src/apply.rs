@@ -74,16 +74,9 @@ pub async fn execute(
 impl Writer<'_> {
     async fn write(&self, write: Write) -> Landed {
         match write {
-            Write::Create(child) => match child {
+            Write::Ensure(child) => match child {
                 Child::Claim(claim) => Landed::Claim(self.create(*claim).await),
                 Child::Pod(pod) => Landed::Pod(self.create(*pod).await),
-                Child::Service(service) => Landed::Service(self.create(*service).await),
-                Child::NetworkPolicy(policy) => Landed::NetworkPolicy(self.create(*policy).await),
-                Child::Sandbox(sandbox) => Landed::Sandbox(self.create(*sandbox).await),
-            },
-            Write::Apply(child) => match child {
-                Child::Claim(claim) => Landed::Claim(self.apply(*claim).await),
-                Child::Pod(pod) => Landed::Pod(self.apply(*pod).await),
                 Child::Service(service) => Landed::Service(self.apply(*service).await),
                 Child::NetworkPolicy(policy) => Landed::NetworkPolicy(self.apply(*policy).await),
                 Child::Sandbox(sandbox) => Landed::Sandbox(self.apply(*sandbox).await),

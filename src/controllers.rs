@@ -9,7 +9,7 @@ pub mod sandbox;
 pub mod session;
 pub mod written;
 
-use std::{fmt::Debug, sync::Arc, time::Duration};
+use std::{sync::Arc, time::Duration};
 
 use futures::StreamExt;
 use jiff::Timestamp;
@@ -28,7 +28,7 @@ use tracing::{debug, info, warn};
 use self::{backoff::Backoff, cache::Caches, metrics::Metrics, pace::Pace, written::Written};
 use crate::{
     apply::{self, Object, WriteCounter},
-    plan::{Next, Note, Report, Settings},
+    plan::{Next, Note, Report, Settings, When},
 };
 
 /// A reconcile that takes longer than this is given up and tried again: a hung request must not hold its object for ever.
@@ -52,6 +52,7 @@ pub struct Shared {
 /// What all reconciles of one kind share.
 pub struct Context<K: Object> {
     shared: Shared,
+    store: Store<K>,
     written: Arc<Written<K>>,
     backoff: Backoff,
     pace: Pace,
@@ -95,8 +96,8 @@ fn now() -> Timestamp {
 }
 
 impl<K: Object> Context<K> {
-    pub(crate) fn new(name: &'static str, shared: Shared, written: Arc<Written<K>>) -> Self {
-        Self { shared, written, backoff: Backoff::default(), pace: Pace::default(), name }
+    pub(crate) fn new(name: &'static str, shared: Shared, store: Store<K>, written: Arc<Written<K>>) -> Self {
+        Self { shared, store, written, backoff: Backoff::default(), pace: Pace::default(), name }
     }
 
     fn counter(&self) -> &WriteCounter {
@@ -104,22 +105,19 @@ impl<K: Object> Context<K> {
     }
 
     /// Says what there is to say, and tells when to look again.
-    async fn publish<S: Serialize + PartialEq + Debug>(
-        &self,
-        object: &K,
-        before: Option<&S>,
-        report: Report<S>,
-    ) -> Result<Action, Error> {
+    async fn publish<S: Serialize>(&self, object: &K, report: Report<S>) -> Result<Action, Error> {
         let uid = object.uid().unwrap_or_default();
-        if !report.hold && before != Some(&report.status) {
-            if let Some(wait) = self.pace.wait(&uid).filter(|_| !report.urgent) {
-                return Ok(Action::requeue(wait));
-            }
+        if report.when == When::Soon
+            && let Some(wait) = self.pace.wait(&uid)
+        {
+            return Ok(Action::requeue(wait));
+        }
+        if report.when != When::Later {
             let live = apply::status(&self.client, self.counter(), object, &report.status).await;
             match live {
                 Ok(live) => {
                     self.pace.written(uid.clone());
-                    self.written.remember(live);
+                    self.written.remember(live, &self.store);
                 }
                 Err(kube::Error::Api(status)) if status.is_not_found() => return Ok(Action::await_change()),
                 Err(error) => return Err(Error::WriteStatus(error)),
@@ -159,7 +157,6 @@ impl<K: Object> Context<K> {
 /// Runs one kind's controller until it is told to stop and its reconciles have ended.
 async fn run<K, F>(
     context: Arc<Context<K>>,
-    store: Store<K>,
     triggers: futures::channel::mpsc::UnboundedReceiver<ObjectRef<K>>,
     concurrency: u16,
     stop: impl Future<Output = ()> + Send + Sync + 'static,
@@ -168,7 +165,7 @@ async fn run<K, F>(
     K: Object + Unpin,
     F: Future<Output = Result<Action, Error>> + Send + 'static,
 {
-    let name = context.name;
+    let (name, store) = (context.name, context.store.clone());
     let reconcile_one = move |object: Arc<K>, context: Arc<Context<K>>| {
         let reconcile = reconcile.clone();
         async move {

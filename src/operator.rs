@@ -97,10 +97,14 @@ async fn control(
 
     let (written_sessions, written_sandboxes) = (caches.written_sessions.clone(), caches.written_sandboxes.clone());
     let shared = Shared { client, caches: caches.clone(), settings, metrics, recorder };
-    let session_context = Context::new("session", shared.clone(), written_sessions);
-    let sandbox_context = Context::new("sandbox", shared, written_sandboxes);
+    let session_context = Context::new("session", shared.clone(), caches.sessions.clone(), written_sessions);
+    let sandbox_context = Context::new("sandbox", shared, caches.sandboxes.clone(), written_sandboxes);
     let controllers = async {
-        if caches.synced().await.is_err() {
+        let filled_in = tokio::select! {
+            result = caches.synced() => result.is_ok(),
+            () = stopped.clone() => false,
+        };
+        if !filled_in {
             return;
         }
         filled.send_replace(Some(caches.clone()));

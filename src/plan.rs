@@ -9,9 +9,11 @@ pub mod digest;
 pub mod name;
 pub mod ownership;
 pub mod pod;
+pub mod pod_spec;
 pub mod sandbox;
 pub mod session;
 pub mod status;
+pub mod volumes;
 
 use std::{sync::Arc, time::Duration};
 
@@ -76,11 +78,9 @@ impl Child {
 /// rest on what comes before.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Write {
-    /// Make it, unless something has its name.
-    Create(Child),
-    /// Make it be as it is here, by server-side apply.
-    Apply(Child),
-    /// Delete exactly this one: the UID is a precondition.
+    /// See to it that it is there. A claim and a Pod are made once and stay as they were made; the others are applied.
+    Ensure(Child),
+    /// Delete exactly this one: its UID is a precondition, and its version where it has one.
     Delete(Child),
 }
 
@@ -89,7 +89,7 @@ impl Write {
     #[must_use]
     pub fn child(&self) -> &Child {
         match self {
-            Write::Create(child) | Write::Apply(child) | Write::Delete(child) => child,
+            Write::Ensure(child) | Write::Delete(child) => child,
         }
     }
 }
@@ -182,10 +182,19 @@ pub struct Report<S> {
     pub note: Option<Note>,
     /// When to look again.
     pub next: Next,
-    /// The status is written at once, however short ago the last one was.
-    pub urgent: bool,
-    /// The status can wait until [`Report::next`]: something better to say is about to be known.
-    pub hold: bool,
+    /// When the status is to be written.
+    pub when: When,
+}
+
+/// When a status is to be written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum When {
+    /// At once.
+    Now,
+    /// At most once a second: small news of a large object.
+    Soon,
+    /// Not now: it says nothing new, or something better to say is about to be known.
+    Later,
 }
 
 /// What the operator was told when it started.

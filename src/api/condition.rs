@@ -2,7 +2,19 @@
 //! `docs/conditions.md` says for each what a person can do about it; a test holds the two together.
 
 /// The type of a condition.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, strum::Display, strum::IntoStaticStr, strum::EnumIter)]
+#[derive(
+    Clone,
+    Copy,
+    Debug,
+    PartialEq,
+    Eq,
+    PartialOrd,
+    Ord,
+    strum::Display,
+    strum::IntoStaticStr,
+    strum::EnumIter,
+    strum::EnumString,
+)]
 pub enum ConditionType {
     /// All that was asked for is there now.
     Ready,
@@ -56,8 +68,6 @@ pub enum Reason {
 
     /// The session that the sandbox names does not exist.
     SessionNotFound,
-    /// The session already has a sandbox of this type.
-    DuplicateType,
     /// The Pod was made a moment ago and nobody has looked at it yet.
     PodCreated,
     /// The previous Pod is still ending.
@@ -66,7 +76,7 @@ pub enum Reason {
     Unschedulable,
     /// The image could not be pulled; the kubelet goes on trying.
     ImagePull,
-    /// The kubelet could not make the container; it goes on trying.
+    /// The kubelet could not make the container, or could not start it.
     ContainerConfig,
     /// The node is mounting the volumes, pulling the image and starting the container.
     ContainerCreating,

@@ -34,6 +34,9 @@ pub const TEMPLATE_HASH: &str = "aigise.dev/template-hash";
 /// Annotation on a stage Pod: the digest of the sources that it stages.
 pub const SOURCES_DIGEST: &str = "aigise.dev/sources-digest";
 
+/// Annotation on a stage Pod: names the list of sources, without the content of its ConfigMaps.
+pub const SOURCES_LIST: &str = "aigise.dev/sources-list";
+
 /// Annotation that `kubectl exec` and `kubectl logs` read when no container is named.
 pub const DEFAULT_CONTAINER: &str = "kubectl.kubernetes.io/default-container";
 

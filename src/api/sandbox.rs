@@ -31,7 +31,8 @@ use super::{crds::rule, template::SandboxTemplate};
 #[serde(rename_all = "camelCase")]
 #[schemars(extend("x-kubernetes-validations" = rules()))]
 pub struct SandboxSpec {
-    /// The session that the sandbox belongs to: its volumes, service and policy apply. Cannot change.
+    /// The session that made the sandbox: its volumes, service and policy apply. A sandbox made by hand leaves it out. Cannot
+    /// change.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = 40))]
     pub session: Option<String>,

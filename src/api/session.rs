@@ -164,11 +164,14 @@ pub struct VolumeSource {
     pub path: Option<String>,
 }
 
+/// The operator asks for objects by these names: nothing that could be read as a path or a query is let through.
+const OBJECT_NAME: &str = "^[a-z0-9]([-a-z0-9.]*[a-z0-9])?$";
+
 /// A ConfigMap as a source.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct ConfigMapSource {
     /// The name of the ConfigMap.
-    #[schemars(length(min = 1, max = 253))]
+    #[schemars(length(min = 1, max = 253), regex(pattern = OBJECT_NAME))]
     pub name: String,
 }
 
@@ -177,7 +180,7 @@ pub struct ConfigMapSource {
 #[serde(rename_all = "camelCase")]
 pub struct ClaimSource {
     /// The name of the claim. It is mounted read-only.
-    #[schemars(length(min = 1, max = 253))]
+    #[schemars(length(min = 1, max = 253), regex(pattern = OBJECT_NAME))]
     pub claim_name: String,
 
     /// The folder of the claim that is copied. Default: all of it.

@@ -1,7 +1,5 @@
 //! What a sandbox is made of: the fields that a session's template and a Sandbox share.
 
-use std::borrow::Cow;
-
 use k8s_openapi::api::core::v1::{ContainerPort, EnvVar, ResourceRequirements, SecurityContext};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -56,7 +54,7 @@ pub struct SandboxTemplate {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub resources: Option<ResourceRequirements>,
 
-    /// Security settings of the working container, as in a Pod's container. `privileged` is refused.
+    /// Security settings of the working container, as in a Pod's container. Refused is what leads out of the sandbox: `privileged`, capabilities beyond the usual ones and `SYS_PTRACE`, another `procMount`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub security_context: Option<SecurityContext>,
 }
@@ -66,12 +64,6 @@ impl SandboxTemplate {
     #[must_use]
     pub fn entrypoint(&self) -> Entrypoint {
         self.entrypoint.unwrap_or_default()
-    }
-
-    /// The image, or the empty string where none was given.
-    #[must_use]
-    pub fn image(&self) -> Cow<'_, str> {
-        self.image.as_deref().unwrap_or_default().into()
     }
 }
 

@@ -65,7 +65,8 @@ impl Writer<'_> {
     }
 
     /// Makes the object be as it is here. Server-side apply has no create-only form, so the first apply looks first and does
-    /// not force: a stranger that appears in between is a conflict. Later ones are pinned by the UID in the object.
+    /// not force: a stranger that appears in between and says something else is a conflict. Later ones are pinned by the UID
+    /// in the object.
     pub(super) async fn apply<K: Object>(&self, object: K) -> Slot<K> {
         let name = object.name_any();
         let mut params = PatchParams::apply(meta::MANAGER);
@@ -80,15 +81,16 @@ impl Writer<'_> {
         self.counter.count(&K::kind(&()), "apply");
         match self.api::<K>().patch(&name, &params, &Patch::Apply(&object)).await {
             Ok(applied) => self.slot(applied),
+            Err(kube::Error::Api(status)) if status.is_conflict() => self.look(&name).await,
             Err(error) => Slot::Failed(failed::<K>(&name, &error)),
         }
     }
 
-    /// Deletes exactly this object.
+    /// Deletes exactly this object; one that changed since it was looked at, if the object carries a version, is left.
     #[expect(clippy::disallowed_methods, reason = "the one place that deletes; the UID is a precondition")]
     pub(super) async fn delete<K: Object>(&self, object: &K) -> Slot<K> {
         let params = DeleteParams {
-            preconditions: Some(Preconditions { uid: object.uid(), resource_version: None }),
+            preconditions: Some(Preconditions { uid: object.uid(), resource_version: object.resource_version() }),
             ..DeleteParams::background()
         };
         let name = object.name_any();

@@ -1,25 +1,46 @@
 //! How long to wait after a failure, per object: the runtime has one delay for all.
 
-use std::{collections::HashMap, sync::Mutex, time::Duration};
+use std::{
+    collections::HashMap,
+    sync::Mutex,
+    time::{Duration, Instant},
+};
 
 const FIRST: Duration = Duration::from_millis(250);
 const LONGEST: Duration = Duration::from_secs(60);
+/// An object that has not failed for this long after its last delay is well, or gone.
+const FORGET: Duration = Duration::from_secs(300);
 
 /// Failures in a row, by the object's UID.
 #[derive(Debug, Default)]
-pub(super) struct Backoff(Mutex<HashMap<String, u32>>);
+pub(super) struct Backoff(Mutex<HashMap<String, Failures>>);
+
+#[derive(Debug)]
+struct Failures {
+    count: u32,
+    due: Instant,
+}
 
 impl Backoff {
-    /// The next delay of an object: twice the last one, and never more than a minute.
+    /// The next delay of an object: twice the last one, and never more than a minute. A failure that comes before the last
+    /// delay is over was caused by a change of something else, and does not count.
     pub(super) fn next(&self, uid: &str) -> Duration {
-        let Ok(mut failures) = self.0.lock() else { return LONGEST };
-        let count = failures.entry(uid.to_string()).or_default();
-        let delay = FIRST.saturating_mul(1 << (*count).min(8)).min(LONGEST);
-        *count += 1;
-        delay.mul_f64(1.0 + spread(uid, *count))
+        self.next_at(uid, Instant::now())
     }
 
-    /// The object is well, or gone.
+    fn next_at(&self, uid: &str, now: Instant) -> Duration {
+        let Ok(mut failures) = self.0.lock() else { return LONGEST };
+        failures.retain(|_, failures| now.saturating_duration_since(failures.due) < FORGET);
+        let failures = failures.entry(uid.to_string()).or_insert(Failures { count: 0, due: now });
+        if now >= failures.due {
+            let delay = FIRST.saturating_mul(1 << failures.count.min(8)).min(LONGEST);
+            failures.count += 1;
+            failures.due = now + delay.mul_f64(1.0 + spread(uid, failures.count));
+        }
+        failures.due - now
+    }
+
+    /// The object is well.
     pub(super) fn reset(&self, uid: &str) {
         if let Ok(mut failures) = self.0.lock() {
             failures.remove(uid);
@@ -40,11 +61,35 @@ mod tests {
     #[test]
     fn the_delay_doubles_up_to_a_minute_and_starts_again_after_a_success() {
         let backoff = Backoff::default();
-        let delays: Vec<_> = (0..12).map(|_| backoff.next("u").as_secs_f64()).collect();
+        let mut now = Instant::now();
+        let mut delays = Vec::new();
+        for _ in 0..12 {
+            let delay = backoff.next_at("u", now);
+            now += delay;
+            delays.push(delay.as_secs_f64());
+        }
         assert!(delays[0] >= 0.25 && delays[0] <= 0.3);
         assert!(delays.windows(2).take(8).all(|pair| pair[1] > pair[0] * 1.6), "{delays:?}");
         assert!(delays[11] >= 60.0 && delays[11] <= 72.0);
         backoff.reset("u");
-        assert!(backoff.next("u").as_secs_f64() < 0.31);
+        assert!(backoff.next_at("u", now).as_secs_f64() < 0.31);
+    }
+
+    #[test]
+    fn failures_in_between_do_not_make_the_delay_longer() {
+        let backoff = Backoff::default();
+        let now = Instant::now();
+        let first = backoff.next_at("u", now);
+        let sooner = backoff.next_at("u", now + first / 2);
+        assert_eq!(sooner, first - first / 2, "only what is left of it");
+    }
+
+    #[test]
+    fn objects_that_are_gone_are_forgotten() {
+        let backoff = Backoff::default();
+        let now = Instant::now();
+        backoff.next_at("gone", now);
+        backoff.next_at("u", now + FORGET * 2);
+        assert_eq!(backoff.0.lock().unwrap().len(), 1);
     }
 }

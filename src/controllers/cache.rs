@@ -17,6 +17,7 @@ use k8s_openapi::api::{
 };
 use kube::{
     Api, Client, Resource, ResourceExt,
+    core::DeserializeGuard,
     runtime::{
         WatchStreamExt,
         reflector::{self, ObjectRef, Store},
@@ -87,13 +88,16 @@ impl Triggers {
         let _ = self.sandboxes.unbounded_send(ObjectRef::new(name).within(&namespace.unwrap_or_default()));
     }
 
-    /// Wakes the owner of a child.
-    fn owner(&self, child: &impl ResourceExt) {
-        let Some(owner) = ownership::controller(child.meta()) else { return };
-        match owner.kind.as_str() {
-            "AigiseSession" => self.session(&owner.name, child.namespace()),
-            "Sandbox" => self.sandbox(&owner.name, child.namespace()),
-            _ => {} // somebody else's
+    /// Wakes the owner of a child, and the one that it had before.
+    fn owners<K: ResourceExt>(&self, change: &Change<'_, K>) {
+        let owners = [change.before, change.after]
+            .map(|child| child.and_then(|child| Some((child, ownership::controller(child.meta())?))));
+        for (child, owner) in owners.into_iter().flatten() {
+            match owner.kind.as_str() {
+                "AigiseSession" => self.session(&owner.name, child.namespace()),
+                "Sandbox" => self.sandbox(&owner.name, child.namespace()),
+                _ => {} // somebody else's
+            }
         }
     }
 }
@@ -169,31 +173,31 @@ pub fn watch_all(client: &Client, triggers: &Triggers) -> (Caches, Watches) {
             tell.sandbox(&sandbox.name_any(), sandbox.namespace());
         }
         if change.touches_wish() || change.touches(|sandbox| sandbox.status.clone()) {
-            tell.owner(sandbox);
+            tell.owners(&change);
         }
     });
     let tell = triggers.clone();
     let (pods, watch_pods) = watch(client, ours(), move |change: Change<'_, Pod>| {
         if change.touches_wish() || change.touches(|pod| pod.status.clone()) {
-            change.object().into_iter().for_each(|pod| tell.owner(pod));
+            tell.owners(&change);
         }
     });
     let tell = triggers.clone();
     let (claims, watch_claims) = watch(client, ours(), move |change: Change<'_, PersistentVolumeClaim>| {
         if change.touches_wish() || change.touches(|claim| claim.status.as_ref().map(|status| status.phase.clone())) {
-            change.object().into_iter().for_each(|claim| tell.owner(claim));
+            tell.owners(&change);
         }
     });
     let tell = triggers.clone();
     let (services, watch_services) = watch(client, ours(), move |change: Change<'_, Service>| {
         if change.touches(|service| service.spec.clone()) {
-            change.object().into_iter().for_each(|service| tell.owner(service));
+            tell.owners(&change);
         }
     });
     let tell = triggers.clone();
     let (policies, watch_policies) = watch(client, ours(), move |change: Change<'_, NetworkPolicy>| {
         if change.touches(|policy| policy.spec.clone()) {
-            change.object().into_iter().for_each(|policy| tell.owner(policy));
+            tell.owners(&change);
         }
     });
     let caches = Caches {
@@ -219,16 +223,15 @@ where
     K: Resource<DynamicType = ()> + Clone + DeserializeOwned + Debug + Send + Sync + 'static,
 {
     let (store, mut writer) = reflector::store();
-    let api: Api<K> = Api::all(client.clone());
+    let api: Api<DeserializeGuard<K>> = Api::all(client.clone());
     let reader = store.clone();
     let watching = async move {
-        // managedFields are half of an object and nobody here reads them.
-        let mut events =
-            watcher(api, config).modify(|object| object.meta_mut().managed_fields = None).default_backoff().boxed();
+        let mut events = watcher(api, config).default_backoff().boxed();
         let mut known: HashMap<ObjectRef<K>, Arc<K>> = HashMap::new(); // what was cached before a list, while one is running
         while let Some(event) = events.next().await {
-            let event = match event {
-                Ok(event) => event,
+            let event = match event.map(|event| readable(event, &reader)) {
+                Ok(Some(event)) => event,
+                Ok(None) => continue,
                 Err(error) => {
                     warn!(kind = %K::kind(&()), %error, "watching failed; it is tried again");
                     continue;
@@ -263,6 +266,41 @@ where
         }
     };
     (store, Box::pin(watching))
+}
+
+/// An event of an object that can be read. One that cannot (written by a newer version, or by hand) is as good as gone: it must
+/// not keep the operator from all the others.
+fn readable<K>(event: Event<DeserializeGuard<K>>, cache: &Store<K>) -> Option<Event<K>>
+where
+    K: Resource<DynamicType = ()> + Clone + Debug + 'static,
+{
+    let read = |guarded: DeserializeGuard<K>| {
+        guarded.0.map(stripped).map_err(|invalid| {
+            let name = invalid.metadata.name.unwrap_or_default();
+            let namespace = invalid.metadata.namespace.unwrap_or_default();
+            warn!(kind = %K::kind(&()), name, namespace, error = %invalid.error, "an object cannot be read and is left alone");
+            ObjectRef::new(&name).within(&namespace)
+        })
+    };
+    match event {
+        Event::Apply(object) => match read(object) {
+            Ok(object) => Some(Event::Apply(object)),
+            Err(unreadable) => cache.get(&unreadable).map(|object| Event::Delete(K::clone(&object))),
+        },
+        Event::Delete(object) => match read(object) {
+            Ok(object) => Some(Event::Delete(object)),
+            Err(unreadable) => cache.get(&unreadable).map(|object| Event::Delete(K::clone(&object))),
+        },
+        Event::InitApply(object) => read(object).ok().map(Event::InitApply),
+        Event::Init => Some(Event::Init),
+        Event::InitDone => Some(Event::InitDone),
+    }
+}
+
+/// managedFields are half of an object, and nobody here reads them.
+fn stripped<K: ResourceExt>(mut object: K) -> K {
+    object.meta_mut().managed_fields = None;
+    object
 }
 
 /// Which Sandboxes a session owns, so that finding them costs the same however many others there are.

@@ -25,8 +25,7 @@ pub async fn run(
     concurrency: u16,
     stop: impl Future<Output = ()> + Send + Sync + 'static,
 ) {
-    let store = context.caches.sandboxes.clone();
-    super::run(context, store, triggers, concurrency, stop, reconcile).await;
+    super::run(context, triggers, concurrency, stop, reconcile).await;
 }
 
 async fn reconcile(sandbox: Arc<Sandbox>, context: Arc<Context<Sandbox>>) -> Result<Action, Error> {
@@ -35,7 +34,7 @@ async fn reconcile(sandbox: Arc<Sandbox>, context: Arc<Context<Sandbox>>) -> Res
     let owner = observed.sandbox.metadata.clone();
     apply::execute(&context.client, context.counter(), &owner, writes, |_, landed| observed.absorb(landed)).await;
     let report = sandbox::report(&observed, now());
-    context.publish(&*observed.sandbox, observed.sandbox.status.as_ref(), report).await
+    context.publish(&*observed.sandbox, report).await
 }
 
 fn observe(sandbox: Arc<Sandbox>, context: &Context<Sandbox>) -> Observed {

@@ -18,7 +18,8 @@ use crate::{
     apply::{self, Object},
     plan::{
         Slot, name, ownership,
-        session::{self, ConfigMapContent, Observed, SharedVolume},
+        session::{self, ConfigMapContent, Observed},
+        volumes::SharedVolume,
     },
 };
 
@@ -29,18 +30,17 @@ pub async fn run(
     concurrency: u16,
     stop: impl Future<Output = ()> + Send + Sync + 'static,
 ) {
-    let store = context.caches.sessions.clone();
-    super::run(context, store, triggers, concurrency, stop, reconcile).await;
+    super::run(context, triggers, concurrency, stop, reconcile).await;
 }
 
 async fn reconcile(session: Arc<AigiseSession>, context: Arc<Context<AigiseSession>>) -> Result<Action, Error> {
     let mut observed = observe(session, &context).await;
-    let writes = session::plan(&observed, &context.settings);
+    let writes = session::plan(&observed, &context.settings, now());
     let owner = observed.session.metadata.clone();
     apply::execute(&context.client, context.counter(), &owner, writes, |name, landed| observed.absorb(name, landed))
         .await;
     let report = session::report(&observed, now());
-    context.publish(&*observed.session, observed.session.status.as_ref(), report).await
+    context.publish(&*observed.session, report).await
 }
 
 async fn observe(session: Arc<AigiseSession>, context: &Context<AigiseSession>) -> Observed {

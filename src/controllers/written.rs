@@ -6,7 +6,10 @@ use std::{
     sync::{Arc, Mutex},
 };
 
-use kube::{Resource, ResourceExt};
+use kube::{
+    Resource, ResourceExt,
+    runtime::reflector::{ObjectRef, Store},
+};
 
 /// The last version of each object that a write gave back, for as long as the cache has an older one.
 #[derive(Debug)]
@@ -18,10 +21,13 @@ impl<K> Default for Written<K> {
     }
 }
 
-impl<K: Resource> Written<K> {
-    /// A write gave this back.
-    pub fn remember(&self, object: K) {
-        if let (Some(uid), Ok(mut written)) = (object.uid(), self.0.lock()) {
+impl<K: Resource<DynamicType = ()> + Clone + 'static> Written<K> {
+    /// A write gave this back. Where the watch was faster than the answer, there is nothing to remember.
+    pub fn remember(&self, object: K, cache: &Store<K>) {
+        let (Some(uid), Ok(mut written)) = (object.uid(), self.0.lock()) else { return };
+        let cached = cache.get(&ObjectRef::from_obj(&object));
+        // Under the lock: an event that is not in the cache yet comes to `seen` after this.
+        if cached.is_some_and(|cached| cached.uid().as_ref() == Some(&uid) && version(&*cached) < version(&object)) {
             written.insert(uid, Arc::new(object));
         }
     }
@@ -53,21 +59,30 @@ fn version(object: &impl ResourceExt) -> Option<u64> {
 
 #[cfg(test)]
 mod tests {
-    use kube::api::ObjectMeta;
+    use kube::{
+        api::ObjectMeta,
+        runtime::{reflector, watcher::Event},
+    };
 
     use super::*;
     use crate::api::Sandbox;
 
     fn sandbox(version: &str) -> Sandbox {
-        let metadata =
-            ObjectMeta { uid: Some("u".into()), resource_version: Some(version.into()), ..ObjectMeta::default() };
+        let metadata = ObjectMeta {
+            name: Some("demo".into()),
+            uid: Some("u".into()),
+            resource_version: Some(version.into()),
+            ..ObjectMeta::default()
+        };
         Sandbox { metadata, ..Sandbox::default() }
     }
 
     #[test]
     fn what_was_written_is_read_until_the_watch_has_caught_up() {
+        let (cache, mut writer) = reflector::store();
+        writer.apply_watcher_event(&Event::Apply(sandbox("9")));
         let written = Written::default();
-        written.remember(sandbox("10"));
+        written.remember(sandbox("10"), &cache);
         let read = |cached| written.newest(Arc::new(sandbox(cached))).resource_version();
         assert_eq!(read("9").as_deref(), Some("10"));
         assert_eq!(read("11").as_deref(), Some("11"), "a newer one in the cache wins");
@@ -78,10 +93,16 @@ mod tests {
     }
 
     #[test]
-    fn nothing_is_kept_of_an_object_that_is_gone() {
+    fn nothing_is_kept_of_an_object_that_is_gone_or_known_already() {
+        let (cache, mut writer) = reflector::store();
         let written = Written::default();
-        written.remember(sandbox("10"));
+        written.remember(sandbox("10"), &cache);
+        assert!(written.0.lock().unwrap().is_empty(), "it was deleted before the answer came");
+        writer.apply_watcher_event(&Event::Apply(sandbox("10")));
+        written.remember(sandbox("10"), &cache);
+        assert!(written.0.lock().unwrap().is_empty(), "the watch was faster than the answer");
+        written.remember(sandbox("12"), &cache);
         written.seen(&sandbox("4"), true);
-        assert!(written.0.lock().unwrap().is_empty());
+        assert!(written.0.lock().unwrap().is_empty(), "it is gone");
     }
 }

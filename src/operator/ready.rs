@@ -14,7 +14,7 @@ const POLL: Duration = Duration::from_secs(2);
 pub(super) async fn wait_for_crds(client: &Client) {
     let api: Api<CustomResourceDefinition> = Api::all(client.clone());
     for name in [AigiseSession::crd_name(), Sandbox::crd_name()] {
-        let mut complained = false;
+        let mut complaint = String::new();
         loop {
             let missing = match api.get_opt(name).await {
                 Ok(Some(crd)) if is_established(&crd) => None,
@@ -25,13 +25,13 @@ pub(super) async fn wait_for_crds(client: &Client) {
                 Err(error) => Some(format!("the API server says: {error}")),
             };
             let Some(missing) = missing else { break };
-            if !complained {
+            if missing != complaint {
                 warn!(crd = name, "waiting for a CustomResourceDefinition: {missing}");
-                complained = true;
+                complaint = missing;
             }
             tokio::time::sleep(POLL).await;
         }
-        if complained {
+        if !complaint.is_empty() {
             info!(crd = name, "the CustomResourceDefinition is there");
         }
     }

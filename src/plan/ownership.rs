@@ -51,6 +51,13 @@ where
     }
 }
 
+/// Pins the object that an apply speaks of: without a UID, server-side apply makes anew what was deleted meanwhile.
+#[must_use]
+pub fn pinned<K: ResourceExt>(mut desired: K, live: &Slot<K>) -> K {
+    desired.meta_mut().uid = live.ours().and_then(|live| live.uid());
+    desired
+}
+
 /// The labels that every child has.
 #[must_use]
 pub fn labels(session: Option<&AigiseSession>, component: Component) -> BTreeMap<String, String> {

@@ -56,6 +56,12 @@ impl Progress {
         if let Some(terminated) = working.and_then(|c| c.state.as_ref()?.terminated.as_ref()) {
             return ended(terminated, status.reason.as_deref(), status.message.as_deref());
         }
+        let inits = status.init_container_statuses.iter().flatten();
+        let failed_init =
+            inits.filter_map(|c| c.state.as_ref()?.terminated.as_ref()).find(|ended| ended.exit_code != 0);
+        if let Some(terminated) = failed_init {
+            return ended(terminated, status.reason.as_deref(), status.message.as_deref());
+        }
         if status.phase.as_deref() == Some("Failed") {
             return Progress::Ended {
                 reason: Reason::PodLost,
@@ -65,9 +71,11 @@ impl Progress {
             };
         }
         if let Some(running) = working.filter(|c| c.state.as_ref().is_some_and(|state| state.running.is_some())) {
-            return if running.ready { Progress::Ready } else { Progress::Running };
+            // On a node that no longer answers, the container's own word is the last one before; the Pod's condition is newer.
+            let doubted = condition(pod, "Ready").is_some_and(|condition| condition.status == "False");
+            return if running.ready && !doubted { Progress::Ready } else { Progress::Running };
         }
-        match scheduled(pod) {
+        match condition(pod, "PodScheduled") {
             None => Progress::Created,
             Some(condition) if condition.status != "True" => {
                 Progress::Unschedulable { message: condition.message.clone().unwrap_or_default() }
@@ -94,8 +102,8 @@ fn find<'a>(statuses: Option<&'a [ContainerStatus]>, name: &str) -> Option<&'a C
     statuses?.iter().find(|status| status.name == name)
 }
 
-fn scheduled(pod: &Pod) -> Option<&PodCondition> {
-    pod.status.as_ref()?.conditions.as_ref()?.iter().find(|condition| condition.type_ == "PodScheduled")
+fn condition<'a>(pod: &'a Pod, type_: &str) -> Option<&'a PodCondition> {
+    pod.status.as_ref()?.conditions.as_ref()?.iter().find(|condition| condition.type_ == type_)
 }
 
 /// The first container that waits for more than its turn: an init container holds up all that come after it.
@@ -135,7 +143,7 @@ fn ended(terminated: &ContainerStateTerminated, pod_reason: Option<&str>, pod_me
         // The runtime's own reasons, such as StartError: the command is not in the image.
         (Some(other), None) => {
             let words = last_words.as_deref().unwrap_or("the runtime gives no detail");
-            (Reason::ContainerEnded, format!("could not be started ({other}): {words}"))
+            (Reason::ContainerConfig, format!("could not be started ({other}): {words}"))
         }
     };
     let message = if reason == Reason::PodLost { how } else { format!("The container {how}.") };
@@ -203,7 +211,7 @@ mod tests {
             (json!({"exitCode": 137, "reason": "OOMKilled"}), Reason::OutOfMemory, "more memory than its limit"),
             (
                 json!({"exitCode": 128, "reason": "StartError", "message": "no such file: bash"}),
-                Reason::ContainerEnded,
+                Reason::ContainerConfig,
                 "could not be started (StartError): no such file: bash",
             ),
         ];

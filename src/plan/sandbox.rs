@@ -20,10 +20,7 @@ use jiff::Timestamp;
 use k8s_openapi::api::core::v1::Pod;
 use kube::ResourceExt;
 
-pub use self::{
-    pod::{base_spec, claim_volume, helper_container},
-    stage::{Stage, check_template},
-};
+pub use self::stage::{Stage, check_template};
 use super::{Child, Landed, Report, Settings, Slot, Write, name, pod::Progress};
 use crate::api::{AigiseSession, Sandbox, SandboxStatus};
 
@@ -63,7 +60,7 @@ impl Observed {
 #[must_use]
 pub fn plan(observed: &Observed, settings: &Settings) -> Vec<Write> {
     match Stage::of(observed) {
-        Stage::NoPod(label) => vec![Write::Create(Child::Pod(Box::new(pod::pod(observed, &label, settings))))],
+        Stage::NoPod(label) => vec![Write::Ensure(Child::Pod(Box::new(pod::pod(observed, &label, settings))))],
         // Not ready and made from an older template: the next start is now.
         Stage::Pod(progress) if progress != Progress::Terminating && is_outdated(observed) && !is_ready(&progress) => {
             let pod = observed.pod.ours();

@@ -29,9 +29,8 @@ use kube::ResourceExt;
 pub use self::{
     stage::Stage,
     staging::{config_maps, content_hash, wants_sources},
-    volumes::SharedVolume,
 };
-use super::{Child, Failure, Foreign, Landed, Report, Settings, Slot, Write, name};
+use super::{Child, Failure, Foreign, Landed, Report, Settings, Slot, Write, name, volumes::SharedVolume};
 use crate::api::{AigiseSession, AigiseSessionStatus, Sandbox};
 
 /// All that is known of a session when it is decided about.
@@ -120,13 +119,14 @@ impl Observed {
 
 /// The writes that bring the session further, in the order in which they are made: what protects comes before what runs.
 #[must_use]
-pub fn plan(observed: &Observed, settings: &Settings) -> Vec<Write> {
+pub fn plan(observed: &Observed, settings: &Settings, now: Timestamp) -> Vec<Write> {
     match Stage::of(observed) {
         Stage::Terminating | Stage::Blocked(_) | Stage::NameTaken(_) => vec![],
         Stage::Failed(_)
         | Stage::NotStaged
         | Stage::SourceMissing(_)
         | Stage::Staging(_)
+        | Stage::StagingInterrupted(_)
         | Stage::StagingFailed(_)
         | Stage::Starting { .. }
         | Stage::SandboxFailed { .. }
@@ -134,7 +134,7 @@ pub fn plan(observed: &Observed, settings: &Settings) -> Vec<Write> {
             network::writes(observed),
             volumes::writes(observed),
             sandboxes::removals(observed),
-            staging::writes(observed, settings),
+            staging::writes(observed, settings, now),
             sandboxes::writes(observed),
         ]
         .concat(),

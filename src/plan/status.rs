@@ -1,5 +1,7 @@
 //! Conditions: built whole in every pass; a transition time moves only when the status moves.
 
+use std::time::Duration;
+
 use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
 
@@ -51,6 +53,14 @@ pub enum Outlook {
     Moving,
     /// It needs a person.
     Stalled,
+}
+
+/// What the API server refused is tried again after this long: a policy of the cluster may have been what refused it.
+pub const REFUSED_POLL: Duration = Duration::from_secs(300);
+
+/// Leaves out the conditions of other managers: they stay on the object and are none of our business.
+pub fn retain_ours(conditions: &mut Vec<Condition>) {
+    conditions.retain(|condition| condition.type_.parse::<ConditionType>().is_ok());
 }
 
 /// The conditions as they are written. `before` are those of the last pass: their times are kept where the status did not move,

@@ -9,10 +9,11 @@ use std::{
 };
 
 use aigise_operator::{
-    api::{AigiseSession, Sandbox, meta},
+    api::{AigiseSession, Sandbox, condition::Reason, meta},
     plan::{
-        self, Child, Landed, Next, Note, Settings, Slot, Write, name, ownership, sandbox,
-        session::{self, ConfigMapContent, SharedVolume},
+        self, Child, Failure, Landed, Next, Note, Settings, Slot, When, Write, name, ownership, sandbox,
+        session::{self, ConfigMapContent},
+        volumes::SharedVolume,
     },
     staging,
 };
@@ -40,8 +41,13 @@ pub enum Event {
     ApplySandbox(Box<Sandbox>),
     /// A user makes or changes a ConfigMap.
     ConfigMap { name: String, content: String },
-    /// Somebody else makes a Pod.
-    ForeignPod(String),
+    /// Somebody else makes an object of this kind and name.
+    Foreign { kind: Kind, name: String },
+    /// A user deletes a claim, and its Pods are gone.
+    DeleteClaim(String),
+    /// The API server refuses all writes of children from now on: 422, 403 or 500.
+    #[serde(skip)]
+    Refuses(Option<Reason>),
     /// The scheduler finds a node.
     Scheduled(String),
     /// The scheduler finds none.
@@ -74,6 +80,16 @@ pub enum Event {
     Restart,
 }
 
+/// A kind of child.
+#[derive(Clone, Copy, Debug, Deserialize)]
+pub enum Kind {
+    Pod,
+    Claim,
+    Service,
+    NetworkPolicy,
+    Sandbox,
+}
+
 /// The objects, by name.
 #[derive(Default)]
 pub struct World {
@@ -87,6 +103,8 @@ pub struct World {
     pub config_maps: BTreeMap<String, String>,
     /// Writes so far, status included.
     pub writes: usize,
+    /// What the API server says to every write of a child.
+    pub refuses: Option<Reason>,
     uids: usize,
     pub log: String,
 }
@@ -138,14 +156,11 @@ impl World {
             Event::ConfigMap { name, content } => {
                 self.config_maps.insert(name, content);
             }
-            Event::ForeignPod(name) => {
-                let mut pod = Pod {
-                    metadata: ObjectMeta { name: Some(name.clone()), ..ObjectMeta::default() },
-                    ..Pod::default()
-                };
-                self.birth(&mut pod.metadata);
-                self.pods.entry(name).or_insert(pod);
+            Event::Foreign { kind, name } => self.put_foreign(kind, name),
+            Event::DeleteClaim(name) => {
+                self.claims.remove(&name);
             }
+            Event::Refuses(reason) => self.refuses = reason,
             Event::Scheduled(name) => self.pod(&name, |pod| {
                 pod.spec.get_or_insert_default().node_name = Some("node-1".into());
                 condition(pod, "PodScheduled", "True", "");
@@ -207,6 +222,27 @@ impl World {
             }
             Event::After(seconds) => self.now += Duration::from_secs(seconds.into()),
             Event::Restart => {}
+        }
+    }
+
+    fn put_foreign(&mut self, kind: Kind, name: String) {
+        let mut metadata = ObjectMeta { name: Some(name.clone()), ..ObjectMeta::default() };
+        self.birth(&mut metadata);
+        match kind {
+            Kind::Pod => _ = self.pods.entry(name).or_insert(Pod { metadata, ..Pod::default() }),
+            Kind::Claim => {
+                _ = self
+                    .claims
+                    .entry(name)
+                    .or_insert(PersistentVolumeClaim { metadata, ..PersistentVolumeClaim::default() });
+            }
+            Kind::Service => _ = self.services.entry(name).or_insert(Service { metadata, ..Service::default() }),
+            Kind::NetworkPolicy => {
+                _ = self.policies.entry(name).or_insert(NetworkPolicy { metadata, ..NetworkPolicy::default() });
+            }
+            Kind::Sandbox => {
+                _ = self.sandboxes.entry(name).or_insert(Sandbox { metadata, ..Sandbox::default() });
+            }
         }
     }
 
@@ -319,7 +355,7 @@ impl World {
 
     fn reconcile_session(&mut self, name: &str) {
         let mut observed = self.observe_session(name);
-        let writes = session::plan(&observed, &settings());
+        let writes = session::plan(&observed, &settings(), self.now);
         self.note_stage("session", name, &format!("{:?}", session::Stage::of(&observed)), &writes);
         let owner = observed.session.metadata.clone();
         for write in writes {
@@ -329,7 +365,8 @@ impl World {
         }
         let report = session::report(&observed, self.now);
         let before = observed.session.status.clone().unwrap_or_default();
-        if !report.hold && Some(&report.status) != observed.session.status.as_ref() {
+        times_move_with_status(&before.conditions, &report.status.conditions);
+        if report.when != When::Later {
             self.writes += 1;
             let phase = report.status.phase.map(|phase| phase.to_string());
             self.note_status(
@@ -358,7 +395,8 @@ impl World {
         }
         let report = sandbox::report(&observed, self.now);
         let before = observed.sandbox.status.clone().unwrap_or_default();
-        if !report.hold && Some(&report.status) != observed.sandbox.status.as_ref() {
+        times_move_with_status(&before.conditions, &report.status.conditions);
+        if report.when != When::Later {
             self.writes += 1;
             let phase = report.status.state.map(|state| format!("state={state}"));
             self.note_status(
@@ -376,34 +414,41 @@ impl World {
         }
     }
 
-    /// Carries out one write as the API server would.
+    /// Carries out one write as the API server would, and sees to it that nothing is touched that is not the owner's (P4).
     fn write(&mut self, owner: &ObjectMeta, write: Write) -> Landed {
-        self.writes += 1;
+        // What is refused changes nothing, and is tried again.
+        self.writes += usize::from(self.refuses.is_none() || matches!(write, Write::Delete(_)));
+        let failed = self.refuses.map(|reason| Failure { reason, message: "The API server refused it.".into() });
         match write {
-            Write::Create(child) | Write::Apply(child) => match child {
+            Write::Ensure(child) => match child {
                 Child::Claim(mut claim) => {
                     self.birth(&mut claim.metadata);
-                    claim.status = Some(PersistentVolumeClaimStatus {
-                        phase: Some("Bound".into()),
-                        ..PersistentVolumeClaimStatus::default()
-                    });
-                    Landed::Claim(put(&mut self.claims, *claim, owner))
+                    let phase = Some("Bound".into());
+                    claim.status =
+                        Some(PersistentVolumeClaimStatus { phase, ..PersistentVolumeClaimStatus::default() });
+                    Landed::Claim(create(&mut self.claims, *claim, owner, failed))
                 }
                 Child::Pod(mut pod) => {
                     self.birth(&mut pod.metadata);
                     pod.status = Some(PodStatus { phase: Some("Pending".into()), ..PodStatus::default() });
-                    Landed::Pod(put(&mut self.pods, *pod, owner))
+                    Landed::Pod(create(&mut self.pods, *pod, owner, failed))
                 }
                 Child::Service(mut service) => {
+                    may_write(self.services.get(&service.name_any()), &service.metadata, owner);
                     self.birth(&mut service.metadata);
-                    Landed::Service(put(&mut self.services, *service, owner))
+                    Landed::Service(apply(&mut self.services, *service, owner, failed))
                 }
                 Child::NetworkPolicy(mut policy) => {
+                    may_write(self.policies.get(&policy.name_any()), &policy.metadata, owner);
                     self.birth(&mut policy.metadata);
-                    Landed::NetworkPolicy(put(&mut self.policies, *policy, owner))
+                    Landed::NetworkPolicy(apply(&mut self.policies, *policy, owner, failed))
                 }
                 Child::Sandbox(sandbox) => {
                     let name = sandbox.name_any();
+                    may_write(self.sandboxes.get(&name), &sandbox.metadata, owner);
+                    if let Some(failure) = failed {
+                        return Landed::Sandbox(Slot::Failed(failure));
+                    }
                     self.put_sandbox(*sandbox);
                     Landed::Sandbox(ownership::slot(self.sandboxes.get(&name).cloned().map(Arc::new), owner))
                 }
@@ -411,10 +456,12 @@ impl World {
             Write::Delete(child) => match child {
                 Child::Pod(mut pod) => {
                     let name = pod.name_any();
-                    let ended = pod.status.as_ref().and_then(|status| status.container_statuses.as_ref());
-                    if ended.is_some_and(|statuses| {
-                        statuses.iter().all(|s| s.state.as_ref().is_some_and(|s| s.terminated.is_some()))
-                    }) {
+                    assert_ours(&self.pods[&name], owner);
+                    let statuses = pod.status.as_ref().and_then(|status| status.container_statuses.as_ref());
+                    let has_ended = |status: &ContainerStatus| {
+                        status.state.as_ref().is_some_and(|state| state.terminated.is_some())
+                    };
+                    if statuses.is_some_and(|statuses| statuses.iter().all(has_ended)) {
                         self.pods.remove(&name);
                         return Landed::Pod(Slot::Absent);
                     }
@@ -423,6 +470,7 @@ impl World {
                     Landed::Pod(Slot::Ours(Arc::new(*pod)))
                 }
                 Child::Sandbox(sandbox) => {
+                    assert_ours(&self.sandboxes[&sandbox.name_any()], owner);
                     self.remove_sandbox(&sandbox.name_any());
                     Landed::Sandbox(Slot::Absent)
                 }
@@ -438,8 +486,7 @@ impl World {
         let _ = writeln!(self.log, "  {kind} {name}: {stage}");
         for write in writes {
             let (verb, child) = match write {
-                Write::Create(child) => ("create", child),
-                Write::Apply(child) => ("apply", child),
+                Write::Ensure(child) => ("ensure", child),
                 Write::Delete(child) => ("delete", child),
             };
             let _ = writeln!(self.log, "    {verb} {} {}", child.kind(), child.name());
@@ -478,20 +525,68 @@ impl World {
     }
 }
 
-/// What create and apply leave: an object that is there keeps its identity.
-fn put<K>(objects: &mut BTreeMap<String, K>, mut object: K, owner: &ObjectMeta) -> Slot<K>
+fn assert_ours<K>(live: &K, owner: &ObjectMeta)
 where
-    K: ResourceExt + kube::Resource<DynamicType = ()> + Clone,
+    K: kube::Resource<DynamicType = ()> + Clone,
 {
+    let slot = ownership::slot(Some(Arc::new(live.clone())), owner);
+    assert!(matches!(slot, Slot::Ours(_)), "P4: {} {} is not ours", K::kind(&()), live.name_any());
+}
+
+/// The first apply looks before it writes; a later one names the UID of what it speaks of.
+fn may_write<K>(live: Option<&K>, desired: &ObjectMeta, owner: &ObjectMeta)
+where
+    K: kube::Resource<DynamicType = ()> + Clone,
+{
+    assert_eq!(ownership::controller(desired).map(|owner| &owner.uid), owner.uid.as_ref(), "every child has its owner");
+    if let Some(live) = live {
+        assert_ours(live, owner);
+        assert_eq!(desired.uid, live.uid(), "a later apply is pinned");
+    }
+}
+
+/// What POST leaves: where the name is taken, what has it.
+fn create<K>(objects: &mut BTreeMap<String, K>, object: K, owner: &ObjectMeta, failed: Option<Failure>) -> Slot<K>
+where
+    K: kube::Resource<DynamicType = ()> + Clone,
+{
+    assert_eq!(
+        ownership::controller(object.meta()).map(|owner| &owner.uid),
+        owner.uid.as_ref(),
+        "every child has its owner"
+    );
+    let live = objects.get(&object.name_any()).cloned();
+    match failed {
+        Some(failure) if live.is_none() => Slot::Failed(failure),
+        _ => ownership::slot(Some(Arc::new(objects.entry(object.name_any()).or_insert(object).clone())), owner),
+    }
+}
+
+/// What server-side apply leaves.
+fn apply<K>(objects: &mut BTreeMap<String, K>, mut object: K, owner: &ObjectMeta, failed: Option<Failure>) -> Slot<K>
+where
+    K: kube::Resource<DynamicType = ()> + Clone,
+{
+    if let Some(failure) = failed {
+        return Slot::Failed(failure);
+    }
     let name = object.name_any();
     if let Some(live) = objects.get(&name) {
-        if matches!(ownership::slot(Some(Arc::new(live.clone())), owner), Slot::Foreign(_)) {
-            return ownership::slot(Some(Arc::new(live.clone())), owner);
-        }
         object.meta_mut().uid = live.uid();
     }
     objects.insert(name, object.clone());
     ownership::slot(Some(Arc::new(object)), owner)
+}
+
+/// P7: the transition time moves if and only if the status moves.
+fn times_move_with_status(before: &[Condition], after: &[Condition]) {
+    for new in after {
+        if let Some(old) = before.iter().find(|old| old.type_ == new.type_) {
+            let moved = old.last_transition_time != new.last_transition_time;
+            let same_moment = old.last_transition_time == new.last_transition_time && old.status != new.status;
+            assert!(same_moment || moved == (old.status != new.status), "{}: {old:?} {new:?}", new.type_);
+        }
+    }
 }
 
 fn condition(pod: &mut Pod, type_: &str, status: &str, message: &str) {

@@ -69,7 +69,7 @@ fn where_images_cannot_be_mounted_the_helper_is_copied() {
     let mut world = staged();
     world.pods.remove("demo--main");
     let copy = plan::Settings { helper_mount: plan::HelperMount::Copy, ..settings() };
-    let [plan::Write::Create(plan::Child::Pod(pod))] = &sandbox::plan(&world.observe_sandbox("demo--main"), &copy)[..]
+    let [plan::Write::Ensure(plan::Child::Pod(pod))] = &sandbox::plan(&world.observe_sandbox("demo--main"), &copy)[..]
     else {
         panic!("the Pod is missing and should be made");
     };
@@ -114,5 +114,5 @@ fn the_template_hash_covers_what_the_user_wrote_and_nothing_derived() {
     world.happens(Event::Running("demo--main".into()));
     let other = plan::Settings { helper_image: "registry.example/aigise-operator:2".into(), ..settings() };
     assert_eq!(sandbox::plan(&world.observe_sandbox("demo--main"), &other), []);
-    assert_eq!(session::plan(&world.observe_session("demo"), &other), []);
+    assert_eq!(session::plan(&world.observe_session("demo"), &other, world.now), []);
 }

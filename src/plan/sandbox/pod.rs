@@ -3,16 +3,14 @@
 use std::collections::BTreeMap;
 
 use k8s_openapi::api::core::v1::{
-    Affinity, Container, EmptyDirVolumeSource, EnvVar, ImageVolumeSource, PersistentVolumeClaimVolumeSource, Pod,
-    PodAffinity, PodAffinityTerm, PodSecurityContext, PodSpec, SeccompProfile, Volume, VolumeMount,
+    Container, EmptyDirVolumeSource, EnvVar, ImageVolumeSource, Pod, PodSpec, Volume, VolumeMount,
 };
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::LabelSelector;
 use kube::ResourceExt;
 
 use super::Observed;
 use crate::{
     api::{
-        AigiseSession, SandboxTemplate,
+        SandboxTemplate,
         meta::{self, Component},
         template::Entrypoint,
     },
@@ -20,16 +18,10 @@ use crate::{
         HelperMount, Settings, digest,
         name::{self, Label},
         ownership,
-        session::SharedVolume,
+        pod_spec::{base_spec, claim_volume, helper_container},
+        volumes::SharedVolume,
     },
 };
-
-/// The user and the group of the stage Pod, and a supplementary group of every sandbox: what staging writes, every sandbox may
-/// write as well, whatever user its image runs as.
-pub const SHARED_GROUP: i64 = 65532;
-
-/// Seconds between the request to end and the end. A sandbox has nothing to save: its data lies on the volumes.
-pub const GRACE_SECONDS: i64 = 5;
 
 const HELPER_VOLUME: &str = "aigise-helper";
 
@@ -61,58 +53,6 @@ pub fn pod(observed: &Observed, label: &Label, settings: &Settings) -> Pod {
             ..base_spec(session)
         }),
         status: None,
-    }
-}
-
-/// What the Pods of sandboxes and of staging have in common: they end for good when their container ends, carry no credentials,
-/// share a group for the volumes, and stay together where a claim can only be mounted on one node.
-#[must_use]
-pub fn base_spec(session: Option<&AigiseSession>) -> PodSpec {
-    PodSpec {
-        restart_policy: Some("Never".into()),
-        termination_grace_period_seconds: Some(GRACE_SECONDS),
-        automount_service_account_token: Some(false),
-        enable_service_links: Some(false),
-        security_context: Some(PodSecurityContext {
-            fs_group: Some(SHARED_GROUP),
-            fs_group_change_policy: Some("OnRootMismatch".into()),
-            seccomp_profile: Some(SeccompProfile { type_: "RuntimeDefault".into(), ..SeccompProfile::default() }),
-            ..PodSecurityContext::default()
-        }),
-        affinity: session
-            .filter(|session| SharedVolume::ALL.iter().any(|volume| volume.is_on_one_node(session)))
-            .map(same_node),
-        ..PodSpec::default()
-    }
-}
-
-fn same_node(session: &AigiseSession) -> Affinity {
-    Affinity {
-        pod_affinity: Some(PodAffinity {
-            required_during_scheduling_ignored_during_execution: Some(vec![PodAffinityTerm {
-                topology_key: "kubernetes.io/hostname".into(),
-                label_selector: Some(LabelSelector {
-                    match_labels: Some(ownership::members(session)),
-                    ..LabelSelector::default()
-                }),
-                ..PodAffinityTerm::default()
-            }]),
-            ..PodAffinity::default()
-        }),
-        ..Affinity::default()
-    }
-}
-
-/// The volume of a Pod that one of a session's claims becomes.
-#[must_use]
-pub fn claim_volume(session: &AigiseSession, volume: SharedVolume, read_only: bool) -> Volume {
-    Volume {
-        name: volume.to_string(),
-        persistent_volume_claim: Some(PersistentVolumeClaimVolumeSource {
-            claim_name: name::child(&session.name_any(), volume),
-            read_only: read_only.then_some(true),
-        }),
-        ..Volume::default()
     }
 }
 
@@ -192,39 +132,6 @@ fn helper(settings: &Settings) -> (Volume, Option<Container>) {
             };
             (Volume { empty_dir: Some(EmptyDirVolumeSource::default()), ..volume }, Some(installer))
         }
-    }
-}
-
-/// A container that runs the helper image itself, with no rights at all.
-#[must_use]
-pub fn helper_container(settings: &Settings) -> Container {
-    use k8s_openapi::api::core::v1::{Capabilities, ResourceRequirements, SecurityContext};
-    use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
-
-    let quantities = |cpu: &str, memory: &str| {
-        Some(BTreeMap::from([
-            ("cpu".to_string(), Quantity(cpu.into())),
-            ("memory".to_string(), Quantity(memory.into())),
-        ]))
-    };
-    Container {
-        image: Some(settings.helper_image.clone()),
-        image_pull_policy: Some("IfNotPresent".into()),
-        resources: Some(ResourceRequirements {
-            requests: quantities("10m", "16Mi"),
-            limits: quantities("1", "128Mi"),
-            ..ResourceRequirements::default()
-        }),
-        security_context: Some(SecurityContext {
-            allow_privilege_escalation: Some(false),
-            capabilities: Some(Capabilities { drop: Some(vec!["ALL".into()]), add: None }),
-            read_only_root_filesystem: Some(true),
-            run_as_group: Some(SHARED_GROUP),
-            run_as_non_root: Some(true),
-            run_as_user: Some(SHARED_GROUP),
-            ..SecurityContext::default()
-        }),
-        ..Container::default()
     }
 }
 

@@ -13,9 +13,9 @@ use crate::{
         sandbox::{SandboxPhase, SandboxState},
     },
     plan::{
-        Next, Note, Report,
+        Next, Note, Report, When,
         pod::node,
-        status::{self, Outlook, verdict},
+        status::{self, Outlook, REFUSED_POLL, verdict},
     },
 };
 
@@ -39,7 +39,8 @@ pub fn report(observed: &Observed, now: Timestamp) -> Report<SandboxStatus> {
     let stage = Stage::of(observed);
     let view = view(&stage);
     let sandbox = &observed.sandbox;
-    let before = sandbox.status.clone().unwrap_or_default();
+    let mut before = sandbox.status.clone().unwrap_or_default();
+    status::retain_ours(&mut before.conditions);
     let pod = observed.pod.ours();
     let verdicts = status::standard(view.outlook, view.reason, &view.message)
         .into_iter()
@@ -55,10 +56,17 @@ pub fn report(observed: &Observed, now: Timestamp) -> Report<SandboxStatus> {
         hostname: observed.hostname(),
         conditions: status::conditions(verdicts, &before.conditions, sandbox.metadata.generation, now),
     };
-    let changed = status::ready_reason(&before.conditions) != Some(view.reason.into());
-    let worth_an_event = view.outlook != Outlook::Moving || view.reason == Reason::ImagePull;
     let young = pod
         .is_some_and(|pod| age(pod.metadata.creation_timestamp.as_ref().map(|time| time.0), now) < SCHEDULER_PATIENCE);
+    // Nobody has been told more than that it is on its way, and the scheduler is about to say more.
+    let unheard = before.state.is_none_or(|state| state == SandboxState::Uninitialized);
+    let when = match &stage {
+        _ if before == status => When::Later,
+        Stage::Pod(Progress::Created) if young && unheard => When::Later,
+        _ => When::Now,
+    };
+    let changed = status::ready_reason(&before.conditions) != Some(view.reason.into());
+    let worth_an_event = view.outlook != Outlook::Moving || view.reason == Reason::ImagePull;
     Report {
         status,
         note: (changed && worth_an_event).then(|| Note {
@@ -67,8 +75,7 @@ pub fn report(observed: &Observed, now: Timestamp) -> Report<SandboxStatus> {
             message: view.message,
         }),
         next: view.next,
-        urgent: true,
-        hold: stage == Stage::Pod(Progress::Created) && young,
+        when,
     }
 }
 
@@ -106,7 +113,9 @@ fn view(stage: &Stage) -> View {
             );
             View { next: Next::In(Duration::from_secs(30)), ..stalled(Reason::NameTaken, &message) }
         }
-        Stage::Failed(failure) if failure.reason == Reason::Refused => stalled(failure.reason, &failure.message),
+        Stage::Failed(failure) if failure.reason == Reason::Refused => {
+            View { next: Next::In(REFUSED_POLL), ..stalled(failure.reason, &failure.message) }
+        }
         Stage::Failed(failure) => {
             View { next: Next::Backoff, ..waiting(SandboxPhase::Pending, failure.reason, &failure.message) }
         }

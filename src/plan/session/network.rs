@@ -21,11 +21,23 @@ use crate::{
     plan::ownership,
 };
 
-/// What is not the internet: private, shared, loopback, link-local (cloud metadata) and reserved ranges. Cluster services, the
-/// API server and nodes live in these.
-const NOT_INTERNET_V4: [&str; 7] =
-    ["0.0.0.0/8", "10.0.0.0/8", "100.64.0.0/10", "127.0.0.0/8", "169.254.0.0/16", "172.16.0.0/12", "192.168.0.0/16"];
-const NOT_INTERNET_V6: [&str; 3] = ["::1/128", "fc00::/7", "fe80::/10"];
+/// What is not the internet: private, shared, loopback, link-local (cloud metadata), multicast and reserved ranges. Cluster
+/// services, the API server and nodes live in these.
+const NOT_INTERNET_V4: [&str; 10] = [
+    "0.0.0.0/8",
+    "10.0.0.0/8",
+    "100.64.0.0/10",
+    "127.0.0.0/8",
+    "169.254.0.0/16",
+    "172.16.0.0/12",
+    "192.0.0.0/24",
+    "192.168.0.0/16",
+    "198.18.0.0/15",
+    "224.0.0.0/3",
+];
+/// Likewise, and the prefixes that lead back into IPv4: mapped, translated (NAT64) and 6to4 addresses.
+const NOT_INTERNET_V6: [&str; 7] =
+    ["::1/128", "::ffff:0:0/96", "64:ff9b::/96", "2002::/16", "fc00::/7", "fe80::/10", "ff00::/8"];
 
 /// Where node-local DNS caches listen, by convention.
 const NODE_LOCAL_DNS: &str = "169.254.20.10/32";
@@ -35,19 +47,13 @@ pub(super) fn writes(observed: &Observed) -> Vec<Write> {
     let mut writes = vec![];
     let policy = policy(observed);
     if !matches!(&observed.policy, Slot::Ours(live) if live.spec == policy.spec) {
-        writes.push(Write::Apply(Child::NetworkPolicy(Box::new(with_uid(policy, &observed.policy)))));
+        writes.push(Write::Ensure(Child::NetworkPolicy(Box::new(ownership::pinned(policy, &observed.policy)))));
     }
     let service = service(observed);
     if !matches!(&observed.service, Slot::Ours(live) if serves(live, &service)) {
-        writes.push(Write::Apply(Child::Service(Box::new(with_uid(service, &observed.service)))));
+        writes.push(Write::Ensure(Child::Service(Box::new(ownership::pinned(service, &observed.service)))));
     }
     writes
-}
-
-/// Pins the object that an apply speaks of: without a UID, server-side apply makes anew what was deleted meanwhile.
-pub(super) fn with_uid<K: ResourceExt>(mut desired: K, live: &Slot<K>) -> K {
-    desired.meta_mut().uid = live.ours().and_then(|live| live.uid());
-    desired
 }
 
 fn metadata(observed: &Observed) -> ObjectMeta {

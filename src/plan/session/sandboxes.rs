@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use super::{Child, Observed, Slot, Write, network::with_uid, stage::Stage};
+use super::{Child, Observed, Slot, Write, stage::Stage};
 use crate::{
     api::{
         Sandbox, SandboxSpec,
@@ -57,7 +57,12 @@ pub(super) fn removals(observed: &Observed) -> Vec<Write> {
     let names: Vec<_> = wanted(observed).map(|wanted| wanted.name).collect();
     let left = observed.sandboxes.iter().filter(|(name, _)| !names.contains(name)).filter_map(|(_, slot)| slot.ours());
     let left = left.filter(|sandbox| sandbox.metadata.deletion_timestamp.is_none());
-    left.map(|sandbox| Write::Delete(Child::Sandbox(Box::new(Sandbox::clone(sandbox))))).collect()
+    left.map(|sandbox| {
+        let mut sandbox = Sandbox::clone(sandbox);
+        sandbox.metadata.resource_version = None; // whatever it has become meanwhile
+        Write::Delete(Child::Sandbox(Box::new(sandbox)))
+    })
+    .collect()
 }
 
 /// Sandboxes that are missing, once the volumes are staged, and those that are not as the session says.
@@ -70,7 +75,7 @@ pub(super) fn writes(observed: &Observed) -> Vec<Write> {
             Slot::Ours(live) => live.metadata.deletion_timestamp.is_none() && differs(live, &desired),
             Slot::Foreign(_) | Slot::Failed(_) => false,
         };
-        needed.then(|| Write::Apply(Child::Sandbox(Box::new(with_uid(desired, wanted.slot)))))
+        needed.then(|| Write::Ensure(Child::Sandbox(Box::new(ownership::pinned(desired, wanted.slot)))))
     });
     desired.collect()
 }

@@ -27,6 +27,8 @@ pub enum Stage {
     NotStaged,
     /// The stage Pod is on its way.
     Staging(Progress),
+    /// The cluster took the stage Pod away; it is made anew.
+    StagingInterrupted(String),
     /// The volumes could not be filled.
     StagingFailed(String),
     /// Some sandboxes are not ready yet.
@@ -66,7 +68,8 @@ impl Stage {
                 Some(name) => Stage::SourceMissing(name.to_string()),
                 None => Stage::NotStaged,
             },
-            Staging::Interrupted(_) => Stage::NotStaged,
+            Staging::Superseded => Stage::NotStaged,
+            Staging::Interrupted(message) => Stage::StagingInterrupted(message),
             Staging::InProgress(progress) => Stage::Staging(progress),
             Staging::Unneeded | Staging::Done { .. } => of_sandboxes(observed),
         }
@@ -84,6 +87,7 @@ impl Stage {
             | Stage::SourceMissing(_)
             | Stage::NotStaged
             | Stage::Staging(_)
+            | Stage::StagingInterrupted(_)
             | Stage::StagingFailed(_) => false,
         }
     }

@@ -1,13 +1,17 @@
 //! The stage Pod: it fills the volumes, once for each digest of their sources, and ends.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    time::Duration,
+};
 
+use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{
     ConfigMap, ConfigMapVolumeSource, Container, EnvVar, PersistentVolumeClaimVolumeSource, Pod, PodSpec, Volume,
     VolumeMount,
 };
 
-use super::{Child, ConfigMapContent, Observed, Settings, SharedVolume, Slot, Write};
+use super::{Child, ConfigMapContent, Observed, Settings, Slot, Write};
 use crate::{
     api::{
         AigiseSession,
@@ -18,7 +22,8 @@ use crate::{
     plan::{
         digest, ownership,
         pod::{Progress, annotation},
-        sandbox::{base_spec, claim_volume, helper_container},
+        pod_spec::{base_spec, claim_volume, helper_container},
+        volumes::SharedVolume,
     },
     staging::{self, Access, Manifest, Report},
 };
@@ -32,6 +37,8 @@ pub enum Staging {
     NotStarted,
     /// The stage Pod is on its way.
     InProgress(Progress),
+    /// The stage Pod speaks of something that is no more: it is made anew.
+    Superseded,
     /// The cluster took the stage Pod away before it was through: it is made anew.
     Interrupted(String),
     /// It ended badly: the same sources would end it in the same way.
@@ -52,37 +59,48 @@ impl Staging {
         let Some(pod) = observed.stage_pod.ours() else {
             return if is_needed(&observed.session) { Staging::NotStarted } else { Staging::Unneeded };
         };
-        match Progress::of(pod, meta::STAGE_CONTAINER) {
+        let progress = Progress::of(pod, meta::STAGE_CONTAINER);
+        let is_busy = matches!(progress, Progress::Running | Progress::Ready | Progress::Terminating);
+        if !is_busy && (speaks_of_other_sources(pod, &observed.session) || is_older_than_a_claim(pod, observed)) {
+            return Staging::Superseded;
+        }
+        match progress {
             Progress::Ended { success, message, last_words, reason } => {
-                let report = last_words.as_deref().and_then(|words| serde_json::from_str(words).ok());
-                match report {
+                match last_words.as_deref().and_then(|words| serde_json::from_str(words).ok()) {
                     Some(Report::Staged { volumes }) if success => Staging::Done {
                         digest: annotation(pod, meta::SOURCES_DIGEST).unwrap_or_default().to_string(),
-                        roots: volumes
-                            .get(&SharedVolume::Tools.to_string())
-                            .map(|staged| staged.roots.clone())
-                            .unwrap_or_default(),
+                        roots: volumes.get("tools").map(|staged| staged.roots.clone()).unwrap_or_default(),
                     },
                     Some(Report::Failed { message }) => Staging::Failed(message),
-                    Some(Report::Staged { .. }) | None if reason == Reason::PodLost => Staging::Interrupted(message),
+                    Some(Report::Staged { .. }) | None
+                        if matches!(reason, Reason::PodLost | Reason::ContainerConfig) =>
+                    {
+                        Staging::Interrupted(message)
+                    }
                     Some(Report::Staged { .. }) | None => Staging::Failed(message),
                 }
             }
-            progress @ (Progress::Terminating
-            | Progress::Created
-            | Progress::Unschedulable { .. }
-            | Progress::Waiting { .. }
-            | Progress::Running
-            | Progress::Ready) => Staging::InProgress(progress),
+            progress => Staging::InProgress(progress),
         }
     }
+}
+
+/// The list of sources was edited after the Pod was made.
+fn speaks_of_other_sources(pod: &Pod, session: &AigiseSession) -> bool {
+    annotation(pod, meta::SOURCES_LIST) != Some(digest::short(&volumes(session)).as_str())
+}
+
+/// A claim was deleted and made anew: what was staged is not in it.
+fn is_older_than_a_claim(pod: &Pod, observed: &Observed) -> bool {
+    let claims = observed.claims.values().filter_map(Slot::ours);
+    claims.into_iter().any(|claim| claim.metadata.creation_timestamp > pod.metadata.creation_timestamp)
 }
 
 /// Whether the content of the ConfigMaps matters now: the volumes are to be staged, or failed to be and may be mended.
 #[must_use]
 pub fn wants_sources(observed: &Observed) -> bool {
     match Staging::of(observed) {
-        Staging::NotStarted | Staging::Interrupted(_) | Staging::Failed(_) => true,
+        Staging::NotStarted | Staging::Superseded | Staging::Interrupted(_) | Staging::Failed(_) => true,
         Staging::Unneeded | Staging::InProgress(_) | Staging::Done { .. } => false,
     }
 }
@@ -111,21 +129,43 @@ pub(super) fn missing_source(observed: &Observed) -> Option<&str> {
     missing.map(|(name, _)| name.as_str())
 }
 
-/// Makes the stage Pod when it is missing, and takes a failed one away when what it was made from has changed.
-pub(super) fn writes(observed: &Observed, settings: &Settings) -> Vec<Write> {
+/// How long a stage Pod that the cluster took away is left, so that a node which refuses it is not asked several times a second.
+const REST: Duration = Duration::from_secs(10);
+
+/// How much of [`REST`] is left for a stage Pod that the cluster took away.
+pub(super) fn rest(observed: &Observed, now: Timestamp) -> Duration {
+    let made = observed.stage_pod.ours().and_then(|pod| pod.metadata.creation_timestamp.as_ref());
+    let age = made.map(|made| Duration::try_from(now.duration_since(made.0)).unwrap_or_default());
+    age.map_or(Duration::ZERO, |age| REST.saturating_sub(age))
+}
+
+/// Makes the stage Pod when it is missing, and takes it away when it speaks of something that is no more.
+pub(super) fn writes(observed: &Observed, settings: &Settings, now: Timestamp) -> Vec<Write> {
     let known = observed.config_maps.values().all(|content| matches!(content, ConfigMapContent::Hash(_)));
-    match (Staging::of(observed), &observed.stage_pod) {
-        (Staging::NotStarted, Slot::Absent) if known => {
-            vec![Write::Create(Child::Pod(Box::new(stage_pod(observed, settings))))]
+    let pod = match &observed.stage_pod {
+        Slot::Absent if known && is_needed(&observed.session) => {
+            return vec![Write::Ensure(Child::Pod(Box::new(stage_pod(observed, settings))))];
         }
-        (Staging::Failed(_), Slot::Ours(pod))
-            if known && annotation(pod, meta::SOURCES_DIGEST) != Some(manifest(observed).digest.as_str()) =>
-        {
-            vec![Write::Delete(Child::Pod(Box::new(Pod::clone(pod))))]
+        Slot::Ours(pod) => pod,
+        Slot::Absent | Slot::Foreign(_) | Slot::Failed(_) => return vec![],
+    };
+    let remove = match Staging::of(observed) {
+        Staging::Superseded => true,
+        Staging::Interrupted(_) => rest(observed, now).is_zero(),
+        // The list is the same, so it is a ConfigMap that was mended.
+        Staging::Failed(_) => {
+            known && annotation(pod, meta::SOURCES_DIGEST) != Some(manifest(observed).digest.as_str())
         }
-        (Staging::Interrupted(_), Slot::Ours(pod)) => vec![Write::Delete(Child::Pod(Box::new(Pod::clone(pod))))],
-        _ => vec![], // in progress, done, or in the way of it: nothing to write
-    }
+        // It cannot start, and a newer operator brings another helper.
+        Staging::InProgress(Progress::Waiting { .. }) => !runs_helper(pod, settings),
+        Staging::Unneeded | Staging::NotStarted | Staging::InProgress(_) | Staging::Done { .. } => false,
+    };
+    if remove { vec![Write::Delete(Child::Pod(Box::new(Pod::clone(pod))))] } else { vec![] }
+}
+
+fn runs_helper(pod: &Pod, settings: &Settings) -> bool {
+    let image = pod.spec.as_ref().and_then(|spec| spec.containers.first()?.image.as_ref());
+    image == Some(&settings.helper_image)
 }
 
 fn stage_pod(observed: &Observed, settings: &Settings) -> Pod {
@@ -136,7 +176,10 @@ fn stage_pod(observed: &Observed, settings: &Settings) -> Pod {
         Observed::stage_pod_name(session),
         ownership::labels(Some(session), Component::Stage),
     );
-    metadata.annotations = Some(BTreeMap::from([(meta::SOURCES_DIGEST.to_string(), manifest.digest.clone())]));
+    metadata.annotations = Some(BTreeMap::from([
+        (meta::SOURCES_DIGEST.to_string(), manifest.digest.clone()),
+        (meta::SOURCES_LIST.to_string(), digest::short(&manifest.volumes)),
+    ]));
 
     let claims = SharedVolume::ALL.into_iter().map(|volume| claim_volume(session, volume, false));
     let sources = sources(session).map(|(name, _, source)| source_volume(name, source));
@@ -201,26 +244,27 @@ fn source_volume(name: String, source: &VolumeSource) -> Volume {
 
 /// What the stage Pod is told, with the digest that names it together with the content of the ConfigMaps.
 fn manifest(observed: &Observed) -> Manifest {
-    let session = &*observed.session;
-    let volumes: Vec<_> = SharedVolume::ALL
-        .into_iter()
-        .map(|volume| staging::Volume {
-            name: volume.to_string(),
-            mount_path: meta::stage_volume_path(&volume.to_string()),
-            access: if volume == SharedVolume::Scripts { Access::Read } else { Access::Write },
-            sources: sources(session)
-                .filter(|(_, of, _)| *of == volume)
-                .map(|(name, _, source)| manifest_source(&name, source))
-                .collect(),
-            top_roots: session.spec.tools_top_roots.clone().filter(|_| volume == SharedVolume::Tools),
-        })
-        .collect();
+    let volumes = volumes(&observed.session);
     let contents = observed.config_maps.iter().map(|(name, content)| match content {
         ConfigMapContent::Hash(hash) => (name, hash.as_str()),
         ConfigMapContent::Missing | ConfigMapContent::Unknown(_) => (name, ""),
     });
     let digest = digest::whole(&(&volumes, contents.collect::<BTreeMap<_, _>>()));
     Manifest { digest, volumes }
+}
+
+fn volumes(session: &AigiseSession) -> Vec<staging::Volume> {
+    let volume = |volume: SharedVolume| staging::Volume {
+        name: volume.to_string(),
+        mount_path: meta::stage_volume_path(&volume.to_string()),
+        access: if volume == SharedVolume::Scripts { Access::Read } else { Access::Write },
+        sources: sources(session)
+            .filter(|(_, of, _)| *of == volume)
+            .map(|(name, _, source)| manifest_source(&name, source))
+            .collect(),
+        top_roots: session.spec.tools_top_roots.clone().filter(|_| volume == SharedVolume::Tools),
+    };
+    SharedVolume::ALL.map(volume).into()
 }
 
 fn manifest_source(name: &str, source: &VolumeSource) -> staging::Source {

@@ -5,7 +5,13 @@ use std::time::Duration;
 use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 
-use super::{Observed, SharedVolume, Stage, network::service_name, sandboxes, staging::Staging, volumes::unbound};
+use super::{
+    Observed, Stage,
+    network::service_name,
+    sandboxes,
+    staging::{self, Staging},
+    volumes::unbound,
+};
 use crate::{
     api::{
         AigiseSessionStatus,
@@ -14,9 +20,10 @@ use crate::{
         session::{SandboxCounts, SessionPhase, VolumeStatus, VolumesStatus},
     },
     plan::{
-        Next, Note, Report, Slot,
+        Next, Note, Report, Slot, When,
         pod::Progress,
-        status::{self, Outlook, Verdict, verdict},
+        status::{self, Outlook, REFUSED_POLL, Verdict, verdict},
+        volumes::SharedVolume,
     },
 };
 
@@ -37,9 +44,10 @@ struct View {
 pub(super) fn report(observed: &Observed, now: Timestamp) -> Report<AigiseSessionStatus> {
     let session = &observed.session;
     let stage = Stage::of(observed);
-    let before = session.status.clone().unwrap_or_default();
+    let mut before = session.status.clone().unwrap_or_default();
+    status::retain_ours(&mut before.conditions);
     let counts = counts(observed);
-    let view = view(&stage, &counts);
+    let view = view(&stage, &counts, staging::rest(observed, now));
     let verdicts = status::standard(view.outlook, view.reason, &view.message)
         .into_iter()
         .chain([volumes_ready(observed, &stage, &view), sandboxes_ready(&stage, &counts, &view)]);
@@ -49,11 +57,15 @@ pub(super) fn report(observed: &Observed, now: Timestamp) -> Report<AigiseSessio
         phase: Some(view.phase),
         conditions: status::conditions(verdicts, &before.conditions, session.metadata.generation, now),
         sandboxes: Some(counts),
-        volumes: Some(volumes(observed)),
+        volumes: Some(volumes(observed)).filter(|volumes| *volumes != VolumesStatus::default()),
         service: Some(service_name(observed)),
         ready_at,
     };
-    let hold = before != status && without_claim_phases(before.clone()) == without_claim_phases(status.clone());
+    let when = match before.phase {
+        _ if without_claim_phases(before.clone()) == without_claim_phases(status.clone()) => When::Later,
+        phase if phase == status.phase => When::Soon,
+        _ => When::Now,
+    };
     let changed = status::ready_reason(&before.conditions) != Some(view.reason.into());
     Report {
         status,
@@ -63,8 +75,7 @@ pub(super) fn report(observed: &Observed, now: Timestamp) -> Report<AigiseSessio
             message: view.message,
         }),
         next: view.next,
-        urgent: before.phase != Some(view.phase),
-        hold,
+        when,
     }
 }
 
@@ -76,7 +87,7 @@ fn without_claim_phases(mut status: AigiseSessionStatus) -> AigiseSessionStatus 
     status
 }
 
-fn view(stage: &Stage, counts: &SandboxCounts) -> View {
+fn view(stage: &Stage, counts: &SandboxCounts, rest: Duration) -> View {
     use Outlook::{Moving, Stalled};
     use SessionPhase::{Error, Pending, Staging, Starting};
 
@@ -105,7 +116,7 @@ fn view(stage: &Stage, counts: &SandboxCounts) -> View {
             after(Next::In(Duration::from_secs(30)), view(Error, Stalled, Reason::NameTaken, &message))
         }
         Stage::Failed(failure) if failure.reason == Reason::Refused => {
-            view(Error, Stalled, failure.reason, &failure.message)
+            after(Next::In(REFUSED_POLL), view(Error, Stalled, failure.reason, &failure.message))
         }
         Stage::Failed(failure) => after(Next::Backoff, view(Pending, Moving, failure.reason, &failure.message)),
         Stage::SourceMissing(name) => {
@@ -127,6 +138,10 @@ fn view(stage: &Stage, counts: &SandboxCounts) -> View {
                 | Progress::Ended { .. } => "The volumes are being filled.".to_string(),
             };
             view(Staging, Moving, Reason::Staging, &message)
+        }
+        Stage::StagingInterrupted(message) => {
+            let message = format!("{message} The Pod that fills the volumes is made anew.");
+            after(Next::In(rest), view(Staging, Moving, Reason::Staging, &message))
         }
         Stage::StagingFailed(message) => {
             let message = format!("The volumes could not be filled: {message} Mend the source, and it is tried again.");
@@ -156,6 +171,7 @@ fn volumes(observed: &Observed) -> VolumesStatus {
         Staging::Unneeded
         | Staging::NotStarted
         | Staging::InProgress(_)
+        | Staging::Superseded
         | Staging::Interrupted(_)
         | Staging::Failed(_) => (None, vec![]),
     };

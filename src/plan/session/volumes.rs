@@ -1,4 +1,4 @@
-//! The three shared volumes and their claims.
+//! The claims of the three shared volumes.
 
 use std::collections::BTreeMap;
 
@@ -9,67 +9,14 @@ use k8s_openapi::{
 
 use super::{Child, Observed, Slot, Write};
 use crate::{
-    api::{
-        AigiseSession,
-        meta::Component,
-        session::{AccessMode, VolumeSpec},
-    },
-    plan::ownership,
+    api::{meta::Component, session::AccessMode},
+    plan::{ownership, volumes::SharedVolume},
 };
-
-/// A volume that all sandboxes of a session share. The framework gives them their places.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, strum::Display, strum::IntoStaticStr)]
-#[strum(serialize_all = "lowercase")]
-pub enum SharedVolume {
-    /// Scripts that initialisers run.
-    Scripts,
-    /// Data.
-    Data,
-    /// Tools.
-    Tools,
-}
-
-/// The volume of a claim whose specification is silent.
-static DEFAULT: VolumeSpec =
-    VolumeSpec { size: None, storage_class_name: None, access_modes: Vec::new(), sources: Vec::new() };
-
-impl SharedVolume {
-    /// All of them, in the order in which they are made and filled.
-    pub const ALL: [SharedVolume; 3] = [SharedVolume::Scripts, SharedVolume::Data, SharedVolume::Tools];
-
-    /// Where every sandbox finds it.
-    #[must_use]
-    pub fn mount_path(self) -> &'static str {
-        match self {
-            SharedVolume::Scripts => "/sandbox_scripts",
-            SharedVolume::Data => "/shared",
-            SharedVolume::Tools => "/bash_tools",
-        }
-    }
-
-    /// What the session says about it.
-    #[must_use]
-    pub fn spec(self, session: &AigiseSession) -> &VolumeSpec {
-        let volumes = session.spec.volumes.as_ref();
-        let spec = volumes.and_then(|volumes| match self {
-            SharedVolume::Scripts => volumes.scripts.as_ref(),
-            SharedVolume::Data => volumes.data.as_ref(),
-            SharedVolume::Tools => volumes.tools.as_ref(),
-        });
-        spec.unwrap_or(&DEFAULT)
-    }
-
-    /// Whether all Pods that mount it have to be on one node.
-    #[must_use]
-    pub fn is_on_one_node(self, session: &AigiseSession) -> bool {
-        !self.spec(session).access_modes.contains(&AccessMode::ReadWriteMany)
-    }
-}
 
 /// The claims that are missing.
 pub(super) fn writes(observed: &Observed) -> Vec<Write> {
     let missing = SharedVolume::ALL.into_iter().filter(|volume| observed.claims.get(volume) == Some(&Slot::Absent));
-    missing.map(|volume| Write::Create(Child::Claim(Box::new(claim(observed, volume))))).collect()
+    missing.map(|volume| Write::Ensure(Child::Claim(Box::new(claim(observed, volume))))).collect()
 }
 
 /// What is in the way of the claims. A claim that waits is not named: they are bound one after the other, and each would be news.

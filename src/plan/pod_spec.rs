@@ -1,0 +1,104 @@
+//! What the Pods of sandboxes and of staging have in common.
+
+use std::collections::BTreeMap;
+
+use k8s_openapi::{
+    api::core::v1::{
+        Affinity, Capabilities, Container, PersistentVolumeClaimVolumeSource, PodAffinity, PodAffinityTerm,
+        PodSecurityContext, PodSpec, ResourceRequirements, SeccompProfile, SecurityContext, Volume,
+    },
+    apimachinery::pkg::{api::resource::Quantity, apis::meta::v1::LabelSelector},
+};
+use kube::ResourceExt;
+
+use super::{Settings, name, ownership, volumes::SharedVolume};
+use crate::api::AigiseSession;
+
+/// The user and the group of the stage Pod, and a supplementary group of every sandbox: what staging writes, every sandbox may
+/// write as well, whatever user its image runs as.
+pub const SHARED_GROUP: i64 = 65532;
+
+/// Seconds between the request to end and the end. A sandbox has nothing to save: its data lies on the volumes.
+pub const GRACE_SECONDS: i64 = 5;
+
+/// What the Pods of sandboxes and of staging have in common: they end for good when their container ends, carry no credentials,
+/// share a group for the volumes, and stay together where a claim can only be mounted on one node.
+#[must_use]
+pub fn base_spec(session: Option<&AigiseSession>) -> PodSpec {
+    PodSpec {
+        restart_policy: Some("Never".into()),
+        termination_grace_period_seconds: Some(GRACE_SECONDS),
+        automount_service_account_token: Some(false),
+        enable_service_links: Some(false),
+        security_context: Some(PodSecurityContext {
+            fs_group: Some(SHARED_GROUP),
+            fs_group_change_policy: Some("OnRootMismatch".into()),
+            seccomp_profile: Some(SeccompProfile { type_: "RuntimeDefault".into(), ..SeccompProfile::default() }),
+            ..PodSecurityContext::default()
+        }),
+        affinity: session
+            .filter(|session| SharedVolume::ALL.iter().any(|volume| volume.is_on_one_node(session)))
+            .map(same_node),
+        ..PodSpec::default()
+    }
+}
+
+fn same_node(session: &AigiseSession) -> Affinity {
+    Affinity {
+        pod_affinity: Some(PodAffinity {
+            required_during_scheduling_ignored_during_execution: Some(vec![PodAffinityTerm {
+                topology_key: "kubernetes.io/hostname".into(),
+                label_selector: Some(LabelSelector {
+                    match_labels: Some(ownership::members(session)),
+                    ..LabelSelector::default()
+                }),
+                ..PodAffinityTerm::default()
+            }]),
+            ..PodAffinity::default()
+        }),
+        ..Affinity::default()
+    }
+}
+
+/// The volume of a Pod that one of a session's claims becomes.
+#[must_use]
+pub fn claim_volume(session: &AigiseSession, volume: SharedVolume, read_only: bool) -> Volume {
+    Volume {
+        name: volume.to_string(),
+        persistent_volume_claim: Some(PersistentVolumeClaimVolumeSource {
+            claim_name: name::child(&session.name_any(), volume),
+            read_only: read_only.then_some(true),
+        }),
+        ..Volume::default()
+    }
+}
+
+/// A container that runs the helper image itself, with no rights at all.
+#[must_use]
+pub fn helper_container(settings: &Settings) -> Container {
+    let quantities = |cpu: &str, memory: &str| {
+        Some(BTreeMap::from([
+            ("cpu".to_string(), Quantity(cpu.into())),
+            ("memory".to_string(), Quantity(memory.into())),
+        ]))
+    };
+    Container {
+        image: Some(settings.helper_image.clone()),
+        image_pull_policy: Some("IfNotPresent".into()),
+        resources: Some(ResourceRequirements {
+            requests: quantities("10m", "16Mi"),
+            limits: quantities("1", "512Mi"),
+            ..ResourceRequirements::default()
+        }),
+        security_context: Some(SecurityContext {
+            allow_privilege_escalation: Some(false),
+            capabilities: Some(Capabilities { drop: Some(vec!["ALL".into()]), add: None }),
+            read_only_root_filesystem: Some(true),
+            run_as_group: Some(SHARED_GROUP),
+            run_as_non_root: Some(true),
+            run_as_user: Some(SHARED_GROUP),
+            ..SecurityContext::default()
+        }),
+        ..Container::default()
+    }
+}

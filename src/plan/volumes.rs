@@ -1,0 +1,55 @@
+//! The three volumes that all sandboxes of a session share.
+
+use crate::api::{
+    AigiseSession,
+    session::{AccessMode, VolumeSpec},
+};
+
+/// A volume that all sandboxes of a session share. The framework gives them their places.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, strum::Display, strum::IntoStaticStr)]
+#[strum(serialize_all = "lowercase")]
+pub enum SharedVolume {
+    /// Scripts that initialisers run.
+    Scripts,
+    /// Data.
+    Data,
+    /// Tools.
+    Tools,
+}
+
+/// The volume of a claim whose specification is silent.
+static DEFAULT: VolumeSpec =
+    VolumeSpec { size: None, storage_class_name: None, access_modes: Vec::new(), sources: Vec::new() };
+
+impl SharedVolume {
+    /// All of them, in the order in which they are made and filled.
+    pub const ALL: [SharedVolume; 3] = [SharedVolume::Scripts, SharedVolume::Data, SharedVolume::Tools];
+
+    /// Where every sandbox finds it.
+    #[must_use]
+    pub fn mount_path(self) -> &'static str {
+        match self {
+            SharedVolume::Scripts => "/sandbox_scripts",
+            SharedVolume::Data => "/shared",
+            SharedVolume::Tools => "/bash_tools",
+        }
+    }
+
+    /// What the session says about it.
+    #[must_use]
+    pub fn spec(self, session: &AigiseSession) -> &VolumeSpec {
+        let volumes = session.spec.volumes.as_ref();
+        let spec = volumes.and_then(|volumes| match self {
+            SharedVolume::Scripts => volumes.scripts.as_ref(),
+            SharedVolume::Data => volumes.data.as_ref(),
+            SharedVolume::Tools => volumes.tools.as_ref(),
+        });
+        spec.unwrap_or(&DEFAULT)
+    }
+
+    /// Whether all Pods that mount it have to be on one node.
+    #[must_use]
+    pub fn is_on_one_node(self, session: &AigiseSession) -> bool {
+        !self.spec(session).access_modes.contains(&AccessMode::ReadWriteMany)
+    }
+}
