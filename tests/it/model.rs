@@ -525,19 +525,15 @@ impl World {
     }
 }
 
-fn assert_ours<K>(live: &K, owner: &ObjectMeta)
-where
-    K: kube::Resource<DynamicType = ()> + Clone,
-{
-    let slot = ownership::slot(Some(Arc::new(live.clone())), owner);
-    assert!(matches!(slot, Slot::Ours(_)), "P4: {} {} is not ours", K::kind(&()), live.name_any());
+/// In its own words, so that a mistake in `plan::ownership` does not hide itself.
+fn assert_ours<K: ResourceExt>(live: &K, owner: &ObjectMeta) {
+    let controllers = live.owner_references().iter().filter(|reference| reference.controller == Some(true));
+    let controllers: Vec<_> = controllers.map(|reference| Some(&reference.uid)).collect();
+    assert_eq!(controllers, [owner.uid.as_ref()], "P4: {} is not ours", live.name_any());
 }
 
 /// The first apply looks before it writes; a later one names the UID of what it speaks of.
-fn may_write<K>(live: Option<&K>, desired: &ObjectMeta, owner: &ObjectMeta)
-where
-    K: kube::Resource<DynamicType = ()> + Clone,
-{
+fn may_write<K: ResourceExt>(live: Option<&K>, desired: &ObjectMeta, owner: &ObjectMeta) {
     assert_eq!(ownership::controller(desired).map(|owner| &owner.uid), owner.uid.as_ref(), "every child has its owner");
     if let Some(live) = live {
         assert_ours(live, owner);
