@@ -217,7 +217,9 @@ impl World {
                         .filter(|sandbox| owned(&sandbox.metadata))
                         .map(ResourceExt::name_any)
                         .collect();
-                    sandboxes.iter().for_each(|name| self.remove_sandbox(name));
+                    for name in sandboxes {
+                        self.remove_sandbox(&name);
+                    }
                 }
             }
             Event::After(seconds) => self.now += Duration::from_secs(seconds.into()),

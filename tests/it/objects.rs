@@ -76,7 +76,7 @@ fn where_images_cannot_be_mounted_the_helper_is_copied() {
     snapshot("sandbox-pod-with-copied-helper", &pod.spec.as_ref().unwrap().init_containers);
 }
 
-/// Pods of a session with a ReadWriteOnce claim have to be on one node; with ReadWriteMany alone they are free.
+/// Pods of a session with a `ReadWriteOnce` claim have to be on one node; with `ReadWriteMany` alone they are free.
 #[test]
 fn only_claims_of_one_node_hold_pods_together() {
     let session = |modes: &str| {
