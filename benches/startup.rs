@@ -46,10 +46,6 @@ pub struct Args {
     #[arg(long, value_delimiter = ' ', default_value = "/aigise-operator --version")]
     end: Vec<String>,
 
-    /// The namespace to work in: made, and deleted in the end.
-    #[arg(long, default_value = "aigise-bench")]
-    namespace: String,
-
     /// The operator's Service, as namespace/name:port, for its metrics.
     #[arg(long, default_value = "aigise-system/aigise-operator:8080")]
     metrics: String,
@@ -75,14 +71,18 @@ pub struct Args {
 async fn main() -> Result<()> {
     let args = Args::parse();
     let ground = Ground::prepare(args.clone()).await?;
-    let result = if args.breakdown { breakdown(&ground, args.rounds).await } else { compare(&ground).await };
-    ground.leave().await?;
-    result
+    let work = async { if args.breakdown { breakdown(&ground).await } else { compare(&ground).await } };
+    let result = tokio::select! {
+        result = work => result,
+        _ = tokio::signal::ctrl_c() => Err("interrupted".into()),
+    };
+    let left = ground.leave().await;
+    result.and(left)
 }
 
 /// One session after the other, as a time line.
-async fn breakdown(ground: &Ground, rounds: usize) -> Result<()> {
-    for round in 0..=rounds {
+async fn breakdown(ground: &Ground) -> Result<()> {
+    for round in 0..=ground.args.rounds {
         for arm in [Arm::EmptySession, Arm::SourcedSession] {
             let name = format!("{}-{round}", arm.name());
             ground.run(arm, &name).await?;
@@ -107,9 +107,21 @@ fn timeline(marks: &Marks, name: &str) {
     }
 }
 
+/// What is held against what. Content needs a Pod that puts it there, with or without an operator.
+const PAIRS: [(Arm, Arm); 5] = [
+    (Arm::EmptySession, Arm::OneClaim),
+    (Arm::EmptySession, Arm::ThreeClaims),
+    (Arm::SourcedSession, Arm::OneClaim),
+    (Arm::SourcedSession, Arm::ThreeClaims),
+    (Arm::SourcedSession, Arm::StagedClaims),
+];
+
+const REACTION: &str = "of 3., until the operator asks to write (audit log)";
+
 /// All arms in turn, and the tables.
 async fn compare(ground: &Ground) -> Result<()> {
     let mut times: BTreeMap<Arm, Vec<Duration>> = BTreeMap::new();
+    let mut from_node: BTreeMap<Arm, Vec<Duration>> = BTreeMap::new();
     let mut lags: BTreeMap<&str, Vec<Duration>> = BTreeMap::new();
     let mut costs: BTreeMap<Arm, Cost> = BTreeMap::new();
     for round in 0..=ground.args.rounds {
@@ -119,8 +131,9 @@ async fn compare(ground: &Ground) -> Result<()> {
             let (took, cost) = Cost::around(ground, arm, &name).await?;
             if round > 0 {
                 times.entry(arm).or_default().push(took);
+                from_node.entry(arm).or_default().extend(ground.marks.since_first_node(&name));
                 costs.entry(arm).or_default().add(&cost);
-                for (lag, from, to) in own_lags(&name) {
+                for (lag, from, to) in own_lags(arm, &name) {
                     lags.entry(lag).or_default().extend(ground.marks.between(&from, &to));
                 }
             }
@@ -128,14 +141,18 @@ async fn compare(ground: &Ground) -> Result<()> {
         }
         eprint_round(round);
     }
+    println!("\n## From the first write to Ready");
     print_times(&times);
-    println!("\nThe operator's own part, from one watch event to the next:\n");
+    println!("\n## The same, from when the first Pod has its node: without the wait for the volumes");
+    print_times(&from_node);
+    for cost in costs.values_mut().filter(|cost| cost.is_counted()) {
+        cost.read_audit(ground)?;
+        lags.entry(REACTION).or_default().extend(cost.reactions());
+    }
+    println!("\n## The operator's own part, from one watch event to the next\n");
     print_rows("from → to", lags.iter().map(|(lag, of)| (*lag, of.as_slice())));
-    for arm in [Arm::EmptySession, Arm::SourcedSession] {
-        if let Some(cost) = costs.get_mut(&arm) {
-            cost.count_writes(ground)?;
-            cost.print(arm);
-        }
+    for (arm, cost) in costs.iter().filter(|(_, cost)| cost.is_counted()) {
+        cost.print(*arm);
     }
     cost::print_sizes();
     Ok(())
@@ -146,12 +163,14 @@ fn eprint_round(round: usize) {
     eprintln!("round {round} is done");
 }
 
-/// What lies between two things that the operator does, or between the cluster's doing and its own.
-fn own_lags(name: &str) -> [(&'static str, Mark, Mark); 4] {
-    let (session, stage) = (Object::session(name), Object::pod(&format!("{name}--stage")));
-    let (sandbox, pod) = (Object::sandbox(&format!("{name}--main")), Object::pod(&format!("{name}--main")));
-    [
-        ("1. session created → stage Pod created", (session.clone(), "created"), (stage.clone(), "created")),
+/// What the operator does between two things, or after the cluster did one.
+fn own_lags(arm: Arm, name: &str) -> Vec<(&'static str, Mark, Mark)> {
+    let pod = Object::pod(&format!("{name}--main"));
+    let stage = Object::pod(&format!("{name}--stage"));
+    let (session, sandbox) = (Object::session(name), Object::sandbox(&format!("{name}--main")));
+    let first = if arm == Arm::SourcedSession { &stage } else { &pod };
+    vec![
+        ("1. session created → its first Pod created", (session.clone(), "created"), (first.clone(), "created")),
         ("2. stage Pod ended → sandbox's Pod created", (stage, "ended"), (pod.clone(), "created")),
         ("3. Pod Ready → Sandbox Ready", (pod, "Ready"), (sandbox.clone(), "Ready")),
         ("4. Sandbox Ready → session Ready", (sandbox, "Ready"), (session, "Ready")),
@@ -159,16 +178,13 @@ fn own_lags(name: &str) -> [(&'static str, Mark, Mark); 4] {
 }
 
 fn print_times(times: &BTreeMap<Arm, Vec<Duration>>) {
-    println!("\nFrom the first write to Ready:\n");
+    println!();
     print_rows("arm", times.iter().map(|(arm, of)| (arm.label(), of.as_slice())));
-    println!("\nThe ratio of the medians:\n");
-    println!("| session | to | ratio |\n|---|---|---|");
-    for session in [Arm::EmptySession, Arm::SourcedSession] {
-        for pod in [Arm::OneClaim, Arm::ThreeClaims, Arm::StagedClaims] {
-            if let (Some(session_times), Some(pod_times)) = (times.get(&session), times.get(&pod)) {
-                let ratio = quantile(session_times, 50).as_secs_f64() / quantile(pod_times, 50).as_secs_f64();
-                println!("| {} | {} | {ratio:.2} |", session.label(), pod.label());
-            }
+    println!("\n| session | against | ratio of medians |\n|---|---|---|");
+    for (session, pod) in PAIRS {
+        if let (Some(session_times), Some(pod_times)) = (times.get(&session), times.get(&pod)) {
+            let ratio = quantile(session_times, 50).as_secs_f64() / quantile(pod_times, 50).as_secs_f64();
+            println!("| {} | {} | {ratio:.2} |", session.label(), pod.label());
         }
     }
 }

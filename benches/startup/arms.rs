@@ -1,0 +1,234 @@
+//! What is timed, and the ground that it is timed on.
+
+use std::{
+    fmt::Debug,
+    time::{Duration, Instant},
+};
+
+use aigise_operator::api::AigiseSession;
+use k8s_openapi::api::core::v1::{ConfigMap, Namespace, PersistentVolume, PersistentVolumeClaim, Pod, ServiceAccount};
+use kube::{
+    Api, Client, ResourceExt,
+    api::{DeleteParams, ListParams, Patch, PatchParams, PostParams},
+};
+use serde_json::{Value, json};
+
+use super::marks::{Marks, Object};
+use crate::{Args, Result};
+
+/// One way to a container that can be worked in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Arm {
+    /// A claim and a Pod.
+    OneClaim,
+    /// Three claims, as a session has, and a Pod.
+    ThreeClaims,
+    /// Three claims, a Pod that ends (any volume with content needs one), and then the Pod.
+    StagedClaims,
+    /// A session of one sandbox with no sources.
+    EmptySession,
+    /// A session of one sandbox with a ConfigMap as a source.
+    SourcedSession,
+}
+
+impl Arm {
+    pub const ALL: [Arm; 5] =
+        [Arm::OneClaim, Arm::EmptySession, Arm::ThreeClaims, Arm::SourcedSession, Arm::StagedClaims];
+
+    /// For the reader.
+    pub fn label(self) -> &'static str {
+        match self {
+            Arm::OneClaim => "Pod, 1 claim",
+            Arm::ThreeClaims => "Pod, 3 claims",
+            Arm::StagedClaims => "Pod that ends, then Pod, 3 claims",
+            Arm::EmptySession => "session without sources",
+            Arm::SourcedSession => "session with one source",
+        }
+    }
+
+    /// For objects.
+    pub fn name(self) -> &'static str {
+        match self {
+            Arm::OneClaim => "one",
+            Arm::ThreeClaims => "three",
+            Arm::StagedClaims => "staged",
+            Arm::EmptySession => "empty",
+            Arm::SourcedSession => "sourced",
+        }
+    }
+
+    pub fn is_session(self) -> bool {
+        matches!(self, Arm::EmptySession | Arm::SourcedSession)
+    }
+}
+
+/// A namespace of our own, watched.
+pub struct Ground {
+    pub args: Args,
+    pub client: Client,
+    pub marks: Marks,
+    pub namespace: String,
+}
+
+const SOURCE: &str = "source";
+const CLAIM_SIZE: &str = "16Mi";
+const VOLUMES: [&str; 3] = ["scripts", "data", "tools"];
+
+impl Ground {
+    /// Makes the namespace and what every arm finds there.
+    pub async fn prepare(args: Args) -> Result<Self> {
+        let client = Client::try_default().await?;
+        let namespace: Namespace = object(json!({"metadata": {"generateName": "aigise-bench-"}}))?;
+        let namespace = Api::all(client.clone()).create(&PostParams::default(), &namespace).await?.name_any();
+        let marks = Marks::watch(&client, &namespace);
+        let ground = Self { args, client, marks, namespace };
+        ground.create::<ConfigMap>(json!({"metadata": {"name": SOURCE}, "data": {"hello": "world"}})).await?;
+        let is_there = || async {
+            let accounts: Api<ServiceAccount> = ground.api();
+            Ok(accounts.get_opt("default").await?.is_some())
+        };
+        ground.until("the namespace has its service account", is_there).await?;
+        Ok(ground)
+    }
+
+    /// Deletes the namespace, and does not wait for it.
+    #[expect(clippy::disallowed_methods, reason = "a namespace that this process has made")]
+    pub async fn leave(&self) -> Result<()> {
+        let namespaces: Api<Namespace> = Api::all(self.client.clone());
+        namespaces.delete(&self.namespace, &DeleteParams::default()).await?;
+        Ok(())
+    }
+
+    fn api<K>(&self) -> Api<K>
+    where
+        K: kube::Resource<DynamicType = (), Scope = k8s_openapi::NamespaceResourceScope>,
+    {
+        Api::namespaced(self.client.clone(), &self.namespace)
+    }
+
+    fn patience(&self) -> Duration {
+        Duration::from_secs(self.args.patience)
+    }
+
+    async fn create<K>(&self, value: Value) -> Result<()>
+    where
+        K: kube::Resource<DynamicType = (), Scope = k8s_openapi::NamespaceResourceScope>
+            + Clone
+            + Debug
+            + serde::de::DeserializeOwned
+            + serde::Serialize,
+    {
+        self.api::<K>().create(&PostParams::default(), &object(value)?).await?;
+        Ok(())
+    }
+
+    /// Does one arm, and tells how long it took.
+    pub async fn run(&self, arm: Arm, name: &str) -> Result<Duration> {
+        let started = Instant::now();
+        let ready = match arm {
+            Arm::OneClaim => self.pod(name, &VOLUMES[..1], false).await?,
+            Arm::ThreeClaims => self.pod(name, &VOLUMES, false).await?,
+            Arm::StagedClaims => self.pod(name, &VOLUMES, true).await?,
+            Arm::EmptySession => self.session(name, json!([])).await?,
+            Arm::SourcedSession => self.session(name, json!([{"configMap": {"name": SOURCE}}])).await?,
+        };
+        Ok(ready.saturating_duration_since(started))
+    }
+
+    async fn session(&self, name: &str, sources: Value) -> Result<Instant> {
+        let session = json!({
+            "apiVersion": "aigise.dev/v1alpha1",
+            "kind": "AigiseSession",
+            "metadata": {"name": name},
+            "spec": {
+                "sandboxes": {"main": {"image": self.args.image}},
+                "volumes": {
+                    "scripts": {"size": CLAIM_SIZE, "sources": sources},
+                    "data": {"size": CLAIM_SIZE},
+                    "tools": {"size": CLAIM_SIZE},
+                },
+            },
+        });
+        self.marks.add(Object::session(name), "is applied");
+        let sessions: Api<AigiseSession> = self.api();
+        sessions.patch(name, &PatchParams::apply("aigise-bench"), &Patch::Apply(session)).await?;
+        self.marks.wait(Object::session(name), "Ready", self.patience()).await
+    }
+
+    /// Claims and a Pod, where the claims are empty; else a Pod that ends comes first.
+    async fn pod(&self, name: &str, volumes: &[&str], staged: bool) -> Result<Instant> {
+        for volume in volumes {
+            self.create::<PersistentVolumeClaim>(json!({
+                "metadata": {"name": format!("{name}--{volume}"), "labels": {"bare": "true"}},
+                "spec": {"accessModes": ["ReadWriteOnce"], "resources": {"requests": {"storage": CLAIM_SIZE}}},
+            }))
+            .await?;
+        }
+        if staged {
+            let stage = format!("{name}--stage");
+            self.create::<Pod>(self.bare(&stage, name, volumes, &self.args.end)).await?;
+            self.marks.wait(Object::pod(&stage), "ended", self.patience()).await?;
+        }
+        self.create::<Pod>(self.bare(name, name, volumes, &self.args.idle)).await?;
+        self.marks.wait(Object::pod(name), "Ready", self.patience()).await
+    }
+
+    /// A Pod with nothing that a session's does not have, either: no token, no service links, the same grace.
+    fn bare(&self, name: &str, of: &str, volumes: &[&str], command: &[String]) -> Value {
+        let claim =
+            |volume: &&str| json!({"name": volume, "persistentVolumeClaim": {"claimName": format!("{of}--{volume}")}});
+        let mount = |volume: &&str| json!({"name": volume, "mountPath": format!("/volumes/{volume}")});
+        json!({
+            "metadata": {"name": name, "labels": {"bare": "true"}},
+            "spec": {
+                "restartPolicy": "Never",
+                "terminationGracePeriodSeconds": 5,
+                "automountServiceAccountToken": false,
+                "enableServiceLinks": false,
+                "containers": [{
+                    "name": "main",
+                    "image": self.args.image,
+                    "command": command,
+                    "volumeMounts": volumes.iter().map(mount).collect::<Value>(),
+                }],
+                "volumes": volumes.iter().map(claim).collect::<Value>(),
+            },
+        })
+    }
+
+    /// Deletes what an arm has made, and waits until nothing is left of it: Pods, claims, and the volumes behind them.
+    pub async fn clear(&self) -> Result<()> {
+        let (now, all, bare) =
+            (DeleteParams::background(), ListParams::default(), ListParams::default().labels("bare"));
+        self.api::<AigiseSession>().delete_collection(&now, &all).await?;
+        self.api::<Pod>().delete_collection(&now, &bare).await?;
+        self.api::<PersistentVolumeClaim>().delete_collection(&now, &bare).await?;
+        let is_clear = || async {
+            let volumes: Api<PersistentVolume> = Api::all(self.client.clone());
+            let is_ours = |volume: &PersistentVolume| {
+                let claim = volume.spec.as_ref().and_then(|spec| spec.claim_ref.as_ref());
+                claim.is_some_and(|claim| claim.namespace.as_deref() == Some(self.namespace.as_str()))
+            };
+            Ok(self.api::<Pod>().list(&all).await?.items.is_empty()
+                && self.api::<PersistentVolumeClaim>().list(&all).await?.items.is_empty()
+                && self.api::<AigiseSession>().list(&all).await?.items.is_empty()
+                && !volumes.list(&all).await?.items.iter().any(is_ours))
+        };
+        self.until("everything is deleted", is_clear).await
+    }
+
+    async fn until<F: Future<Output = Result<bool>>>(&self, what: &str, holds: impl Fn() -> F) -> Result<()> {
+        let deadline = Instant::now() + self.patience();
+        while !holds().await? {
+            if Instant::now() > deadline {
+                return Err(format!("waited {} s in vain until {what}", self.args.patience).into());
+            }
+            tokio::time::sleep(Duration::from_millis(100)).await;
+        }
+        Ok(())
+    }
+}
+
+fn object<K: serde::de::DeserializeOwned>(value: Value) -> Result<K> {
+    Ok(serde_json::from_value(value)?)
+}

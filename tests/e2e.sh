@@ -1,0 +1,56 @@
+#!/usr/bin/env bash
+# e2e.sh [FILTER...]: the tests on a real cluster, then the example, from whatever is there: brings the cluster up, loads the
+# images, installs the operator by Helm. `make e2e` calls it, with the operator's and the example's images built.
+#
+# CLUSTER names the cluster (aigise-test when unset); it is taken down in the end unless KEEP_CLUSTER=1. FILTERs choose tests by
+# parts of their names; the example is then left out. THREADS is how many tests run at once.
+set -euo pipefail
+cd "$(dirname "${BASH_SOURCE[0]}")/.."
+export CLUSTER=${CLUSTER:-aigise-test}
+cluster=tests/kind/cluster images=target/image stage='' started=$SECONDS
+say() { printf '%s %s\n' "$(date +%T)" "$*" >&2; }
+
+# finish: says what the run came to, with the logs where it failed, and takes the cluster down.
+finish() {
+  local status=$?
+  trap - EXIT
+  if [ $status != 0 ]; then
+    say "e2e: $stage failed; the cluster's logs follow"
+    "$cluster" logs || :
+  fi
+  [ "${KEEP_CLUSTER:-}" = 1 ] || "$cluster" down || status=1
+  if [ $status = 0 ]; then say "e2e: all well after $((SECONDS - started)) s"; else say "e2e: $stage failed (after $((SECONDS - started)) s)"; fi
+  exit $status
+}
+trap finish EXIT
+trap 'exit 130' INT TERM
+
+stage="bringing up the cluster"
+"$cluster" up
+eval "$("$cluster" env)"
+
+stage="loading the images"
+tests/images/build.sh "$images"
+"$cluster" load "$images/e2e.oci.tar" "$images/e2e-user.oci.tar" "$images/crash-triage.oci.tar"
+
+stage="installing the operator"
+make --no-print-directory install
+# What a run that was killed has left.
+kubectl delete namespaces --selector aigise-e2e --wait=false
+
+stage="building the tests"
+cargo test --test e2e --no-run
+
+stage="a test"
+say "running the tests"
+cargo test --quiet --test e2e -- --ignored --test-threads="${THREADS:-4}" --show-output "$@"
+
+if [ $# = 0 ]; then
+  stage="the example"
+  say "running the example"
+  examples/crash-triage/demo.sh
+fi
+
+stage="cleaning up"
+say "waiting until the namespaces of the tests are gone"
+kubectl wait --for=delete namespaces --selector aigise-e2e --timeout=180s

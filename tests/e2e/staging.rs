@@ -1,0 +1,66 @@
+//! Sources that are missing or do not fit, and how a session goes on once they are mended.
+
+use serde_json::json;
+
+use super::{
+    ground::Ground,
+    objects::{config_map, from_config_map, is_stalled, list, message, plain, session},
+};
+
+#[test]
+#[ignore = "needs a cluster: make e2e"]
+fn a_missing_config_map_is_named_and_waited_for() {
+    let ground = Ground::new("late-source");
+    let sources = json!({"data": {"sources": [from_config_map("late", "in")]}});
+    ground.apply(&session("s", json!({"sandboxes": plain(&["main"]), "volumes": sources})));
+    let waiting = ground.until_not_ready("asess/s", "SourceNotFound");
+    assert!(message(&waiting).contains("ConfigMap late"), "{}", message(&waiting));
+    assert!(!is_stalled(&waiting), "it goes on by itself");
+    assert!(ground.get("pod/s--stage").is_null());
+
+    ground.apply(&config_map("late", &[("file", "came")]));
+    ground.until_ready("asess/s");
+    assert_eq!(ground.run("s--main", "cat /shared/in/file"), "came");
+}
+
+#[test]
+#[ignore = "needs a cluster: make e2e"]
+fn two_sources_that_disagree_are_named_and_mended_by_a_change() {
+    let ground = Ground::new("conflict");
+    let sources = json!({"data": {"sources": [from_config_map("first", "in"), from_config_map("second", "in")]}});
+    ground.apply(&list(&[
+        config_map("first", &[("same", "one"), ("own", "first's")]),
+        config_map("second", &[("same", "another")]),
+        session("s", json!({"sandboxes": plain(&["main"]), "volumes": sources})),
+    ]));
+    let failed = ground.until_not_ready("asess/s", "StagingFailed");
+    for word in ["configMap first", "configMap second", "in/same", "data"] {
+        assert!(message(&failed).contains(word), "{word}: {}", message(&failed));
+    }
+    assert!(is_stalled(&failed));
+    assert_eq!(failed["status"]["phase"], "Error");
+    assert!(ground.names("asb", "").is_empty(), "sandboxes start over volumes that are not filled");
+
+    ground.apply(&config_map("second", &[("same", "one")]));
+    ground.until_ready("asess/s");
+    assert_eq!(ground.run("s--main", "cat /shared/in/same /shared/in/own"), "onefirst's");
+}
+
+#[test]
+#[ignore = "needs a cluster: make e2e"]
+fn a_root_that_no_source_has_is_named_with_those_there_are() {
+    let ground = Ground::new("no-root");
+    let volumes = json!({"tools": {"sources": [from_config_map("skill", "fuzz"), from_config_map("skill", "triage")]}});
+    ground.apply(&list(&[
+        config_map("skill", &[("SKILL.md", "a skill")]),
+        session("s", json!({"sandboxes": plain(&["main"]), "volumes": volumes, "toolsTopRoots": ["fuzz", "coverage"]})),
+    ]));
+    let failed = ground.until_not_ready("asess/s", "StagingFailed");
+    for word in ["coverage", "fuzz, triage", "tools"] {
+        assert!(message(&failed).contains(word), "{word}: {}", message(&failed));
+    }
+    assert!(is_stalled(&failed));
+    ground.patch("asess/s", &json!({"spec": {"toolsTopRoots": ["fuzz"]}}));
+    ground.until_ready("asess/s");
+    assert_eq!(ground.run("s--main", "ls /bash_tools"), "fuzz");
+}
