@@ -41,6 +41,7 @@ e2e: export CLUSTER := aigise-test
 e2e: image example-image ## Run the tests on a real cluster (its own, which is gone afterwards)
 	tests/e2e.sh
 
+bench: export CLUSTER := aigise-test
 bench: ## Measure on the cluster of the tests
 	tests/bench.sh
 

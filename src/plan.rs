@@ -145,7 +145,8 @@ pub struct Foreign {
 /// Why a read or a write did not succeed.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Failure {
-    /// [`Reason::Refused`] (a person has to change something), [`Reason::Forbidden`] or [`Reason::ApiError`] (tried again).
+    /// [`Reason::Refused`] (a person has to change something), [`Reason::Forbidden`] or [`Reason::ApiError`] (tried again), or
+    /// [`Reason::Terminating`] (the namespace is on its way out).
     pub reason: Reason,
     /// What the API server said.
     pub message: String,

@@ -53,7 +53,7 @@ pub enum Reason {
     Ready,
     /// Nothing is in the way of the condition; it says so rather than being absent.
     AsExpected,
-    /// The object is being deleted.
+    /// The object, or its namespace, is being deleted.
     Terminating,
     /// The specification cannot work as it is written.
     InvalidSpec,

@@ -121,7 +121,9 @@ fn failed<K: Object>(name: &str, error: &kube::Error) -> Failure {
 pub fn failure(error: &kube::Error) -> Failure {
     match error {
         kube::Error::Api(status) => {
+            let causes = status.details.iter().flat_map(|details| &details.causes);
             let reason = match status.code {
+                403 if causes.into_iter().any(|cause| cause.reason == "NamespaceTerminating") => Reason::Terminating,
                 400 | 422 => Reason::Refused,
                 403 => Reason::Forbidden,
                 _ => Reason::ApiError,

@@ -30,7 +30,7 @@ use tracing::warn;
 use super::written::Written;
 use crate::{
     api::{AigiseSession, Sandbox, meta},
-    plan::{name, ownership},
+    plan::{name, ownership, pod},
 };
 
 /// What the operator knows of the cluster.
@@ -178,13 +178,14 @@ pub fn watch_all(client: &Client, triggers: &Triggers) -> (Caches, Watches) {
     });
     let tell = triggers.clone();
     let (pods, watch_pods) = watch(client, ours(), move |change: Change<'_, Pod>| {
-        if change.touches_wish() || change.touches(|pod| pod.status.clone()) {
+        if change.touches_wish() || change.touches(pod::reading) {
             tell.owners(&change);
         }
     });
     let tell = triggers.clone();
     let (claims, watch_claims) = watch(client, ours(), move |change: Change<'_, PersistentVolumeClaim>| {
-        if change.touches_wish() || change.touches(|claim| claim.status.as_ref().map(|status| status.phase.clone())) {
+        // The scheduler and the binder write annotations, which nobody here reads.
+        if change.touches(|claim| (claim.uid(), claim.metadata.deletion_timestamp.clone(), volume_phase(claim))) {
             tell.owners(&change);
         }
     });
@@ -212,6 +213,10 @@ pub fn watch_all(client: &Client, triggers: &Triggers) -> (Caches, Watches) {
         written_sandboxes,
     };
     (caches, vec![watch_sessions, watch_sandboxes, watch_pods, watch_claims, watch_services, watch_policies])
+}
+
+fn volume_phase(claim: &PersistentVolumeClaim) -> Option<String> {
+    claim.status.as_ref()?.phase.clone()
 }
 
 fn watch<K>(

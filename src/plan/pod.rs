@@ -158,6 +158,14 @@ fn lost(reason: Option<&str>, message: Option<&str>) -> String {
     }
 }
 
+/// All that is read of a Pod: what else changes in it wakes nobody.
+#[must_use]
+pub fn reading(pod: &Pod) -> impl PartialEq + use<> {
+    let container = pod.spec.as_ref().and_then(|spec| spec.containers.first());
+    let progress = container.map(|container| Progress::of(pod, &container.name));
+    (progress, node(pod), pod.status.as_ref().and_then(|status| status.pod_ip.clone()))
+}
+
 /// The name of the Pod's node.
 #[must_use]
 pub fn node(pod: &Pod) -> Option<String> {

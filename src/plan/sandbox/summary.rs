@@ -19,9 +19,9 @@ use crate::{
     },
 };
 
-/// How long the scheduler may be silent before we say that the Pod waits for it. It speaks within milliseconds, and what it
-/// says is worth a status; that the Pod was made is not.
-const SCHEDULER_PATIENCE: Duration = Duration::from_secs(2);
+/// How long the scheduler may be silent before we say that the Pod waits for it. It speaks within milliseconds, or when the
+/// claims are provisioned, which takes some seconds; what it says is worth a status, that the Pod was made is not.
+const SCHEDULER_PATIENCE: Duration = Duration::from_secs(10);
 
 /// What one stage means.
 struct View {
@@ -116,6 +116,9 @@ fn view(stage: &Stage) -> View {
         Stage::Failed(failure) if failure.reason == Reason::Refused => {
             View { next: Next::In(REFUSED_POLL), ..stalled(failure.reason, &failure.message) }
         }
+        Stage::Failed(failure) if failure.reason == Reason::Terminating => {
+            waiting(SandboxPhase::Terminating, failure.reason, "The namespace is being deleted.")
+        }
         Stage::Failed(failure) => {
             View { next: Next::Backoff, ..waiting(SandboxPhase::Pending, failure.reason, &failure.message) }
         }
@@ -128,7 +131,11 @@ fn view(stage: &Stage) -> View {
             ),
             Progress::Created => View {
                 next: Next::In(SCHEDULER_PATIENCE),
-                ..waiting(SandboxPhase::Pending, Reason::PodCreated, "The Pod waits for the scheduler.")
+                ..waiting(
+                    SandboxPhase::Pending,
+                    Reason::PodCreated,
+                    "The Pod waits for the scheduler, or for its claims to be provisioned.",
+                )
             },
             Progress::Unschedulable { message } => {
                 let message = format!("No node fits now: {message}");

@@ -35,9 +35,8 @@ const NOT_INTERNET_V4: [&str; 10] = [
     "198.18.0.0/15",
     "224.0.0.0/3",
 ];
-/// Likewise, and the prefixes that lead back into IPv4: mapped, translated (NAT64) and 6to4 addresses.
-const NOT_INTERNET_V6: [&str; 7] =
-    ["::1/128", "::ffff:0:0/96", "64:ff9b::/96", "2002::/16", "fc00::/7", "fe80::/10", "ff00::/8"];
+/// Likewise, and the prefixes that lead back into IPv4: translated (NAT64) and 6to4 addresses. The API server takes no mapped ones.
+const NOT_INTERNET_V6: [&str; 6] = ["::1/128", "64:ff9b::/96", "2002::/16", "fc00::/7", "fe80::/10", "ff00::/8"];
 
 /// Where node-local DNS caches listen, by convention.
 const NODE_LOCAL_DNS: &str = "169.254.20.10/32";

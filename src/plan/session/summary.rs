@@ -118,6 +118,9 @@ fn view(stage: &Stage, counts: &SandboxCounts, rest: Duration) -> View {
         Stage::Failed(failure) if failure.reason == Reason::Refused => {
             after(Next::In(REFUSED_POLL), view(Error, Stalled, failure.reason, &failure.message))
         }
+        Stage::Failed(failure) if failure.reason == Reason::Terminating => {
+            view(SessionPhase::Terminating, Moving, failure.reason, "The namespace is being deleted.")
+        }
         Stage::Failed(failure) => after(Next::Backoff, view(Pending, Moving, failure.reason, &failure.message)),
         Stage::SourceMissing(name) => {
             let message = format!("The ConfigMap {name}, a source of the volumes, is not there yet.");
