@@ -125,8 +125,8 @@ pub struct VolumeSpec {
     pub access_modes: Vec<AccessMode>,
 
     /// What the volume is filled with before any sandbox starts, copied in this order. Two sources that put a different file at
-    /// the same place are an error. What sandboxes wrote is never overwritten. A changed list, or a changed ConfigMap, is taken
-    /// when the volumes are staged the next time.
+    /// the same place are an error. What sandboxes wrote is never overwritten. When the list changes, what is missing is added
+    /// at once; a changed ConfigMap is taken when the volumes are staged the next time.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 16))]
     pub sources: Vec<VolumeSource>,

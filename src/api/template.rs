@@ -54,7 +54,9 @@ pub struct SandboxTemplate {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub resources: Option<ResourceRequirements>,
 
-    /// Security settings of the working container, as in a Pod's container. Refused is what leads out of the sandbox: `privileged`, capabilities beyond the usual ones and `SYS_PTRACE`, another `procMount`.
+    /// Security settings of the working container, as in a Pod's container. Refused is what leads out of the
+    /// sandbox: `privileged`, `procMount`, `windowsOptions.hostProcess`, and capabilities other than those of the Pod Security
+    /// Standard `baseline`, `SYS_NICE` and `SYS_PTRACE`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub security_context: Option<SecurityContext>,
 }

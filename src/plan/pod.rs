@@ -121,7 +121,11 @@ fn waiting(pod: &Pod, working: Option<&ContainerStatus>) -> Progress {
             Some(_) => Reason::ContainerConfig,
         };
         let message = match reason {
-            Reason::ImagePull => format!("The image {} cannot be pulled: {words}", container.image),
+            // The kubelet says the same in two ways by turns; only the cause is news.
+            Reason::ImagePull => {
+                let cause = words.split_once("ErrImagePull: ").map_or(words, |(_, cause)| cause);
+                format!("The image {} cannot be pulled: {cause}", container.image)
+            }
             _ => format!("The container cannot be started: {words}"),
         };
         return Progress::Waiting { reason, message };
@@ -242,6 +246,13 @@ mod tests {
         assert_eq!(waiting("ErrImagePull"), Reason::ImagePull);
         assert_eq!(waiting("InvalidImageName"), Reason::ImagePull);
         assert_eq!(waiting("CreateContainerConfigError"), Reason::ContainerConfig);
+    }
+
+    #[test]
+    fn what_the_kubelet_says_of_an_image_by_turns_is_one_message() {
+        let say = |reason: &str, message: &str| with_state(json!({"waiting": {"reason": reason, "message": message}}));
+        let back_off = "Back-off pulling image \"a:1\": ErrImagePull: not found";
+        assert_eq!(say("ErrImagePull", "not found"), say("ImagePullBackOff", back_off));
     }
 
     #[test]

@@ -147,7 +147,9 @@ fn view(stage: &Stage, counts: &SandboxCounts, rest: Duration) -> View {
             after(Next::In(rest), view(Staging, Moving, Reason::Staging, &message))
         }
         Stage::StagingFailed(message) => {
-            let message = format!("The volumes could not be filled: {message} Mend the source, and it is tried again.");
+            let message = message.trim_end_matches('.');
+            let message =
+                format!("The volumes could not be filled: {message}. Mend the source, and it is tried again.");
             after(Next::In(SOURCE_POLL), view(Error, Stalled, Reason::StagingFailed, &message))
         }
         Stage::Starting { cause } => view(Starting, Moving, Reason::SandboxesNotReady, cause),
