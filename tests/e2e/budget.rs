@@ -5,7 +5,7 @@ use serde_json::json;
 use super::{
     audit::{self, Breakdown, Write},
     ground::Ground,
-    objects::{ROOT_IMAGE, config_map, from_config_map, list, plain, plain_session, sandbox, session},
+    objects::{ROOT_IMAGE, config_map, from_config_map, list, plain, plain_session, sandbox, session, staged_session},
 };
 
 /// A session of three sandboxes and three staged claims, from apply to Ready.
@@ -67,13 +67,7 @@ fn an_operator_that_is_restarted_writes_nothing() {
     // In all of the states in which an object rests.
     ground.apply(&list(&[
         config_map("files", &[("file", "x")]),
-        session(
-            "ready",
-            json!({
-                "sandboxes": plain(&["main", "fuzz"]),
-                "volumes": {"data": {"sources": [from_config_map("files", "in")]}},
-            }),
-        ),
+        staged_session("ready", &["main", "fuzz"]),
         session("ended", json!({"sandboxes": {"main": {"image": ROOT_IMAGE, "command": ["false"]}}})),
         plain_session("invalid", &["a_b", "a-b"]),
         sandbox("alone", json!({"type": "main", "image": ROOT_IMAGE})),

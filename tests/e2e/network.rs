@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 use super::{
     audit,
     ground::Ground,
-    objects::{ROOT_IMAGE, list, plain_session, uid},
+    objects::{ROOT_IMAGE, config_map, list, staged_session, uid},
 };
 
 fn names(names: &[&str]) -> BTreeSet<String> {
@@ -38,7 +38,12 @@ fn the_policy_comes_before_the_pods_and_selects_these_and_no_others() {
         }},
         "spec": {"containers": [{"name": "sandbox", "image": ROOT_IMAGE}], "terminationGracePeriodSeconds": 1},
     });
-    ground.apply(&list(&[bystander, plain_session("s", &["main", "fuzz"]), plain_session("t", &["main"])]));
+    ground.apply(&list(&[
+        bystander,
+        config_map("files", &[("file", "x")]),
+        staged_session("s", &["main", "fuzz"]),
+        staged_session("t", &["main"]),
+    ]));
     ground.until_ready("asess/s");
     ground.until_ready("asess/t");
 
@@ -65,7 +70,7 @@ fn the_policy_comes_before_the_pods_and_selects_these_and_no_others() {
 #[ignore = "needs a cluster: make e2e"]
 fn no_pod_carries_a_service_account_token() {
     let ground = Ground::new("token");
-    ground.apply(&plain_session("s", &["main"]));
+    ground.apply(&list(&[config_map("files", &[("file", "x")]), staged_session("s", &["main"])]));
     ground.until_ready("asess/s");
     for name in ["s--stage", "s--main"] {
         let pod = ground.get(&format!("pod/{name}"));

@@ -7,7 +7,7 @@ pub const ROOT_IMAGE: &str = "localhost/aigise-e2e:dev";
 /// Runs as the user 1000.
 pub const USER_IMAGE: &str = "localhost/aigise-e2e-user:dev";
 
-/// A session; volumes that nothing is said about are small enough for many of them.
+/// A session.
 pub fn session(name: &str, spec: Value) -> Value {
     json!({"apiVersion": "aigise.dev/v1alpha1", "kind": "AigiseSession", "metadata": {"name": name}, "spec": spec})
 }
@@ -15,6 +15,12 @@ pub fn session(name: &str, spec: Value) -> Value {
 /// A session with plain sandboxes of these types and nothing else.
 pub fn plain_session(name: &str, types: &[&str]) -> Value {
     session(name, json!({"sandboxes": plain(types)}))
+}
+
+/// The same with a source, the ConfigMap `files`: a Pod fills its volumes.
+pub fn staged_session(name: &str, types: &[&str]) -> Value {
+    let volumes = json!({"data": {"sources": [from_config_map("files", "in")]}});
+    session(name, json!({"sandboxes": plain(types), "volumes": volumes}))
 }
 
 /// Plain sandboxes of these types.
