@@ -19,6 +19,7 @@ help: ## Say what there is
 
 demo: image example-image cluster-up ## Run the main job on a real cluster, from nothing
 	@$(MAKE) --no-print-directory install
+	$(cluster) load $(example)
 	eval "$$($(cluster) env)" && examples/crash-triage/demo.sh
 
 install: image cluster-up ## Install the operator on the cluster by Helm
