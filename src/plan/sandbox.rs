@@ -62,7 +62,9 @@ pub fn plan(observed: &Observed, settings: &Settings) -> Vec<Write> {
     match Stage::of(observed) {
         Stage::NoPod(label) => vec![Write::Ensure(Child::Pod(Box::new(pod::pod(observed, &label, settings))))],
         // Not ready and made from an older template: the next start is now.
-        Stage::Pod(progress) if progress != Progress::Terminating && is_outdated(observed) && !is_ready(&progress) => {
+        Stage::Pod(progress)
+            if progress != Progress::Terminating && progress != Progress::Ready && is_outdated(observed) =>
+        {
             let pod = observed.pod.ours();
             pod.map(|pod| Write::Delete(Child::Pod(Box::new(Pod::clone(pod))))).into_iter().collect()
         }
@@ -74,10 +76,6 @@ pub fn plan(observed: &Observed, settings: &Settings) -> Vec<Write> {
 #[must_use]
 pub fn report(observed: &Observed, now: Timestamp) -> Report<SandboxStatus> {
     summary::report(observed, now)
-}
-
-fn is_ready(progress: &Progress) -> bool {
-    matches!(progress, Progress::Ready)
 }
 
 /// Whether the Pod was made from another template than the Sandbox has now.

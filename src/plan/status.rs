@@ -94,11 +94,17 @@ pub fn conditions(
         .collect()
 }
 
-/// The reason of the condition `Ready` in an earlier status.
+/// The condition `Ready` in a status.
 #[must_use]
-pub fn ready_reason(conditions: &[Condition]) -> Option<&str> {
-    let ready = ConditionType::Ready.to_string();
-    conditions.iter().find(|condition| condition.type_ == ready).map(|condition| condition.reason.as_str())
+pub fn ready(conditions: &[Condition]) -> Option<&Condition> {
+    let ready: &str = ConditionType::Ready.into();
+    conditions.iter().find(|condition| condition.type_ == ready)
+}
+
+/// Whether `Ready` has another reason than in an earlier status.
+#[must_use]
+pub fn has_news(before: &[Condition], reason: Reason) -> bool {
+    ready(before).is_none_or(|condition| condition.reason != reason.to_string())
 }
 
 /// A text that is no longer than `limit` bytes.

@@ -65,7 +65,7 @@ pub fn report(observed: &Observed, now: Timestamp) -> Report<SandboxStatus> {
         Stage::Pod(Progress::Created) if young && unheard => When::Later,
         _ => When::Now,
     };
-    let changed = status::ready_reason(&before.conditions) != Some(view.reason.into());
+    let changed = status::has_news(&before.conditions, view.reason);
     let worth_an_event = view.outlook != Outlook::Moving || view.reason == Reason::ImagePull;
     Report {
         status,

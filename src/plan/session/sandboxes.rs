@@ -9,7 +9,7 @@ use crate::{
         meta::{self, Component},
         sandbox::SandboxState,
     },
-    plan::{name::Label, ownership},
+    plan::{name::Label, ownership, status},
 };
 
 /// A type that the session wants, and its Sandbox as it is.
@@ -38,7 +38,7 @@ impl Wanted<'_> {
             return "The sandbox is being made.";
         }
         let status = self.current().and_then(|sandbox| sandbox.status.as_ref());
-        let ready = status.and_then(|status| status.conditions.iter().find(|condition| condition.type_ == "Ready"));
+        let ready = status.and_then(|status| status::ready(&status.conditions));
         ready.map_or("The sandbox takes in its specification.", |condition| condition.message.as_str())
     }
 }

@@ -66,7 +66,7 @@ pub(super) fn report(observed: &Observed, now: Timestamp) -> Report<AigiseSessio
         phase if phase == status.phase => When::Soon,
         _ => When::Now,
     };
-    let changed = status::ready_reason(&before.conditions) != Some(view.reason.into());
+    let changed = status::has_news(&before.conditions, view.reason);
     Report {
         status,
         note: (changed && view.outlook != Outlook::Moving).then(|| Note {
