@@ -1,0 +1,108 @@
+//! `aigise-operator config`: a configuration file as it is taken here, without a cluster. All that it prints follows from the file
+//! and what the command line says.
+
+use std::{io::Read, path::Path};
+
+use super::args::{ConfigArgs, ConfigOutput};
+use crate::{
+    config::{self, Configuration, Given, Input, Origin, manifest::manifest, write},
+    plan::name,
+};
+
+/// Why nothing is printed.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The file could not be read.
+    #[error("reading {file} failed")]
+    Read {
+        /// The file.
+        file: String,
+        /// The system's words.
+        #[source]
+        source: std::io::Error,
+    },
+    /// There is a mistake in it.
+    #[error("{file}: {error}")]
+    Mistake {
+        /// The file.
+        file: String,
+        /// The mistake.
+        error: config::Error,
+    },
+    /// The session cannot have the name.
+    #[error(transparent)]
+    Name(#[from] name::NameError),
+    /// It cannot be written as TOML.
+    #[error("the configuration cannot be written as TOML")]
+    WriteToml(#[source] toml::ser::Error),
+}
+
+/// What the command prints.
+///
+/// # Errors
+/// When the file cannot be read, or says what it cannot.
+pub fn run(args: &ConfigArgs) -> Result<String, Error> {
+    name::check_session(&args.name)?;
+    let file = args.file.display().to_string();
+    let text = read(&args.file).map_err(|source| Error::Read { file: file.clone(), source })?;
+    let given = args.variables.iter().map(|(name, value)| (name.clone(), Given::Plain(value.clone()))).collect();
+    let secret_name = name::child(&args.name, "config");
+    let input = Input { file: &text, origin: Origin::Plain, variables: &given, secret_name: &secret_name };
+    let configuration = config::read(input).map_err(|error| Error::Mistake { file, error })?;
+    let body = match args.output {
+        ConfigOutput::Toml => write::toml(&configuration, write::Secrets::AsVariables).map_err(Error::WriteToml)?,
+        ConfigOutput::Manifest => manifest(&args.name, &configuration.spec),
+    };
+    Ok(notes(&configuration) + &body)
+}
+
+fn read(file: &Path) -> std::io::Result<String> {
+    if file == Path::new("-") {
+        let mut text = String::new();
+        std::io::stdin().read_to_string(&mut text)?;
+        return Ok(text);
+    }
+    std::fs::read_to_string(file)
+}
+
+/// What has no effect, as comments, which both formats write alike.
+fn notes(configuration: &Configuration) -> String {
+    let lines = configuration.ignored.iter().map(|ignored| format!("# {}: {}\n", ignored.key, ignored.reason));
+    lines.collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn printed(text: &str, set: &[(&str, &str)], output: ConfigOutput) -> Result<String, Error> {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("config.toml");
+        std::fs::write(&file, text).unwrap();
+        let variables = set.iter().map(|(name, value)| ((*name).to_string(), (*value).to_string())).collect();
+        run(&ConfigArgs { file, variables, output, name: "demo".into() })
+    }
+
+    #[test]
+    fn a_file_is_printed_as_a_session_or_as_a_file() {
+        let text = "task_name = '${TASK}'\n[sandbox.sandboxes.main]\nimage = 'a'\ndocker_args = ['-x']\n";
+        let manifest = printed(text, &[("TASK", "0123")], ConfigOutput::Manifest).unwrap();
+        assert!(
+            manifest.starts_with("# sandbox.sandboxes.main.docker_args: there is no Docker command line"),
+            "{manifest}"
+        );
+        assert!(manifest.contains("metadata:\n  name: demo\nspec:\n"), "{manifest}");
+        assert!(manifest.contains("taskName: \"0123\""), "{manifest}");
+        let toml = printed(text, &[("TASK", "0123")], ConfigOutput::Toml).unwrap();
+        assert!(toml.contains("task_name = \"0123\""), "{toml}");
+    }
+
+    #[test]
+    fn a_mistake_is_told_with_the_file_and_the_place() {
+        let error = printed("task_name = '${TASK}'", &[], ConfigOutput::Toml).unwrap_err().to_string();
+        assert!(
+            error.ends_with("config.toml: line 1, column 13, task_name: nobody defines the variable TASK"),
+            "{error}"
+        );
+    }
+}
