@@ -1,21 +1,30 @@
 //! `sandboxd`, the small static helper that is mounted into every Pod of a session at `/aigise`.
 //!
-//! It runs inside other people's images: no runtime, no network, no credentials, few dependencies. Its verbs are parsed
-//! by hand, since a command-line library would be larger than the rest of the program.
+//! It runs inside other people's images: no runtime, no credentials, few dependencies, and no network but to ask whether
+//! the services of the session are there. Its verbs are parsed by hand: there is nothing yet for a command-line library to do.
 
 use std::ffi::OsString;
 use std::io::{self, Write};
 use std::path::PathBuf;
 use std::process::ExitCode;
 
+pub mod gate;
+mod http;
 pub mod idle;
 pub mod install;
+mod mcp;
+mod skills;
 pub mod stage;
 
 const USAGE: &str = "\
 usage: sandboxd idle                    hold a container open as its PID 1
        sandboxd install DIR             copy this program into DIR
-       sandboxd stage [--report FILE]   fill the session's volumes";
+       sandboxd stage [--report FILE]   fill the session's volumes
+       sandboxd gate                    do what is to be done before the sandbox is ready
+       sandboxd ready                   say whether the sandbox is ready
+       sandboxd status                  say how far that is
+       sandboxd log [-f]                print what it prints; -f: until it is over
+The last four take --folder DIR for another place than /run/aigise.";
 
 /// What the program is asked to do.
 #[derive(Debug, PartialEq, Eq)]
@@ -32,6 +41,21 @@ pub enum Verb {
         /// The file that receives the [`Report`](crate::staging::Report).
         report: PathBuf,
     },
+    /// Do the work of the gate, or wait for who does it.
+    Gate(gate::Places),
+    /// Do the work of the gate.
+    Supervise(gate::Places),
+    /// Say whether the services are there, and what the sandbox's own probe asks.
+    Ready(gate::Places),
+    /// Say how far the gate is.
+    Status(gate::Places),
+    /// Print what the steps print.
+    Log {
+        /// Where.
+        places: gate::Places,
+        /// Until the work is over.
+        follow: bool,
+    },
 }
 
 impl Verb {
@@ -44,6 +68,24 @@ impl Verb {
             ["install", _] => Some(Self::Install { folder: PathBuf::from(&arguments[1]) }),
             ["stage"] => Some(Self::Stage { report: PathBuf::from(stage::TERMINATION_LOG) }),
             ["stage", "--report", _] => Some(Self::Stage { report: PathBuf::from(&arguments[2]) }),
+            [verb, ref rest @ ..] => Self::of_gate(verb, rest, &arguments),
+            [] => None,
+        }
+    }
+
+    /// The verbs that speak of a gate.
+    fn of_gate(verb: &str, rest: &[&str], arguments: &[OsString]) -> Option<Self> {
+        let (places, rest) = match rest {
+            [rest @ .., "--folder", _] => (gate::Places::below(arguments.last()?), rest),
+            rest => (gate::Places::default(), rest),
+        };
+        match (verb, rest) {
+            ("gate", []) => Some(Self::Gate(places)),
+            ("supervise", []) => Some(Self::Supervise(places)),
+            ("ready", []) => Some(Self::Ready(places)),
+            ("status", []) => Some(Self::Status(places)),
+            ("log", []) => Some(Self::Log { places, follow: false }),
+            ("log", ["-f"]) => Some(Self::Log { places, follow: true }),
             _ => None,
         }
     }
@@ -58,6 +100,11 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
             Err(error) => fail(&error),
         },
         Some(Verb::Stage { report }) => stage::run(&report),
+        Some(Verb::Gate(places)) => gate::run(&places),
+        Some(Verb::Supervise(places)) => gate::supervise(&places).unwrap_or_else(|error| fail(&error)),
+        Some(Verb::Ready(places)) => gate::ready(&places),
+        Some(Verb::Status(places)) => gate::status(&places).unwrap_or_else(|error| fail(&error)),
+        Some(Verb::Log { places, follow }) => gate::log(&places, follow).unwrap_or_else(|error| fail(&error)),
         None => {
             say(USAGE);
             ExitCode::from(2)
@@ -96,16 +143,34 @@ mod tests {
     }
 
     #[test]
-    fn the_three_verbs_are_understood() {
+    fn the_verbs_are_understood() {
         assert_eq!(parse("idle"), Some(Verb::Idle));
         assert_eq!(parse("install /aigise"), Some(Verb::Install { folder: "/aigise".into() }));
         assert_eq!(parse("stage"), Some(Verb::Stage { report: "/dev/termination-log".into() }));
         assert_eq!(parse("stage --report /tmp/r"), Some(Verb::Stage { report: "/tmp/r".into() }));
+        assert_eq!(parse("gate"), Some(Verb::Gate(gate::Places::default())));
+        assert_eq!(parse("supervise --folder /f"), Some(Verb::Supervise(gate::Places::below("/f".as_ref()))));
+        assert_eq!(parse("ready"), Some(Verb::Ready(gate::Places::default())));
+        let places = gate::Places::default();
+        assert_eq!(parse("log -f"), Some(Verb::Log { places, follow: true }));
     }
 
     #[test]
     fn anything_else_is_not_guessed_at() {
-        for line in ["", "idle now", "install", "install a b", "stage --report", "stage report", "run", "--help"] {
+        for line in [
+            "",
+            "idle now",
+            "install",
+            "install a b",
+            "stage --report",
+            "stage report",
+            "run",
+            "--help",
+            "gate now",
+            "gate --folder",
+            "ready now",
+            "log --follow",
+        ] {
             assert_eq!(parse(line), None, "{line}");
         }
     }

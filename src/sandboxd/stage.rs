@@ -26,10 +26,11 @@ use self::fill::Target;
 use crate::staging::{MANIFEST_ENV, Manifest, Report, Source, Staged, Volume};
 
 pub use self::error::Error;
+pub(super) use self::survey::LOST_AND_FOUND;
 
 mod error;
 mod fill;
-mod folder;
+pub(super) mod folder;
 mod report;
 mod survey;
 #[cfg(test)]
@@ -41,7 +42,7 @@ pub const TERMINATION_LOG: &str = "/dev/termination-log";
 /// The name, at a volume's root, of the file that is being written.
 const PART: &str = ".aigise-staged.part";
 
-/// The volume whose first-level folders are reported.
+/// The volume whose first-level folders and skills are reported.
 const TOOLS: &str = "tools";
 
 /// What is about to happen, or has happened. Whoever watches may end the run there, as a crash would.
@@ -113,6 +114,7 @@ pub fn stage(manifest: &Manifest, watch: &mut Watch<'_>) -> Result<BTreeMap<Stri
         }
         if volume.name == TOOLS {
             staged.roots = target.roots()?;
+            staged.skills = target.skills();
         }
         volumes.insert(volume.name.clone(), staged);
     }

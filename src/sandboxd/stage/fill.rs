@@ -16,6 +16,7 @@ use super::error::Error;
 use super::folder::{Folder, Kind, same_content};
 use super::survey::{Content, Gathered, Item, LOST_AND_FOUND, Section};
 use super::{PART, Step, Tally, Watch};
+use crate::sandboxd::skills;
 use crate::staging::{Access, MARKER, Source, Staged, Volume};
 
 /// A volume that is being filled.
@@ -64,6 +65,11 @@ impl<'a> Target<'a> {
             Ok(roots)
         };
         list().map_err(|error| Error::List { volume: self.volume.name.clone(), error })
+    }
+
+    /// The folders of the volume that hold a skill.
+    pub fn skills(&self) -> Vec<String> {
+        skills::scan(&self.root, |_| true).paths
     }
 
     /// Copies all that the sources bring and that is not there yet.

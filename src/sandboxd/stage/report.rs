@@ -1,9 +1,10 @@
 //! The words of the stage Pod: a line per source in its log, and a report in its termination message.
 
+use std::collections::BTreeMap;
 use std::fmt::Write;
 
 use super::Tally;
-use crate::staging::{Report, Source, Volume};
+use crate::staging::{Report, Source, Staged, Volume};
 
 /// Kubelet keeps no more of a termination message.
 const LIMIT: usize = 4096;
@@ -14,6 +15,10 @@ const ELLIPSIS: char = '…';
 /// The report as JSON, cut to what a termination message can hold: a message loses its end, a list of folders its last
 /// ones.
 pub fn text(mut report: Report) -> String {
+    if let Report::Staged { volumes } = &mut report {
+        // There may be very many: what cannot fit in any case goes at once, the rest bit by bit.
+        lists(volumes).for_each(|list| cut(list, LIMIT));
+    }
     loop {
         let text = serde_json::to_string(&report).unwrap_or_default();
         if text.len() <= LIMIT || !shorten(&mut report, text.len() - LIMIT) {
@@ -37,17 +42,46 @@ fn shorten(report: &mut Report, excess: usize) -> bool {
             true
         }
         Report::Staged { volumes } => {
-            let longest = volumes.values_mut().map(|staged| &mut staged.roots).max_by_key(|roots| roots.len());
-            let Some(roots) = longest.filter(|roots| roots.len() > 1) else { return false };
-            let left_out = ELLIPSIS.to_string();
-            if roots.last() == Some(&left_out) {
-                roots.pop();
-            }
-            roots.pop();
-            roots.push(left_out);
+            let longest = lists(volumes).max_by_key(|list| size_of(list));
+            let Some(list) = longest.filter(|list| !is_cut_to_nothing(list)) else { return false };
+            let size = size_of(list);
+            cut(list, size - 1);
             true
         }
     }
+}
+
+fn lists(volumes: &mut BTreeMap<String, Staged>) -> impl Iterator<Item = &mut Vec<String>> {
+    volumes.values_mut().flat_map(|staged| [&mut staged.roots, &mut staged.skills])
+}
+
+fn is_cut_to_nothing(list: &[String]) -> bool {
+    list.first().is_none_or(|first| first.chars().eq([ELLIPSIS]))
+}
+
+/// How long a list is in JSON, at least.
+fn size_of(list: &[String]) -> usize {
+    list.iter().map(|name| name.len() + 3).sum()
+}
+
+/// Takes the last ones of a list away until it is no longer than that.
+fn cut(list: &mut Vec<String>, limit: usize) {
+    let mut size = size_of(list);
+    if size <= limit {
+        return;
+    }
+    let left_out = ELLIPSIS.to_string();
+    if list.last() == Some(&left_out) {
+        list.pop();
+    } else {
+        size += size_of(std::slice::from_ref(&left_out));
+    }
+    while size > limit
+        && let Some(last) = list.pop()
+    {
+        size -= size_of(&[last]);
+    }
+    list.push(left_out);
 }
 
 /// What became of one source: `data: configMap poc -> poc: 3 files, 1.2 KB`.
@@ -82,18 +116,27 @@ fn size(bytes: u64) -> String {
 
 #[cfg(test)]
 mod tests {
-    use std::collections::BTreeMap;
-
     use super::*;
-    use crate::staging::{Access, Staged};
+    use crate::staging::Access;
 
-    fn tools(roots: Vec<String>) -> Report {
-        Report::Staged { volumes: BTreeMap::from([("tools".to_owned(), Staged { files: 7, kept: 1, roots })]) }
+    fn tools(roots: Vec<String>, skills: Vec<String>) -> Report {
+        Report::Staged { volumes: BTreeMap::from([("tools".to_owned(), Staged { files: 7, kept: 1, roots, skills })]) }
+    }
+
+    fn many(name: &str, count: usize) -> Vec<String> {
+        (0..count).map(|number| format!("{name}-{number}")).collect()
+    }
+
+    fn read(text: &str) -> Staged {
+        let Report::Staged { mut volumes } = serde_json::from_str(text).unwrap() else { panic!("{text}") };
+        volumes.remove("tools").unwrap()
     }
 
     #[test]
     fn a_short_report_is_left_whole() {
-        for report in [tools(vec!["fuzz".into()]), Report::Failed { message: "no \"room\" left".into() }] {
+        for report in
+            [tools(vec!["fuzz".into()], vec!["fuzz/afl".into()]), Report::Failed { message: "no \"room\" left".into() }]
+        {
             assert_eq!(serde_json::from_str::<Report>(&text(report.clone())).unwrap(), report);
         }
     }
@@ -111,13 +154,36 @@ mod tests {
 
     #[test]
     fn a_long_list_of_roots_keeps_its_first_ones_and_says_that_there_are_more() {
-        let text = text(tools((0..1000).map(|number| format!("root-{number}")).collect()));
+        let text = text(tools(many("root", 1000), vec![]));
         assert!(text.len() <= LIMIT && text.len() > LIMIT - 32, "{} bytes", text.len());
-        let Report::Staged { volumes } = serde_json::from_str(&text).unwrap() else { panic!("{text}") };
-        let staged = &volumes["tools"];
+        let staged = read(&text);
         assert_eq!((staged.files, staged.kept), (7, 1));
         assert_eq!(staged.roots[0], "root-0");
         assert_eq!(staged.roots.last().unwrap(), "…");
+    }
+
+    #[test]
+    fn many_skills_leave_the_few_roots_alone_and_are_cut_likewise() {
+        let text = text(tools(many("root", 20), many("root/skill", 100_000)));
+        assert!(text.len() <= LIMIT && text.len() > LIMIT - 48, "{} bytes", text.len());
+        let staged = read(&text);
+        assert_eq!(staged.roots, many("root", 20));
+        assert_eq!((staged.skills[0].as_str(), staged.skills.last().unwrap().as_str()), ("root/skill-0", "…"));
+    }
+
+    #[test]
+    fn names_of_any_length_fit() {
+        for letter in ["a", "ä", "\u{1}", "\""] {
+            let long = vec![letter.repeat(5000), letter.repeat(300)];
+            let text = text(tools(long.clone(), long));
+            assert!(text.len() <= LIMIT, "{} bytes of {letter:?}", text.len());
+            assert_eq!(read(&text).roots, ["…"]);
+        }
+    }
+
+    #[test]
+    fn a_report_from_before_there_were_skills_is_read() {
+        assert_eq!(read(r#"{"outcome":"staged","volumes":{"tools":{"files":1,"kept":0}}}"#).skills, [""; 0]);
     }
 
     #[test]

@@ -147,7 +147,7 @@ fn sources_are_copied_into_their_folders_and_written_by_everyone() {
 
     let staged = world.stage().unwrap();
 
-    assert_eq!(staged, Staged { files: 3, kept: 0, roots: vec![] });
+    assert_eq!(staged, Staged { files: 3, kept: 0, roots: vec![], skills: vec![] });
     assert_eq!(
         world.tree(),
         entries(&[
@@ -184,7 +184,7 @@ fn the_marker_names_the_digest_and_can_be_read_by_everyone() {
 }
 
 #[test]
-fn a_volume_with_the_digest_is_left_alone_and_still_reports_its_roots() {
+fn a_volume_with_the_digest_is_left_alone_and_still_reports_its_roots_and_skills() {
     let mut world = World::new("tools");
     world.source("image tools", "", &[("fuzz/SKILL.md", "fuzz"), ("coverage/SKILL.md", "coverage"), ("README", "")]);
     world.stage().unwrap();
@@ -193,7 +193,8 @@ fn a_volume_with_the_digest_is_left_alone_and_still_reports_its_roots() {
 
     let staged = world.stage().unwrap();
 
-    assert_eq!(staged, Staged { files: 0, kept: 0, roots: vec!["fuzz".into()] });
+    let expected = Staged { roots: vec!["fuzz".into()], skills: vec!["fuzz".into()], ..Staged::default() };
+    assert_eq!(staged, expected);
 }
 
 #[test]
@@ -211,7 +212,7 @@ fn a_new_digest_adds_what_is_missing_and_keeps_what_differs() {
 
     let staged = world.stage().unwrap();
 
-    assert_eq!(staged, Staged { files: 2, kept: 1, roots: vec![] });
+    assert_eq!(staged, Staged { files: 2, kept: 1, roots: vec![], skills: vec![] });
     assert_eq!(fs::metadata(world.volume().join("same")).unwrap().ino(), inode, "not written again");
     assert_eq!(
         world.tree(),
@@ -272,7 +273,8 @@ fn the_folders_of_a_config_map_are_roots() {
     let source = world.source("configMap skills", "", &[]);
     make_config_map(&source, &[("fuzz/SKILL.md", "x"), ("coverage/SKILL.md", "y"), ("loose", "z")]);
     world.choose(&["fuzz"]);
-    assert_eq!(world.stage().unwrap(), Staged { files: 1, kept: 0, roots: vec!["fuzz".into()] });
+    let expected = Staged { files: 1, roots: vec!["fuzz".into()], skills: vec!["fuzz".into()], ..Staged::default() };
+    assert_eq!(world.stage().unwrap(), expected);
 }
 
 #[test]
@@ -350,7 +352,7 @@ fn two_sources_may_bring_the_same_file() {
 
     let staged = world.stage().unwrap();
 
-    assert_eq!(staged, Staged { files: 3, kept: 0, roots: vec![] });
+    assert_eq!(staged, Staged { files: 3, kept: 0, roots: vec![], skills: vec![] });
     assert_eq!(world.tree()["poc/x"], "777 \"same\"", "executable if any of the two is");
 }
 
@@ -409,7 +411,7 @@ fn chosen_roots_are_staged_and_nothing_else() {
 
     let staged = world.stage().unwrap();
 
-    assert_eq!(staged, Staged { files: 2, kept: 0, roots: vec!["fuzz".into(), "mine".into()] });
+    assert_eq!(staged, Staged { files: 2, kept: 0, roots: vec!["fuzz".into(), "mine".into()], skills: vec![] });
     assert_eq!(world.tree().into_keys().collect::<Vec<_>>(), ["fuzz", "fuzz/a", "mine", "mine/sub", "mine/sub/c"]);
 }
 
@@ -417,7 +419,7 @@ fn chosen_roots_are_staged_and_nothing_else() {
 fn without_a_choice_all_roots_and_loose_files_are_staged() {
     let mut world = World::new("tools");
     world.source("image tools", "", &[("fuzz/a", ""), ("loose", "")]);
-    assert_eq!(world.stage().unwrap(), Staged { files: 2, kept: 0, roots: vec!["fuzz".into()] });
+    assert_eq!(world.stage().unwrap(), Staged { files: 2, kept: 0, roots: vec!["fuzz".into()], skills: vec![] });
 }
 
 #[test]
@@ -442,10 +444,18 @@ fn a_chosen_root_that_no_source_has_is_named_with_those_there_are() {
 }
 
 #[test]
-fn only_the_tools_volume_reports_roots() {
+fn the_tools_volume_reports_its_skills_at_any_depth_also_those_that_a_sandbox_wrote() {
+    let mut world = World::new("tools");
+    world.source("image tools", "", &[("fuzz/afl/SKILL.md", "x"), ("fuzz/b/c/SKILL.md", "y"), ("coverage/a", "")]);
+    write(&world.volume().join("new_tools/mine/SKILL.md"), "z");
+    assert_eq!(world.stage().unwrap().skills, ["fuzz/afl", "fuzz/b/c", "new_tools/mine"]);
+}
+
+#[test]
+fn only_the_tools_volume_reports_roots_and_skills() {
     let mut world = World::new("data");
-    world.source("image src", "code", &[("x", "")]);
-    assert_eq!(world.stage().unwrap().roots, Vec::<String>::new());
+    world.source("image src", "code", &[("SKILL.md", "")]);
+    assert_eq!(world.stage().unwrap(), Staged { files: 1, ..Staged::default() });
 }
 
 #[test]

@@ -1,0 +1,181 @@
+//! `sandboxd supervise`: does the work of a gate, in a process that outlives the probe which started it.
+
+use std::io;
+use std::path::Path;
+use std::process::ExitCode;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use rustix::fs::{FlockOperation, flock};
+
+use super::{Places, log::Log, mask::Mask, now, read, run, services, state::State};
+use crate::gate::{Failure, Outcome, Progress, RELEASE_FILE, Run, Service, Skills, Step, WORK_FILE, Work};
+use crate::sandboxd::mcp;
+use crate::sandboxd::skills::{self, Skill, marker::Marker};
+
+/// How often it is looked whether the gate is released.
+const LOOK_EVERY: Duration = Duration::from_millis(100);
+
+/// How long the installer of one skill may take, in seconds. The framework's own limit.
+const INSTALLER: u64 = 1800;
+
+/// How many bytes of what a step printed last are told.
+const TAIL: usize = 2500;
+
+/// Waits for the release, does the work and writes down how it ended. Its standard input is the lock.
+///
+/// # Errors
+/// When it cannot write down what it does.
+pub fn supervise(places: &Places) -> io::Result<ExitCode> {
+    // What ends the probe does not end this.
+    let _ = rustix::process::setsid();
+    let state = places.state();
+    let mut progress = Progress::default();
+    state.write(&progress)?;
+    let log = Log::new(&state);
+    let outcome = work(places, &state, &mut progress, &log);
+    progress.outcome = Some(outcome.map_or_else(Outcome::Failed, |()| Outcome::Succeeded));
+    // The file before this one says that something has begun: who finds no outcome there takes this for killed.
+    let written = state.write(&progress);
+    flock(io::stdin(), FlockOperation::Unlock)?;
+    // What the steps left running goes on printing, and somebody has to take it.
+    log.wait();
+    written.map(|()| ExitCode::SUCCESS)
+}
+
+fn work(places: &Places, state: &State, progress: &mut Progress, log: &Log) -> Result<(), Failure> {
+    let work = work_of(&places.folder)?;
+    while read(&places.folder.join(RELEASE_FILE)).is_none() {
+        thread::sleep(LOOK_EVERY);
+    }
+    progress.released = Some(now());
+    let deadline = Instant::now() + Duration::from_secs(work.timeout);
+    let mut shift = Shift { state, progress, log, mask: Mask::of(&work.secrets), deadline };
+    for step in &work.steps {
+        shift.run(step)?;
+    }
+    if let Some(skills) = &work.skills {
+        shift.install(places, skills)?;
+    }
+    shift.wait(&work)
+}
+
+/// The work from its release on.
+struct Shift<'a> {
+    state: &'a State,
+    progress: &'a mut Progress,
+    log: &'a Log,
+    mask: Mask,
+    deadline: Instant,
+}
+
+impl Shift<'_> {
+    fn run(&mut self, step: &Step) -> Result<(), Failure> {
+        self.progress.steps.push(begun(step.name.clone()));
+        self.write();
+        let result = run::run(step, self.deadline, run::GRACE, self.log);
+        if let Some(run) = self.progress.steps.last_mut() {
+            run.ended = Some(now());
+        }
+        result.map_err(|failure| Failure { tail: end_of(&self.mask.apply(&self.log.tail()), TAIL), ..failure })
+    }
+
+    /// Installs what the enabled skills need.
+    fn install(&mut self, places: &Places, skills: &Skills) -> Result<(), Failure> {
+        for skill in skills::chosen(&places.tools, skills)? {
+            let name = format!("skill {}", skill.path);
+            let marker = Marker::of(&places.tools, &skill, [places.markers.clone(), self.state.markers()]);
+            let marker = marker.map_err(|error| Failure {
+                step: Some(name.clone()),
+                how: format!("cannot be read: {error}"),
+                ..Failure::default()
+            })?;
+            if marker.is_set() {
+                self.log.begin(&format!("{name} has its dependencies already"));
+                continue;
+            }
+            self.run(&Step { name, command: command(places, &skill), timeout: Some(INSTALLER), ..Step::default() })?;
+            marker.set();
+        }
+        Ok(())
+    }
+
+    /// Waits until every service has answered a handshake.
+    fn wait(&mut self, work: &Work) -> Result<(), Failure> {
+        let first = self.progress.steps.len();
+        self.progress.steps.extend(work.services.iter().map(|service| begun(services::title(service))));
+        if !work.services.is_empty() {
+            self.write();
+        }
+        let began = Instant::now();
+        let result = services::wait(&work.services, self.deadline, |index, error| {
+            let Some(run) = self.progress.steps.get_mut(first + index) else { return };
+            let error = error.map(|error| self.mask.apply(error));
+            if error.is_some() && run.error == error {
+                return;
+            }
+            run.ended = error.is_none().then(now);
+            run.error = error;
+            let _ = self.state.write(self.progress);
+        });
+        result.map_err(|index| {
+            let error = self.progress.steps.get(first + index).and_then(|run| run.error.as_deref());
+            unanswered(&work.services[index], error, began.elapsed())
+        })
+    }
+
+    /// A disk that is full keeps nobody from working.
+    fn write(&self) {
+        let _ = self.state.write(self.progress);
+    }
+}
+
+fn begun(name: String) -> Run {
+    Run { name, began: now(), ended: None, error: None }
+}
+
+fn unanswered(service: &Service, error: Option<&str>, waited: Duration) -> Failure {
+    let error = error.map(|error| format!(": {error}")).unwrap_or_default();
+    let (seconds, url) = (waited.as_secs_f64().round(), mcp::url(service));
+    let how = format!("did not answer within the timeout of the whole, after {seconds} s{error} ({url})");
+    Failure { step: Some(services::title(service)), how, ..Failure::default() }
+}
+
+/// How an installer is run. One without an interpreter of its own is for a shell.
+fn command(places: &Places, skill: &Skill) -> Vec<String> {
+    let program = places.tools.join(&skill.path).join(&skill.installer).to_string_lossy().into_owned();
+    if skill.is_program { vec![program] } else { vec!["sh".into(), program] }
+}
+
+pub(super) fn work_of(folder: &Path) -> Result<Work, Failure> {
+    let failure = |how: String| Failure { how, ..Failure::default() };
+    let text = read(&folder.join(WORK_FILE)).ok_or_else(|| failure("has been told nothing to do".into()))?;
+    serde_json::from_str(&text).map_err(|error| failure(format!("cannot read what it is to do: {error}")))
+}
+
+/// The last lines of a text, whole ones if there are several.
+pub(super) fn end_of(text: &str, limit: usize) -> String {
+    let text = text.trim_end();
+    let cut = text.len().saturating_sub(limit);
+    let cut = (cut..=text.len()).find(|&at| text.is_char_boundary(at)).unwrap_or(text.len());
+    let end = &text[cut..];
+    let whole = end.split_once('\n').map(|(_, rest)| rest).filter(|_| cut > 0);
+    whole.unwrap_or(end).to_string()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn of_a_long_text_the_last_whole_lines_are_told() {
+        assert_eq!(end_of("one\ntwo\n", TAIL), "one\ntwo");
+        let many: Vec<_> = (0..1000).map(|n| format!("line {n}")).collect();
+        let many = many.join("\n");
+        let end = end_of(&many, TAIL);
+        assert!(end.len() <= TAIL && end.ends_with("line 999") && end.starts_with("line "), "{end}");
+        let long = "ü".repeat(TAIL);
+        assert!(end_of(&long, TAIL).len() <= TAIL);
+        assert_eq!(end_of("", TAIL), "");
+    }
+}

@@ -1,0 +1,159 @@
+//! Server-sent events, out of a stream that nobody can trust: lines, and all of it, have an end.
+
+use std::io::{self, Read};
+
+/// How long a line may be. What a server says of itself at the handshake may be a page of instructions in one line.
+const LINE: usize = 256 * 1024;
+
+/// How much is read of one stream.
+const ALL: usize = 1024 * 1024;
+
+/// One event.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Event {
+    /// What it is called.
+    pub name: String,
+    /// Its lines.
+    pub data: String,
+}
+
+/// Why there is no event.
+#[derive(Debug)]
+pub enum Ended {
+    /// The stream ended.
+    Over,
+    /// Its lines, or all of it, are longer than anything that a handshake needs.
+    TooMuch,
+    /// It could not be read.
+    Read(io::Error),
+}
+
+/// The events of a stream, one after the other.
+pub struct Events<R> {
+    from: R,
+    chunk: Box<[u8]>,
+    /// What of the chunk is still to be looked at.
+    ahead: std::ops::Range<usize>,
+    read: usize,
+    /// A line that ended with CR has ended, whether or not LF follows.
+    after_return: bool,
+}
+
+impl<R: Read> Events<R> {
+    pub fn new(from: R) -> Self {
+        Self { from, chunk: vec![0; 8 * 1024].into(), ahead: 0..0, read: 0, after_return: false }
+    }
+
+    /// Waits for the next one.
+    pub fn next(&mut self) -> Result<Event, Ended> {
+        let mut name = String::new();
+        let mut data: Option<String> = None;
+        loop {
+            let line = self.line()?;
+            if line.is_empty() {
+                if let Some(data) = data.take() {
+                    let name = if name.is_empty() { "message".into() } else { name };
+                    return Ok(Event { name, data });
+                }
+                name.clear();
+                continue;
+            }
+            let (field, value) = line.split_once(':').unwrap_or((&line, ""));
+            let value = value.strip_prefix(' ').unwrap_or(value);
+            match (field.trim_start_matches('\u{feff}'), &mut data) {
+                ("event", _) => name = value.to_string(),
+                ("data", Some(data)) => {
+                    data.push('\n');
+                    data.push_str(value);
+                }
+                ("data", None) => data = Some(value.to_string()),
+                // Comments, and what is only for who comes back to a stream.
+                _ => {}
+            }
+        }
+    }
+
+    fn line(&mut self) -> Result<String, Ended> {
+        let mut line = Vec::new();
+        loop {
+            let byte = self.byte()?;
+            let after_return = std::mem::replace(&mut self.after_return, byte == b'\r');
+            match byte {
+                b'\n' if after_return => {}
+                b'\n' | b'\r' => return Ok(String::from_utf8_lossy(&line).into_owned()),
+                _ if line.len() < LINE => line.push(byte),
+                _ => return Err(Ended::TooMuch),
+            }
+        }
+    }
+
+    fn byte(&mut self) -> Result<u8, Ended> {
+        if self.ahead.is_empty() {
+            let length = self.from.read(&mut self.chunk).map_err(Ended::Read)?;
+            if length == 0 {
+                return Err(Ended::Over);
+            }
+            self.read += length;
+            if self.read > ALL {
+                return Err(Ended::TooMuch);
+            }
+            self.ahead = 0..length;
+        }
+        let byte = self.ahead.next().and_then(|at| self.chunk.get(at));
+        byte.copied().ok_or(Ended::Over)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn all(text: &str) -> Vec<(String, String)> {
+        // One byte at a time, as the network may have it.
+        struct Drip<'a>(&'a [u8]);
+        impl Read for Drip<'_> {
+            fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+                let Some((first, rest)) = self.0.split_first() else { return Ok(0) };
+                buffer[0] = *first;
+                self.0 = rest;
+                Ok(1)
+            }
+        }
+        let mut events = Events::new(Drip(text.as_bytes()));
+        std::iter::from_fn(|| events.next().ok()).map(|event| (event.name, event.data)).collect()
+    }
+
+    fn event(name: &str, data: &str) -> (String, String) {
+        (name.into(), data.into())
+    }
+
+    #[test]
+    fn events_are_read_whatever_ends_their_lines() {
+        for end in ["\n", "\r\n", "\r"] {
+            let lines =
+                [": ping", "", "event: endpoint", "data: /messages", "", "retry: 5", "data:one", "data: two", ""];
+            // What follows the last line shows that it has ended.
+            let text: String = lines.iter().chain(&["x", ""]).flat_map(|line| [*line, end]).collect();
+            assert_eq!(all(&text), [event("endpoint", "/messages"), event("message", "one\ntwo")], "{end:?}");
+        }
+    }
+
+    #[test]
+    fn what_is_no_event_is_none() {
+        for text in ["", "event: x\n\n", "data: cut off\n", "\u{feff}: hello\n\n", "nonsense\n\n\n"] {
+            assert_eq!(all(text), [], "{text:?}");
+        }
+        assert_eq!(all("\u{feff}data: x\n\n"), [event("message", "x")]);
+        assert_eq!(all("event: gone\n\ndata\n\n"), [event("message", "")]);
+    }
+
+    #[test]
+    fn lines_and_streams_without_end_are_given_up() {
+        let mut events = Events::new(io::repeat(b'x'));
+        assert!(matches!(events.next(), Err(Ended::TooMuch)));
+        let comments = ": x\n".repeat(ALL / 2);
+        assert!(matches!(Events::new(comments.as_bytes()).next(), Err(Ended::TooMuch)));
+        let data = format!("data: {}\n", "x".repeat(1000)).repeat(ALL / 500);
+        assert!(matches!(Events::new(data.as_bytes()).next(), Err(Ended::TooMuch)));
+    }
+}

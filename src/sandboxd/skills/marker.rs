@@ -1,0 +1,185 @@
+//! What says that a skill's dependencies are installed: a file that is named by the skill and by all that its installer may read.
+//!
+//! The first place is in the container's own file system, beside what was installed: an image that is made from a sandbox has both
+//! or none. Where that cannot be written, as with a read-only root or an ordinary user, the gate's own folder has to do.
+
+use std::fmt::Write as _;
+use std::fs;
+use std::io::{self, Read};
+use std::path::{Path, PathBuf};
+
+use sha2::{Digest, Sha256};
+
+use super::Skill;
+use crate::sandboxd::stage::folder::{Folder, Kind};
+
+/// How many files `deps` may hold.
+const MOST_FILES: usize = 100_000;
+
+/// How deep they may lie.
+const DEEPEST: usize = 32;
+
+/// How much of a skill's path is in the marker's name, for whoever looks at it.
+const SHOWN: usize = 80;
+
+/// The marker of a skill.
+pub struct Marker {
+    name: String,
+    /// Where it may be, the best place first.
+    places: [PathBuf; 2],
+}
+
+impl Marker {
+    /// # Errors
+    /// When what the installer may read cannot be read.
+    pub fn of(tools: &Path, skill: &Skill, places: [PathBuf; 2]) -> io::Result<Self> {
+        let mut seal = Seal { digest: Sha256::new(), files: 0 };
+        // Another type of sandbox may have another installer over the same folder.
+        seal.add(&[&skill.path, &skill.installer.to_string_lossy()]);
+        let deps = Path::new(&skill.path).join("deps");
+        let blocked = |blocked| io::Error::other(crate::sandboxd::sentence(&blocked));
+        let deps = Folder::open(tools).and_then(|tools| tools.descend(&deps)).map_err(blocked)?;
+        seal.add_folder(&deps, 0)?;
+        let plain = |c: char| if c.is_ascii_alphanumeric() || "-_.".contains(c) { c } else { '_' };
+        let mut name: String = skill.path.chars().map(plain).take(SHOWN).collect();
+        name.push('-');
+        for byte in seal.digest.finalize().iter().take(16) {
+            let _ = write!(name, "{byte:02x}");
+        }
+        Ok(Self { name, places })
+    }
+
+    /// Whether it is there.
+    pub fn is_set(&self) -> bool {
+        self.places.iter().any(|place| place.join(&self.name).is_file())
+    }
+
+    /// Puts it where it can be put. Where it cannot be anywhere, the next start only does the work again.
+    pub fn set(&self) {
+        let put =
+            |place: &PathBuf| fs::create_dir_all(place).and_then(|()| fs::write(place.join(&self.name), "")).is_ok();
+        let _ = self.places.iter().any(put);
+    }
+}
+
+/// Grows over the files of a folder.
+struct Seal {
+    digest: Sha256,
+    files: usize,
+}
+
+impl Seal {
+    /// Takes words in with their lengths: so no two lists of words are alike.
+    fn add(&mut self, words: &[&str]) {
+        for word in words {
+            self.digest.update((word.len() as u64).to_le_bytes());
+            self.digest.update(word);
+        }
+    }
+
+    fn add_folder(&mut self, folder: &Folder, depth: usize) -> io::Result<()> {
+        for name in folder.names()? {
+            self.files += 1;
+            if self.files > MOST_FILES || depth > DEEPEST {
+                return Err(io::Error::other(format!("its deps hold more than {MOST_FILES} files, or are too deep")));
+            }
+            let shown = name.to_string_lossy();
+            match folder.kind(&name)? {
+                Some(Kind::Folder) => {
+                    self.add(&["folder", &shown]);
+                    let inner = folder.descend(Path::new(&name));
+                    let inner = inner.map_err(|blocked| io::Error::other(crate::sandboxd::sentence(&blocked)))?;
+                    self.add_folder(&inner, depth + 1)?;
+                    self.add(&["end"]);
+                }
+                Some(Kind::File { executable }) => {
+                    self.add(&[if executable { "program" } else { "file" }, &shown]);
+                    self.digest.update(content(folder.read(&name)?)?);
+                }
+                Some(Kind::Link) => self.add(&["link", &shown, &folder.link_target(&name)?.to_string_lossy()]),
+                Some(Kind::Special) | None => {}
+            }
+        }
+        Ok(())
+    }
+}
+
+fn content(mut file: impl Read) -> io::Result<[u8; 32]> {
+    let mut digest = Sha256::new();
+    let mut buffer = vec![0; 64 * 1024];
+    loop {
+        match file.read(&mut buffer) {
+            Ok(0) => return Ok(digest.finalize().into()),
+            Ok(length) => digest.update(&buffer[..length]),
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) => return Err(error),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::{PermissionsExt, symlink};
+
+    use tempfile::TempDir;
+
+    use super::*;
+
+    fn skill() -> Skill {
+        Skill { path: "fuzz/afl".into(), installer: "deps/install.sh".into(), is_program: false }
+    }
+
+    fn tools() -> TempDir {
+        let folder = tempfile::tempdir().unwrap();
+        fs::create_dir_all(folder.path().join("fuzz/afl/deps/wheels")).unwrap();
+        fs::write(folder.path().join("fuzz/afl/deps/install.sh"), "echo").unwrap();
+        fs::write(folder.path().join("fuzz/afl/deps/wheels/a"), "a").unwrap();
+        folder
+    }
+
+    fn marker(tools: &TempDir, skill: &Skill) -> Marker {
+        let places = ["image", "state"].map(|name| tools.path().join("places").join(name));
+        Marker::of(tools.path(), skill, places).unwrap()
+    }
+
+    #[test]
+    fn the_name_changes_with_the_content_of_the_deps() {
+        let tools = tools();
+        let deps = tools.path().join("fuzz/afl/deps");
+        let mut names = vec![marker(&tools, &skill()).name];
+        assert!(names[0].starts_with("fuzz_afl-"), "{names:?}");
+        fs::write(tools.path().join("fuzz/afl/SKILL.md"), "").unwrap();
+        assert_eq!(marker(&tools, &skill()).name, names[0], "what is beside them does not matter");
+        let mut changes: Vec<Box<dyn Fn()>> = vec![
+            Box::new(|| fs::write(deps.join("wheels/a"), "b").unwrap()),
+            Box::new(|| fs::rename(deps.join("wheels/a"), deps.join("wheels/b")).unwrap()),
+            Box::new(|| fs::rename(deps.join("wheels/b"), deps.join("b")).unwrap()),
+            Box::new(|| fs::set_permissions(deps.join("b"), fs::Permissions::from_mode(0o755)).unwrap()),
+            Box::new(|| symlink("/nowhere", deps.join("link")).unwrap()),
+        ];
+        for change in changes.drain(..) {
+            change();
+            names.push(marker(&tools, &skill()).name);
+        }
+        names.push(marker(&tools, &Skill { installer: "deps/fuzz/install.sh".into(), ..skill() }).name);
+        let count = names.len();
+        names.sort_unstable();
+        names.dedup();
+        assert_eq!(names.len(), count);
+    }
+
+    #[test]
+    fn it_is_put_into_the_first_place_that_takes_it_and_found_in_any() {
+        let tools = tools();
+        let marker = marker(&tools, &skill());
+        assert!(!marker.is_set());
+        fs::create_dir_all(tools.path().join("places")).unwrap();
+        fs::write(tools.path().join("places/image"), "in the way").unwrap();
+        marker.set();
+        assert!(marker.is_set() && tools.path().join("places/state").join(&marker.name).exists());
+        fs::remove_file(tools.path().join("places/image")).unwrap();
+        fs::remove_dir_all(tools.path().join("places/state")).unwrap();
+        marker.set();
+        assert!(marker.is_set() && tools.path().join("places/image").join(&marker.name).exists());
+    }
+}

@@ -1,0 +1,264 @@
+//! Services: waited for before a sandbox is ready, and asked for as long as it is.
+
+use std::fs;
+use std::net::TcpListener;
+use std::time::{Duration, Instant};
+
+use aigise_operator::gate::{Probe, Secrets, Service, Work};
+
+use super::mcp_server::{Manner, Server, closed_port, service};
+use crate::{Ground, eventually, shell, work};
+
+fn with_services(services: &[Service]) -> Work {
+    Work { services: services.to_vec(), ..work(vec![]) }
+}
+
+/// Asks whether a sandbox is ready: the exit code, and what it says.
+fn ready(ground: &Ground) -> (Option<i32>, String) {
+    let began = Instant::now();
+    let output = ground.sandboxd(&["ready"]).output().unwrap();
+    assert!(began.elapsed() < Duration::from_secs(12), "{:?}", began.elapsed());
+    assert!(output.stdout.is_empty());
+    let said = String::from_utf8(output.stderr).unwrap();
+    assert_eq!(said.lines().count(), usize::from(!output.status.success()), "{said}");
+    (output.status.code(), said.trim_end().into())
+}
+
+fn status(ground: &Ground) -> String {
+    String::from_utf8(ground.sandboxd(&["status"]).output().unwrap().stdout).unwrap()
+}
+
+#[test]
+fn the_gate_shakes_hands_with_every_service_after_the_steps() {
+    let servers = [Server::start(Manner::Polite), Server::start(Manner::Talkative)];
+    let services = [servers[0].service("gdb"), servers[1].service("pdb")];
+    let ground = Ground::released(&Work { steps: vec![shell("one", "true")], ..with_services(&services) });
+    assert!(ground.gate().status.success());
+    for server in &servers {
+        let seen = server.seen();
+        assert_eq!(seen[0], "GET /sse HTTP/1.1");
+        assert_eq!((seen[2].as_str(), seen[4].as_str()), ("initialize", "notifications/initialized"), "{seen:?}");
+    }
+    let progress = ground.progress().unwrap();
+    let names: Vec<_> = progress.steps.iter().map(|run| run.name.as_str()).collect();
+    assert_eq!(names, ["one", "service gdb", "service pdb"]);
+    assert!(progress.steps.iter().all(|run| run.ended.is_some() && run.error.is_none()), "{progress:?}");
+    assert!(status(&ground).starts_with("It has succeeded."));
+    assert_eq!(ready(&ground), (Some(0), String::new()));
+}
+
+#[test]
+fn a_service_that_opens_late_is_waited_for_and_status_says_what_is_wrong_meanwhile() {
+    let port = closed_port();
+    let ground = Ground::released(&with_services(&[service("gdb", port)]));
+    let mut gate = ground.begin();
+    eventually("it is asked", || status(&ground).contains("s so far: connection refused").then_some(()));
+    assert!(status(&ground).contains("1. service gdb"), "{}", status(&ground));
+    let server = Server::start_at(port, Manner::Polite);
+    let opened = Instant::now();
+    assert!(gate.wait().unwrap().success());
+    assert!(opened.elapsed() < Duration::from_secs(8), "{:?}", opened.elapsed());
+    assert!(!status(&ground).contains("refused"), "{}", status(&ground));
+    drop(server);
+}
+
+#[test]
+fn a_service_that_never_answers_fails_the_work_with_what_was_wrong_last() {
+    let server = Server::start(Manner::Polite);
+    let port = closed_port();
+    let services = [server.service("pdb"), service("gdb", port)];
+    let ground = Ground::released(&Work { timeout: 2, ..with_services(&services) });
+    let failure = ground.failure();
+    assert_eq!(failure.step.as_deref(), Some("service gdb"));
+    let (time, error) = failure.how.split_once(" s: ").unwrap();
+    assert!(time.starts_with("did not answer within the timeout of the whole, after "), "{time}");
+    assert_eq!(error, format!("connection refused (http://127.0.0.1:{port}/sse)"));
+    let said = status(&ground);
+    assert!(said.starts_with("It has failed: the service gdb did not answer"), "{said}");
+}
+
+#[test]
+fn a_service_that_says_nothing_at_all_does_not_hold_the_gate_longer_than_its_time() {
+    let server = Server::start(Manner::Mute);
+    let ground = Ground::released(&Work { timeout: 1, ..with_services(&[server.service("gdb")]) });
+    let began = Instant::now();
+    let how = ground.failure().how;
+    assert!(how.starts_with("did not answer within the timeout of the whole, after "), "{how}");
+    assert!(how.contains(" s (http://"), "nothing is known of it: {how}");
+    assert!(began.elapsed() < Duration::from_secs(8), "{:?}", began.elapsed());
+}
+
+#[test]
+fn what_only_looks_like_a_service_is_told_apart() {
+    let cases = [
+        (Manner::Status(500), "answers with status 500"),
+        (Manner::Status(404), "is not at this path (404)"),
+        (Manner::Status(204), "answers with status 204"),
+        (Manner::Redirects, "answers with status 307"),
+        (Manner::Page, "does not speak SSE (content type text/html)"),
+        (Manner::Untyped, "does not speak SSE (no content type)"),
+        (Manner::Garbage, "does not speak HTTP"),
+        (Manner::LongHeader, "does not speak HTTP"),
+        (Manner::LongLine, "sends more than a handshake can be"),
+        (Manner::Chatter, "sends more than a handshake can be"),
+        (Manner::HangsUp, "ended its stream in the middle of the handshake"),
+        (Manner::Refuses, "refused the handshake: Unsupported protocol version"),
+        (Manner::TakesNone, "answers the handshake with status 400"),
+    ];
+    for (manner, expected) in cases {
+        let server = Server::start(manner);
+        let ground = Ground::done(&with_services(&[server.service("gdb")]));
+        let url = format!("http://127.0.0.1:{}/sse", server.port());
+        let expected = format!("the service gdb is not ready: {expected} ({url})");
+        assert_eq!(ready(&ground), (Some(1), expected), "{manner:?}");
+        assert!(server.seen().iter().all(|line| !line.contains("/other")), "a redirect is not followed");
+    }
+}
+
+#[test]
+fn who_keeps_a_handshake_waiting_is_given_up_after_ten_seconds() {
+    let cases = [
+        (Manner::Mute, "did not answer within 10 s"),
+        (Manner::Silent, "sent no endpoint within 10 s"),
+        (Manner::NeverAnswers, "did not answer the handshake within 10 s"),
+    ];
+    let servers: Vec<_> = cases.iter().map(|(manner, _)| Server::start(*manner)).collect();
+    std::thread::scope(|scope| {
+        for (server, (manner, expected)) in servers.iter().zip(cases) {
+            scope.spawn(move || {
+                let (code, said) = ready(&Ground::done(&with_services(&[server.service("gdb")])));
+                assert_eq!(code, Some(1));
+                assert!(said.contains(&format!("is not ready: {expected} (")), "{manner:?}: {said}");
+            });
+        }
+    });
+}
+
+#[test]
+fn an_endpoint_of_somebody_else_is_not_spoken_to() {
+    let other = TcpListener::bind("127.0.0.1:0").unwrap();
+    other.set_nonblocking(true).unwrap();
+    let port = other.local_addr().unwrap().port();
+    let server = Server::start(Manner::Elsewhere(port));
+    let (code, said) = ready(&Ground::done(&with_services(&[server.service("gdb")])));
+    let expected = format!("sent an endpoint that is not on its own host: http://127.0.0.1:{port}/messages");
+    assert!(code == Some(1) && said.contains(&expected), "{said}");
+    assert!(other.accept().is_err(), "nobody came");
+}
+
+#[test]
+fn a_service_that_dies_takes_the_readiness_along_and_brings_it_back() {
+    let server = Server::start(Manner::Polite);
+    let port = server.port();
+    let ground = Ground::released(&with_services(&[server.service("gdb")]));
+    assert!(ground.gate().status.success());
+    assert_eq!(ready(&ground).0, Some(0));
+    drop(server);
+    let (code, said) = ready(&ground);
+    let expected = format!("the service gdb is not ready: connection refused (http://127.0.0.1:{port}/sse)");
+    assert_eq!((code, said), (Some(1), expected));
+    let _server = Server::start_at(port, Manner::Polite);
+    assert_eq!(ready(&ground), (Some(0), String::new()));
+}
+
+#[test]
+fn a_proxy_of_the_environment_is_not_asked() {
+    let server = Server::start(Manner::Polite);
+    let ground = Ground::done(&with_services(&[server.service("gdb")]));
+    let mut command = ground.sandboxd(&["ready"]);
+    for name in ["http_proxy", "HTTP_PROXY", "ALL_PROXY", "all_proxy", "https_proxy", "HTTPS_PROXY"] {
+        command.env(name, format!("http://127.0.0.1:{}", closed_port()));
+    }
+    assert!(command.env_remove("NO_PROXY").env_remove("no_proxy").status().unwrap().success());
+}
+
+#[test]
+fn a_host_that_is_not_known_is_said_so() {
+    let nowhere = Service { host: "no-such-host.invalid".into(), ..service("gdb", 1) };
+    let (code, said) = ready(&Ground::done(&with_services(&[nowhere])));
+    assert_eq!(code, Some(1));
+    assert!(said.contains("failed to lookup address") || said.contains("its host name is not"), "{said}");
+}
+
+fn with_probe(probe: Probe) -> Ground {
+    Ground::done(&Work { probe: Some(probe), ..with_services(&[]) })
+}
+
+fn command(script: &str) -> Probe {
+    Probe::Exec { command: ["sh", "-c", script].map(String::from).to_vec() }
+}
+
+#[test]
+fn the_sandboxs_own_probe_is_asked_as_well() {
+    let server = Server::start(Manner::Polite);
+    let page = Server::start(Manner::Page);
+    let moved = Server::start(Manner::Redirects);
+    let broken = Server::start(Manner::Status(500));
+    let (open, closed) = (server.port(), closed_port());
+    let host = || "127.0.0.1".to_string();
+    let tcp = |port| Probe::Tcp { host: host(), port };
+    let http = |server: &Server| Probe::Http {
+        host: host(),
+        port: server.port(),
+        path: "/healthz?x=1".into(),
+        headers: vec![("X-Probe".into(), "yes".into())],
+    };
+    for probe in [command("exit 0"), tcp(open), http(&page), http(&moved)] {
+        assert_eq!(ready(&with_probe(probe.clone())), (Some(0), String::new()), "{probe:?}");
+    }
+    assert_eq!(page.seen(), ["GET /healthz?x=1 HTTP/1.1"]);
+    let broken_port = broken.port();
+    for (probe, expected) in [
+        (command("echo no; echo 'not yet' >&2; exit 3"), "ended with exit code 3: no not yet".to_string()),
+        (command("kill -KILL $$"), "was ended by signal 9".into()),
+        (Probe::Exec { command: vec!["/no/such".into()] }, "cannot be started: No such file".into()),
+        (tcp(closed), format!("does not reach 127.0.0.1:{closed}: connection refused")),
+        (http(&broken), format!("is answered with status 500 by http://127.0.0.1:{broken_port}/healthz?x=1")),
+    ] {
+        let (code, said) = ready(&with_probe(probe));
+        assert_eq!(code, Some(1));
+        assert!(said.starts_with(&format!("the readiness probe {expected}")), "{said}");
+    }
+    let services = vec![service("gdb", closed)];
+    let ground = Ground::done(&Work { probe: Some(command("true")), services, ..work(vec![]) });
+    assert!(ready(&ground).1.starts_with("the service gdb is not ready"), "both are asked");
+}
+
+#[test]
+fn a_probe_that_hangs_or_shouts_is_ended_and_tells_no_secrets() {
+    let (code, said) = ready(&with_probe(command("trap '' TERM; sleep 60")));
+    assert!(code == Some(1) && said.contains("did not end within its timeout"), "{said}");
+    let secrets = Secrets { names: ["TOKEN".to_string()].into(), all_but: None };
+    let probe = Some(command("head -c 10000000 /dev/zero | tr '\\0' x; echo; echo $TOKEN; exit 1"));
+    let ground = Ground::done(&Work { probe, secrets, ..with_services(&[]) });
+    let output = ground.sandboxd(&["ready"]).env("TOKEN", "hunter2").output().unwrap();
+    let said = String::from_utf8(output.stderr).unwrap();
+    assert!(said.ends_with("***\n") && said.len() < 1500 && said.lines().count() == 1, "{said}");
+    assert_eq!(fs::read_dir(ground.path("state")).unwrap().count(), 1, "it writes nothing down");
+}
+
+/// A kubelet that is restarted asks although the gate is at work.
+#[test]
+fn nothing_is_ready_before_the_gate_has_succeeded() {
+    let ground = Ground::new(&work(vec![shell("slow", "sleep 0.5")]));
+    let not_yet = (Some(1), "the initialiser has not succeeded".to_string());
+    assert_eq!(ready(&ground), not_yet);
+    let mut gate = ground.begin();
+    ground.release();
+    eventually("the step has begun", || (ground.progress()?.steps.len() == 1).then_some(()));
+    assert_eq!(ready(&ground), not_yet);
+    assert!(gate.wait().unwrap().success());
+    assert_eq!(ready(&ground), (Some(0), String::new()));
+    let failed = Ground::released(&work(vec![shell("bad", "exit 1")]));
+    assert!(!failed.gate().status.success());
+    assert_eq!(ready(&failed), not_yet);
+}
+
+#[test]
+fn without_work_nothing_is_ready() {
+    let ground = Ground::done(&work(vec![]));
+    assert_eq!(ready(&ground), (Some(0), String::new()));
+    fs::remove_file(ground.path("pod/work")).unwrap();
+    assert_eq!(ready(&ground), (Some(1), "the initialiser has been told nothing to do".into()));
+    assert_eq!(status(&ground), "This sandbox has no initialiser.\n");
+}
