@@ -22,7 +22,7 @@ use serde_json::json;
 use self::verbs::Writer;
 pub use self::verbs::{WriteCounter, failure};
 use crate::{
-    api::{Sandbox, meta},
+    api::{AigiseSession, Sandbox, meta},
     plan::{Child, Landed, Slot, Write},
 };
 
@@ -79,7 +79,20 @@ impl Writer<'_> {
                 Child::Pod(pod) => Landed::Pod(self.create(*pod).await),
                 Child::Service(service) => Landed::Service(self.apply(*service).await),
                 Child::NetworkPolicy(policy) => Landed::NetworkPolicy(self.apply(*policy).await),
-                Child::Sandbox(sandbox) => Landed::Sandbox(self.apply(*sandbox).await),
+                Child::Sandbox(sandbox) => Landed::Sandbox(self.create(*sandbox).await),
+                Child::Session(session) => Landed::Session(self.look(&session.name_any()).await), // users make sessions
+            },
+            Write::Update(child) => match child {
+                Child::Claim(claim) => {
+                    let size = claim.spec.as_ref().and_then(|spec| spec.resources.as_ref()?.requests.as_ref());
+                    let changes = json!({"spec": {"resources": {"requests": size}}});
+                    Landed::Claim(self.patch(&*claim, changes).await)
+                }
+                Child::Pod(pod) => Landed::Pod(self.patch(&*pod, json!({})).await),
+                Child::Sandbox(sandbox) => Landed::Sandbox(self.replace(*sandbox).await),
+                Child::Service(service) => Landed::Service(self.apply(*service).await),
+                Child::NetworkPolicy(policy) => Landed::NetworkPolicy(self.apply(*policy).await),
+                Child::Session(session) => Landed::Session(self.look(&session.name_any()).await),
             },
             Write::Delete(child) => match child {
                 Child::Claim(claim) => Landed::Claim(self.delete(&*claim).await),
@@ -87,6 +100,7 @@ impl Writer<'_> {
                 Child::Service(service) => Landed::Service(self.delete(&*service).await),
                 Child::NetworkPolicy(policy) => Landed::NetworkPolicy(self.delete(&*policy).await),
                 Child::Sandbox(sandbox) => Landed::Sandbox(self.delete(&*sandbox).await),
+                Child::Session(session) => Landed::Session(self.delete(&*session).await),
             },
         }
     }
@@ -103,15 +117,16 @@ impl Landed {
             Landed::Service(slot) => of::<Service>(slot),
             Landed::NetworkPolicy(slot) => of::<NetworkPolicy>(slot),
             Landed::Sandbox(slot) => of::<Sandbox>(slot),
+            Landed::Session(slot) => of::<AigiseSession>(slot),
         }
     }
 }
 
-/// Writes an object's status by server-side apply, so that conditions of other managers stay. The UID keeps it from landing on
-/// an object that was made anew under the same name.
+/// Writes an object's status by server-side apply, so that conditions of other managers stay. It speaks of the version that was
+/// decided about: one that was on its way for long neither covers a newer one nor lands on an object made anew under the name.
 ///
 /// # Errors
-/// What the API server said.
+/// What the API server said; a conflict where the object has changed since.
 pub async fn status<K: Object>(
     client: &Client,
     counter: &WriteCounter,
@@ -122,7 +137,7 @@ pub async fn status<K: Object>(
     let patch = json!({
         "apiVersion": K::api_version(&()),
         "kind": K::kind(&()),
-        "metadata": {"uid": object.uid()},
+        "metadata": {"resourceVersion": object.resource_version()},
         "status": status,
     });
     counter.count(&K::kind(&()), "status");

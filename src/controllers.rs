@@ -5,28 +5,37 @@ mod backoff;
 pub mod cache;
 pub mod metrics;
 mod pace;
+mod reading;
 pub mod sandbox;
 pub mod session;
 pub mod written;
 
 use std::{sync::Arc, time::Duration};
 
-use futures::StreamExt;
+use futures::{FutureExt, StreamExt, channel::mpsc, future};
 use jiff::Timestamp;
 use kube::{
     Client, ResourceExt,
     runtime::{
         Controller,
         controller::{Action, Config, Error as ControllerError},
-        events::{Event, EventType, Recorder},
+        events::{Event, EventType, Recorder, Reporter},
         reflector::{ObjectRef, Store},
     },
 };
 use serde::Serialize;
+use tokio::{sync::watch, task::JoinSet};
 use tracing::{debug, info, warn};
 
-use self::{backoff::Backoff, cache::Caches, metrics::Metrics, pace::Pace, written::Written};
+use self::{
+    backoff::Backoff,
+    cache::{Caches, Scope, Triggers},
+    metrics::Metrics,
+    pace::Pace,
+    written::Written,
+};
 use crate::{
+    api::meta,
     apply::{self, Object, WriteCounter},
     plan::{Next, Note, Report, Settings, When},
 };
@@ -42,11 +51,99 @@ pub struct Shared {
     /// What is known of the cluster.
     pub caches: Arc<Caches>,
     /// What the operator was told.
-    pub settings: Settings,
+    pub settings: Arc<Settings>,
     /// What is counted.
     pub metrics: Arc<Metrics>,
     /// Where events go; one for all, so that repeats are counted and not written again.
     pub recorder: Recorder,
+    /// What time it is.
+    pub clock: Clock,
+}
+
+/// Tells the time. Time is an input: a test that lets it pass faster says how.
+pub type Clock = Arc<dyn Fn() -> Timestamp + Send + Sync>;
+
+/// The clock on the wall; the only place that reads it for a decision.
+#[must_use]
+#[expect(clippy::disallowed_methods, reason = "the edge at which time enters; below it is a value")]
+pub fn wall_clock() -> Clock {
+    Arc::new(Timestamp::now)
+}
+
+/// What the controllers are started with.
+pub struct Start {
+    /// The API server.
+    pub client: Client,
+    /// What the operator was told.
+    pub settings: Arc<Settings>,
+    /// Where it works.
+    pub scope: Scope,
+    /// What is counted.
+    pub metrics: Arc<Metrics>,
+    /// The name of this process in events.
+    pub instance: Option<String>,
+    /// How many objects of one kind are worked on at once.
+    pub concurrency: u16,
+    /// What time it is.
+    pub clock: Clock,
+}
+
+/// A future that resolves, for everybody who asks, when the controllers are to stop.
+pub type Stop = future::Shared<future::BoxFuture<'static, ()>>;
+
+/// How the controllers ended by themselves.
+#[derive(Debug, thiserror::Error)]
+#[error("{0} ended unexpectedly")]
+pub struct Ended(&'static str);
+
+/// How long reconciles that have begun may take when the controllers are told to stop.
+const DRAIN: Duration = Duration::from_secs(8);
+
+/// Fills the caches, shows them in `filled`, and runs both controllers over them until they are told to stop.
+///
+/// # Errors
+/// When a part that never ends has ended.
+pub async fn run_all(start: Start, filled: watch::Sender<Option<Arc<Caches>>>, stop: Stop) -> Result<(), Ended> {
+    let Start { client, settings, scope, metrics, instance, concurrency, clock } = start;
+    let (sessions, session_triggers) = mpsc::unbounded();
+    let (sandboxes, sandbox_triggers) = mpsc::unbounded();
+    let (caches, watches) = cache::watch_all(&client, &scope, &Triggers { sessions, sandboxes });
+    // Each is a task of its own, so that lists are read beside each other and no reconcile waits for one.
+    let mut watching = JoinSet::new();
+    for watch in watches {
+        watching.spawn(watch);
+    }
+    let caches = Arc::new(caches);
+    let recorder = Recorder::new(client.clone(), Reporter { controller: meta::MANAGER.into(), instance });
+
+    let (written_sessions, written_sandboxes) = (caches.written_sessions.clone(), caches.written_sandboxes.clone());
+    let shared = Shared { client, caches: caches.clone(), settings, metrics, recorder, clock };
+    let session_context = Context::new("session", shared.clone(), caches.sessions.clone(), written_sessions);
+    let sandbox_context = Context::new("sandbox", shared, caches.sandboxes.clone(), written_sandboxes);
+    let controllers = async {
+        let filled_in = tokio::select! {
+            result = caches.synced() => result.is_ok(),
+            () = stop.clone() => false,
+        };
+        if !filled_in {
+            return;
+        }
+        filled.send_replace(Some(caches.clone()));
+        info!("the caches are filled");
+        let session = session::run(Arc::new(session_context), session_triggers, concurrency, stop.clone());
+        let sandbox = sandbox::run(Arc::new(sandbox_context), sandbox_triggers, concurrency, stop.clone());
+        future::join(session, sandbox).await;
+    };
+    let too_long = async {
+        stop.clone().await;
+        tokio::time::sleep(DRAIN).await;
+    };
+    tokio::select! {
+        () = controllers => {}
+        _ = watching.join_next() => return Err(Ended("a watch")),
+        () = too_long => warn!("reconciles took too long to end; they go on after the next start"),
+    }
+    if stop.now_or_never().is_none() { Err(Ended("the controllers")) } else { Ok(()) }
 }
 
 /// What all reconciles of one kind share.
@@ -89,15 +186,14 @@ impl Error {
     }
 }
 
-/// The time, as the API server keeps it: whole seconds. The only place that reads the clock for a decision.
-#[expect(clippy::disallowed_methods, reason = "the edge at which time enters; below it is a value")]
-fn now() -> Timestamp {
-    Timestamp::from_second(Timestamp::now().as_second()).unwrap_or_default()
-}
-
 impl<K: Object> Context<K> {
-    pub(crate) fn new(name: &'static str, shared: Shared, store: Store<K>, written: Arc<Written<K>>) -> Self {
+    fn new(name: &'static str, shared: Shared, store: Store<K>, written: Arc<Written<K>>) -> Self {
         Self { shared, store, written, backoff: Backoff::default(), pace: Pace::default(), name }
+    }
+
+    /// The time, as the API server keeps it: whole seconds.
+    fn now(&self) -> Timestamp {
+        Timestamp::from_second((self.clock)().as_second()).unwrap_or_default()
     }
 
     fn counter(&self) -> &WriteCounter {
@@ -120,6 +216,10 @@ impl<K: Object> Context<K> {
                     self.written.remember(live, &self.store);
                 }
                 Err(kube::Error::Api(status)) if status.is_not_found() => return Ok(Action::await_change()),
+                // It changed a moment ago; what is to be said of it now is decided anew.
+                Err(kube::Error::Api(status)) if status.is_conflict() => {
+                    return Ok(Action::requeue(self.backoff.next(&uid)));
+                }
                 Err(error) => return Err(Error::WriteStatus(error)),
             }
             if let Some(note) = &report.note {
@@ -169,7 +269,7 @@ async fn run<K, F>(
     let reconcile_one = move |object: Arc<K>, context: Arc<Context<K>>| {
         let reconcile = reconcile.clone();
         async move {
-            let object = context.written.newest(object);
+            let object = context.written.newest(object, &context.store);
             let timer = context.metrics.reconcile_started(name);
             let result = tokio::time::timeout(RECONCILE_TIMEOUT, reconcile(object, context.clone())).await;
             let result = result.unwrap_or(Err(Error::Timeout));

@@ -1,9 +1,13 @@
 //! A Kubernetes operator that runs AI security-analysis sessions: typed sandboxes over shared volumes.
 //!
-//! Modules depend strictly downward: `api ← plan ← apply ← controllers ← operator ← main`; `staging` is shared by `plan` and
-//! `sandboxd`. What is left of `apply` decides and never acts: it compiles without a client, and a test reads the `use` lines.
+//! Modules depend strictly downward: `api ← config ← plan ← apply ← controllers ← operator ← main`; `overlay` is shared by
+//! `config` and `plan`, `gate` and `staging` by `plan` and `sandboxd`. What is left of `apply` decides and never acts: it
+//! compiles without a client, and a test reads the `use` lines.
 
 pub mod api;
+pub mod config;
+pub mod gate;
+pub mod overlay;
 pub mod plan;
 pub mod staging;
 

@@ -23,9 +23,11 @@ fn main() -> ExitCode {
 
 fn run(command: Command) -> Result<(), Box<dyn std::error::Error>> {
     match command {
-        Command::Run(args) => {
-            let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
-            Ok(runtime.block_on(operator::run(args))?)
+        Command::Run(args) => Ok(runtime()?.block_on(operator::run(args))?),
+        Command::SelfTest(args) => Ok(runtime()?.block_on(operator::self_test::run(args))?),
+        Command::Config(args) => {
+            print(&operator::config::run(&args)?);
+            Ok(())
         }
         Command::Crds { into: Some(folder) } => {
             for (file, content) in crds::rendered()? {
@@ -40,6 +42,10 @@ fn run(command: Command) -> Result<(), Box<dyn std::error::Error>> {
             Ok(())
         }
     }
+}
+
+fn runtime() -> std::io::Result<tokio::runtime::Runtime> {
+    tokio::runtime::Builder::new_multi_thread().enable_all().build()
 }
 
 #[expect(clippy::print_stdout, reason = "printing is what the command is for")]

@@ -1,35 +1,29 @@
 //! The process: what it is told, what it waits for, what it serves, and how it ends.
 
 pub mod args;
+pub mod config;
 mod helper;
 mod ready;
+pub mod self_test;
 mod server;
 mod telemetry;
 
-use std::{sync::Arc, time::Duration};
+use std::sync::Arc;
 
-use futures::{FutureExt, channel::mpsc, future};
-use kube::{
-    Client,
-    runtime::events::{Recorder, Reporter},
-};
+use futures::FutureExt;
+use kube::Client;
 use tokio::sync::watch;
-use tracing::{info, warn};
+use tracing::info;
 
 use self::args::RunArgs;
 use crate::{
-    api::meta,
     controllers::{
-        Context, Shared,
-        cache::{self, Caches, Triggers},
+        self, Start, Stop,
+        cache::{Caches, Scope},
         metrics::Metrics,
-        sandbox, session,
     },
     plan::Settings,
 };
-
-/// How long reconciles that have begun may take when the process is told to stop.
-const DRAIN: Duration = Duration::from_secs(8);
 
 /// Why the process ended.
 #[derive(Debug, thiserror::Error)]
@@ -49,9 +43,12 @@ pub enum Error {
     /// Signals could not be listened for.
     #[error("listening for signals failed")]
     Signals(#[source] std::io::Error),
-    /// A watch, or the server, ended by itself.
-    #[error("{0} ended unexpectedly")]
-    Ended(&'static str),
+    /// The server ended by itself.
+    #[error("the server for probes and metrics ended unexpectedly")]
+    ServerEnded,
+    /// The controllers ended by themselves.
+    #[error(transparent)]
+    ControllersEnded(#[from] controllers::Ended),
 }
 
 /// Runs the operator until it is told to stop.
@@ -69,7 +66,7 @@ pub async fn run(args: RunArgs) -> Result<(), Error> {
     tokio::pin!(serving);
     let controlling = control(args, client, metrics, filled, stopped.clone());
     tokio::select! {
-        result = &mut serving => result.and(Err(Error::Ended("the server for probes and metrics"))),
+        result = &mut serving => result.and(Err(Error::ServerEnded)),
         result = controlling => result,
     }
 }
@@ -79,54 +76,34 @@ async fn control(
     client: Client,
     metrics: Arc<Metrics>,
     filled: watch::Sender<Option<Arc<Caches>>>,
-    stopped: future::Shared<future::BoxFuture<'static, ()>>,
+    stopped: Stop,
 ) -> Result<(), Error> {
+    let scope = Scope::of(args.watch_namespaces);
     let helper_mount = tokio::select! {
-        mount = async { ready::wait_for_crds(&client).await; helper::mount(&client, args.helper_mount).await } => mount,
+        mount = async { ready::wait_for_crds(&client, &scope).await; helper::mount(&client, args.helper_mount).await } => mount,
         () = stopped.clone() => return Ok(()),
     };
-    let settings = Settings { helper_image: args.helper_image, helper_mount };
-    info!(version = env!("CARGO_PKG_VERSION"), ?settings, "the operator starts");
-
-    let (sessions, session_triggers) = mpsc::unbounded();
-    let (sandboxes, sandbox_triggers) = mpsc::unbounded();
-    let (caches, watches) = cache::watch_all(&client, &Triggers { sessions, sandboxes });
-    let caches = Arc::new(caches);
-    let reporter = Reporter { controller: meta::MANAGER.into(), instance: args.instance };
-    let recorder = Recorder::new(client.clone(), reporter);
-
-    let (written_sessions, written_sandboxes) = (caches.written_sessions.clone(), caches.written_sandboxes.clone());
-    let shared = Shared { client, caches: caches.clone(), settings, metrics, recorder };
-    let session_context = Context::new("session", shared.clone(), caches.sessions.clone(), written_sessions);
-    let sandbox_context = Context::new("sandbox", shared, caches.sandboxes.clone(), written_sandboxes);
-    let controllers = async {
-        let filled_in = tokio::select! {
-            result = caches.synced() => result.is_ok(),
-            () = stopped.clone() => false,
-        };
-        if !filled_in {
-            return;
-        }
-        filled.send_replace(Some(caches.clone()));
-        info!("the caches are filled");
-        let session = session::run(Arc::new(session_context), session_triggers, args.concurrency, stopped.clone());
-        let sandbox = sandbox::run(Arc::new(sandbox_context), sandbox_triggers, args.concurrency, stopped.clone());
-        future::join(session, sandbox).await;
+    let settings = Settings {
+        helper_image: args.helper_image,
+        helper_mount,
+        allow_privileged_templates: args.allow_privileged_templates,
     };
-    let too_long = async {
-        stopped.clone().await;
-        tokio::time::sleep(DRAIN).await;
+    info!(version = env!("CARGO_PKG_VERSION"), watching = %scope, ?settings, "the operator starts");
+
+    let start = Start {
+        client,
+        settings: Arc::new(settings),
+        scope,
+        metrics,
+        instance: args.instance,
+        concurrency: args.concurrency,
+        clock: controllers::wall_clock(),
     };
-    tokio::select! {
-        () = controllers => {}
-        _ = future::select_all(watches) => return Err(Error::Ended("a watch")),
-        () = too_long => warn!("reconciles took too long to end; they go on after the next start"),
-    }
-    if stopped.now_or_never().is_none() { Err(Error::Ended("the controllers")) } else { Ok(()) }
+    Ok(controllers::run_all(start, filled, stopped).await?)
 }
 
 /// Resolves when the process is asked to end, for everybody who asks.
-fn stop_signal() -> Result<future::Shared<future::BoxFuture<'static, ()>>, Error> {
+fn stop_signal() -> Result<Stop, Error> {
     use tokio::signal::unix::{SignalKind, signal};
     let mut terminate = signal(SignalKind::terminate()).map_err(Error::Signals)?;
     let mut interrupt = signal(SignalKind::interrupt()).map_err(Error::Signals)?;

@@ -3,13 +3,17 @@
 //!
 //! Each kind has the same three steps. `Stage::of` names where the object is in its life; `plan` lists the writes that bring it
 //! further; `report` says to the user what is true once they were made. A stage is derived anew in every pass from what is
-//! there now, and never stored.
+//! there now, and never stored. All that a decision may rest on is in `Observed`: the objects, the time, and what the operator
+//! was told when it started.
 
 pub mod digest;
+pub mod duration;
 pub mod name;
 pub mod ownership;
 pub mod pod;
 pub mod pod_spec;
+pub mod quantity;
+pub mod room;
 pub mod sandbox;
 pub mod session;
 pub mod status;
@@ -25,7 +29,7 @@ use k8s_openapi::{
     apimachinery::pkg::apis::meta::v1::ObjectMeta,
 };
 
-use crate::api::{Sandbox, condition::Reason};
+use crate::api::{AigiseSession, Sandbox, condition::Reason};
 
 /// Something that the operator makes and owns.
 #[derive(Clone, Debug, PartialEq)]
@@ -38,8 +42,10 @@ pub enum Child {
     Service(Box<Service>),
     /// A policy: applied.
     NetworkPolicy(Box<NetworkPolicy>),
-    /// A Sandbox: applied.
+    /// A Sandbox: created, and updated as a whole.
     Sandbox(Box<Sandbox>),
+    /// A session itself, which nobody but its user makes; it is deleted when its time is over, if its user wanted so.
+    Session(Box<AigiseSession>),
 }
 
 impl Child {
@@ -52,6 +58,7 @@ impl Child {
             Child::Service(_) => "Service",
             Child::NetworkPolicy(_) => "NetworkPolicy",
             Child::Sandbox(_) => "Sandbox",
+            Child::Session(_) => "AigiseSession",
         }
     }
 
@@ -64,6 +71,7 @@ impl Child {
             Child::Service(service) => &service.metadata,
             Child::NetworkPolicy(policy) => &policy.metadata,
             Child::Sandbox(sandbox) => &sandbox.metadata,
+            Child::Session(session) => &session.metadata,
         }
     }
 
@@ -78,8 +86,11 @@ impl Child {
 /// rest on what comes before.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Write {
-    /// See to it that it is there. A claim and a Pod are made once and stay as they were made; the others are applied.
+    /// See to it that it is there. A Service and a policy are applied, the others made.
     Ensure(Child),
+    /// Make the one that is there be as it is here: a Sandbox as a whole, of a claim its size and its owner, of a Pod its
+    /// annotations. The version that it carries is a precondition.
+    Update(Child),
     /// Delete exactly this one: its UID is a precondition, and its version where it has one.
     Delete(Child),
 }
@@ -89,7 +100,7 @@ impl Write {
     #[must_use]
     pub fn child(&self) -> &Child {
         match self {
-            Write::Ensure(child) | Write::Delete(child) => child,
+            Write::Ensure(child) | Write::Update(child) | Write::Delete(child) => child,
         }
     }
 }
@@ -107,6 +118,32 @@ pub enum Landed {
     NetworkPolicy(Slot<NetworkPolicy>),
     /// A Sandbox.
     Sandbox(Slot<Sandbox>),
+    /// A session.
+    Session(Slot<AigiseSession>),
+}
+
+/// What was found under a name that a user wrote.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Lookup<K> {
+    /// There is no such name.
+    NotNamed,
+    /// It is there.
+    Found(Arc<K>),
+    /// It is not there: the API server said so, and not a cache.
+    Missing,
+    /// It could not be read just now.
+    Failed(Failure),
+}
+
+impl<K> Lookup<K> {
+    /// The object, if it is there.
+    #[must_use]
+    pub fn found(&self) -> Option<&Arc<K>> {
+        match self {
+            Lookup::Found(object) => Some(object),
+            Lookup::NotNamed | Lookup::Missing | Lookup::Failed(_) => None,
+        }
+    }
 }
 
 /// What is known of an object that we made or want to make.
@@ -131,6 +168,15 @@ impl<K> Slot<K> {
             Slot::Absent | Slot::Foreign(_) | Slot::Failed(_) => None,
         }
     }
+
+    /// Whether something of ours may still be there: what could not be deleted, or looked at, is not known to be gone.
+    #[must_use]
+    pub fn may_be_there(&self) -> bool {
+        match self {
+            Slot::Ours(_) | Slot::Failed(_) => true,
+            Slot::Absent | Slot::Foreign(_) => false,
+        }
+    }
 }
 
 /// Who has a name that we need.
@@ -145,8 +191,9 @@ pub struct Foreign {
 /// Why a read or a write did not succeed.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Failure {
-    /// [`Reason::Refused`] (a person has to change something), [`Reason::Forbidden`] or [`Reason::ApiError`] (tried again), or
-    /// [`Reason::Terminating`] (the namespace is on its way out).
+    /// [`Reason::Refused`] (a person has to change something), [`Reason::Forbidden`] (likewise, and tried again),
+    /// [`Reason::QuotaExceeded`] or [`Reason::ApiError`] (tried again), or [`Reason::Terminating`] (the namespace or the owner is on
+    /// its way out).
     pub reason: Reason,
     /// What the API server said.
     pub message: String,
@@ -161,6 +208,18 @@ pub enum Next {
     In(Duration),
     /// After a delay that grows with each failure in a row.
     Backoff,
+}
+
+impl Next {
+    /// Not later than this, if it is to be looked at later for a reason of its own.
+    #[must_use]
+    pub fn within(self, limit: Option<Duration>) -> Self {
+        match (self, limit) {
+            (Next::OnChange, Some(limit)) => Next::In(limit),
+            (Next::In(delay), Some(limit)) => Next::In(delay.min(limit)),
+            (next @ Next::Backoff, _) | (next, None) => next,
+        }
+    }
 }
 
 /// An event for `kubectl describe`.
@@ -205,6 +264,8 @@ pub struct Settings {
     pub helper_image: String,
     /// How `sandboxd` gets into a Pod.
     pub helper_mount: HelperMount,
+    /// Whether a template may ask for what lets a sandbox out of its container.
+    pub allow_privileged_templates: bool,
 }
 
 /// How `sandboxd` gets into a sandbox's Pod.

@@ -86,4 +86,7 @@ pub struct Staged {
     /// First-level folders of the tools volume.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub roots: Vec<String>,
+    /// Folders with a `SKILL.md` in the tools volume, as many as a report has room for.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub skills: Vec<String>,
 }

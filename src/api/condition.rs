@@ -26,10 +26,20 @@ pub enum ConditionType {
     VolumesReady,
     /// Session: every sandbox that was asked for is ready.
     SandboxesReady,
+    /// Session: some sandboxes failed, and the others go on.
+    Degraded,
+    /// Both: it has no Pods, because somebody wanted so or its time is over.
+    Suspended,
+    /// Session: its time is about to end, or over.
+    Expiring,
     /// Sandbox: its Pod has a node.
     PodScheduled,
+    /// Sandbox: what was to be done before it is ready is done.
+    Initialized,
     /// Sandbox: its template changed after its Pod started; the next start takes the change.
     OutOfDate,
+    /// Sandbox: it works in a Pod that was there already.
+    Attached,
 }
 
 /// Why a condition has its status.
@@ -61,10 +71,15 @@ pub enum Reason {
     NameTaken,
     /// The API server refused a Pod, claim or policy as it is written.
     Refused,
-    /// A quota, a lock or an admission policy of the cluster does not allow the object now; it is tried again.
+    /// An admission policy, a limit range or a role of the cluster does not allow the object: a person has to do something. It is
+    /// tried again, since that may be done elsewhere.
     Forbidden,
+    /// A quota of the namespace does not allow the object now; it is tried again.
+    QuotaExceeded,
     /// The API server could not be read or written; it is tried again.
     ApiError,
+    /// It is suspended: its Pods are gone or going, its volumes stay.
+    Suspended,
 
     /// The session that the sandbox names does not exist.
     SessionNotFound,
@@ -74,6 +89,12 @@ pub enum Reason {
     PodTerminating,
     /// No node fits the Pod now.
     Unschedulable,
+    /// The node that the session's volumes hold it on has no room for the Pod now.
+    NoRoomOnSessionNode,
+    /// A claim of the Pod is missing or has no volume.
+    ClaimNotReady,
+    /// The Pod's node does not answer.
+    NodeLost,
     /// The image could not be pulled; the kubelet goes on trying.
     ImagePull,
     /// The kubelet could not make the container, or could not start it.
@@ -82,12 +103,46 @@ pub enum Reason {
     ContainerCreating,
     /// The container runs and its readiness is awaited.
     NotReady,
+    /// The initialiser runs.
+    Initializing,
+    /// What was to be done before the sandbox is ready is done.
+    Initialized,
+    /// Nothing was to be done before the sandbox is ready.
+    NoInitializer,
+    /// The initialiser waits for sandboxes that it depends on.
+    DependencyNotReady,
+    /// A sandbox that the initialiser depends on has failed.
+    DependencyFailed,
+    /// The session has failed, so that no further initialiser is begun.
+    SessionFailed,
+    /// A step of the initialiser failed, or took too long.
+    InitFailed,
+    /// The initialiser should have ended long ago, and nothing is heard of it.
+    GateNotRunning,
     /// The container ended.
     ContainerEnded,
     /// The container was ended for using more memory than its limit.
     OutOfMemory,
     /// The Pod was ended by the cluster: evicted, preempted or its node went away.
     PodLost,
+    /// The container ended, and the sandbox is started again after a pause.
+    Restarting,
+    /// The container ended with 0, and the restart policy wants no more.
+    Finished,
+    /// Another sandbox of the session has the type.
+    DuplicateType,
+    /// The session has not filled its volumes yet.
+    VolumesNotReady,
+    /// The sandbox has a Pod of its own.
+    NotAttached,
+    /// The sandbox works in the Pod that `attach` names.
+    Attached,
+    /// The Pod that `attach` names is not there.
+    PodNotFound,
+    /// The Pod that `attach` names may not be attached to.
+    NotAttachable,
+    /// The Pod that the sandbox was attached to is gone, and another has its name.
+    PodReplaced,
     /// The template is the one that the Pod was made from.
     UpToDate,
     /// The template changed after the Pod started.
@@ -105,10 +160,24 @@ pub enum Reason {
     StagingFailed,
     /// The volumes hold what their sources gave.
     Staged,
-    /// A claim has no volume: it gets one when the first Pod needs it, or the volume was lost.
+    /// An existing claim that the session uses is not there.
+    ClaimNotFound,
+    /// A claim has no volume: it gets one when the first Pod needs it, or the volume was lost; or it may not grow.
     VolumesPending,
     /// Some sandboxes are not ready yet.
     SandboxesNotReady,
     /// Some sandboxes ended or cannot start.
     SandboxFailed,
+    /// Some sandboxes failed, and the others go on.
+    Degraded,
+    /// It was idle for as long as its lifetime allows.
+    Idle,
+    /// Nobody wanted it suspended.
+    Active,
+    /// The time of the session has no end, or is far from it.
+    NotExpiring,
+    /// The time of the session is about to end.
+    ExpiresSoon,
+    /// The time of the session is over.
+    Expired,
 }

@@ -31,11 +31,39 @@ pub const APP: &str = "app.kubernetes.io/name";
 /// Annotation on a sandbox's Pod: the hash of the template that it was made from.
 pub const TEMPLATE_HASH: &str = "aigise.dev/template-hash";
 
+/// Annotation that users change to have a sandbox started again. On a Sandbox: this one. On a session: all of its sandboxes that
+/// are not ready. The value is free; the time is a good one. On a sandbox's Pod: the value of its Sandbox when it was made.
+pub const RESTART: &str = "aigise.dev/restart";
+
+/// Annotation on a Pod: the session's value of [`RESTART`] that it has heeded.
+pub const SESSION_RESTART: &str = "aigise.dev/session-restart";
+
+/// Annotation on a sandbox's Pod: how many times in a row the sandbox had been started again when it was made.
+pub const RESTARTS: &str = "aigise.dev/restarts";
+
+/// Annotation on a sandbox's Pod: what its gate is to do ([`Work`](crate::gate::Work)), as JSON.
+pub const GATE: &str = "aigise.dev/gate";
+
+/// Annotation on a sandbox's Pod: since when its gate may work.
+pub const RELEASE: &str = "aigise.dev/release";
+
+/// Annotation on a sandbox's Pod that was released after it was made: how many times that was written again.
+pub const RELEASE_REPEATS: &str = "aigise.dev/release-repeats";
+
+/// Annotation on a Pod that a sandbox may attach to: the name of the session or of the sandbox.
+pub const ATTACHABLE: &str = "aigise.dev/attachable";
+
+/// Annotation that users and agents set on a session while they work in it: a time, as in RFC 3339.
+pub const LAST_ACTIVITY: &str = "aigise.dev/last-activity";
+
 /// Annotation on a stage Pod: the digest of the sources that it stages.
 pub const SOURCES_DIGEST: &str = "aigise.dev/sources-digest";
 
 /// Annotation on a stage Pod: names the list of sources, without the content of its ConfigMaps.
 pub const SOURCES_LIST: &str = "aigise.dev/sources-list";
+
+/// Annotation on a stage Pod: names what it was made with besides its sources.
+pub const STAGE_HASH: &str = "aigise.dev/stage-hash";
 
 /// Annotation that `kubectl exec` and `kubectl logs` read when no container is named.
 pub const DEFAULT_CONTAINER: &str = "kubectl.kubernetes.io/default-container";

@@ -1,11 +1,13 @@
 //! `Sandbox`: one Pod with one working container.
 
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
+use std::collections::BTreeMap;
+
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
 use kube::CustomResource;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::{crds::rule, template::SandboxTemplate};
+use super::{crds::rule, init::InitStatus, template::SandboxTemplate};
 
 /// What the sandbox is made of, and for what.
 #[derive(CustomResource, Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
@@ -24,6 +26,7 @@ use super::{crds::rule, template::SandboxTemplate};
     printcolumn = r#"{"name": "Type", "type": "string", "jsonPath": ".spec.type"}"#,
     printcolumn = r#"{"name": "State", "type": "string", "jsonPath": ".status.state"}"#,
     printcolumn = r#"{"name": "Phase", "type": "string", "jsonPath": ".status.phase"}"#,
+    printcolumn = r#"{"name": "Restarts", "type": "integer", "jsonPath": ".status.restarts", "priority": 1}"#,
     printcolumn = r#"{"name": "Node", "type": "string", "jsonPath": ".status.nodeName", "priority": 1}"#,
     printcolumn = r#"{"name": "Age", "type": "date", "jsonPath": ".metadata.creationTimestamp"}"#,
     printcolumn = r#"{"name": "Message", "type": "string", "jsonPath": ".status.conditions[?(@.type==\"Ready\")].message", "priority": 1}"#
@@ -31,10 +34,10 @@ use super::{crds::rule, template::SandboxTemplate};
 #[serde(rename_all = "camelCase")]
 #[schemars(extend("x-kubernetes-validations" = rules()))]
 pub struct SandboxSpec {
-    /// The session that made the sandbox: its volumes, service and policy apply. A sandbox made by hand leaves it out. Cannot
-    /// change.
+    /// The session that the sandbox belongs to: its volumes, service and policy apply, and the sandbox goes with it. Absent: it
+    /// stands alone. Cannot change.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(length(min = 1, max = 40))]
+    #[schemars(length(min = 1, max = 40), regex(pattern = super::OBJECT_NAME))]
     pub session: Option<String>,
 
     /// What the sandbox is for: `main`, `gdb_mcp`, `fuzz`, … Unique in a session. Cannot change.
@@ -42,14 +45,46 @@ pub struct SandboxSpec {
     #[schemars(length(min = 1, max = 21), regex(pattern = r"^[A-Za-z]([-A-Za-z0-9_.]*[A-Za-z0-9])?$"))]
     pub sandbox_type: String,
 
+    /// `true`: the Pod goes until it is `false` again. Also for a sandbox that a session made: the session leaves this field to
+    /// its users.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub suspend: Option<bool>,
+
+    /// Existing claims that are mounted into the sandbox, besides the volumes of its session.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 16))]
+    pub volumes: Vec<SandboxVolume>,
+
     /// What the sandbox is made of.
     #[serde(flatten)]
     pub template: SandboxTemplate,
 }
 
+/// An existing claim in a sandbox.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct SandboxVolume {
+    /// A name for it; none of `scripts`, `data`, `tools` and `aigise-helper`.
+    #[schemars(length(min = 1, max = 63), regex(pattern = "^[a-z0-9]([-a-z0-9]*[a-z0-9])?$"))]
+    pub name: String,
+
+    /// The claim, in the same namespace.
+    #[schemars(length(min = 1, max = 253), regex(pattern = super::OBJECT_NAME))]
+    pub claim_name: String,
+
+    /// Where it is mounted: an absolute path, and none of `/sandbox_scripts`, `/shared`, `/bash_tools` and `/aigise`.
+    #[schemars(length(min = 2, max = 255), regex(pattern = "^/[^:]*$"))]
+    pub mount_path: String,
+
+    /// Whether it can only be read.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub read_only: Option<bool>,
+}
+
 fn rules() -> serde_json::Value {
     let mut rules = super::template::rules();
     if let Some(list) = rules.as_array_mut() {
+        list.push(rule("has(self.image) || has(self.attach)", "image is required"));
         list.push(rule("self.type == oldSelf.type", "type cannot change"));
         list.push(rule(
             "has(self.session) == has(oldSelf.session) && (!has(self.session) || self.session == oldSelf.session)",
@@ -95,10 +130,56 @@ pub struct SandboxStatus {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub hostname: Option<String>,
 
+    /// The MCP services of the session that are in this sandbox, by name, with their URLs.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub endpoints: BTreeMap<String, String>,
+
+    /// When the sandbox was ready for the first time in this Pod.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ready_at: Option<Time>,
+
+    /// How many times in a row the sandbox was started again because its container ended.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub restarts: Option<i32>,
+
+    /// What came of its initialiser.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub init: Option<InitStatus>,
+
+    /// The session that the sandbox belongs to, as it was last seen.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub session: Option<SeenSession>,
+
+    /// The Pod that the sandbox is attached to.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub attached: Option<Pin>,
+
     /// What is true of the sandbox now, and why.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["type"]))]
     pub conditions: Vec<Condition>,
+}
+
+/// A session as a sandbox last saw it: when it is gone, this says what becomes of the sandbox.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct SeenSession {
+    /// Its UID.
+    pub uid: String,
+    /// Whether what belongs to it goes with it.
+    pub auto_cleanup: bool,
+}
+
+/// The Pod that a sandbox is attached to.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct Pin {
+    /// Its name.
+    pub name: String,
+    /// Its UID: another Pod of the same name is not the same.
+    pub uid: String,
+    /// The value of the sandbox's annotation `aigise.dev/restart` when it was attached.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub restart: Option<String>,
 }
 
 /// What an agent may count on.
@@ -136,10 +217,16 @@ pub enum SandboxPhase {
     Pending,
     /// Its container is being started.
     Starting,
+    /// Its container runs, and what is to be done before it is ready is waited for or done.
+    Initializing,
     /// It can be worked in.
     Ready,
+    /// Its container ended with 0, and its restart policy wants no more.
+    Finished,
     /// It will not come back by itself.
     Error,
+    /// It has no Pod because it, or its session, is suspended.
+    Suspended,
     /// It is being deleted.
     Terminating,
 }

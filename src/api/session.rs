@@ -2,9 +2,15 @@
 
 use std::collections::BTreeMap;
 
-use k8s_openapi::apimachinery::pkg::{
-    api::resource::Quantity,
-    apis::meta::v1::{Condition, Time},
+use k8s_openapi::{
+    api::{
+        core::v1::{EnvVar, ResourceRequirements},
+        networking::v1::{NetworkPolicyEgressRule, NetworkPolicyIngressRule},
+    },
+    apimachinery::pkg::{
+        api::resource::Quantity,
+        apis::meta::v1::{Condition, Time},
+    },
 };
 use kube::CustomResource;
 use schemars::JsonSchema;
@@ -28,12 +34,13 @@ use super::{crds::rule, template::SandboxTemplate};
     doc = "One unit of work: typed sandboxes over three shared volumes. Apply it, wait for the condition Ready, work in the sandboxes with kubectl exec; delete it and nothing is left.",
     printcolumn = r#"{"name": "Phase", "type": "string", "jsonPath": ".status.phase"}"#,
     printcolumn = r#"{"name": "Sandboxes", "type": "string", "jsonPath": ".status.sandboxes.summary", "description": "ready / wanted"}"#,
+    printcolumn = r#"{"name": "Expires", "type": "string", "jsonPath": ".status.expiresAt", "priority": 1}"#,
     printcolumn = r#"{"name": "Task", "type": "string", "jsonPath": ".spec.taskName", "priority": 1}"#,
     printcolumn = r#"{"name": "Age", "type": "date", "jsonPath": ".metadata.creationTimestamp"}"#,
     printcolumn = r#"{"name": "Message", "type": "string", "jsonPath": ".status.conditions[?(@.type==\"Ready\")].message", "priority": 1}"#
 )]
 #[serde(rename_all = "camelCase")]
-#[schemars(extend("x-kubernetes-validations" = volume_rules()))]
+#[schemars(extend("x-kubernetes-validations" = rules()))]
 pub struct AigiseSessionSpec {
     /// The task that the session works on; a label on everything that it creates. Default: the session's name.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -51,6 +58,45 @@ pub struct AigiseSessionSpec {
     ]))]
     pub sandboxes: BTreeMap<String, SessionSandbox>,
 
+    /// What every type has unless it says otherwise: maps merge deeply, `env` by name, other lists are the type's if it has one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(extend("x-kubernetes-validations" = super::template::rules()))]
+    pub sandbox_defaults: Option<SandboxTemplate>,
+
+    /// MCP services that sandboxes offer over SSE, by name. A sandbox that names one in its `mcpServices` is ready when it answers.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    #[schemars(extend("maxProperties" = 64), extend("x-kubernetes-validations" = [
+        rule("self.all(s, s.matches('^[A-Za-z0-9]([-A-Za-z0-9_.]*[A-Za-z0-9])?$') && size(s) <= 63)",
+            "mcpServices: a service's name has letters, digits, `-`, `_` and `.`, begins and ends with a letter or digit and has at most 63 characters"),
+    ]))]
+    pub mcp_services: BTreeMap<String, McpService>,
+
+    /// Which of the types are started. Default: all.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub launch: Option<Launch>,
+
+    /// Whether the other sandboxes go on when one fails. `true`: the session is `Degraded` and the rest can be worked in. `false`
+    /// (the default): the session is in `Error`; what runs is left running.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub continue_on_error: Option<bool>,
+
+    /// `true`: all Pods go, volumes and their data stay. `false` starts the sandboxes again.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub suspend: Option<bool>,
+
+    /// How long the session lives. Default: until it is deleted.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub lifetime: Option<Lifetime>,
+
+    /// What the sandboxes may connect to, and who may connect to them.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub network: Option<Network>,
+
+    /// Whether deleting the session deletes its sandboxes and volumes. `true` is the default; `false`: they stay, and go on
+    /// running, when the session is deleted.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub auto_cleanup: Option<bool>,
+
     /// The three shared volumes of all sandboxes. They exist also when nothing is said about them.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub volumes: Option<Volumes>,
@@ -59,12 +105,47 @@ pub struct AigiseSessionSpec {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 64), inner(length(min = 1, max = 255), regex(pattern = r"^[^/]+$")))]
     pub tools_top_roots: Option<Vec<String>>,
+
+    /// Skills whose dependencies are installed in the sandboxes that they are for, before these are ready: folders of the tools
+    /// volume, each with all skills below it, or `all`. Absent: none. A skill is a folder with a `SKILL.md`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 64), inner(length(min = 1, max = 255), regex(pattern = SKILL)))]
+    pub enabled_skills: Option<Vec<String>>,
 }
 
-/// What a claim was made with cannot be changed. The rules stand on the specification and not on the volume, so that they also
-/// hold where a volume is mentioned for the first time or for the last time.
-fn volume_rules() -> serde_json::Value {
-    let fields = [("size", "'1Gi'"), ("storageClassName", "''"), ("accessModes", "['ReadWriteOnce']")];
+/// A folder below another, by a path that leads nowhere else.
+const SKILL: &str = "^[A-Za-z0-9_][-A-Za-z0-9_.]*(/[A-Za-z0-9_][-A-Za-z0-9_.]*)*$";
+
+/// A service of a sandbox that speaks MCP over SSE.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct McpService {
+    /// The type of the sandbox that offers it.
+    #[schemars(length(min = 1, max = 21))]
+    pub sandbox: String,
+
+    /// The port that it listens on.
+    #[schemars(range(min = 1, max = 65535))]
+    pub port: i32,
+
+    /// The path of its event stream. Default: `/sse`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 255), regex(pattern = "^/[-A-Za-z0-9._~!$&'()*+,;=:@%/]*$"))]
+    pub path: Option<String>,
+}
+
+impl McpService {
+    /// The path of its event stream.
+    #[must_use]
+    pub fn path(&self) -> &str {
+        self.path.as_deref().unwrap_or("/sse")
+    }
+}
+
+/// What a claim was made with cannot be changed, except that it can grow. The rules stand on the specification and not on the
+/// volume, so that they also hold where a volume is mentioned for the first time or for the last time.
+fn volume_rules() -> Vec<serde_json::Value> {
+    let fields =
+        [("size", "'1Gi'"), ("storageClassName", "''"), ("accessModes", "['ReadWriteOnce']"), ("claimName", "''")];
     let rules = ["scripts", "data", "tools"].into_iter().flat_map(|volume| {
         fields.into_iter().map(move |(field, default)| {
             let value = |of: &str| {
@@ -72,19 +153,187 @@ fn volume_rules() -> serde_json::Value {
                     "(has({of}.volumes) && has({of}.volumes.{volume}) && has({of}.volumes.{volume}.{field}) ? {of}.volumes.{volume}.{field} : {default})"
                 )
             };
-            rule(&format!("{} == {}", value("self"), value("oldSelf")), &format!("volumes.{volume}.{field} cannot change"))
+            let (new, old) = (value("self"), value("oldSelf"));
+            if field == "size" {
+                rule(
+                    &format!("{new} == {old} || quantity({new}).compareTo(quantity({old})) >= 0"),
+                    &format!("volumes.{volume}.size can only grow"),
+                )
+            } else {
+                rule(&format!("{new} == {old}"), &format!("volumes.{volume}.{field} cannot change"))
+            }
         })
     });
     rules.collect()
+}
+
+fn rules() -> serde_json::Value {
+    let mut rules = volume_rules();
+    rules.push(rule(
+        "(has(self.sandboxDefaults) && has(self.sandboxDefaults.image)) || self.sandboxes.all(t, has(self.sandboxes[t].image) || has(self.sandboxes[t].attach) || (has(self.sandboxes[t].enabled) && !self.sandboxes[t].enabled))",
+        "sandboxes: image is required, for each type or in sandboxDefaults",
+    ));
+    rules.push(rule(
+        "!has(self.launch) || !has(self.launch.types) || self.launch.types.all(t, t in self.sandboxes)",
+        "launch.types: a type that is not among sandboxes",
+    ));
+    rules.into()
 }
 
 /// The template of one type of a session's sandboxes.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[schemars(extend("x-kubernetes-validations" = super::template::rules()))]
 pub struct SessionSandbox {
+    /// `false` leaves the type out, as if it were not there. Default: `true`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub enabled: Option<bool>,
+
     /// What the sandbox is made of.
     #[serde(flatten)]
     pub template: SandboxTemplate,
+}
+
+/// Which types are started.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct Launch {
+    /// These types, and those that they depend on. Absent: all.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 32), inner(length(min = 1, max = 21)))]
+    pub types: Option<Vec<String>>,
+}
+
+/// How long a session lives. A duration is written as `90s`, `30m`, `1h30m`.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct Lifetime {
+    /// How long after its creation the session ends.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 2, max = 32), regex(pattern = super::DURATION))]
+    pub ttl: Option<String>,
+
+    /// What its end is.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub on_expiry: Option<OnExpiry>,
+
+    /// After this long without activity the session is suspended, and started again by the next one. Activity is a newer time
+    /// (RFC 3339) in the annotation `aigise.dev/last-activity` of the session, and whatever is on its way in it, such as an
+    /// initialiser; a plain `kubectl exec` is not seen.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 2, max = 32), regex(pattern = super::DURATION))]
+    pub idle: Option<String>,
+}
+
+/// What the end of a session's time is. `Release` (the default): Pods and volumes go, the object stays with what it says of
+/// itself; volumes with `reclaim: Retain` stay. `Delete`: the session is deleted.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub enum OnExpiry {
+    /// Pods and volumes go, the object stays.
+    #[default]
+    Release,
+    /// The session is deleted.
+    Delete,
+}
+
+/// The network of a session's sandboxes. The names inside the cluster and the sandboxes of the same session can always be reached.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct Network {
+    /// Whether the operator makes a NetworkPolicy.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub policy: Option<PolicyMode>,
+
+    /// What the sandboxes may connect to.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub egress: Option<Egress>,
+
+    /// What else the sandboxes may connect to, as in a NetworkPolicy.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 32))]
+    pub allow_egress: Vec<NetworkPolicyEgressRule>,
+
+    /// Who else may connect to the sandboxes, as in a NetworkPolicy.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 32))]
+    pub allow_ingress: Vec<NetworkPolicyIngressRule>,
+}
+
+/// Who makes the NetworkPolicy of a session. `Managed` (the default): the operator. `Unmanaged`: nobody; use it where another
+/// kind of policy does the work.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub enum PolicyMode {
+    /// The operator makes one.
+    #[default]
+    Managed,
+    /// There is none of ours.
+    Unmanaged,
+}
+
+/// What sandboxes may connect to besides their session. `Internet` (the default): everything but private and link-local addresses, so
+/// neither the cluster nor its nodes. `SessionOnly`: nothing; commands that fill the volumes still reach the internet. `Any`: everything.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub enum Egress {
+    /// Everything but private and link-local addresses.
+    #[default]
+    Internet,
+    /// Nothing.
+    SessionOnly,
+    /// Everything.
+    Any,
+}
+
+impl AigiseSessionSpec {
+    /// What the user says of the network.
+    #[must_use]
+    pub fn network_policy(&self) -> PolicyMode {
+        self.network.as_ref().and_then(|network| network.policy).unwrap_or_default()
+    }
+
+    /// What the sandboxes may connect to.
+    #[must_use]
+    pub fn egress(&self) -> Egress {
+        self.network.as_ref().and_then(|network| network.egress).unwrap_or_default()
+    }
+
+    /// What the end of the session's time is.
+    #[must_use]
+    pub fn on_expiry(&self) -> OnExpiry {
+        self.lifetime.as_ref().and_then(|lifetime| lifetime.on_expiry).unwrap_or_default()
+    }
+
+    /// Whether what the session made goes with it.
+    #[must_use]
+    pub fn cleans_up(&self) -> bool {
+        self.auto_cleanup != Some(false)
+    }
+
+    /// Whether the user wants it suspended.
+    #[must_use]
+    pub fn is_suspended(&self) -> bool {
+        self.suspend == Some(true)
+    }
+
+    /// The claim, or the sources, of a shared volume: whether there is anything in it from the start.
+    fn has_content(volume: Option<&VolumeSpec>) -> bool {
+        volume.is_some_and(|volume| volume.claim_name.is_some() || !volume.sources.is_empty())
+    }
+
+    /// Whether there is anything at `/sandbox_scripts`.
+    #[must_use]
+    pub fn has_scripts(&self) -> bool {
+        Self::has_content(self.volumes.as_ref().and_then(|volumes| volumes.scripts.as_ref()))
+    }
+
+    /// Whether there is anything at `/bash_tools` when the sandboxes start.
+    #[must_use]
+    pub fn has_tools(&self) -> bool {
+        Self::has_content(self.volumes.as_ref().and_then(|volumes| volumes.tools.as_ref()))
+    }
+
+    /// Whether the others go on when a sandbox fails.
+    #[must_use]
+    pub fn continues_on_error(&self) -> bool {
+        self.continue_on_error == Some(true)
+    }
 }
 
 /// The three shared volumes.
@@ -105,8 +354,22 @@ pub struct Volumes {
 /// One shared volume: a claim and what it is filled with.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
+#[schemars(extend("x-kubernetes-validations" = [
+    rule("!has(self.claimName) || !(has(self.size) || has(self.storageClassName) || has(self.reclaim) || has(self.sources))",
+        "claimName excludes size, storageClassName, reclaim and sources: the claim is there already"),
+]))]
 pub struct VolumeSpec {
-    /// How much room the volume asks for. Default: `1Gi`. Cannot change.
+    /// An existing claim of the namespace instead of one of the session's own. It is mounted as it is: never filled, never
+    /// deleted. Its `accessModes` are said here if it can be mounted on several nodes. Cannot change.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 253), regex(pattern = super::OBJECT_NAME))]
+    pub claim_name: Option<String>,
+
+    /// What becomes of the claim when the session is deleted or expires.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reclaim: Option<Reclaim>,
+
+    /// How much room the volume asks for. Default: `1Gi`. It can only grow, where the storage class can expand volumes.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(with = "Option<String>", length(max = 32), extend("x-kubernetes-validations" = [
         rule("isQuantity(self) && quantity(self).isGreaterThan(quantity('0'))", "a positive quantity, such as 1Gi"),
@@ -132,6 +395,17 @@ pub struct VolumeSpec {
     pub sources: Vec<VolumeSource>,
 }
 
+/// What becomes of a claim when its session ends. `Delete` (the default): it goes with the session. `Retain`: it stays, with its
+/// data; another session can use it by `claimName`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub enum Reclaim {
+    /// It goes with the session.
+    #[default]
+    Delete,
+    /// It stays.
+    Retain,
+}
+
 /// How a claim may be mounted.
 #[derive(
     Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema, strum::Display, strum::IntoStaticStr,
@@ -143,11 +417,14 @@ pub enum AccessMode {
     ReadWriteMany,
 }
 
-/// One thing that a volume is filled with: exactly one of `configMap` and `persistentVolumeClaim`.
+/// One thing that a volume is filled with: exactly one of `configMap`, `persistentVolumeClaim`, `image` and `container`.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 #[schemars(extend("x-kubernetes-validations" = [
-    rule("has(self.configMap) != has(self.persistentVolumeClaim)", "exactly one of configMap and persistentVolumeClaim"),
+    rule(
+        "[has(self.configMap), has(self.persistentVolumeClaim), has(self.image), has(self.container)].filter(is, is).size() == 1",
+        "exactly one of configMap, persistentVolumeClaim, image and container",
+    ),
 ]))]
 pub struct VolumeSource {
     /// Each key of a ConfigMap of the same namespace becomes a file.
@@ -158,20 +435,25 @@ pub struct VolumeSource {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub persistent_volume_claim: Option<ClaimSource>,
 
+    /// The files of a container image. The cluster has to be able to mount images.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub image: Option<ImageSource>,
+
+    /// What a command leaves in the folder `/volume`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub container: Option<ContainerSource>,
+
     /// The folder of the volume that the files are put into: relative, without `..`. Default: the root of the volume.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(extend("x-kubernetes-validations" = [super::crds::relative_path()]), length(max = 255))]
     pub path: Option<String>,
 }
 
-/// The operator asks for objects by these names: nothing that could be read as a path or a query is let through.
-const OBJECT_NAME: &str = "^[a-z0-9]([-a-z0-9.]*[a-z0-9])?$";
-
 /// A ConfigMap as a source.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct ConfigMapSource {
     /// The name of the ConfigMap.
-    #[schemars(length(min = 1, max = 253), regex(pattern = OBJECT_NAME))]
+    #[schemars(length(min = 1, max = 253), regex(pattern = super::OBJECT_NAME))]
     pub name: String,
 }
 
@@ -180,13 +462,72 @@ pub struct ConfigMapSource {
 #[serde(rename_all = "camelCase")]
 pub struct ClaimSource {
     /// The name of the claim. It is mounted read-only.
-    #[schemars(length(min = 1, max = 253), regex(pattern = OBJECT_NAME))]
+    #[schemars(length(min = 1, max = 253), regex(pattern = super::OBJECT_NAME))]
     pub claim_name: String,
 
     /// The folder of the claim that is copied. Default: all of it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(extend("x-kubernetes-validations" = [super::crds::relative_path()]), length(max = 255))]
     pub path: Option<String>,
+}
+
+/// An image as a source.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct ImageSource {
+    /// The image, with its tag or digest. Nothing of it is run.
+    #[schemars(length(min = 1, max = 512))]
+    pub reference: String,
+
+    /// When the image is pulled. Default: `Always` for the tag `latest`, else `IfNotPresent`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub pull_policy: Option<PullPolicy>,
+
+    /// The folder of the image that is copied. Default: all of it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(extend("x-kubernetes-validations" = [super::crds::path_without_parents()]), length(max = 255))]
+    pub path: Option<String>,
+}
+
+/// When an image is pulled.
+#[derive(
+    Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema, strum::Display, strum::IntoStaticStr,
+)]
+pub enum PullPolicy {
+    /// Each time.
+    Always,
+    /// Never: it is on the node, or the source waits for it.
+    Never,
+    /// Unless it is on the node.
+    IfNotPresent,
+}
+
+/// A command as a source: it runs before the volumes are filled, without rights of its own, and what it leaves in `/volume` is
+/// copied.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct ContainerSource {
+    /// The image that the command runs in, as the image's own user.
+    #[schemars(length(min = 1, max = 512))]
+    pub image: String,
+
+    /// The program and its arguments, run without a shell. It has to end with 0.
+    #[schemars(length(min = 1, max = 64), inner(length(max = 32768)))]
+    pub command: Vec<String>,
+
+    /// Environment variables, as in a Pod's container.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 256))]
+    pub env: Vec<EnvVar>,
+
+    /// The folder that the command starts in. Default: the image's own.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 4096))]
+    pub working_dir: Option<String>,
+
+    /// CPU, memory and other resources, as in a Pod's container.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub resources: Option<ResourceRequirements>,
 }
 
 /// What the operator last saw of a session.
@@ -218,9 +559,21 @@ pub struct AigiseSessionStatus {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub service: Option<String>,
 
-    /// When all sandboxes were ready for the first time.
+    /// When the sandboxes were last started: at the creation of the session, or when it was resumed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub started_at: Option<Time>,
+
+    /// When the time of the session ends.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub expires_at: Option<Time>,
+
+    /// When all sandboxes were ready for the first time since they were started.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub ready_at: Option<Time>,
+
+    /// Since when nothing is on its way in the session: it is ready, or needs a person. Idleness counts from here.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub settled_at: Option<Time>,
 }
 
 /// Where a session is in its life.
@@ -244,10 +597,18 @@ pub enum SessionPhase {
     Staging,
     /// The sandboxes are starting.
     Starting,
+    /// The sandboxes run, and some have something to do before they are ready.
+    Initializing,
     /// All sandboxes are ready.
     Ready,
+    /// Some sandboxes failed; the others can be worked in.
+    Degraded,
     /// It will not become ready by itself.
     Error,
+    /// Its Pods are gone, its volumes stay.
+    Suspended,
+    /// Its time is over: its Pods and volumes are gone.
+    Expired,
     /// It is being deleted.
     Terminating,
 }
@@ -298,4 +659,7 @@ pub struct VolumeStatus {
     /// The first-level folders of the tools volume.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub roots: Vec<String>,
+    /// The skills in the tools volume, as far as they were staged: folders with a `SKILL.md`.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub skills: Vec<String>,
 }

@@ -6,6 +6,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use kube::{
     Api, Client, ResourceExt,
     api::{DeleteParams, Patch, PatchParams, PostParams, Preconditions},
+    core::response::StatusCause,
 };
 use prometheus_client::{
     encoding::EncodeLabelSet,
@@ -59,7 +60,11 @@ impl Writer<'_> {
         self.counter.count(&K::kind(&()), "create");
         match api.create(&params, &object).await {
             Ok(made) => self.slot(made),
-            Err(kube::Error::Api(status)) if status.is_already_exists() => self.look(&name).await,
+            Err(kube::Error::Api(status)) if status.is_already_exists() => match self.look(&name).await {
+                // It went away meanwhile, and perhaps nobody is told of that.
+                Slot::Absent => Slot::Failed(failed::<K>(&name, &kube::Error::Api(status))),
+                found => found,
+            },
             Err(error) => Slot::Failed(failed::<K>(&name, &error)),
         }
     }
@@ -81,8 +86,46 @@ impl Writer<'_> {
         self.counter.count(&K::kind(&()), "apply");
         match self.api::<K>().patch(&name, &params, &Patch::Apply(&object)).await {
             Ok(applied) => self.slot(applied),
-            Err(kube::Error::Api(status)) if status.is_conflict() => self.look(&name).await,
+            // Somebody else's object is told apart. The rest, such as a quota that many count against, is tried again: nothing
+            // was written, so no event would wake us.
+            Err(kube::Error::Api(status)) if status.is_conflict() => match self.look(&name).await {
+                Slot::Ours(_) | Slot::Absent => Slot::Failed(failed::<K>(&name, &kube::Error::Api(status))),
+                found => found,
+            },
             Err(error) => Slot::Failed(failed::<K>(&name, &error)),
+        }
+    }
+
+    /// Makes the whole object be as it is here, if it is still as it was when it was looked at.
+    pub(super) async fn replace<K: Object>(&self, object: K) -> Slot<K> {
+        let params = PostParams { field_manager: Some(meta::MANAGER.into()), ..PostParams::default() };
+        let name = object.name_any();
+        self.counter.count(&K::kind(&()), "update");
+        self.changed(&name, self.api::<K>().replace(&name, &params, &object).await)
+    }
+
+    /// Changes these fields, and the owner and the annotations, if the object is still as it was when it was looked at. For kinds
+    /// of which a newer API server may have fields that we do not know, and that a replacement would lose.
+    pub(super) async fn patch<K: Object>(&self, object: &K, mut changes: serde_json::Value) -> Slot<K> {
+        let params = PatchParams { field_manager: Some(meta::MANAGER.into()), ..PatchParams::default() };
+        let name = object.name_any();
+        changes["metadata"] = serde_json::json!({
+            "uid": object.uid(),
+            "resourceVersion": object.resource_version(),
+            "ownerReferences": object.owner_references(),
+            "annotations": object.annotations(),
+        });
+        self.counter.count(&K::kind(&()), "patch");
+        self.changed(&name, self.api::<K>().patch(&name, &params, &Patch::Merge(&changes)).await)
+    }
+
+    /// What a change left. One that came too late is made again, on what the object is then: nothing was written, and what made it
+    /// late may be nothing that wakes anybody.
+    fn changed<K: Object>(&self, name: &str, result: kube::Result<K>) -> Slot<K> {
+        match result {
+            Ok(changed) => self.slot(changed),
+            Err(kube::Error::Api(status)) if status.is_not_found() => Slot::Absent,
+            Err(error) => Slot::Failed(failed::<K>(name, &error)),
         }
     }
 
@@ -98,12 +141,16 @@ impl Writer<'_> {
         match self.api::<K>().delete(&name, &params).await {
             Ok(either) => either.either(|going| self.slot(going), |_| Slot::Absent),
             Err(kube::Error::Api(status)) if status.is_not_found() => Slot::Absent,
-            Err(kube::Error::Api(status)) if status.is_conflict() => self.look(&name).await,
+            // It changed a moment ago: it is looked at once more before it goes.
+            Err(kube::Error::Api(status)) if status.is_conflict() => match self.look(&name).await {
+                Slot::Ours(_) => Slot::Failed(failed::<K>(&name, &kube::Error::Api(status))),
+                found => found,
+            },
             Err(error) => Slot::Failed(failed::<K>(&name, &error)),
         }
     }
 
-    async fn look<K: Object>(&self, name: &str) -> Slot<K> {
+    pub(super) async fn look<K: Object>(&self, name: &str) -> Slot<K> {
         match self.api::<K>().get_opt(name).await {
             Ok(found) => ownership::slot(found.map(Arc::new), self.owner),
             Err(error) => Slot::Failed(failed::<K>(name, &error)),
@@ -121,15 +168,60 @@ fn failed<K: Object>(name: &str, error: &kube::Error) -> Failure {
 pub fn failure(error: &kube::Error) -> Failure {
     match error {
         kube::Error::Api(status) => {
-            let causes = status.details.iter().flat_map(|details| &details.causes);
+            let has_cause =
+                |holds: fn(&StatusCause) -> bool| status.details.iter().flat_map(|details| &details.causes).any(holds);
+            let says = |words: &&str| status.message.contains(words);
             let reason = match status.code {
-                403 if causes.into_iter().any(|cause| cause.reason == "NamespaceTerminating") => Reason::Terminating,
+                403 if has_cause(|cause| cause.reason == "NamespaceTerminating") => Reason::Terminating,
+                // The object was made anew meanwhile: what it is now decides.
+                422 if has_cause(|cause| cause.field == "metadata.uid") => Reason::ApiError,
                 400 | 422 => Reason::Refused,
+                // The API server has no other sign for these. A quota that was made a moment ago has not been counted yet, and a
+                // namespace gets its service account a moment after it is made: nobody has to do anything about either.
+                403 if ["exceeded quota", "status unknown for quota"].iter().any(says) => Reason::QuotaExceeded,
+                403 if says(&"error looking up service account") => Reason::ApiError,
                 403 => Reason::Forbidden,
                 _ => Reason::ApiError,
             };
             Failure { reason, message: format!("the API server refused it: {}", status.message) }
         }
         other => Failure { reason: Reason::ApiError, message: format!("the API server could not be reached: {other}") },
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    fn reason(code: u16, message: &str) -> Reason {
+        let status = json!({"status": "Failure", "code": code, "reason": "", "message": message});
+        failure(&kube::Error::Api(Box::new(serde_json::from_value(status).unwrap()))).reason
+    }
+
+    #[test]
+    fn what_passes_by_itself_is_told_from_what_a_person_has_to_change() {
+        for (message, expected) in [
+            (
+                "pods \"p\" is forbidden: exceeded quota: q, requested: pods=1, used: pods=2, limited: pods=2",
+                Reason::QuotaExceeded,
+            ),
+            ("pods \"p\" is forbidden: status unknown for quota: q, resources: pods", Reason::QuotaExceeded),
+            (
+                "pods \"p\" is forbidden: error looking up service account n/default: serviceaccount \"default\" not found",
+                Reason::ApiError,
+            ),
+            ("pods \"p\" is forbidden: failed quota: q: must specify limits.memory for: sandbox", Reason::Forbidden),
+            (
+                "pods \"p\" is forbidden: violates PodSecurity \"restricted:latest\": allowPrivilegeEscalation != false",
+                Reason::Forbidden,
+            ),
+            ("pods \"p\" is forbidden: maximum memory usage per Container is 1Gi, but limit is 4Gi", Reason::Forbidden),
+        ] {
+            assert_eq!(reason(403, message), expected, "{message}");
+        }
+        assert_eq!(reason(422, "Pod \"p\" is invalid"), Reason::Refused);
+        assert_eq!(reason(500, "etcdserver: request timed out"), Reason::ApiError);
     }
 }

@@ -1,37 +1,55 @@
-//! One watch per kind, shared by all controllers: its cache, and who is told about a change.
+//! One watch per kind (and watched namespace), shared by all controllers: its cache, and who is told about a change.
 //!
 //! The runtime's own relations start a watch for each controller, and after a lost connection they do not tell of what was
 //! deleted meanwhile. Here one watch serves all, and a change is told with the object before and after, so that a controller is
 //! only woken by what it reads.
 
+mod intake;
+mod scope;
+
 use std::{
     collections::{BTreeSet, HashMap},
-    fmt::Debug,
     sync::{Arc, Mutex},
+    time::Duration,
 };
 
-use futures::{StreamExt, channel::mpsc::UnboundedSender};
+use futures::{
+    StreamExt,
+    channel::mpsc::UnboundedSender,
+    stream::{self, BoxStream, Stream},
+};
 use k8s_openapi::api::{
     core::v1::{PersistentVolumeClaim, Pod, Service},
     networking::v1::NetworkPolicy,
 };
 use kube::{
-    Api, Client, Resource, ResourceExt,
-    core::DeserializeGuard,
+    Client, Resource, ResourceExt,
     runtime::{
         WatchStreamExt,
         reflector::{self, ObjectRef, Store},
         watcher::{self, Event, watcher},
     },
 };
-use serde::de::DeserializeOwned;
 use tracing::warn;
 
-use super::written::Written;
+use self::intake::Intake;
+pub use self::scope::Scope;
+use super::{
+    reading::{Cached, Reading},
+    written::Written,
+};
 use crate::{
     api::{AigiseSession, Sandbox, meta},
-    plan::{name, ownership, pod},
+    apply::Object,
+    plan::{
+        name::Label,
+        ownership, pod,
+        session::{has_failed, has_volumes, is_at_rest},
+    },
 };
+
+/// The longest time until a list that was refused is tried again.
+const REFUSED_POLL: Duration = Duration::from_secs(60);
 
 /// What the operator knows of the cluster.
 pub struct Caches {
@@ -47,8 +65,8 @@ pub struct Caches {
     pub services: Store<Service>,
     /// The policies that are ours.
     pub policies: Store<NetworkPolicy>,
-    /// The names of a session's Sandboxes, by the session's UID.
-    pub sandboxes_of: Arc<SandboxesOf>,
+    /// Which Sandboxes belong to a session.
+    pub sandboxes_in: Arc<SandboxesIn>,
     /// Sessions whose status was written a moment ago.
     pub written_sessions: Arc<Written<AigiseSession>>,
     /// Sandboxes whose status was written a moment ago.
@@ -90,13 +108,17 @@ impl Triggers {
 
     /// Wakes the owner of a child, and the one that it had before.
     fn owners<K: ResourceExt>(&self, change: &Change<'_, K>) {
-        let owners = [change.before, change.after]
-            .map(|child| child.and_then(|child| Some((child, ownership::controller(child.meta())?))));
-        for (child, owner) in owners.into_iter().flatten() {
-            match owner.kind.as_str() {
-                "AigiseSession" => self.session(&owner.name, child.namespace()),
-                "Sandbox" => self.sandbox(&owner.name, child.namespace()),
-                _ => {} // somebody else's
+        for child in [change.before, change.after].into_iter().flatten() {
+            match ownership::controller(child.meta()) {
+                Some(owner) if owner.kind == "AigiseSession" => self.session(&owner.name, child.namespace()),
+                Some(owner) if owner.kind == "Sandbox" => self.sandbox(&owner.name, child.namespace()),
+                Some(_) => {} // somebody else's
+                // What is to outlive its session has only a label.
+                None => {
+                    if let Some(session) = ownership::label(child.meta(), meta::SESSION) {
+                        self.session(session, child.namespace());
+                    }
+                }
             }
         }
     }
@@ -142,61 +164,95 @@ pub type Watches = Vec<futures::future::BoxFuture<'static, ()>>;
 
 /// Starts to watch everything that the controllers read.
 #[must_use]
-pub fn watch_all(client: &Client, triggers: &Triggers) -> (Caches, Watches) {
+pub fn watch_all(client: &Client, scope: &Scope, triggers: &Triggers) -> (Caches, Watches) {
+    let cluster = &(client, scope);
     let ours = || watcher::Config::default().labels(&format!("{}={}", meta::MANAGED_BY, meta::MANAGER));
-    let sandboxes_of = Arc::new(SandboxesOf::default());
+    let sandboxes_in = Arc::new(SandboxesIn::default());
 
     let (written_sessions, written_sandboxes) = (Arc::new(Written::default()), Arc::new(Written::default()));
 
     let tell = triggers.clone();
-    let written = written_sessions.clone();
+    let (index, written) = (sandboxes_in.clone(), written_sessions.clone());
     let (sessions, watch_sessions) =
-        watch(client, watcher::Config::default(), move |change: Change<'_, AigiseSession>| {
-            change.object().into_iter().for_each(|session| written.seen(session, change.after.is_none()));
-            let Some(session) = change.object().filter(|_| change.touches_wish()) else { return };
-            tell.session(&session.name_any(), session.namespace());
-            // Sandboxes wait for a session that is not there yet, and read no more of it once their Pods are made.
-            if change.before.is_none() {
-                for label in session.spec.sandboxes.keys().filter_map(|sandbox_type| name::Label::of(sandbox_type).ok())
-                {
-                    tell.sandbox(&name::child(&session.name_any(), label), session.namespace());
+        watch(cluster, watcher::Config::default(), move |change: Change<'_, AigiseSession>| {
+            let Some(session) = change.object() else { return };
+            written.seen(session, change.after.is_none());
+            if change.touches_wish() {
+                tell.session(&session.name_any(), session.namespace());
+            }
+            // What a sandbox reads of its session once its Pod is made. With its session goes only what was made by hand: the rest
+            // is the garbage collector's.
+            let hand_made_only = change.after.is_none()
+                || !change.touches(|session| {
+                    let has = (session.spec.mcp_services.clone(), session.spec.enabled_skills.clone());
+                    (session.uid(), is_at_rest(session), has_failed(session), restart_wish(session), has)
+                });
+            if hand_made_only && !change.touches(|session| (session.metadata.generation, has_volumes(session))) {
+                return;
+            }
+            let namespace = session.namespace().unwrap_or_default();
+            for name in index.of_session(&namespace, &session.name_any()) {
+                // What a session makes has `--` in its name.
+                if !hand_made_only || !name.contains("--") {
+                    tell.sandbox(&name, session.namespace());
                 }
             }
         });
     let tell = triggers.clone();
-    let (index, written) = (sandboxes_of.clone(), written_sandboxes.clone());
-    let (sandboxes, watch_sandboxes) = watch(client, watcher::Config::default(), move |change: Change<'_, Sandbox>| {
-        index.take_in(&change);
-        let Some(sandbox) = change.object() else { return };
-        written.seen(sandbox, change.after.is_none());
-        if change.touches_wish() && change.after.is_some() {
-            tell.sandbox(&sandbox.name_any(), sandbox.namespace());
-        }
-        if change.touches_wish() || change.touches(|sandbox| sandbox.status.clone()) {
-            tell.owners(&change);
-        }
-    });
+    let (index, written) = (sandboxes_in.clone(), written_sandboxes.clone());
+    let (sandboxes, watch_sandboxes) =
+        watch(cluster, watcher::Config::default(), move |change: Change<'_, Sandbox>| {
+            index.take_in(&change);
+            let Some(sandbox) = change.object() else { return };
+            written.seen(sandbox, change.after.is_none());
+            if change.touches_wish() && change.after.is_some() {
+                tell.sandbox(&sandbox.name_any(), sandbox.namespace());
+            }
+            if change.touches_wish() || change.touches(|sandbox| sandbox.status.clone()) {
+                tell.owners(&change);
+            }
+            if change.touches(|sandbox| sandbox.status.as_ref().and_then(|status| status.state)) {
+                for name in index.dependents(sandbox) {
+                    tell.sandbox(&name, sandbox.namespace());
+                }
+            }
+            // The type of a session that one leaves is another's.
+            if let (None, Some(session)) = (change.after, &sandbox.spec.session) {
+                let namespace = sandbox.namespace().unwrap_or_default();
+                for name in index.of_session(&namespace, session).into_iter().filter(|name| !name.contains("--")) {
+                    tell.sandbox(&name, sandbox.namespace());
+                }
+            }
+        });
     let tell = triggers.clone();
-    let (pods, watch_pods) = watch(client, ours(), move |change: Change<'_, Pod>| {
+    let (pods, watch_pods) = watch(cluster, ours(), move |change: Change<'_, Pod>| {
         if change.touches_wish() || change.touches(pod::reading) {
             tell.owners(&change);
         }
     });
     let tell = triggers.clone();
-    let (claims, watch_claims) = watch(client, ours(), move |change: Change<'_, PersistentVolumeClaim>| {
+    let (claims, watch_claims) = watch(cluster, ours(), move |change: Change<'_, PersistentVolumeClaim>| {
         // The scheduler and the binder write annotations, which nobody here reads.
-        if change.touches(|claim| (claim.uid(), claim.metadata.deletion_timestamp.clone(), volume_phase(claim))) {
+        if change.touches(|claim| {
+            (
+                claim.uid(),
+                claim.metadata.deletion_timestamp.clone(),
+                claim.metadata.owner_references.clone(),
+                claim.spec.clone(),
+                volume_phase(claim),
+            )
+        }) {
             tell.owners(&change);
         }
     });
     let tell = triggers.clone();
-    let (services, watch_services) = watch(client, ours(), move |change: Change<'_, Service>| {
+    let (services, watch_services) = watch(cluster, ours(), move |change: Change<'_, Service>| {
         if change.touches(|service| service.spec.clone()) {
             tell.owners(&change);
         }
     });
     let tell = triggers.clone();
-    let (policies, watch_policies) = watch(client, ours(), move |change: Change<'_, NetworkPolicy>| {
+    let (policies, watch_policies) = watch(cluster, ours(), move |change: Change<'_, NetworkPolicy>| {
         if change.touches(|policy| policy.spec.clone()) {
             tell.owners(&change);
         }
@@ -208,63 +264,54 @@ pub fn watch_all(client: &Client, triggers: &Triggers) -> (Caches, Watches) {
         claims,
         services,
         policies,
-        sandboxes_of,
+        sandboxes_in,
         written_sessions,
         written_sandboxes,
     };
     (caches, vec![watch_sessions, watch_sandboxes, watch_pods, watch_claims, watch_services, watch_policies])
 }
 
+fn restart_wish(session: &AigiseSession) -> Option<String> {
+    session.annotations().get(meta::RESTART).cloned()
+}
+
+/// A page of a list is held as text and as objects at the same time. 500, the usual number, cost 4 MB more for 2,000 sandboxes
+/// and were no faster.
+const PAGE: u32 = 100;
+
 fn volume_phase(claim: &PersistentVolumeClaim) -> Option<String> {
     claim.status.as_ref()?.phase.clone()
 }
 
-fn watch<K>(
-    client: &Client,
+fn watch<K: Object + Cached>(
+    &(client, scope): &(&Client, &Scope),
     config: watcher::Config,
     tell: impl Fn(Change<'_, K>) + Send + 'static,
-) -> (Store<K>, futures::future::BoxFuture<'static, ()>)
-where
-    K: Resource<DynamicType = ()> + Clone + DeserializeOwned + Debug + Send + Sync + 'static,
-{
-    let (store, mut writer) = reflector::store();
-    let api: Api<DeserializeGuard<K>> = Api::all(client.clone());
-    let reader = store.clone();
+) -> (Store<K>, futures::future::BoxFuture<'static, ()>) {
+    let (namespaces, apis): (Vec<_>, Vec<_>) = scope.apis::<Reading<K>>(client).into_iter().unzip();
+    let mut intake = Intake::new(namespaces.clone());
+    let store = intake.store();
+    let events = apis.into_iter().enumerate().map(|(source, api)| -> BoxStream<'static, _> {
+        patiently(watcher(api, config.clone().page_size(PAGE)))
+            .default_backoff()
+            .map(move |event| (source, event))
+            .boxed()
+    });
+    let mut events = stream::select_all(events);
     let watching = async move {
-        let mut events = watcher(api, config).default_backoff().boxed();
-        let mut known: HashMap<ObjectRef<K>, Arc<K>> = HashMap::new(); // what was cached before a list, while one is running
-        while let Some(event) = events.next().await {
-            let event = match event.map(|event| readable(event, &reader)) {
-                Ok(Some(event)) => event,
-                Ok(None) => continue,
-                Err(error) => {
-                    warn!(kind = %K::kind(&()), %error, "watching failed; it is tried again");
-                    continue;
-                }
-            };
-            match &event {
-                Event::Apply(object) => {
-                    let before = reader.get(&ObjectRef::from_obj(object));
-                    writer.apply_watcher_event(&event);
-                    tell(Change { before: before.as_deref(), after: Some(object) });
-                }
-                Event::Delete(object) => {
-                    writer.apply_watcher_event(&event);
-                    tell(Change { before: Some(object), after: None });
-                }
-                Event::Init => {
-                    known = reader.state().into_iter().map(|object| (ObjectRef::from_obj(&*object), object)).collect();
-                    writer.apply_watcher_event(&event);
-                }
-                Event::InitApply(_) => writer.apply_watcher_event(&event),
-                Event::InitDone => {
-                    writer.apply_watcher_event(&event);
-                    for object in reader.state() {
-                        let before = known.remove(&ObjectRef::from_obj(&*object));
-                        tell(Change { before: before.as_deref(), after: Some(&*object) });
+        while let Some((source, event)) = events.next().await {
+            match event {
+                Ok(event) => {
+                    if let Some(event) = readable(event, &intake.store()) {
+                        intake.take_in(source, event, &tell);
                     }
-                    for (_, gone) in known.drain() {
-                        tell(Change { before: Some(&*gone), after: None });
+                }
+                Err(error) => {
+                    let namespace = namespaces[source].as_deref();
+                    warn!(kind = %K::kind(&()), namespace, error = words(&error), "watching failed; it is tried again");
+                    // A namespace that is gone, and with it our role there, keeps nobody else waiting.
+                    if namespace.is_some() && is_forbidden(&error) {
+                        intake.is_refused(source);
                     }
                 }
             }
@@ -273,17 +320,55 @@ where
     (store, Box::pin(watching))
 }
 
+/// What is refused is tried again less and less often. The runtime's backoff does not grow: it begins anew with each list.
+fn patiently<K: Send + 'static>(
+    events: impl Stream<Item = watcher::Result<Event<K>>> + Send,
+) -> impl Stream<Item = watcher::Result<Event<K>>> + Send {
+    let mut refusals = 0;
+    events.then(move |event| {
+        let mut pause = Duration::ZERO;
+        match &event {
+            Err(error) if is_forbidden(error) => {
+                pause = Duration::from_secs(refusals * refusals).min(REFUSED_POLL);
+                refusals += 1;
+            }
+            Ok(Event::InitDone) => refusals = 0,
+            _ => {} // nothing that tells whether it may be listed
+        }
+        async move {
+            // A sleep of no time takes up to a millisecond: of each object of a list.
+            if !pause.is_zero() {
+                tokio::time::sleep(pause).await;
+            }
+            event
+        }
+    })
+}
+
+fn is_forbidden(error: &watcher::Error) -> bool {
+    matches!(error, watcher::Error::InitialListFailed(kube::Error::Api(status)) if status.is_forbidden())
+}
+
+/// The API server's own words, where the error is its answer.
+fn words(error: &watcher::Error) -> String {
+    use watcher::Error::{InitialListFailed, NoResourceVersion, WatchError, WatchFailed, WatchStartFailed};
+    match error {
+        InitialListFailed(kube::Error::Api(status))
+        | WatchStartFailed(kube::Error::Api(status))
+        | WatchFailed(kube::Error::Api(status))
+        | WatchError(status) => status.message.clone(),
+        InitialListFailed(_) | WatchStartFailed(_) | WatchFailed(_) | NoResourceVersion => error.to_string(),
+    }
+}
+
 /// An event of an object that can be read. One that cannot (written by a newer version, or by hand) is as good as gone: it must
 /// not keep the operator from all the others.
-fn readable<K>(event: Event<DeserializeGuard<K>>, cache: &Store<K>) -> Option<Event<K>>
-where
-    K: Resource<DynamicType = ()> + Clone + Debug + 'static,
-{
-    let read = |guarded: DeserializeGuard<K>| {
-        guarded.0.map(stripped).map_err(|invalid| {
-            let name = invalid.metadata.name.unwrap_or_default();
-            let namespace = invalid.metadata.namespace.unwrap_or_default();
-            warn!(kind = %K::kind(&()), name, namespace, error = %invalid.error, "an object cannot be read and is left alone");
+fn readable<K: Cached>(event: Event<Reading<K>>, cache: &Store<K>) -> Option<Event<K>> {
+    let read = |reading: Reading<K>| {
+        reading.0.map_err(|unreadable| {
+            let name = unreadable.metadata.name.unwrap_or_default();
+            let namespace = unreadable.metadata.namespace.unwrap_or_default();
+            warn!(kind = %K::kind(&()), name, namespace, error = %unreadable.error, "an object cannot be read and is left alone");
             ObjectRef::new(&name).within(&namespace)
         })
     };
@@ -302,36 +387,88 @@ where
     }
 }
 
-/// managedFields are half of an object, and nobody here reads them.
-fn stripped<K: ResourceExt>(mut object: K) -> K {
-    object.meta_mut().managed_fields = None;
-    object
+/// Which Sandboxes belong to a session, so that finding them costs the same however many others there are.
+#[derive(Debug, Default)]
+pub struct SandboxesIn(Mutex<HashMap<Membership, BTreeSet<String>>>);
+
+/// How a Sandbox belongs to a session.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+enum Membership {
+    /// The session with this UID owns it.
+    Owned(String),
+    /// It names a session, in this namespace and by this name.
+    Named(String, String),
+    /// Likewise, and depends on the sandbox with this DNS label.
+    DependsOn(String, String, Label),
 }
 
-/// Which Sandboxes a session owns, so that finding them costs the same however many others there are.
-#[derive(Debug, Default)]
-pub struct SandboxesOf(Mutex<HashMap<String, BTreeSet<String>>>);
-
-impl SandboxesOf {
-    /// The names of the Sandboxes whose controller has this UID.
+impl SandboxesIn {
+    /// The names of the Sandboxes whose owner has this UID.
     #[must_use]
-    pub fn names(&self, session_uid: &str) -> BTreeSet<String> {
-        self.0.lock().ok().and_then(|index| index.get(session_uid).cloned()).unwrap_or_default()
+    pub fn owned_by(&self, session_uid: &str) -> BTreeSet<String> {
+        self.get(&Membership::Owned(session_uid.into()))
+    }
+
+    /// The names of the Sandboxes that name a session.
+    #[must_use]
+    pub fn of_session(&self, namespace: &str, session: &str) -> BTreeSet<String> {
+        self.get(&Membership::Named(namespace.into(), session.into()))
+    }
+
+    /// The names of the Sandboxes that depend on this one.
+    #[must_use]
+    pub fn dependents(&self, sandbox: &Sandbox) -> BTreeSet<String> {
+        let (Some(session), Ok(label)) = (&sandbox.spec.session, Label::of(&sandbox.spec.sandbox_type)) else {
+            return BTreeSet::new();
+        };
+        self.get(&Membership::DependsOn(sandbox.namespace().unwrap_or_default(), session.clone(), label))
+    }
+
+    fn get(&self, membership: &Membership) -> BTreeSet<String> {
+        self.0.lock().ok().and_then(|index| index.get(membership).cloned()).unwrap_or_default()
     }
 
     fn take_in(&self, change: &Change<'_, Sandbox>) {
         let Ok(mut index) = self.0.lock() else { return };
-        let owner = |sandbox: &Sandbox| ownership::controller(&sandbox.metadata).map(|owner| owner.uid.clone());
-        if let Some((uid, before)) = change.before.and_then(|before| Some((owner(before)?, before)))
-            && let Some(names) = index.get_mut(&uid)
+        let memberships = |sandbox: &Sandbox| {
+            let owned = ownership::owner_uid(&sandbox.metadata).map(|uid| Membership::Owned(uid.into()));
+            let namespace = sandbox.namespace().unwrap_or_default();
+            let session = sandbox.spec.session.clone();
+            let needed = session.clone().into_iter().flat_map(|session| {
+                let labels = sandbox.spec.template.depends_on.iter().filter_map(|needed| Label::of(needed).ok());
+                let namespace = namespace.clone();
+                labels.map(move |label| Membership::DependsOn(namespace.clone(), session.clone(), label))
+            });
+            let named = session.map(|session| Membership::Named(namespace.clone(), session));
+            owned.into_iter().chain(named).chain(needed).collect::<Vec<_>>()
+        };
+        for (membership, before) in
+            change.before.into_iter().flat_map(|before| memberships(before).into_iter().map(move |m| (m, before)))
         {
-            names.remove(&before.name_any());
-            if names.is_empty() {
-                index.remove(&uid);
+            if let Some(names) = index.get_mut(&membership) {
+                names.remove(&before.name_any());
+                if names.is_empty() {
+                    index.remove(&membership);
+                }
             }
         }
-        if let Some((uid, after)) = change.after.and_then(|after| Some((owner(after)?, after))) {
-            index.entry(uid).or_default().insert(after.name_any());
+        for (membership, after) in
+            change.after.into_iter().flat_map(|after| memberships(after).into_iter().map(move |m| (m, after)))
+        {
+            index.entry(membership).or_default().insert(after.name_any());
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use futures::FutureExt;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn what_is_not_refused_is_passed_on_without_a_pause() {
+        let events = stream::iter((0..1000).map(|_| Ok(Event::InitApply(()))));
+        assert_eq!(patiently(events).count().now_or_never(), Some(1000));
     }
 }

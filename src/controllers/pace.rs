@@ -1,10 +1,8 @@
 //! How often one object's status is written: a session with many sandboxes would otherwise be written once for each step of each.
 
-use std::{
-    collections::HashMap,
-    sync::Mutex,
-    time::{Duration, Instant},
-};
+use std::{collections::HashMap, sync::Mutex, time::Duration};
+
+use tokio::time::Instant;
 
 /// At most one write of small news in this time. A change of phase is written at once.
 const SHORTEST: Duration = Duration::from_secs(1);

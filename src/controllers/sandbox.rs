@@ -1,19 +1,19 @@
 //! The sandbox controller.
 
-use std::sync::Arc;
+use std::{collections::BTreeSet, sync::Arc};
 
 use futures::channel::mpsc::UnboundedReceiver;
 use kube::{
-    ResourceExt,
+    Api, ResourceExt,
     runtime::{controller::Action, reflector::ObjectRef},
 };
 
-use super::{Context, Error, now};
+use super::{Context, Error};
 use crate::{
     api::Sandbox,
-    apply,
+    apply::{self, Object},
     plan::{
-        ownership,
+        Lookup, ownership,
         sandbox::{self, Observed},
     },
 };
@@ -29,23 +29,53 @@ pub async fn run(
 }
 
 async fn reconcile(sandbox: Arc<Sandbox>, context: Arc<Context<Sandbox>>) -> Result<Action, Error> {
-    let mut observed = observe(sandbox, &context);
-    let writes = sandbox::plan(&observed, &context.settings);
+    let mut observed = observe(sandbox, &context).await;
+    let writes = sandbox::plan(&observed);
     let owner = observed.sandbox.metadata.clone();
     apply::execute(&context.client, context.counter(), &owner, writes, |_, landed| observed.absorb(landed)).await;
-    let report = sandbox::report(&observed, now());
+    let report = sandbox::report(&observed);
     context.publish(&*observed.sandbox, report).await
 }
 
-fn observe(sandbox: Arc<Sandbox>, context: &Context<Sandbox>) -> Observed {
+async fn observe(sandbox: Arc<Sandbox>, context: &Context<Sandbox>) -> Observed {
+    let caches = &context.caches;
     let namespace = sandbox.namespace().unwrap_or_default();
-    let session = sandbox.spec.session.as_deref();
+    let session = match sandbox.spec.session.as_deref() {
+        None => Lookup::NotNamed,
+        Some(name) => match caches.sessions.get(&ObjectRef::new(name).within(&namespace)) {
+            Some(session) if !sandbox::has_lost(&sandbox, &session) => Lookup::Found(session),
+            // That a session is gone, or another one by now, has consequences, so a cache is not believed.
+            Some(_) | None => look(Api::namespaced(context.client.clone(), &namespace), name).await,
+        },
+    };
+    let siblings = match sandbox.spec.session.as_deref().filter(|_| sandbox::wants_siblings(&sandbox)) {
+        Some(session) => caches.sandboxes_in.of_session(&namespace, session),
+        None => BTreeSet::new(),
+    };
+    let siblings = siblings.iter().filter(|name| **name != sandbox.name_any());
+    let siblings = siblings.filter_map(|name| caches.sandboxes.get(&ObjectRef::new(name).within(&namespace)));
+    let attached = match &sandbox.spec.template.attach {
+        None => Lookup::NotNamed,
+        Some(attach) => look(Api::namespaced(context.client.clone(), &namespace), &attach.pod_name).await,
+    };
     Observed {
-        session: session.and_then(|name| context.caches.sessions.get(&ObjectRef::new(name).within(&namespace))),
+        session,
+        siblings: siblings.collect(),
         pod: ownership::slot(
-            context.caches.pods.get(&ObjectRef::new(&sandbox.name_any()).within(&namespace)),
+            caches.pods.get(&ObjectRef::new(&sandbox.name_any()).within(&namespace)),
             &sandbox.metadata,
         ),
+        attached,
+        settings: context.settings.clone(),
+        now: context.now(),
         sandbox,
+    }
+}
+
+async fn look<K: Object>(api: Api<K>, name: &str) -> Lookup<K> {
+    match api.get_opt(name).await {
+        Ok(Some(object)) => Lookup::Found(Arc::new(object)),
+        Ok(None) => Lookup::Missing,
+        Err(error) => Lookup::Failed(apply::failure(&error)),
     }
 }

@@ -3,7 +3,7 @@
 use std::{collections::BTreeMap, sync::Arc};
 
 use futures::channel::mpsc::UnboundedReceiver;
-use k8s_openapi::api::core::v1::ConfigMap;
+use k8s_openapi::api::core::v1::{ConfigMap, PersistentVolumeClaim};
 use kube::{
     Api, Resource, ResourceExt,
     runtime::{
@@ -12,7 +12,7 @@ use kube::{
     },
 };
 
-use super::{Context, Error, now};
+use super::{Context, Error};
 use crate::{
     api::AigiseSession,
     apply::{self, Object},
@@ -35,26 +35,34 @@ pub async fn run(
 
 async fn reconcile(session: Arc<AigiseSession>, context: Arc<Context<AigiseSession>>) -> Result<Action, Error> {
     let mut observed = observe(session, &context).await;
-    let writes = session::plan(&observed, &context.settings, now());
+    let writes = session::plan(&observed);
     let owner = observed.session.metadata.clone();
     apply::execute(&context.client, context.counter(), &owner, writes, |name, landed| observed.absorb(name, landed))
         .await;
-    let report = session::report(&observed, now());
+    let report = session::report(&observed);
     context.publish(&*observed.session, report).await
 }
 
 async fn observe(session: Arc<AigiseSession>, context: &Context<AigiseSession>) -> Observed {
     let caches = &context.caches;
     let name = session.name_any();
-    let claims = SharedVolume::ALL.map(|volume| (volume, child(&caches.claims, &session, &name::child(&name, volume))));
-    let labels = session.spec.sandboxes.keys().filter_map(|sandbox_type| name::Label::of(sandbox_type).ok());
-    let mut sandboxes = caches.sandboxes_of.names(&session.uid().unwrap_or_default());
+    let mut claims = BTreeMap::new();
+    for volume in SharedVolume::ALL {
+        let slot = match volume.existing(&session) {
+            Some(existing) => existing_claim(&session, existing, context).await,
+            None => child(&caches.claims, &session, &volume.claim_name(&session)),
+        };
+        claims.insert(volume, slot);
+    }
+    let labels = session::launched(&session).into_iter().filter_map(|sandbox_type| name::Label::of(sandbox_type).ok());
+    let mut sandboxes = caches.sandboxes_in.owned_by(&session.uid().unwrap_or_default());
     sandboxes.extend(labels.map(|label| name::child(&name, label)));
     let mut observed = Observed {
-        claims: claims.into(),
+        claims,
         stage_pod: child(&caches.pods, &session, &Observed::stage_pod_name(&session)),
         service: child(&caches.services, &session, &name),
         policy: child(&caches.policies, &session, &name),
+        stage_policy: child(&caches.policies, &session, &Observed::stage_pod_name(&session)),
         sandboxes: sandboxes
             .into_iter()
             .map(|name| {
@@ -63,6 +71,9 @@ async fn observe(session: Arc<AigiseSession>, context: &Context<AigiseSession>) 
             })
             .collect(),
         config_maps: BTreeMap::new(),
+        undone: None,
+        settings: context.settings.clone(),
+        now: context.now(),
         session,
     };
     if session::wants_sources(&observed) {
@@ -74,6 +85,20 @@ async fn observe(session: Arc<AigiseSession>, context: &Context<AigiseSession>) 
 fn child<K: Object>(store: &Store<K>, session: &AigiseSession, name: &str) -> Slot<K> {
     let namespace = session.namespace().unwrap_or_default();
     ownership::slot(store.get(&ObjectRef::new(name).within(&namespace)), session.meta())
+}
+
+/// A claim that a user made: read by its name, since only our own are watched.
+async fn existing_claim(
+    session: &AigiseSession,
+    name: &str,
+    context: &Context<AigiseSession>,
+) -> Slot<PersistentVolumeClaim> {
+    let namespace = session.namespace().unwrap_or_default();
+    match Api::<PersistentVolumeClaim>::namespaced(context.client.clone(), &namespace).get_opt(name).await {
+        Ok(Some(claim)) => Slot::Ours(Arc::new(claim)),
+        Ok(None) => Slot::Absent,
+        Err(error) => Slot::Failed(apply::failure(&error)),
+    }
 }
 
 /// The ConfigMaps among the sources, read one by one: the operator may get them by name and neither list nor watch them.

@@ -34,6 +34,11 @@ async fn obstacle(client: &Client) -> Option<String> {
     }
     let nodes = match Api::<Node>::all(client.clone()).list(&ListParams::default()).await {
         Ok(nodes) => nodes,
+        Err(kube::Error::Api(status)) if status.is_forbidden() => {
+            return Some(
+                "which container runtimes the nodes have may not be read; --helper-mount=image if they can".into(),
+            );
+        }
         Err(error) => return Some(format!("nodes cannot be listed: {error}")),
     };
     let runtimes = nodes.items.into_iter().filter_map(|node| Some(node.status?.node_info?.container_runtime_version));

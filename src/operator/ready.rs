@@ -3,38 +3,63 @@
 use std::time::Duration;
 
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
-use kube::{Api, Client, CustomResourceExt};
+use kube::{Api, Client, CustomResourceExt, api::ListParams};
 use tracing::{info, warn};
 
-use crate::api::{AigiseSession, Sandbox};
+use crate::{
+    api::{AigiseSession, Sandbox},
+    apply::{Object, failure},
+    controllers::cache::Scope,
+};
 
 const POLL: Duration = Duration::from_secs(2);
 
+const NOT_INSTALLED: &str = "it is not installed; apply crds/ or install the chart with crds.install=true";
+
 /// Waits until the API server serves our kinds, and says what it waits for.
-pub(super) async fn wait_for_crds(client: &Client) {
-    let api: Api<CustomResourceDefinition> = Api::all(client.clone());
-    for name in [AigiseSession::crd_name(), Sandbox::crd_name()] {
-        let mut complaint = String::new();
-        loop {
-            let missing = match api.get_opt(name).await {
-                Ok(Some(crd)) if is_established(&crd) => None,
-                Ok(Some(_)) => Some("it is there and not established yet".to_string()),
-                Ok(None) => {
-                    Some("it is not installed; apply crds/ or install the chart with crds.install=true".to_string())
-                }
-                Err(error) => Some(format!("the API server says: {error}")),
-            };
-            let Some(missing) = missing else { break };
-            if missing != complaint {
-                warn!(crd = name, "waiting for a CustomResourceDefinition: {missing}");
-                complaint = missing;
-            }
-            tokio::time::sleep(POLL).await;
+pub(super) async fn wait_for_crds(client: &Client, scope: &Scope) {
+    wait_for::<AigiseSession>(client, scope).await;
+    wait_for::<Sandbox>(client, scope).await;
+}
+
+async fn wait_for<K: Object + CustomResourceExt>(client: &Client, scope: &Scope) {
+    let name = K::crd_name();
+    let mut complaint = String::new();
+    while let Err(missing) = is_served::<K>(client, scope).await {
+        if missing != complaint {
+            warn!(crd = name, "waiting for a CustomResourceDefinition: {missing}");
+            complaint = missing;
         }
-        if !complaint.is_empty() {
-            info!(crd = name, "the CustomResourceDefinition is there");
+        tokio::time::sleep(POLL).await;
+    }
+    if !complaint.is_empty() {
+        info!(crd = name, "the CustomResourceDefinition is there");
+    }
+}
+
+/// What the definition says or, where it may not be read, whether the kind can be listed in a namespace that is watched.
+async fn is_served<K: Object + CustomResourceExt>(client: &Client, scope: &Scope) -> Result<(), String> {
+    let definitions: Api<CustomResourceDefinition> = Api::all(client.clone());
+    let mut refused = match definitions.get_opt(K::crd_name()).await {
+        Ok(Some(crd)) if is_established(&crd) => return Ok(()),
+        Ok(Some(_)) => return Err("it is there and not established yet".into()),
+        Ok(None) => return Err(NOT_INSTALLED.into()),
+        Err(error) if !is_forbidden(&error) => return Err(format!("the API server says: {error}")),
+        Err(error) => error,
+    };
+    for (_, api) in scope.apis::<K>(client) {
+        match api.list_metadata(&ListParams::default().limit(1)).await {
+            Ok(_) => return Ok(()),
+            Err(kube::Error::Api(status)) if status.is_not_found() => return Err(NOT_INSTALLED.into()),
+            // Perhaps this namespace is gone, and another is not.
+            Err(error) => refused = error,
         }
     }
+    Err(format!("it may not be read, and nothing of its kind can be listed in {scope}: {}", failure(&refused).message))
+}
+
+fn is_forbidden(error: &kube::Error) -> bool {
+    matches!(error, kube::Error::Api(status) if status.is_forbidden())
 }
 
 fn is_established(crd: &CustomResourceDefinition) -> bool {

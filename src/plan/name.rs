@@ -11,7 +11,7 @@ pub const MAX_SESSION: usize = 40;
 pub const MAX_TYPE: usize = 21;
 
 /// A sandbox's type as a DNS label: lower case, `_` and `.` as `-`.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Label(String);
 
 /// Why a word is no name.

@@ -1,4 +1,8 @@
-//! Whose an object is. Ownership is the controller reference's UID and nothing else: a name or a label can be anybody's.
+//! Whose an object is. Ownership is the UID of the controller reference: a name or a label can be anybody's.
+//!
+//! What outlives its session (a claim with `reclaim: Retain`, everything with `autoCleanup: false`) has no controller from the
+//! start, so that no deletion, however it is asked for, takes it along; it belongs to the session whose UID is in its label. Such
+//! a label is worth what its writer may do: who can write it could as well have given us the object by name.
 
 use std::{collections::BTreeMap, sync::Arc};
 
@@ -22,7 +26,13 @@ pub fn controller(meta: &ObjectMeta) -> Option<&OwnerReference> {
 pub fn slot<K: Resource<DynamicType = ()>>(found: Option<Arc<K>>, owner: &ObjectMeta) -> Slot<K> {
     let Some(object) = found else { return Slot::Absent };
     let controller = controller(object.meta());
-    if owner.uid.is_some() && controller.map(|controller| &controller.uid) == owner.uid.as_ref() {
+    // A Pod never outlives what made it, so a label makes none ours.
+    let owner_of = if K::kind(&()) == "Pod" {
+        controller.map(|controller| controller.uid.as_str())
+    } else {
+        owner_uid(object.meta())
+    };
+    if owner.uid.is_some() && owner_of == owner.uid.as_deref() {
         return Slot::Ours(object);
     }
     let predecessor = controller.is_some_and(|controller| {
@@ -32,6 +42,22 @@ pub fn slot<K: Resource<DynamicType = ()>>(found: Option<Arc<K>>, owner: &Object
         object: format!("{} {}", K::kind(&()), object.name_any()),
         leaving: object.meta().deletion_timestamp.is_some() || predecessor,
     })
+}
+
+/// The UID of the object's owner: its controller's, or that of the session which it is going to outlive.
+#[must_use]
+pub fn owner_uid(meta: &ObjectMeta) -> Option<&str> {
+    match controller(meta) {
+        Some(controller) => Some(&controller.uid),
+        None if label(meta, meta::MANAGED_BY) == Some(meta::MANAGER) => label(meta, meta::SESSION_UID),
+        None => None,
+    }
+}
+
+/// A label of an object.
+#[must_use]
+pub fn label<'a>(meta: &'a ObjectMeta, key: &str) -> Option<&'a str> {
+    meta.labels.as_ref()?.get(key).map(String::as_str)
 }
 
 /// The metadata of a child: its name, its owner, and the labels that every child has.

@@ -3,10 +3,14 @@
 //! The outcome is read from the working container's `terminated` state and never from the Pod's phase, which says `Succeeded`
 //! for a container that ended with 0 and `Running` while a sidecar lives.
 
-use k8s_openapi::api::core::v1::{ContainerStateTerminated, ContainerStatus, Pod, PodCondition};
+use jiff::Timestamp;
+use k8s_openapi::api::core::v1::{ContainerStateTerminated, ContainerStatus, Pod, PodCondition, PodStatus};
 use kube::ResourceExt;
 
-use crate::api::condition::Reason;
+use crate::api::{
+    condition::Reason,
+    meta::{self, Component},
+};
 
 /// Where a Pod is in its life, seen from its working container.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -17,6 +21,8 @@ pub enum Progress {
     Created,
     /// No node fits.
     Unschedulable {
+        /// [`Reason::Unschedulable`], [`Reason::NoRoomOnSessionNode`] or [`Reason::ClaimNotReady`].
+        reason: Reason,
         /// The scheduler's words.
         message: String,
     },
@@ -27,8 +33,15 @@ pub enum Progress {
         /// What is in the way.
         message: String,
     },
+    /// The container runs, and its startup probe has not succeeded.
+    Initializing {
+        /// Since when it runs.
+        since: Option<Timestamp>,
+    },
     /// The container runs and is not ready.
     Running,
+    /// The container ran and was ready when its node was last heard of.
+    Silent,
     /// The container runs and is ready.
     Ready,
     /// The container ended, or never will run.
@@ -41,13 +54,32 @@ pub enum Progress {
         success: bool,
         /// What the container wrote to its termination log.
         last_words: Option<String>,
+        /// When it ended.
+        when: Option<End>,
     },
 }
 
+/// The end of a container.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct End {
+    /// When that was.
+    pub at: Timestamp,
+}
+
 impl Progress {
-    /// Reads a Pod whose working container has this name.
+    /// Reads a Pod whose working container has this name. It is ready when all of the Pod is.
     #[must_use]
     pub fn of(pod: &Pod, container: &str) -> Self {
+        Self::read(pod, container, true)
+    }
+
+    /// Reads one container of a Pod of others, whose other containers are no matter of ours.
+    #[must_use]
+    pub fn of_container(pod: &Pod, container: &str) -> Self {
+        Self::read(pod, container, false)
+    }
+
+    fn read(pod: &Pod, container: &str, as_a_whole: bool) -> Self {
         if pod.metadata.deletion_timestamp.is_some() {
             return Progress::Terminating;
         }
@@ -56,30 +88,41 @@ impl Progress {
         if let Some(terminated) = working.and_then(|c| c.state.as_ref()?.terminated.as_ref()) {
             return ended(terminated, status.reason.as_deref(), status.message.as_deref());
         }
-        let inits = status.init_container_statuses.iter().flatten();
-        let failed_init =
-            inits.filter_map(|c| c.state.as_ref()?.terminated.as_ref()).find(|ended| ended.exit_code != 0);
-        if let Some(terminated) = failed_init {
-            return ended(terminated, status.reason.as_deref(), status.message.as_deref());
-        }
         if status.phase.as_deref() == Some("Failed") {
+            if let Some((_, terminated)) = failed_init(pod) {
+                return ended(terminated, status.reason.as_deref(), status.message.as_deref());
+            }
             return Progress::Ended {
                 reason: Reason::PodLost,
                 message: lost(status.reason.as_deref(), status.message.as_deref()),
                 success: false,
                 last_words: None,
+                when: last_change(status),
             };
         }
         if let Some(running) = working.filter(|c| c.state.as_ref().is_some_and(|state| state.running.is_some())) {
+            if running.started == Some(false) {
+                return Progress::Initializing { since: running_since(pod, container) };
+            }
             // On a node that no longer answers, the container's own word is the last one before; the Pod's condition is newer.
-            let doubted = condition(pod, "Ready").is_some_and(|condition| condition.status == "False");
-            return if running.ready && !doubted { Progress::Ready } else { Progress::Running };
+            let doubt = condition(pod, "Ready").filter(|condition| condition.status == "False");
+            return match doubt {
+                None if running.ready => Progress::Ready,
+                // Not the kubelet's doubt: it would have said so of the containers, too.
+                Some(doubt)
+                    if running.ready
+                        && doubt.reason.is_none()
+                        && condition(pod, "ContainersReady").is_some_and(|ready| ready.status == "True") =>
+                {
+                    Progress::Silent
+                }
+                Some(_) if running.ready && !as_a_whole => Progress::Ready,
+                _ => Progress::Running,
+            };
         }
         match condition(pod, "PodScheduled") {
             None => Progress::Created,
-            Some(condition) if condition.status != "True" => {
-                Progress::Unschedulable { message: condition.message.clone().unwrap_or_default() }
-            }
+            Some(condition) if condition.status != "True" => unschedulable(pod, condition),
             Some(_) => waiting(pod, working),
         }
     }
@@ -91,11 +134,22 @@ impl Progress {
             Progress::Created | Progress::Unschedulable { .. } => false,
             Progress::Terminating
             | Progress::Waiting { .. }
+            | Progress::Initializing { .. }
             | Progress::Running
+            | Progress::Silent
             | Progress::Ready
             | Progress::Ended { .. } => true,
         }
     }
+}
+
+/// The init container that failed, by its name, and how. Of a Pod that has not failed that is no failure: what is among the init
+/// containers and stays beside the container (`restartPolicy: Always`) ends and is started again by the kubelet.
+#[must_use]
+pub fn failed_init(pod: &Pod) -> Option<(&str, &ContainerStateTerminated)> {
+    let inits = pod.status.iter().flat_map(|status| status.init_container_statuses.iter().flatten());
+    let ended = inits.filter_map(|c| Some((c.name.as_str(), c.state.as_ref()?.terminated.as_ref()?)));
+    ended.into_iter().find(|(_, ended)| ended.exit_code != 0)
 }
 
 fn find<'a>(statuses: Option<&'a [ContainerStatus]>, name: &str) -> Option<&'a ContainerStatus> {
@@ -104,6 +158,38 @@ fn find<'a>(statuses: Option<&'a [ContainerStatus]>, name: &str) -> Option<&'a C
 
 fn condition<'a>(pod: &'a Pod, type_: &str) -> Option<&'a PodCondition> {
     pod.status.as_ref()?.conditions.as_ref()?.iter().find(|condition| condition.type_ == type_)
+}
+
+/// Since when the working container runs.
+#[must_use]
+pub fn running_since(pod: &Pod, container: &str) -> Option<Timestamp> {
+    let working = find(pod.status.as_ref()?.container_statuses.as_deref(), container)?;
+    working.state.as_ref()?.running.as_ref()?.started_at.as_ref().map(|time| time.0)
+}
+
+/// What the scheduler says, in one of its few ways.
+fn unschedulable(pod: &Pod, condition: &PodCondition) -> Progress {
+    let words = condition.message.clone().unwrap_or_default();
+    // It met another's write, as of a claim that was being given its volume, and tries again at once: that is no cause.
+    if words.contains("the object has been modified") {
+        return Progress::Created;
+    }
+    let has_session = pod.labels().contains_key(meta::SESSION_UID);
+    let reason = if words.to_ascii_lowercase().contains("persistentvolumeclaim") {
+        Reason::ClaimNotReady
+    } else if has_session && words.contains("didn't match pod affinity rules") {
+        Reason::NoRoomOnSessionNode
+    } else {
+        Reason::Unschedulable
+    };
+    Progress::Unschedulable { reason, message: words }
+}
+
+/// When something last changed in a Pod whose containers say nothing, as the end of one that hardly ran.
+fn last_change(status: &PodStatus) -> Option<End> {
+    let changes = status.conditions.iter().flatten().filter_map(|condition| condition.last_transition_time.as_ref());
+    let at = changes.map(|time| time.0).chain(status.start_time.as_ref().map(|time| time.0)).max()?;
+    Some(End { at })
 }
 
 /// The first container that waits for more than its turn: an init container holds up all that come after it.
@@ -124,7 +210,7 @@ fn waiting(pod: &Pod, working: Option<&ContainerStatus>) -> Progress {
             // The kubelet says the same in two ways by turns; only the cause is news.
             Reason::ImagePull => {
                 let cause = words.split_once("ErrImagePull: ").map_or(words, |(_, cause)| cause);
-                format!("The image {} cannot be pulled: {cause}", container.image)
+                format!("{} cannot be pulled: {cause}", image_meant(&container.image, cause))
             }
             _ => format!("The container cannot be started: {words}"),
         };
@@ -135,23 +221,53 @@ fn waiting(pod: &Pod, working: Option<&ContainerStatus>) -> Progress {
     Progress::Waiting { reason: Reason::ContainerCreating, message }
 }
 
+/// Which image the kubelet speaks of: it quotes it, mostly, with a registry before it or without. If it is not the container's
+/// own, it is one that is mounted, for which a container waits as well.
+fn image_meant(own: &str, words: &str) -> String {
+    if words.contains("image \"") && !words.contains(&format!("{own}\"")) {
+        "An image".to_string()
+    } else {
+        format!("The image {own}")
+    }
+}
+
 fn ended(terminated: &ContainerStateTerminated, pod_reason: Option<&str>, pod_message: Option<&str>) -> Progress {
-    let last_words = terminated.message.clone().filter(|text| !text.is_empty());
-    let (reason, how) = match (terminated.reason.as_deref(), terminated.signal.filter(|&signal| signal != 0)) {
-        (Some("OOMKilled"), _) => (Reason::OutOfMemory, "was ended for using more memory than its limit".to_string()),
+    let message = format!("The container {}.", how(terminated));
+    let (reason, message) = match terminated.reason.as_deref() {
+        Some("OOMKilled") => (Reason::OutOfMemory, message),
         _ if pod_reason.is_some() => (Reason::PodLost, lost(pod_reason, pod_message)),
-        (_, Some(signal)) => (Reason::ContainerEnded, format!("was ended by signal {signal}")),
-        (Some("Completed" | "Error") | None, None) => {
-            (Reason::ContainerEnded, format!("ended with exit code {}", terminated.exit_code))
+        // The node lost sight of it, as in a reboot.
+        Some("ContainerStatusUnknown" | "Unknown") => {
+            (Reason::PodLost, lost(terminated.reason.as_deref(), terminated.message.as_deref()))
         }
+        Some("Completed" | "Error") | None => (Reason::ContainerEnded, message),
+        Some(_) if terminated.signal.is_some_and(|signal| signal != 0) => (Reason::ContainerEnded, message),
+        Some(_) => (Reason::ContainerConfig, message),
+    };
+    let last_words = last_words(terminated).map(ToString::to_string);
+    // Of a container that never ran a runtime may say that it ended with the epoch.
+    let when = terminated.finished_at.as_ref().map(|time| time.0).filter(|time| time.as_second() > 0);
+    let when = when.map(|at| End { at });
+    Progress::Ended { reason, message, success: terminated.exit_code == 0, last_words, when }
+}
+
+/// How a container ended: `ended with exit code 1`.
+#[must_use]
+pub fn how(terminated: &ContainerStateTerminated) -> String {
+    match (terminated.reason.as_deref(), terminated.signal.filter(|&signal| signal != 0)) {
+        (Some("OOMKilled"), _) => "was ended for using more memory than its limit".to_string(),
+        (_, Some(signal)) => format!("was ended by signal {signal}"),
+        (Some("Completed" | "Error") | None, None) => format!("ended with exit code {}", terminated.exit_code),
         // The runtime's own reasons, such as StartError: the command is not in the image.
         (Some(other), None) => {
-            let words = last_words.as_deref().unwrap_or("the runtime gives no detail");
-            (Reason::ContainerConfig, format!("could not be started ({other}): {words}"))
+            let words = last_words(terminated).unwrap_or("the runtime gives no detail");
+            format!("could not be started ({other}): {words}")
         }
-    };
-    let message = if reason == Reason::PodLost { how } else { format!("The container {how}.") };
-    Progress::Ended { reason, message, success: terminated.exit_code == 0, last_words }
+    }
+}
+
+fn last_words(terminated: &ContainerStateTerminated) -> Option<&str> {
+    terminated.message.as_deref().filter(|text| !text.is_empty())
 }
 
 fn lost(reason: Option<&str>, message: Option<&str>) -> String {
@@ -165,9 +281,9 @@ fn lost(reason: Option<&str>, message: Option<&str>) -> String {
 /// All that is read of a Pod: what else changes in it wakes nobody.
 #[must_use]
 pub fn reading(pod: &Pod) -> impl PartialEq + use<> {
-    let container = pod.spec.as_ref().and_then(|spec| spec.containers.first());
-    let progress = container.map(|container| Progress::of(pod, &container.name));
-    (progress, node(pod), pod.status.as_ref().and_then(|status| status.pod_ip.clone()))
+    let stages = pod.labels().get(meta::COMPONENT).is_some_and(|component| *component == Component::Stage.to_string());
+    let container = if stages { meta::STAGE_CONTAINER } else { meta::SANDBOX_CONTAINER };
+    (Progress::of(pod, container), node(pod), pod.status.as_ref().and_then(|status| status.pod_ip.clone()))
 }
 
 /// The name of the Pod's node.
@@ -205,6 +321,21 @@ mod tests {
         }))
     }
 
+    /// It is tried again within seconds, and would cost a status and frighten who reads it.
+    #[test]
+    fn a_write_that_the_scheduler_met_is_no_cause() {
+        let told = |message: &str| {
+            let conditions =
+                json!([{"type": "PodScheduled", "status": "False", "reason": "SchedulerError", "message": message}]);
+            let pod = json!({"metadata": {"name": "s"}, "status": {"conditions": conditions}});
+            Progress::of(&serde_json::from_value(pod).unwrap(), "sandbox")
+        };
+        let met = "running PreBind plugin \"VolumeBinding\": Operation cannot be fulfilled on persistentvolumeclaims \"s--scripts\": the object has been modified; please apply your changes to the latest version and try again";
+        assert_eq!(told(met), Progress::Created);
+        let late = told("running PreBind plugin \"VolumeBinding\": binding volumes: context deadline exceeded");
+        assert!(matches!(late, Progress::Unschedulable { .. }), "{late:?}");
+    }
+
     #[test]
     fn the_working_container_decides_and_not_the_phase_of_the_pod() {
         assert_eq!(with_state(json!({"running": {}})), Progress::Running);
@@ -221,6 +352,7 @@ mod tests {
             (json!({"exitCode": 3, "reason": "Error"}), Reason::ContainerEnded, "ended with exit code 3"),
             (json!({"exitCode": 137, "signal": 9}), Reason::ContainerEnded, "ended by signal 9"),
             (json!({"exitCode": 137, "reason": "OOMKilled"}), Reason::OutOfMemory, "more memory than its limit"),
+            (json!({"exitCode": 255, "reason": "Unknown"}), Reason::PodLost, "The cluster ended the Pod: Unknown"),
             (
                 json!({"exitCode": 128, "reason": "StartError", "message": "no such file: bash"}),
                 Reason::ContainerConfig,
@@ -234,6 +366,26 @@ mod tests {
             assert_eq!(reason, expected);
             assert!(message.contains(words), "{message}");
         }
+    }
+
+    /// The kubelet starts it again; until then it is among the init containers, ended, and looks like one that failed.
+    #[test]
+    fn a_sidecar_that_ends_is_no_end_of_the_sandbox() {
+        let status = |phase: &str, sandbox: serde_json::Value| {
+            let ended = json!({"terminated": {"exitCode": 1, "reason": "Error"}});
+            let container = |name: &str, ready: bool, state: serde_json::Value| json!({"name": name, "image": "a", "imageID": "", "ready": ready, "restartCount": 0, "state": state});
+            read(json!({
+                "phase": phase,
+                "conditions": [{"type": "PodScheduled", "status": "True"}],
+                "initContainerStatuses": [container("sidecar", false, ended)],
+                "containerStatuses": [container("sandbox", true, sandbox)],
+            }))
+        };
+        assert_eq!(status("Running", json!({"running": {}})), Progress::Ready);
+        let starts = status("Pending", json!({"waiting": {"reason": "PodInitializing"}}));
+        assert!(matches!(starts, Progress::Waiting { reason: Reason::ContainerCreating, .. }), "{starts:?}");
+        let failed = status("Failed", json!({"waiting": {"reason": "PodInitializing"}}));
+        assert!(matches!(failed, Progress::Ended { reason: Reason::ContainerEnded, .. }), "{failed:?}");
     }
 
     #[test]
@@ -256,10 +408,86 @@ mod tests {
     }
 
     #[test]
+    fn an_image_that_is_mounted_is_not_taken_for_the_containers_own() {
+        for (words, image) in [
+            ("Container image \"src:1\" is not present with pull policy of Never", "An image"),
+            ("failed to pull and unpack image \"docker.io/library/src:2\": not found", "An image"),
+            ("failed to pull and unpack image \"docker.io/library/own:1\": not found", "The image own:1"),
+            ("no route to host", "The image own:1"),
+        ] {
+            assert_eq!(image_meant("own:1", words), image, "{words}");
+        }
+    }
+
+    #[test]
     fn a_pod_that_the_cluster_took_away_says_who_did() {
         let evicted = read(json!({"phase": "Failed", "reason": "Evicted", "message": "low on memory"}));
         let Progress::Ended { reason: Reason::PodLost, message, .. } = evicted else { panic!("{evicted:?}") };
         assert!(message.contains("Evicted") && message.contains("low on memory"));
         assert_eq!(read(json!({"phase": "Pending"})), Progress::Created);
+    }
+
+    /// The conditions of a Pod as a node that went silent leaves them: the node's controller takes Ready away and gives no reason.
+    #[test]
+    fn a_pod_whose_node_went_silent_is_told_from_one_that_is_not_ready() {
+        let with = |ready: serde_json::Value, containers_ready: &str| {
+            let say = |kind: &str, status: &str| json!({"type": kind, "status": status, "lastTransitionTime": "2026-01-01T00:00:00Z"});
+            read(json!({
+                "phase": "Running",
+                "podIP": "10.244.1.7",
+                "conditions": [
+                    say("PodReadyToStartContainers", "True"),
+                    say("Initialized", "True"),
+                    ready,
+                    say("ContainersReady", containers_ready),
+                    say("PodScheduled", "True"),
+                ],
+                "containerStatuses": [{
+                    "name": "sandbox", "image": "a", "imageID": "", "ready": containers_ready == "True", "started": true,
+                    "restartCount": 0, "state": {"running": {"startedAt": "2026-01-01T00:00:00Z"}},
+                }],
+            }))
+        };
+        let silent = json!({"type": "Ready", "status": "False", "lastTransitionTime": "2026-01-01T00:05:00Z"});
+        assert_eq!(with(silent, "True"), Progress::Silent);
+        let doubts = |reason: &str| json!({"type": "Ready", "status": "False", "reason": reason, "message": "words"});
+        assert_eq!(with(doubts("ContainersNotReady"), "False"), Progress::Running);
+        assert_eq!(with(doubts("ReadinessGatesNotReady"), "True"), Progress::Running);
+        assert_eq!(with(json!({"type": "Ready", "status": "True"}), "True"), Progress::Ready);
+    }
+
+    #[test]
+    fn what_the_scheduler_says_is_told_apart() {
+        let says = |labels: serde_json::Value, words: &str| {
+            let condition =
+                json!({"type": "PodScheduled", "status": "False", "reason": "Unschedulable", "message": words});
+            let pod = json!({
+                "metadata": {"name": "p", "labels": labels},
+                "spec": {"containers": []},
+                "status": {"phase": "Pending", "conditions": [condition]},
+            });
+            match Progress::of(&serde_json::from_value(pod).unwrap(), "sandbox") {
+                Progress::Unschedulable { reason, message } => {
+                    assert_eq!(message, words);
+                    reason
+                }
+                other => panic!("{words}: {other:?}"),
+            }
+        };
+        let of_session = || json!({meta::SESSION_UID: "u"});
+        let no_room = "0/3 nodes are available: 1 Insufficient memory, 2 node(s) didn't match pod affinity rules. preemption: 0/3 nodes are available: 1 No preemption victims found for incoming pod, 2 Preemption is not helpful for scheduling.";
+        assert_eq!(says(of_session(), no_room), Reason::NoRoomOnSessionNode);
+        assert_eq!(says(json!({}), no_room), Reason::Unschedulable, "it has no session");
+        for (words, reason) in [
+            ("0/2 nodes are available: 2 Insufficient cpu.", Reason::Unschedulable),
+            ("0/2 nodes are available: 2 node(s) had untolerated taint(s).", Reason::Unschedulable),
+            ("0/2 nodes are available: persistentvolumeclaim \"gone\" not found. not found", Reason::ClaimNotReady),
+            (
+                "0/2 nodes are available: pod has unbound immediate PersistentVolumeClaims. not found",
+                Reason::ClaimNotReady,
+            ),
+        ] {
+            assert_eq!(says(of_session(), words), reason, "{words}");
+        }
     }
 }

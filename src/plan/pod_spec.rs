@@ -2,6 +2,8 @@
 
 use std::collections::BTreeMap;
 
+use super::{Settings, ownership, volumes::SharedVolume};
+use crate::api::AigiseSession;
 use k8s_openapi::{
     api::core::v1::{
         Affinity, Capabilities, Container, PersistentVolumeClaimVolumeSource, PodAffinity, PodAffinityTerm,
@@ -9,10 +11,6 @@ use k8s_openapi::{
     },
     apimachinery::pkg::{api::resource::Quantity, apis::meta::v1::LabelSelector},
 };
-use kube::ResourceExt;
-
-use super::{Settings, name, ownership, volumes::SharedVolume};
-use crate::api::AigiseSession;
 
 /// The user and the group of the stage Pod, and a supplementary group of every sandbox: what staging writes, every sandbox may
 /// write as well, whatever user its image runs as.
@@ -66,7 +64,7 @@ pub fn claim_volume(session: &AigiseSession, volume: SharedVolume, read_only: bo
     Volume {
         name: volume.to_string(),
         persistent_volume_claim: Some(PersistentVolumeClaimVolumeSource {
-            claim_name: name::child(&session.name_any(), volume),
+            claim_name: volume.claim_name(session),
             read_only: read_only.then_some(true),
         }),
         ..Volume::default()

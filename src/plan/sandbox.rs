@@ -6,33 +6,56 @@
 //! |---|---|---|---|
 //! | no Pod | `NoPod` | creates the Pod | nothing yet: the scheduler is about to speak |
 //! | a Pod with a node | `Pod(Waiting)` | | `Ready=False`, `ContainerCreating` |
+//! | the container runs, and its gate may begin | `Initializing` | releases the gate | `Ready=False`, `Initializing` |
+//! | the gate failed | `InitFailed` | | `state: error`, with the evidence |
 //! | the container runs and is ready | `Pod(Ready)` | | `Ready=True`; `state: ready` |
 //! | the Pod is being deleted | `Pod(Terminating)` | | `Ready=False`, `PodTerminating` |
-//! | the container ended | `Pod(Ended)` | | `state: error`, with how it ended |
+//! | the container ended | `Restarting` | after a pause: deletes the Pod | `Ready=False`, `Restarting`, with how it ended |
+//! | it ended too often | `Pod(Ended)` | | `state: error`, with how it ended |
 
+mod attach;
+mod gate;
 mod pod;
+mod pod_template;
+mod privilege;
+mod restart;
 mod stage;
 mod summary;
 
-use std::sync::Arc;
+use std::{collections::BTreeMap, sync::Arc};
 
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::Pod;
 use kube::ResourceExt;
 
-pub use self::stage::{Stage, check_template};
-use super::{Child, Landed, Report, Settings, Slot, Write, name, pod::Progress};
-use crate::api::{AigiseSession, Sandbox, SandboxStatus};
+pub use self::{
+    attach::Attachment,
+    pod::pod,
+    stage::{Stage, check_template},
+};
+use super::{
+    Child, Failure, Landed, Lookup, Report, Settings, Slot, Write, name, ownership,
+    pod::{Progress, annotation},
+};
+use crate::api::{AigiseSession, Sandbox, SandboxStatus, condition::Reason, meta, template::UpdatePolicy};
 
 /// All that is known of a sandbox when it is decided about.
 #[derive(Clone, Debug)]
 pub struct Observed {
     /// The Sandbox itself.
     pub sandbox: Arc<Sandbox>,
-    /// The session that it names, if there is one of that name.
-    pub session: Option<Arc<AigiseSession>>,
+    /// The session that it names.
+    pub session: Lookup<AigiseSession>,
+    /// The others of its session, where they matter: for a sandbox that was made by hand, or depends on some.
+    pub siblings: Vec<Arc<Sandbox>>,
     /// Its Pod, which has its name.
     pub pod: Slot<Pod>,
+    /// The Pod that it is to attach to.
+    pub attached: Lookup<Pod>,
+    /// What the operator was told.
+    pub settings: Arc<Settings>,
+    /// The time.
+    pub now: Timestamp,
 }
 
 impl Observed {
@@ -47,41 +70,130 @@ impl Observed {
         name::Label::of(&self.sandbox.spec.sandbox_type)
     }
 
-    /// The sandbox's DNS name, if it has a session to be found in.
+    /// The DNS name of the sandbox's Pod, if it has a session to be found in.
     #[must_use]
     pub fn hostname(&self) -> Option<String> {
-        let session = self.session.as_ref()?;
+        let session = self.pod.ours().and(self.sandbox.spec.session.as_ref())?;
         let label = self.label().ok()?;
-        Some(name::host(&label, &session.name_any(), &session.namespace().unwrap_or_default()))
+        Some(name::host(&label, session, &self.sandbox.namespace().unwrap_or_default()))
     }
+
+    /// Whether somebody made the sandbox by hand.
+    fn is_hand_made(&self) -> bool {
+        is_hand_made(&self.sandbox)
+    }
+
+    /// Whether the session made the sandbox.
+    fn is_sessions_own(&self, session: &AigiseSession) -> bool {
+        ownership::owner_uid(&self.sandbox.metadata) == session.metadata.uid.as_deref()
+    }
+}
+
+/// Whether somebody made the sandbox by hand: what a session makes says so.
+#[must_use]
+pub fn is_hand_made(sandbox: &Sandbox) -> bool {
+    ownership::owner_uid(&sandbox.metadata).is_none()
+}
+
+/// Whether the sandbox was made by hand for another session than this one, which has its name: so it would go with the other.
+#[must_use]
+pub fn has_lost(sandbox: &Sandbox, session: &AigiseSession) -> bool {
+    let seen = sandbox.status.as_ref().and_then(|status| status.session.as_ref());
+    is_hand_made(sandbox) && seen.is_some_and(|seen| Some(&seen.uid) != session.metadata.uid.as_ref())
 }
 
 /// The writes that bring the sandbox further.
 #[must_use]
-pub fn plan(observed: &Observed, settings: &Settings) -> Vec<Write> {
-    match Stage::of(observed) {
-        Stage::NoPod(label) => vec![Write::Ensure(Child::Pod(Box::new(pod::pod(observed, &label, settings))))],
-        // Not ready and made from an older template: the next start is now.
-        Stage::Pod(progress)
-            if progress != Progress::Terminating && progress != Progress::Ready && is_outdated(observed) =>
-        {
-            let pod = observed.pod.ours();
-            pod.map(|pod| Write::Delete(Child::Pod(Box::new(Pod::clone(pod))))).into_iter().collect()
+pub fn plan(observed: &Observed) -> Vec<Write> {
+    let pod = || observed.pod.ours().map(|pod| Box::new(Pod::clone(pod)));
+    let delete = || pod().map(|pod| Write::Delete(Child::Pod(pod)));
+    let write = match Stage::of(observed) {
+        Stage::NoPod(pod) => Some(Write::Ensure(Child::Pod(pod))),
+        Stage::Orphaned => Some(Write::Delete(Child::Sandbox(Box::new(Sandbox::clone(&observed.sandbox))))),
+        Stage::Suspended { .. } | Stage::Attached(_) => {
+            delete().filter(|write| write.child().meta().deletion_timestamp.is_none())
         }
-        Stage::Pod(_) | Stage::Terminating | Stage::Blocked(_) | Stage::NameTaken(_) | Stage::Failed(_) => vec![],
-    }
+        Stage::Restarting { .. }
+        | Stage::Finished { .. }
+        | Stage::Pod(_)
+        | Stage::Initializing(_)
+        | Stage::InitFailed(_)
+            if wants_new_pod(observed) =>
+        {
+            delete()
+        }
+        Stage::Restarting { count, at, .. } if at <= observed.now && restart::is_counted(observed, count) => delete(),
+        Stage::Pod(Progress::Ready) => pod().and_then(|pod| heed_session(observed, pod)).map(Write::Update),
+        Stage::Pod(_) | Stage::Initializing(_) => gate::release(observed).map(Write::Update),
+        // Two Pods of one name would take turns in being found by it.
+        Stage::Blocked(Failure { reason: Reason::DuplicateType, .. }) => {
+            delete().filter(|write| write.child().meta().deletion_timestamp.is_none())
+        }
+        Stage::Restarting { .. }
+        | Stage::Finished { .. }
+        | Stage::InitFailed(_)
+        | Stage::LeftBehind(_)
+        | Stage::NodeLost { .. }
+        | Stage::WaitsForVolumes(_)
+        | Stage::Terminating
+        | Stage::Blocked(_)
+        | Stage::NameTaken(_)
+        | Stage::Failed(_) => None,
+    };
+    write.into_iter().collect()
 }
 
 /// What to say about the sandbox.
 #[must_use]
-pub fn report(observed: &Observed, now: Timestamp) -> Report<SandboxStatus> {
-    summary::report(observed, now)
+pub fn report(observed: &Observed) -> Report<SandboxStatus> {
+    summary::report(observed)
+}
+
+/// Whether the others of its session matter to the sandbox.
+#[must_use]
+pub fn wants_siblings(sandbox: &Sandbox) -> bool {
+    is_hand_made(sandbox) || !sandbox.spec.template.depends_on.is_empty()
+}
+
+/// Whether the Pod is to make room for a new one now: its user asked for a start, or it is not ready and its template, or its
+/// session's wish, is newer.
+fn wants_new_pod(observed: &Observed) -> bool {
+    let Some(pod) = observed.pod.ours() else { return false };
+    let sandbox = &observed.sandbox;
+    let update = sandbox.spec.template.update_policy() == UpdatePolicy::Recreate;
+    match Progress::of(pod, meta::SANDBOX_CONTAINER) {
+        Progress::Terminating => false,
+        Progress::Ready => is_unheeded(pod, meta::RESTART, sandbox.annotations()) || (update && is_outdated(observed)),
+        _ => {
+            is_unheeded(pod, meta::RESTART, sandbox.annotations())
+                || is_outdated(observed)
+                || observed.session.found().is_some_and(|session| session_unheeded(pod, session))
+        }
+    }
+}
+
+/// Whether the user has changed the annotation that asks for a start since the Pod was made.
+fn is_unheeded(pod: &Pod, recorded: &str, wishes: &BTreeMap<String, String>) -> bool {
+    wishes.get(meta::RESTART).is_some_and(|wish| annotation(pod, recorded) != Some(wish))
+}
+
+fn session_unheeded(pod: &Pod, session: &AigiseSession) -> bool {
+    is_unheeded(pod, meta::SESSION_RESTART, session.annotations())
+}
+
+/// A session's wish is for those that are not ready: one that is ready has heeded it by going on.
+fn heed_session(observed: &Observed, mut pod: Box<Pod>) -> Option<Child> {
+    let session = observed.session.found().filter(|session| session_unheeded(&pod, session))?;
+    let wish = session.annotations().get(meta::RESTART)?.clone();
+    pod.annotations_mut().insert(meta::SESSION_RESTART.into(), wish);
+    Some(Child::Pod(pod))
 }
 
 /// Whether the Pod was made from another template than the Sandbox has now.
 fn is_outdated(observed: &Observed) -> bool {
+    // Without its session nobody knows what it was made from, and nothing can be made anew.
+    let is_known = observed.sandbox.spec.session.is_none() || observed.session.found().is_some();
     observed.pod.ours().is_some_and(|pod| {
-        super::pod::annotation(pod, crate::api::meta::TEMPLATE_HASH)
-            != Some(pod::template_hash(&observed.sandbox.spec.template).as_str())
+        is_known && annotation(pod, meta::TEMPLATE_HASH) != Some(pod::template_hash(observed).as_str())
     })
 }

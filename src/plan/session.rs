@@ -10,7 +10,10 @@
 //! | all Sandboxes are ready | `Ready` | | `Ready=True` |
 //! | a type was added, edited, removed | `Starting` | applies or deletes its Sandbox | |
 
+mod launch;
+mod lifetime;
 mod network;
+mod profile;
 mod sandboxes;
 mod stage;
 mod staging;
@@ -27,18 +30,23 @@ use k8s_openapi::api::{
 use kube::ResourceExt;
 
 pub use self::{
+    launch::{launched, services},
     stage::Stage,
     staging::{config_maps, content_hash, wants_sources},
 };
 use super::{Child, Failure, Foreign, Landed, Report, Settings, Slot, Write, name, volumes::SharedVolume};
-use crate::api::{AigiseSession, AigiseSessionStatus, Sandbox};
+use crate::api::{
+    AigiseSession, AigiseSessionStatus, Sandbox,
+    condition::{ConditionType, Reason},
+    session::{OnExpiry, SessionPhase},
+};
 
 /// All that is known of a session when it is decided about.
 #[derive(Clone, Debug)]
 pub struct Observed {
     /// The session itself.
     pub session: Arc<AigiseSession>,
-    /// Its claims.
+    /// Its claims, and the existing ones that it uses: these are ours to use, and not to write.
     pub claims: BTreeMap<SharedVolume, Slot<PersistentVolumeClaim>>,
     /// The Pod that fills them.
     pub stage_pod: Slot<Pod>,
@@ -46,10 +54,19 @@ pub struct Observed {
     pub service: Slot<Service>,
     /// The policy around its Pods.
     pub policy: Slot<NetworkPolicy>,
+    /// The policy that opens the internet to the Pod that fills the volumes, and to no sandbox.
+    pub stage_policy: Slot<NetworkPolicy>,
     /// Its Sandboxes by name: each that it wants, and each that it owns.
     pub sandboxes: BTreeMap<String, Slot<Sandbox>>,
     /// What the ConfigMaps among the sources hold, by name, as [`content_hash`]; looked up only when [`wants_sources`] says so.
     pub config_maps: BTreeMap<String, ConfigMapContent>,
+    /// Why a write was not made just now whose object is there all the same: the session, which could not be deleted, or a claim,
+    /// which could not be made larger.
+    pub undone: Option<Failure>,
+    /// What the operator was told.
+    pub settings: Arc<Settings>,
+    /// The time.
+    pub now: Timestamp,
 }
 
 /// What a ConfigMap holds.
@@ -68,17 +85,24 @@ impl Observed {
     pub fn absorb(&mut self, name: &str, landed: Landed) {
         match landed {
             Landed::Claim(slot) => {
-                let volume = SharedVolume::ALL.into_iter().find(|&volume| self.child_name(volume) == name);
-                if let Some(volume) = volume {
-                    self.claims.insert(volume, slot);
+                let volume = SharedVolume::ALL.into_iter().find(|volume| volume.claim_name(&self.session) == name);
+                let live = volume.and_then(|volume| Some((volume, self.claims.get(&volume)?.ours()?)));
+                match (slot, live) {
+                    (Slot::Failed(failure), Some((volume, live))) if volumes::only_grows(self, volume, live) => {
+                        self.undone = Some(failure);
+                    }
+                    (slot, _) => _ = volume.map(|volume| self.claims.insert(volume, slot)),
                 }
             }
             Landed::Pod(slot) => self.stage_pod = slot,
             Landed::Service(slot) => self.service = slot,
-            Landed::NetworkPolicy(slot) => self.policy = slot,
+            Landed::NetworkPolicy(slot) if name == self.session.name_any() => self.policy = slot,
+            Landed::NetworkPolicy(slot) => self.stage_policy = slot,
             Landed::Sandbox(slot) => {
                 self.sandboxes.insert(name.to_string(), slot);
             }
+            Landed::Session(Slot::Failed(failure)) => self.undone = Some(failure),
+            Landed::Session(_) => {} // it is on its way out, and its own watch says so
         }
     }
 
@@ -86,7 +110,7 @@ impl Observed {
         name::child(&self.session.name_any(), part)
     }
 
-    /// The name of the stage Pod.
+    /// The name of the stage Pod, and of the policy for it.
     #[must_use]
     pub fn stage_pod_name(session: &AigiseSession) -> String {
         name::child(&session.name_any(), "stage")
@@ -98,8 +122,9 @@ impl Observed {
             if let Slot::Foreign(foreign) = slot { Some(foreign) } else { None }
         }
         let claims = self.claims.values().filter_map(of);
-        let rest = [of(&self.service), of(&self.policy), of(&self.stage_pod)];
-        claims.chain(rest.into_iter().flatten()).chain(self.sandboxes.values().filter_map(of)).next()
+        let rest = [of(&self.service), of(&self.stage_pod)].into_iter().flatten();
+        let policies = network::policies(self).filter_map(of);
+        claims.chain(rest).chain(policies).chain(self.sandboxes.values().filter_map(of)).next()
     }
 
     /// The first read or write that failed.
@@ -111,7 +136,7 @@ impl Observed {
             ConfigMapContent::Unknown(failure) => Some(failure),
             ConfigMapContent::Hash(_) | ConfigMapContent::Missing => None,
         });
-        let rest = [of(&self.service), of(&self.policy), of(&self.stage_pod)];
+        let rest = [of(&self.service), of(&self.policy), of(&self.stage_policy), of(&self.stage_pod)];
         let claims = self.claims.values().filter_map(of);
         claims.chain(rest.into_iter().flatten()).chain(self.sandboxes.values().filter_map(of)).chain(config_maps).next()
     }
@@ -119,10 +144,29 @@ impl Observed {
 
 /// The writes that bring the session further, in the order in which they are made: what protects comes before what runs.
 #[must_use]
-pub fn plan(observed: &Observed, settings: &Settings, now: Timestamp) -> Vec<Write> {
+pub fn plan(observed: &Observed) -> Vec<Write> {
     match Stage::of(observed) {
         Stage::Terminating | Stage::Blocked(_) | Stage::NameTaken(_) => vec![],
+        Stage::Expired { then: OnExpiry::Delete, .. } => {
+            vec![Write::Delete(Child::Session(Box::new(AigiseSession::clone(&observed.session))))]
+        }
+        // The policy stays for as long as a Pod may be ending.
+        Stage::Expired { then: OnExpiry::Release, .. } => {
+            [sandboxes::all_removals(observed), staging::removals(observed), volumes::removals(observed)].concat()
+        }
+        // The sandboxes see for themselves that their session rests. From what cannot work nothing is made.
+        Stage::Suspended { invalid: Some(_), .. } => staging::interruptions(observed),
+        Stage::Suspended { .. } => [
+            network::writes(observed),
+            volumes::writes(observed),
+            sandboxes::removals(observed),
+            staging::interruptions(observed),
+            sandboxes::writes(observed),
+            volumes::growth(observed),
+        ]
+        .concat(),
         Stage::Failed(_)
+        | Stage::ClaimMissing(_)
         | Stage::NotStaged
         | Stage::SourceMissing(_)
         | Stage::Staging(_)
@@ -130,12 +174,15 @@ pub fn plan(observed: &Observed, settings: &Settings, now: Timestamp) -> Vec<Wri
         | Stage::StagingFailed(_)
         | Stage::Starting { .. }
         | Stage::SandboxFailed { .. }
+        | Stage::Degraded { .. }
         | Stage::Ready => [
             network::writes(observed),
             volumes::writes(observed),
             sandboxes::removals(observed),
-            staging::writes(observed, settings, now),
+            staging::writes(observed),
             sandboxes::writes(observed),
+            // Many a storage class lets nothing grow, and that must be in the way of nothing else.
+            volumes::growth(observed),
         ]
         .concat(),
     }
@@ -143,6 +190,28 @@ pub fn plan(observed: &Observed, settings: &Settings, now: Timestamp) -> Vec<Wri
 
 /// What to say about the session.
 #[must_use]
-pub fn report(observed: &Observed, now: Timestamp) -> Report<AigiseSessionStatus> {
-    summary::report(observed, now)
+pub fn report(observed: &Observed) -> Report<AigiseSessionStatus> {
+    summary::report(observed)
+}
+
+/// Whether the session wants no Pods now: its sandboxes read it from what the session says of itself.
+#[must_use]
+pub fn is_at_rest(session: &AigiseSession) -> bool {
+    let phase = session.status.as_ref().and_then(|status| status.phase);
+    session.spec.is_suspended() || matches!(phase, Some(SessionPhase::Suspended | SessionPhase::Expired))
+}
+
+/// Whether the session has failed as a whole, by what it says of itself.
+#[must_use]
+pub fn has_failed(session: &AigiseSession) -> bool {
+    session.status.as_ref().and_then(|status| status.phase) == Some(SessionPhase::Error)
+}
+
+/// Whether the session has filled its volumes, by what it says of itself.
+#[must_use]
+pub fn has_volumes(session: &AigiseSession) -> bool {
+    let conditions = session.status.iter().flat_map(|status| &status.conditions);
+    let staged = [Reason::Staged.to_string(), Reason::VolumesPending.to_string()];
+    let kind = ConditionType::VolumesReady.to_string();
+    conditions.into_iter().any(|condition| condition.type_ == kind && staged.contains(&condition.reason))
 }

@@ -27,20 +27,30 @@ pub fn verdict(
     reason: Reason,
     message: impl Into<String>,
 ) -> Verdict {
-    Verdict { kind, holds: holds.into(), reason, message: message.into() }
+    Verdict { kind, holds: holds.into(), reason, message: printable(&message.into()) }
 }
 
-/// The standard three, from one view of the object: what is true, whether work goes on, whether a person is needed.
+/// The text without characters that would do something to the terminal of who reads it, or that the API server takes in no YAML,
+/// as which it reads what is applied. Much of what is told comes from the programs in a sandbox.
 #[must_use]
-pub fn standard(outlook: Outlook, reason: Reason, message: &str) -> [Verdict; 3] {
+pub fn printable(text: &str) -> String {
+    let is_fine = |c: char| (!c.is_control() || c == '\n' || c == '\t') && !matches!(c, '\u{fffe}' | '\u{ffff}');
+    text.chars().map(|c| if is_fine(c) { c } else { char::REPLACEMENT_CHARACTER }).collect()
+}
+
+/// The standard three, from one view of the object: what is true, whether work goes on, whether a person is needed. `Ready` is
+/// left out of an object at rest, which kstatus then takes for done.
+#[must_use]
+pub fn standard(outlook: Outlook, reason: Reason, message: &str) -> Vec<Verdict> {
     let yes = |kind| verdict(kind, true, reason, message);
     let not_ready = || verdict(ConditionType::Ready, false, reason, message);
     let at_rest = || verdict(ConditionType::Reconciling, false, Reason::AsExpected, "Nothing is on its way.");
     let well = || verdict(ConditionType::Stalled, false, Reason::AsExpected, "Nothing needs a person.");
     match outlook {
-        Outlook::Ready => [yes(ConditionType::Ready), at_rest(), well()],
-        Outlook::Moving => [not_ready(), yes(ConditionType::Reconciling), well()],
-        Outlook::Stalled => [not_ready(), at_rest(), yes(ConditionType::Stalled)],
+        Outlook::Ready => vec![yes(ConditionType::Ready), at_rest(), well()],
+        Outlook::Moving => vec![not_ready(), yes(ConditionType::Reconciling), well()],
+        Outlook::Stalled => vec![not_ready(), at_rest(), yes(ConditionType::Stalled)],
+        Outlook::AtRest => vec![at_rest(), well()],
     }
 }
 
@@ -53,6 +63,16 @@ pub enum Outlook {
     Moving,
     /// It needs a person.
     Stalled,
+    /// It is as it was wanted to be, and that is not ready.
+    AtRest,
+}
+
+/// Whether `Ready` is still the one that the schema gives to a new object. That has no owner, and only what was owned once can be
+/// left out: an object that is at rest from the start says `Ready=False` for a moment.
+#[must_use]
+pub fn is_untouched(before: &[Condition]) -> bool {
+    ready(before).is_none_or(|condition| condition.reason == Reason::Pending.to_string())
+        && before.iter().all(|condition| condition.type_ == ConditionType::Ready.to_string())
 }
 
 /// What the API server refused is tried again after this long: a policy of the cluster may have been what refused it.
@@ -101,10 +121,17 @@ pub fn ready(conditions: &[Condition]) -> Option<&Condition> {
     conditions.iter().find(|condition| condition.type_ == ready)
 }
 
-/// Whether `Ready` has another reason than in an earlier status.
+/// The condition that says how an object is: `Ready`, or `Suspended` or the like of one at rest.
+fn headline(conditions: &[Condition]) -> Option<&Condition> {
+    let at_rest =
+        |condition: &&Condition| condition.type_ == ConditionType::Suspended.to_string() && condition.status == "True";
+    ready(conditions).or_else(|| conditions.iter().find(at_rest))
+}
+
+/// Whether the reason for how the object is differs from that of an earlier status.
 #[must_use]
 pub fn has_news(before: &[Condition], reason: Reason) -> bool {
-    ready(before).is_none_or(|condition| condition.reason != reason.to_string())
+    headline(before).is_none_or(|condition| condition.reason != reason.to_string())
 }
 
 /// A text that is no longer than `limit` bytes.
@@ -116,4 +143,16 @@ pub fn clip(mut text: String, limit: usize) -> String {
         text.push('…');
     }
     text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_programs_say_reaches_the_status_and_no_terminal() {
+        let said = "a\tb\nc\u{1b}[2J\u{7f}\u{85}\u{9b}\u{ffff}\0é🦀";
+        assert_eq!(printable(said), "a\tb\nc�[2J�����é🦀");
+        assert_eq!(verdict(ConditionType::Ready, false, Reason::NotReady, "\u{9b}x").message, "�x");
+    }
 }

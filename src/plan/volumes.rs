@@ -1,8 +1,11 @@
 //! The three volumes that all sandboxes of a session share.
 
+use kube::ResourceExt;
+
+use super::name;
 use crate::api::{
     AigiseSession,
-    session::{AccessMode, VolumeSpec},
+    session::{AccessMode, Reclaim, VolumeSpec},
 };
 
 /// A volume that all sandboxes of a session share. The framework gives them their places.
@@ -18,8 +21,14 @@ pub enum SharedVolume {
 }
 
 /// The volume of a claim whose specification is silent.
-static DEFAULT: VolumeSpec =
-    VolumeSpec { size: None, storage_class_name: None, access_modes: Vec::new(), sources: Vec::new() };
+static DEFAULT: VolumeSpec = VolumeSpec {
+    claim_name: None,
+    reclaim: None,
+    size: None,
+    storage_class_name: None,
+    access_modes: Vec::new(),
+    sources: Vec::new(),
+};
 
 impl SharedVolume {
     /// All of them, in the order in which they are made and filled.
@@ -45,6 +54,26 @@ impl SharedVolume {
             SharedVolume::Tools => volumes.tools.as_ref(),
         });
         spec.unwrap_or(&DEFAULT)
+    }
+
+    /// The existing claim that the session uses for it.
+    #[must_use]
+    pub fn existing(self, session: &AigiseSession) -> Option<&str> {
+        self.spec(session).claim_name.as_deref()
+    }
+
+    /// The name of its claim.
+    #[must_use]
+    pub fn claim_name(self, session: &AigiseSession) -> String {
+        self.existing(session).map_or_else(|| name::child(&session.name_any(), self), String::from)
+    }
+
+    /// Whether its claim goes with the session.
+    #[must_use]
+    pub fn goes_with(self, session: &AigiseSession) -> bool {
+        self.existing(session).is_none()
+            && session.spec.cleans_up()
+            && self.spec(session).reclaim.unwrap_or_default() == Reclaim::Delete
     }
 
     /// Whether all Pods that mount it have to be on one node.

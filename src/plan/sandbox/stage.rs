@@ -1,146 +1,317 @@
 //! Where a sandbox is in its life, in one ordered chain: the first that holds is the one that a user reads.
 
-use k8s_openapi::api::core::v1::SecurityContext;
+use std::sync::Arc;
+
+use jiff::{SignedDuration, Timestamp};
+use k8s_openapi::api::core::v1::Pod;
 use kube::ResourceExt;
 
-use super::{Observed, Progress};
+use super::{
+    Observed, Progress,
+    attach::Attachment,
+    gate::{self as own_gate, Gate, failure, is_gated},
+    is_hand_made, pod, pod_template, privilege, restart,
+};
 use crate::{
-    api::{SandboxTemplate, condition::Reason, meta},
+    api::{AigiseSession, Sandbox, SandboxTemplate, condition::Reason, meta},
+    gate,
     plan::{
-        Failure, Foreign, Slot,
+        Failure, Foreign, Lookup, Settings, Slot,
         name::{self, Label},
         ownership,
+        pod::running_since,
+        session::{has_volumes, is_at_rest, launched},
     },
 };
 
+/// How long after its grace a Pod may take to go before its node is called lost.
+const OVERDUE: SignedDuration = SignedDuration::from_secs(60);
+
 /// Where a sandbox is in its life.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq)]
 pub enum Stage {
     /// The Sandbox is being deleted: its Pod goes with it by garbage collection.
     Terminating,
+    /// It was made by hand for a session that is gone: it goes as well.
+    Orphaned,
     /// Something about the Sandbox itself is in the way; nothing is made.
     Blocked(Failure),
+    /// It works in a Pod that was there already.
+    Attached(Attachment),
+    /// It wants no Pod now.
+    Suspended {
+        /// By its session, and not by itself.
+        by_session: bool,
+        /// Its Pod is still there.
+        ending: bool,
+    },
     /// A Pod that is not ours has the name. Waits, and touches nothing.
     NameTaken(Foreign),
-    /// The Pod could not be read or made.
+    /// The Pod, or the session, could not be read or made.
     Failed(Failure),
-    /// There is no Pod: it is made.
-    NoPod(Label),
+    /// It was made by hand, and its session has not filled the volumes yet.
+    WaitsForVolumes(String),
+    /// There is no Pod: this one is made.
+    NoPod(Box<Pod>),
     /// There is a Pod, and it tells the rest.
     Pod(Progress),
+    /// The container runs, and what is to be done before it is ready is not done.
+    Initializing(Gate),
+    /// What was to be done failed. It is not tried again by itself.
+    InitFailed(gate::Failure),
+    /// There is a Pod, and its session is gone: the Pod cannot be made anew, so it is left as it is.
+    LeftBehind(Progress),
+    /// The node of the Pod does not answer.
+    NodeLost {
+        /// The node.
+        node: String,
+        /// The Pod is to go, and cannot.
+        ending: bool,
+    },
+    /// The container ended, and the sandbox is started again after a pause.
+    Restarting {
+        /// How it ended.
+        message: String,
+        /// How many restarts in a row that makes.
+        count: i32,
+        /// When the pause is over.
+        at: Timestamp,
+    },
+    /// The container ended with 0, and that was all that was wanted.
+    Finished {
+        /// How it ended.
+        message: String,
+    },
+}
+
+/// What a sandbox is to a session.
+enum Membership<'a> {
+    /// It stands alone.
+    Alone,
+    /// It belongs to this one.
+    Of(&'a Arc<AigiseSession>),
+    /// Its session is gone and wanted it to stay.
+    LeftBehind,
 }
 
 impl Stage {
     /// Where the sandbox is.
     #[must_use]
     pub fn of(observed: &Observed) -> Self {
-        if observed.sandbox.metadata.deletion_timestamp.is_some() {
+        let sandbox = &observed.sandbox;
+        if sandbox.metadata.deletion_timestamp.is_some() {
             return Stage::Terminating;
         }
-        let label = match check(observed) {
+        let label = match observed.label() {
             Ok(label) => label,
-            Err(failure) => return Stage::Blocked(failure),
+            Err(error) => return invalid(format!("spec.type: {error}.")),
         };
+        let membership = match membership(observed, &label) {
+            Ok(membership) => membership,
+            Err(stage) => return *stage,
+        };
+        let session = match membership {
+            Membership::Of(session) => Some(session),
+            Membership::Alone | Membership::LeftBehind => None,
+        };
+        // What is to rest rests, whatever else it says.
+        let by_session = session.is_some_and(|session| is_at_rest(session));
+        if by_session || sandbox.spec.suspend == Some(true) {
+            return match &observed.pod {
+                Slot::Failed(failure) => Stage::Failed(failure.clone()),
+                slot => Stage::Suspended { by_session, ending: slot.ours().is_some() },
+            };
+        }
+        if let Err(message) = check(observed, &label, session) {
+            return invalid(message);
+        }
+        if let Some(attach) = &sandbox.spec.template.attach {
+            return Stage::Attached(Attachment::of(observed, attach));
+        }
         match &observed.pod {
-            Slot::Absent => Stage::NoPod(label),
-            Slot::Ours(pod) => Stage::Pod(Progress::of(pod, meta::SANDBOX_CONTAINER)),
+            Slot::Absent => absent(observed, &label, &membership),
+            Slot::Ours(pod) if matches!(membership, Membership::LeftBehind) => {
+                Stage::LeftBehind(Progress::of(pod, meta::SANDBOX_CONTAINER))
+            }
+            Slot::Ours(pod) => present(observed, pod),
             Slot::Foreign(foreign) => Stage::NameTaken(foreign.clone()),
             Slot::Failed(failure) => Stage::Failed(failure.clone()),
         }
     }
 }
 
-/// The rules that admission cannot hold, or that are younger than the object.
-fn check(observed: &Observed) -> Result<Label, Failure> {
+fn absent(observed: &Observed, label: &Label, membership: &Membership<'_>) -> Stage {
     let sandbox = &observed.sandbox;
-    let failure = |reason, message: String| Failure { reason, message };
-    let label = observed.label().map_err(|error| failure(Reason::InvalidSpec, format!("spec.type: {error}.")))?;
-    check_template(&sandbox.spec.template).map_err(|message| failure(Reason::InvalidSpec, message))?;
-
-    let Some(name) = &sandbox.spec.session else {
-        return if sandbox.name_any().contains("--") {
-            let message = "Names with `--` belong to the sandboxes of sessions; choose another name.";
-            Err(failure(Reason::InvalidSpec, message.into()))
-        } else {
-            Ok(label)
-        };
-    };
-    let Some(session) = &observed.session else {
-        return Err(failure(Reason::SessionNotFound, format!("There is no session {name} in this namespace.")));
-    };
-    match ownership::controller(&sandbox.metadata) {
-        Some(owner)
-            if Some(&owner.uid) == session.metadata.uid.as_ref() && sandbox.name_any() == name::child(name, &label) =>
-        {
-            Ok(label)
+    let blocked = |reason, message| Stage::Blocked(Failure { reason, message });
+    let name = sandbox.spec.session.as_deref().unwrap_or_default();
+    match membership {
+        Membership::LeftBehind => {
+            let message = format!("The session {name} is gone and left this sandbox behind; its Pod is gone, too.");
+            return blocked(Reason::SessionNotFound, message);
         }
-        Some(owner) if owner.name == *name => {
-            let message = format!("The session {name} was deleted and made anew; this sandbox goes with the old one.");
-            Err(failure(Reason::SessionNotFound, message))
+        Membership::Of(session) if session.metadata.deletion_timestamp.is_some() => {
+            let message = format!("The session {name} is being deleted.");
+            return Stage::Failed(Failure { reason: Reason::Terminating, message });
         }
-        _ => {
-            let message = format!(
-                "spec.session: the sandboxes of a session are made by it; add the type {} to spec.sandboxes of the session {name}.",
-                sandbox.spec.sandbox_type
-            );
-            Err(failure(Reason::InvalidSpec, message))
+        Membership::Of(session) if is_hand_made(sandbox) && !has_volumes(session) => {
+            return Stage::WaitsForVolumes(format!("The session {name} has not filled its volumes yet."));
         }
+        Membership::Of(_) | Membership::Alone => {}
+    }
+    match pod::pod(observed, label) {
+        Ok(pod) => Stage::NoPod(Box::new(pod)),
+        Err(message) => blocked(Reason::InvalidSpec, message),
     }
 }
 
-/// Capabilities that a container may add: those of the Pod Security Standard `baseline`, and what a debugger needs. The others
-/// lead out of the container.
-const CAPABILITIES: [&str; 15] = [
-    "AUDIT_WRITE",
-    "CHOWN",
-    "DAC_OVERRIDE",
-    "FOWNER",
-    "FSETID",
-    "KILL",
-    "MKNOD",
-    "NET_BIND_SERVICE",
-    "SETFCAP",
-    "SETGID",
-    "SETPCAP",
-    "SETUID",
-    "SYS_CHROOT",
-    "SYS_NICE",
-    "SYS_PTRACE",
-];
+fn present(observed: &Observed, pod: &Pod) -> Stage {
+    let node = || pod.spec.as_ref().and_then(|spec| spec.node_name.clone()).unwrap_or_default();
+    let progress = Progress::of(pod, meta::SANDBOX_CONTAINER);
+    if let Some(failure) = failure(observed, pod, &progress) {
+        return Stage::InitFailed(failure);
+    }
+    match progress {
+        Progress::Initializing { since } if is_gated(pod) => Stage::Initializing(Gate::of(observed, pod, since)),
+        Progress::Running if own_gate::is_unheard_of(observed, pod) => {
+            Stage::Initializing(Gate::of(observed, pod, running_since(pod, meta::SANDBOX_CONTAINER)))
+        }
+        Progress::Terminating if is_overdue(observed, pod) => Stage::NodeLost { node: node(), ending: true },
+        Progress::Silent => Stage::NodeLost { node: node(), ending: false },
+        progress => restart::after(observed, pod, progress),
+    }
+}
+
+/// When a Pod that is to go is called overdue: its deletion time has its grace in it.
+pub(super) fn overdue_at(pod: &Pod) -> Option<Timestamp> {
+    pod.metadata.deletion_timestamp.as_ref()?.0.checked_add(OVERDUE).ok()
+}
+
+fn is_overdue(observed: &Observed, pod: &Pod) -> bool {
+    let has_node = pod.spec.as_ref().is_some_and(|spec| spec.node_name.is_some());
+    has_node && overdue_at(pod).is_some_and(|at| at <= observed.now)
+}
+
+fn invalid(message: String) -> Stage {
+    Stage::Blocked(Failure { reason: Reason::InvalidSpec, message })
+}
+
+/// The rules that admission cannot hold, or that are younger than the object.
+fn check(observed: &Observed, label: &Label, session: Option<&Arc<AigiseSession>>) -> Result<(), String> {
+    let sandbox = &observed.sandbox;
+    check_template(&sandbox.spec.template, &observed.settings).map_err(|message| format!("spec.{message}"))?;
+    check_volumes(sandbox)?;
+    own_gate::check_needs(sandbox, label)?;
+    session.map_or(Ok(()), |session| own_gate::check_session_needs(observed, session))
+}
+
+fn membership<'a>(observed: &'a Observed, label: &Label) -> Result<Membership<'a>, Box<Stage>> {
+    let sandbox = &observed.sandbox;
+    let blocked = |reason, message| Box::new(Stage::Blocked(Failure { reason, message }));
+    let failed = |failure| Box::new(Stage::Failed(failure));
+    let hand_made = is_hand_made(sandbox);
+    if hand_made && sandbox.name_any().contains("--") {
+        let message = "Names with `--` belong to the sandboxes of sessions; choose another name.";
+        return Err(blocked(Reason::InvalidSpec, message.into()));
+    }
+    let Some(name) = &sandbox.spec.session else { return Ok(Membership::Alone) };
+    let session = match &observed.session {
+        Lookup::Found(session) => Some(session),
+        Lookup::Failed(failure) => return Err(failed(failure.clone())),
+        Lookup::Missing | Lookup::NotNamed => None,
+    };
+    let own = session.filter(|session| observed.is_sessions_own(session));
+    if let Some(session) = own {
+        return if sandbox.name_any() == name::child(name, label) {
+            Ok(Membership::Of(session))
+        } else {
+            Err(blocked(Reason::InvalidSpec, format!("The session {name} makes its {label} by another name.")))
+        };
+    }
+    if !hand_made {
+        return if ownership::controller(&sandbox.metadata).is_none() {
+            Ok(Membership::LeftBehind)
+        } else {
+            let message = format!("The session {name} was deleted; this sandbox goes with it.");
+            Err(failed(Failure { reason: Reason::Terminating, message }))
+        };
+    }
+    let seen = sandbox.status.as_ref().and_then(|status| status.session.as_ref());
+    if let Some(seen) = seen.filter(|seen| session.and_then(|session| session.uid()).as_ref() != Some(&seen.uid)) {
+        return if seen.auto_cleanup { Err(Box::new(Stage::Orphaned)) } else { Ok(Membership::LeftBehind) };
+    }
+    let Some(session) = session else {
+        return Err(blocked(Reason::SessionNotFound, format!("There is no session {name} in this namespace.")));
+    };
+    match rival(observed, session, label) {
+        Some(rival) => {
+            let message = format!(
+                "The session {name} has a sandbox of the type {} already: {rival}. Delete one of them.",
+                sandbox.spec.sandbox_type
+            );
+            Err(blocked(Reason::DuplicateType, message))
+        }
+        None => Ok(Membership::Of(session)),
+    }
+}
+
+/// The sandbox that has the type of one that was made by hand: the session's own, or the oldest.
+fn rival(observed: &Observed, session: &AigiseSession, label: &Label) -> Option<String> {
+    let own = launched(session).into_iter().find(|own| Label::of(own).as_ref() == Ok(label));
+    if own.is_some() {
+        return Some(name::child(&session.name_any(), label));
+    }
+    let age = |sandbox: &Sandbox| (sandbox.metadata.creation_timestamp.clone(), sandbox.name_any());
+    let same = observed.siblings.iter().filter(|sibling| {
+        is_hand_made(sibling)
+            && sibling.metadata.deletion_timestamp.is_none()
+            && Label::of(&sibling.spec.sandbox_type).as_ref() == Ok(label)
+            && age(sibling) < age(&observed.sandbox)
+    });
+    same.min_by_key(|sibling| age(sibling)).map(|sibling| sibling.name_any())
+}
+
+/// Claims that a sandbox mounts besides those of its session.
+fn check_volumes(sandbox: &Sandbox) -> Result<(), String> {
+    let volumes = &sandbox.spec.volumes;
+    for (index, volume) in volumes.iter().enumerate() {
+        let place = volume.mount_path.trim_end_matches('/');
+        if pod::VOLUMES.contains(&volume.name.as_str()) {
+            return Err(format!("spec.volumes[{index}].name: {} is the name of a volume of ours.", volume.name));
+        }
+        if place.is_empty() || pod::MOUNT_PATHS.contains(&place) {
+            return Err(format!("spec.volumes[{index}].mountPath: {} is a place of ours.", volume.mount_path));
+        }
+        let earlier = &volumes[..index];
+        if earlier.iter().any(|other| other.name == volume.name || other.mount_path.trim_end_matches('/') == place) {
+            return Err(format!("spec.volumes[{index}]: another one has this name or place."));
+        }
+    }
+    Ok(())
+}
 
 /// What a template may not ask for.
 ///
 /// # Errors
 /// A sentence that names the field.
-pub fn check_template(template: &SandboxTemplate) -> Result<(), String> {
+pub fn check_template(template: &SandboxTemplate, settings: &Settings) -> Result<(), String> {
+    if template.attach.is_some() {
+        return Ok(());
+    }
     if template.image.as_deref().is_none_or(str::is_empty) {
         return Err("image: an image is required.".into());
     }
+    own_gate::check(template)?;
+    if let Some(pod_template) = &template.pod_template {
+        pod_template::check(pod_template, settings.allow_privileged_templates)?;
+    }
+    if settings.allow_privileged_templates {
+        return Ok(());
+    }
     if let Some(context) = &template.security_context {
-        check_security_context(context).map_err(|message| format!("securityContext.{message}"))?;
+        privilege::check_security_context(context).map_err(|message| format!("securityContext.{message}"))?;
     }
-    if template.ports.iter().any(|port| port.host_port.is_some_and(|port| port != 0)) {
-        return Err("ports: hostPort would take a port of the node; sandboxes are reached by their DNS names.".into());
+    if let Some(probe) = &template.readiness_probe {
+        privilege::check_probe(probe).map_err(|message| format!("readinessProbe.{message}"))?;
     }
-    Ok(())
-}
-
-fn check_security_context(context: &SecurityContext) -> Result<(), String> {
-    if context.privileged == Some(true) {
-        return Err("privileged: a sandbox runs code that nobody trusts and is never privileged.".into());
-    }
-    let added = context.capabilities.iter().flat_map(|capabilities| capabilities.add.iter().flatten());
-    if let Some(capability) = added.into_iter().find(|capability| !CAPABILITIES.contains(&capability.as_str())) {
-        return Err(format!(
-            "capabilities.add: {capability} leads out of the sandbox; allowed are {}.",
-            CAPABILITIES.join(", ")
-        ));
-    }
-    if context.proc_mount.as_deref().is_some_and(|mount| mount != "Default") {
-        return Err("procMount: a sandbox sees only the Default part of /proc.".into());
-    }
-    if context.windows_options.as_ref().is_some_and(|options| options.host_process == Some(true)) {
-        return Err("windowsOptions.hostProcess: a sandbox is no process of the host.".into());
-    }
-    Ok(())
+    privilege::check_ports(&template.ports)
 }

@@ -1,19 +1,30 @@
 //! What a sandbox's stage means to its user.
 
-use std::time::Duration;
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use jiff::Timestamp;
+use k8s_openapi::{
+    api::core::v1::Pod,
+    apimachinery::pkg::apis::meta::v1::{Condition, Time},
+};
 use kube::ResourceExt;
 
-use super::{Observed, Progress, Stage, is_outdated};
+use super::{
+    Attachment, Observed, Progress, Stage,
+    gate::{self, Gate},
+    is_hand_made, is_outdated, restart,
+    stage::overdue_at,
+};
 use crate::{
     api::{
         SandboxStatus,
         condition::{ConditionType, Reason},
-        sandbox::{SandboxPhase, SandboxState},
+        init::{InitOutcome, InitStatus},
+        meta,
+        sandbox::{SandboxPhase, SandboxState, SeenSession},
     },
     plan::{
-        Next, Note, Report, When,
+        Next, Note, Report, Slot, When,
         pod::node,
         status::{self, Outlook, REFUSED_POLL, verdict},
     },
@@ -22,6 +33,9 @@ use crate::{
 /// How long the scheduler may be silent before we say that the Pod waits for it. It speaks within milliseconds, or when the
 /// claims are provisioned, which takes some seconds; what it says is worth a status, that the Pod was made is not.
 const SCHEDULER_PATIENCE: Duration = Duration::from_secs(10);
+
+/// How often a Pod that is attached to is looked at.
+const ATTACHED_POLL: Duration = Duration::from_secs(5);
 
 /// What one stage means.
 struct View {
@@ -34,17 +48,24 @@ struct View {
 }
 
 /// The status, the event and the next look.
-#[must_use]
-pub fn report(observed: &Observed, now: Timestamp) -> Report<SandboxStatus> {
+pub(super) fn report(observed: &Observed) -> Report<SandboxStatus> {
+    let (sandbox, now) = (&observed.sandbox, observed.now);
     let stage = Stage::of(observed);
-    let view = view(&stage);
-    let sandbox = &observed.sandbox;
     let mut before = sandbox.status.clone().unwrap_or_default();
     status::retain_ours(&mut before.conditions);
-    let pod = observed.pod.ours();
-    let verdicts = status::standard(view.outlook, view.reason, &view.message)
-        .into_iter()
-        .chain([scheduled(&stage), up_to_date(observed)]);
+    let view = owned_once(&before.conditions, view(observed, &stage));
+    let verdicts = status::standard(view.outlook, view.reason, &view.message).into_iter().chain([
+        scheduled(&stage),
+        initialized(observed, &stage, &view),
+        up_to_date(observed, &stage),
+        suspended(&stage, &view),
+        attached(&stage, &view),
+    ]);
+    let pod = pod(observed, &stage);
+    let restarts = match &stage {
+        Stage::Restarting { count, .. } => *count,
+        _ => restart::count(observed),
+    };
     let status = SandboxStatus {
         observed_generation: sandbox.metadata.generation,
         state: Some(view.state),
@@ -54,23 +75,37 @@ pub fn report(observed: &Observed, now: Timestamp) -> Report<SandboxStatus> {
         node_name: pod.and_then(|pod| node(pod)),
         pod_ip: pod.and_then(|pod| pod.status.as_ref()?.pod_ip.clone()),
         hostname: observed.hostname(),
+        endpoints: endpoints(observed, &stage),
+        ready_at: pod
+            .and_then(|pod| restart::ready_at(observed, pod).cloned())
+            .or_else(|| (view.state == SandboxState::Ready).then_some(Time(now))),
+        restarts: (restarts > 0).then_some(restarts),
+        init: gate::status(observed, &before),
+        session: seen_session(observed, &before),
+        attached: sandbox.spec.template.attach.as_ref().and_then(|_| match &stage {
+            Stage::Attached(attachment) => attachment.pin().cloned().or(before.attached.clone()),
+            _ => before.attached.clone(),
+        }),
         conditions: status::conditions(verdicts, &before.conditions, sandbox.metadata.generation, now),
     };
     let young = pod
         .is_some_and(|pod| age(pod.metadata.creation_timestamp.as_ref().map(|time| time.0), now) < SCHEDULER_PATIENCE);
-    // Nobody has been told more than that it is on its way, and the scheduler is about to say more.
-    let unheard = before.state.is_none_or(|state| state == SandboxState::Uninitialized);
+    // Nobody has been told more than that it is on its way, and the scheduler is about to say more. Which session it belongs to
+    // is remembered at once: the sandbox goes with it.
+    let unheard =
+        before.state.is_none_or(|state| state == SandboxState::Uninitialized) && before.session == status.session;
     let when = match &stage {
         _ if before == status => When::Later,
         Stage::Pod(Progress::Created) if young && unheard => When::Later,
         _ => When::Now,
     };
     let changed = status::has_news(&before.conditions, view.reason);
-    let worth_an_event = view.outlook != Outlook::Moving || view.reason == Reason::ImagePull;
+    let worth_an_event =
+        view.outlook != Outlook::Moving || matches!(view.reason, Reason::ImagePull | Reason::Restarting);
     Report {
         status,
-        note: (changed && worth_an_event).then(|| Note {
-            warning: view.outlook != Outlook::Ready,
+        note: (changed && worth_an_event).then_some(Note {
+            warning: !matches!(view.outlook, Outlook::Ready | Outlook::AtRest),
             reason: view.reason,
             message: view.message,
         }),
@@ -79,11 +114,51 @@ pub fn report(observed: &Observed, now: Timestamp) -> Report<SandboxStatus> {
     }
 }
 
+/// What rests from the start says for a moment that it is not ready: see [`status::is_untouched`].
+fn owned_once(before: &[Condition], view: View) -> View {
+    if view.outlook == Outlook::AtRest && status::is_untouched(before) {
+        View { outlook: Outlook::Moving, next: Next::In(Duration::ZERO), ..view }
+    } else {
+        view
+    }
+}
+
+/// The Pod that is worked in.
+fn pod<'a>(observed: &'a Observed, stage: &Stage) -> Option<&'a Arc<Pod>> {
+    match stage {
+        Stage::Attached(Attachment::To { .. }) => observed.attached.found(),
+        Stage::Attached(_) => None,
+        _ => observed.pod.ours(),
+    }
+}
+
+/// The MCP services in the sandbox, where others reach them: a Pod that was there already has no name of ours.
+fn endpoints(observed: &Observed, stage: &Stage) -> BTreeMap<String, String> {
+    let address = || pod(observed, stage)?.status.as_ref()?.pod_ip.clone();
+    let host = if let Stage::Attached(_) = stage { address() } else { observed.hostname() };
+    let session = observed.session.found();
+    host.zip(session).map(|(host, session)| gate::endpoints(session, &observed.sandbox, &host)).unwrap_or_default()
+}
+
+/// The session as it is; of one that is gone, what was last seen of it.
+fn seen_session(observed: &Observed, before: &SandboxStatus) -> Option<SeenSession> {
+    let is_hand_made = is_hand_made(&observed.sandbox);
+    let present = observed
+        .session
+        .found()
+        .filter(|_| is_hand_made)
+        .map(|session| SeenSession { uid: session.uid().unwrap_or_default(), auto_cleanup: session.spec.cleans_up() });
+    match &before.session {
+        Some(seen) if present.as_ref().is_none_or(|present| present.uid != seen.uid) => Some(seen.clone()),
+        _ => present,
+    }
+}
+
 fn age(created: Option<Timestamp>, now: Timestamp) -> Duration {
     created.and_then(|created| now.duration_since(created).try_into().ok()).unwrap_or_default()
 }
 
-fn view(stage: &Stage) -> View {
+fn view(observed: &Observed, stage: &Stage) -> View {
     let view = |state, phase, outlook, reason, message: &str| View {
         state,
         phase,
@@ -96,92 +171,273 @@ fn view(stage: &Stage) -> View {
         |phase, reason, message: &str| view(SandboxState::Uninitialized, phase, Outlook::Moving, reason, message);
     let stalled =
         |reason, message: &str| view(SandboxState::Error, SandboxPhase::Error, Outlook::Stalled, reason, message);
+    let resting =
+        |phase, reason, message: &str| view(SandboxState::Uninitialized, phase, Outlook::AtRest, reason, message);
+    let after = |delay, view: View| View { next: Next::In(delay), ..view };
     match stage {
         Stage::Terminating => waiting(SandboxPhase::Terminating, Reason::Terminating, "The sandbox is being deleted."),
-        Stage::Blocked(failure) => stalled(failure.reason, &failure.message),
+        Stage::Orphaned => {
+            let message = "Its session is gone; the sandbox goes with it.";
+            View { next: Next::Backoff, ..waiting(SandboxPhase::Terminating, Reason::Terminating, message) }
+        }
+        // What was in the way of taking a Pod away that is one too many may tell nobody when it is gone.
+        Stage::Blocked(failure) if matches!(observed.pod, Slot::Failed(_)) => {
+            View { next: Next::Backoff, ..stalled(failure.reason, &failure.message) }
+        }
+        Stage::Blocked(failure) | Stage::Attached(Attachment::Refused(failure)) => {
+            stalled(failure.reason, &failure.message)
+        }
+        Stage::Suspended { by_session, ending } => {
+            let by = if *by_session { "Its session is suspended or expired" } else { "It is suspended (spec.suspend)" };
+            if *ending {
+                waiting(SandboxPhase::Pending, Reason::Suspended, &format!("{by}; its Pod is going."))
+            } else {
+                resting(SandboxPhase::Suspended, Reason::Suspended, &format!("{by}."))
+            }
+        }
         Stage::NameTaken(foreign) if foreign.leaving => {
             let message = format!("Waits until {} of an earlier owner is gone.", foreign.object);
-            View {
-                next: Next::In(Duration::from_secs(1)),
-                ..waiting(SandboxPhase::Pending, Reason::NameTaken, &message)
-            }
+            after(Duration::from_secs(1), waiting(SandboxPhase::Pending, Reason::NameTaken, &message))
         }
         Stage::NameTaken(foreign) => {
             let message = format!(
                 "{} is not ours and has the name that the sandbox's Pod needs; delete or rename it.",
                 foreign.object
             );
-            View { next: Next::In(Duration::from_secs(30)), ..stalled(Reason::NameTaken, &message) }
+            after(Duration::from_secs(30), stalled(Reason::NameTaken, &message))
         }
-        Stage::Failed(failure) if failure.reason == Reason::Refused => {
-            View { next: Next::In(REFUSED_POLL), ..stalled(failure.reason, &failure.message) }
-        }
-        Stage::Failed(failure) if failure.reason == Reason::Terminating => {
-            waiting(SandboxPhase::Terminating, failure.reason, "The namespace is being deleted.")
-        }
-        Stage::Failed(failure) => {
-            View { next: Next::Backoff, ..waiting(SandboxPhase::Pending, failure.reason, &failure.message) }
-        }
-        Stage::NoPod(_) => waiting(SandboxPhase::Pending, Reason::NoPod, "The Pod is about to be made."),
-        Stage::Pod(progress) => match progress {
-            Progress::Terminating => waiting(
-                SandboxPhase::Pending,
-                Reason::PodTerminating,
-                "The previous Pod is still ending; a new one follows.",
-            ),
-            Progress::Created => View {
-                next: Next::In(SCHEDULER_PATIENCE),
-                ..waiting(
-                    SandboxPhase::Pending,
-                    Reason::PodCreated,
-                    "The Pod waits for the scheduler, or for its claims to be provisioned.",
-                )
-            },
-            Progress::Unschedulable { message } => {
-                let message = format!("No node fits now: {message}");
-                waiting(SandboxPhase::Pending, Reason::Unschedulable, &message)
-            }
-            Progress::Waiting { reason, message } => waiting(SandboxPhase::Starting, *reason, message),
-            Progress::Running => {
-                waiting(SandboxPhase::Starting, Reason::NotReady, "The container runs and is not ready yet.")
-            }
-            Progress::Ready => view(
-                SandboxState::Ready,
-                SandboxPhase::Ready,
-                Outlook::Ready,
-                Reason::Ready,
-                "The sandbox can be worked in.",
-            ),
-            Progress::Ended { reason, message, .. } => {
-                let message = format!("{message} Delete the Pod to start the sandbox again.");
-                stalled(*reason, &message)
-            }
+        Stage::Failed(failure) | Stage::Attached(Attachment::Unknown(failure)) => match failure.reason {
+            Reason::Refused => after(REFUSED_POLL, stalled(failure.reason, &failure.message)),
+            Reason::Terminating => waiting(SandboxPhase::Terminating, failure.reason, &failure.message),
+            // Somebody has to do something, and perhaps not here: it is tried again.
+            Reason::Forbidden => View { next: Next::Backoff, ..stalled(failure.reason, &failure.message) },
+            // The rest passes by itself.
+            _ => View { next: Next::Backoff, ..waiting(SandboxPhase::Pending, failure.reason, &failure.message) },
         },
+        Stage::WaitsForVolumes(message) => waiting(SandboxPhase::Pending, Reason::VolumesNotReady, message),
+        Stage::NoPod(_) => waiting(SandboxPhase::Pending, Reason::NoPod, "The Pod is about to be made."),
+        Stage::NodeLost { node, ending } => {
+            let what = if *ending { "its Pod should be gone and is not" } else { "its Pod was well until then" };
+            let message = format!(
+                "The node {node} does not answer; {what}. If the node is gone for good, taint it: kubectl taint node {node} node.kubernetes.io/out-of-service=nodeshutdown:NoExecute"
+            );
+            waiting(SandboxPhase::Pending, Reason::NodeLost, &message)
+        }
+        Stage::Restarting { message, at, .. } => {
+            let pause = at.duration_since(observed.now).try_into().unwrap_or_default();
+            after(pause, waiting(SandboxPhase::Pending, Reason::Restarting, message))
+        }
+        Stage::Finished { message } => resting(SandboxPhase::Finished, Reason::Finished, message),
+        Stage::Initializing(gate) => of_gate(observed, gate),
+        Stage::InitFailed(failure) => {
+            let message = format!(
+                "{} Mend it, then change the template or the annotation {} to start it; init.skip starts it without.",
+                gate::in_words(failure),
+                meta::RESTART
+            );
+            stalled(Reason::InitFailed, &message)
+        }
+        Stage::Pod(progress) | Stage::LeftBehind(progress) | Stage::Attached(Attachment::To { progress, .. }) => {
+            of_pod(observed, stage, progress)
+        }
+        Stage::Attached(Attachment::Missing(message)) => stalled(Reason::PodNotFound, message),
+    }
+    .polling(matches!(stage, Stage::Attached(_)))
+}
+
+impl View {
+    /// A Pod that is attached to is not among those that are watched: it is looked at every few seconds.
+    fn polling(self, attached: bool) -> Self {
+        Self { next: self.next.within(attached.then_some(ATTACHED_POLL)), ..self }
+    }
+}
+
+fn of_gate(observed: &Observed, gate: &Gate) -> View {
+    let (state, phase) = (SandboxState::Uninitialized, SandboxPhase::Initializing);
+    let (outlook, reason, message) = match gate {
+        Gate::Waits { reason: reason @ Reason::DependencyNotReady, message } => {
+            (Outlook::Moving, *reason, message.clone())
+        }
+        Gate::Waits { reason: reason @ Reason::Initializing, message } => (Outlook::Moving, *reason, message.clone()),
+        // A person has to do something, and not here: it goes on by itself when that is done.
+        Gate::Waits { reason, message } => (Outlook::Stalled, *reason, message.clone()),
+        Gate::Works { since, .. } => {
+            let message = format!(
+                "The initialiser runs since {since}; `/aigise/sandboxd status` in the sandbox says how far it is."
+            );
+            (Outlook::Moving, Reason::Initializing, message)
+        }
+        Gate::Silent => {
+            let message = format!(
+                "The initialiser should have ended long ago, and nothing is heard of it: look at the events of the Pod. Change the annotation {} to start it anew.",
+                meta::RESTART
+            );
+            return View {
+                state: SandboxState::Error,
+                phase: SandboxPhase::Error,
+                outlook: Outlook::Stalled,
+                reason: Reason::GateNotRunning,
+                message,
+                next: Next::OnChange,
+            };
+        }
+    };
+    View { state, phase, outlook, reason, message, next: Next::OnChange.within(gate.next(observed.now)) }
+}
+
+fn of_pod(observed: &Observed, stage: &Stage, progress: &Progress) -> View {
+    let view = |state, phase, outlook, reason, message: String| View {
+        state,
+        phase,
+        outlook,
+        reason,
+        message,
+        next: Next::OnChange,
+    };
+    let waiting =
+        |phase, reason, message: String| view(SandboxState::Uninitialized, phase, Outlook::Moving, reason, message);
+    let template = &observed.sandbox.spec.template;
+    match progress {
+        Progress::Terminating => {
+            let overdue = observed.pod.ours().and_then(|pod| overdue_at(pod));
+            let wait = overdue.and_then(|at| at.duration_since(observed.now).try_into().ok());
+            let message = "The previous Pod is still ending; a new one follows.".into();
+            let view = waiting(SandboxPhase::Pending, Reason::PodTerminating, message);
+            View { next: view.next.within(wait), ..view }
+        }
+        Progress::Created => View {
+            next: Next::In(SCHEDULER_PATIENCE),
+            ..waiting(
+                SandboxPhase::Pending,
+                Reason::PodCreated,
+                "The Pod waits for the scheduler, or for its claims to be provisioned.".into(),
+            )
+        },
+        Progress::Unschedulable { reason, message } => {
+            let what = match reason {
+                Reason::ClaimNotReady => "Waits for a claim",
+                Reason::NoRoomOnSessionNode => "No room on the node that the session's volumes hold it on",
+                _ => "No node fits now",
+            };
+            waiting(SandboxPhase::Pending, *reason, format!("{what}: {message}"))
+        }
+        Progress::Waiting { reason, message } => waiting(SandboxPhase::Starting, *reason, message.clone()),
+        Progress::Running if !template.mcp_services.is_empty() => waiting(
+            SandboxPhase::Starting,
+            Reason::NotReady,
+            format!(
+                "The container runs, and not all that has to answer does ({}); the events of its Pod say what.",
+                template.mcp_services.join(", ")
+            ),
+        ),
+        Progress::Running if template.readiness_probe.is_some() => waiting(
+            SandboxPhase::Starting,
+            Reason::NotReady,
+            "The container runs and its readinessProbe has not succeeded; its events have the probe's words.".into(),
+        ),
+        Progress::Running | Progress::Initializing { .. } | Progress::Silent => {
+            waiting(SandboxPhase::Starting, Reason::NotReady, "The container runs and is not ready yet.".into())
+        }
+        Progress::Ready => view(
+            SandboxState::Ready,
+            SandboxPhase::Ready,
+            Outlook::Ready,
+            Reason::Ready,
+            "The sandbox can be worked in.".into(),
+        ),
+        Progress::Ended { reason, message, .. } => {
+            let hint = match stage {
+                Stage::LeftBehind(_) => "Its session is gone, so it cannot be started again.".to_string(),
+                Stage::Attached(_) => "The Pod is its owner's to start again.".to_string(),
+                _ => format!(
+                    "{} Change the template or the annotation {} to start it.",
+                    restart::exhausted(template),
+                    meta::RESTART
+                ),
+            };
+            view(SandboxState::Error, SandboxPhase::Error, Outlook::Stalled, *reason, format!("{message} {hint}"))
+        }
     }
 }
 
 fn scheduled(stage: &Stage) -> status::Verdict {
     let kind = ConditionType::PodScheduled;
+    let has_node = || verdict(kind, true, Reason::Scheduled, "The Pod has a node.");
     match stage {
-        Stage::Pod(progress) if progress.is_scheduled() => {
-            verdict(kind, true, Reason::Scheduled, "The Pod has a node.")
+        Stage::Restarting { .. }
+        | Stage::Finished { .. }
+        | Stage::NodeLost { .. }
+        | Stage::Initializing(_)
+        | Stage::InitFailed(_) => has_node(),
+        Stage::Pod(progress) | Stage::LeftBehind(progress) | Stage::Attached(Attachment::To { progress, .. })
+            if progress.is_scheduled() =>
+        {
+            has_node()
         }
-        Stage::Pod(Progress::Unschedulable { message }) => verdict(kind, false, Reason::Unschedulable, message.clone()),
-        Stage::Pod(_) => verdict(kind, None, Reason::PodCreated, "The scheduler has not spoken yet."),
-        Stage::Terminating | Stage::Blocked(_) | Stage::NameTaken(_) | Stage::Failed(_) | Stage::NoPod(_) => {
-            verdict(kind, false, Reason::NoPod, "There is no Pod.")
+        Stage::Pod(Progress::Unschedulable { reason, message }) => verdict(kind, false, *reason, message.clone()),
+        Stage::Pod(_) | Stage::LeftBehind(_) | Stage::Attached(Attachment::To { .. }) => {
+            verdict(kind, None, Reason::PodCreated, "The scheduler has not spoken yet.")
         }
+        Stage::Terminating
+        | Stage::Orphaned
+        | Stage::Blocked(_)
+        | Stage::NameTaken(_)
+        | Stage::Failed(_)
+        | Stage::Suspended { .. }
+        | Stage::WaitsForVolumes(_)
+        | Stage::Attached(_)
+        | Stage::NoPod(_) => verdict(kind, false, Reason::NoPod, "There is no Pod."),
     }
 }
 
-fn up_to_date(observed: &Observed) -> status::Verdict {
+fn initialized(observed: &Observed, stage: &Stage, view: &View) -> status::Verdict {
+    let kind = ConditionType::Initialized;
+    let has_gate = match observed.pod.ours() {
+        Some(pod) => gate::is_gated(pod),
+        None => gate::work(observed).is_some(),
+    };
+    if !has_gate {
+        return verdict(kind, true, Reason::NoInitializer, "Nothing has to be done before it is ready.");
+    }
+    match (stage, gate::status(observed, &observed.sandbox.status.clone().unwrap_or_default())) {
+        (Stage::Initializing(_) | Stage::InitFailed(_), _) => verdict(kind, false, view.reason, view.message.clone()),
+        (_, Some(InitStatus { outcome: InitOutcome::Succeeded, .. })) => {
+            verdict(kind, true, Reason::Initialized, "What was to be done before it is ready is done.")
+        }
+        _ => verdict(kind, false, Reason::NotReady, "What is to be done before it is ready is not known to be done."),
+    }
+}
+
+fn up_to_date(observed: &Observed, stage: &Stage) -> status::Verdict {
     let kind = ConditionType::OutOfDate;
-    if observed.pod.ours().is_none() {
+    if let Stage::Attached(_) = stage {
+        verdict(kind, false, Reason::Attached, "The Pod is not made from a template of ours.")
+    } else if observed.pod.ours().is_none() {
         verdict(kind, false, Reason::NoPod, "There is no Pod.")
     } else if is_outdated(observed) {
-        let message = "The template changed after the Pod started; delete the Pod to start with the new one.";
+        let message = "The template changed after the Pod started; the next start takes the change.";
         verdict(kind, true, Reason::TemplateChanged, message)
     } else {
         verdict(kind, false, Reason::UpToDate, "The Pod is made from the present template.")
+    }
+}
+
+fn suspended(stage: &Stage, view: &View) -> status::Verdict {
+    let kind = ConditionType::Suspended;
+    if let Stage::Suspended { .. } = stage {
+        verdict(kind, true, Reason::Suspended, view.message.clone())
+    } else {
+        verdict(kind, false, Reason::Active, "It is not suspended.")
+    }
+}
+
+fn attached(stage: &Stage, view: &View) -> status::Verdict {
+    let kind = ConditionType::Attached;
+    match stage {
+        Stage::Attached(Attachment::To { pin, .. }) => {
+            verdict(kind, true, Reason::Attached, format!("It works in the Pod {} (UID {}).", pin.name, pin.uid))
+        }
+        Stage::Attached(_) => verdict(kind, false, view.reason, view.message.clone()),
+        _ => verdict(kind, false, Reason::NotAttached, "It has a Pod of its own."),
     }
 }

@@ -1,5 +1,7 @@
 //! The Service that gives sandboxes their names, and the policy around them.
 
+use std::collections::BTreeMap;
+
 use k8s_openapi::{
     api::{
         core::v1::{Service, ServiceSpec},
@@ -17,8 +19,11 @@ use kube::ResourceExt;
 
 use super::{Child, Observed, Slot, Write};
 use crate::{
-    api::meta::{self, Component},
-    plan::ownership,
+    api::{
+        meta::{self, Component},
+        session::{Egress, Network, PolicyMode},
+    },
+    plan::{ownership, volumes::SharedVolume},
 };
 
 /// What is not the internet: private, shared, loopback, link-local (cloud metadata), multicast and reserved ranges. Cluster
@@ -41,23 +46,71 @@ const NOT_INTERNET_V6: [&str; 6] = ["::1/128", "64:ff9b::/96", "2002::/16", "fc0
 /// Where node-local DNS caches listen, by convention.
 const NODE_LOCAL_DNS: &str = "169.254.20.10/32";
 
-/// The Service and the policy, where they are missing or not as they should be.
+/// The Service and the policies, where they are missing or not as they should be.
 pub(super) fn writes(observed: &Observed) -> Vec<Write> {
-    let mut writes = vec![];
-    let policy = policy(observed);
-    if !matches!(&observed.policy, Slot::Ours(live) if live.spec == policy.spec) {
-        writes.push(Write::Ensure(Child::NetworkPolicy(Box::new(ownership::pinned(policy, &observed.policy)))));
-    }
+    let policies = [
+        (&observed.policy, wants_policy(observed).then(|| session_policy(observed))),
+        (&observed.stage_policy, wants_stage_policy(observed).then(|| stage_policy(observed))),
+    ];
+    let mut writes: Vec<_> = policies.into_iter().filter_map(|(slot, wanted)| policy_write(slot, wanted)).collect();
     let service = service(observed);
-    if !matches!(&observed.service, Slot::Ours(live) if serves(live, &service)) {
+    let is_well = match &observed.service {
+        Slot::Ours(live) => serves(live, &service),
+        Slot::Foreign(_) | Slot::Failed(_) => true, // as far as we may touch it, or know
+        Slot::Absent => false,
+    };
+    if !is_well {
         writes.push(Write::Ensure(Child::Service(Box::new(ownership::pinned(service, &observed.service)))));
     }
     writes
 }
 
-fn metadata(observed: &Observed) -> ObjectMeta {
+fn policy_write(slot: &Slot<NetworkPolicy>, wanted: Option<NetworkPolicy>) -> Option<Write> {
+    match (slot, wanted) {
+        (Slot::Ours(live), None) if live.metadata.deletion_timestamp.is_none() => {
+            Some(Write::Delete(Child::NetworkPolicy(Box::new(NetworkPolicy::clone(live)))))
+        }
+        (_, None) | (Slot::Foreign(_) | Slot::Failed(_), Some(_)) => None,
+        (Slot::Ours(live), Some(wanted))
+            if live.spec == wanted.spec && same_owners(&live.metadata, &wanted.metadata) =>
+        {
+            None
+        }
+        (slot, Some(wanted)) => Some(Write::Ensure(Child::NetworkPolicy(Box::new(ownership::pinned(wanted, slot))))),
+    }
+}
+
+/// The policies that the session wants, as they are.
+pub(super) fn policies(observed: &Observed) -> impl Iterator<Item = &Slot<NetworkPolicy>> {
+    let session = wants_policy(observed).then_some(&observed.policy);
+    session.into_iter().chain(wants_stage_policy(observed).then_some(&observed.stage_policy))
+}
+
+fn wants_policy(observed: &Observed) -> bool {
+    observed.session.spec.network_policy() == PolicyMode::Managed
+}
+
+/// Policies add up: where the sandboxes may not reach the internet, the commands that fill the volumes do by one of their own.
+fn wants_stage_policy(observed: &Observed) -> bool {
+    let fetches = SharedVolume::ALL.into_iter().flat_map(|volume| &volume.spec(&observed.session).sources);
+    wants_policy(observed)
+        && observed.session.spec.egress() == Egress::SessionOnly
+        && fetches.into_iter().any(|source| source.container.is_some())
+}
+
+fn metadata(observed: &Observed, name: String) -> ObjectMeta {
     let session = &*observed.session;
-    ownership::child_meta(session, session.name_any(), ownership::labels(Some(session), Component::Network))
+    let labels = ownership::labels(Some(session), Component::Network);
+    let mut metadata = ownership::child_meta(session, name, labels);
+    if !session.spec.cleans_up() {
+        metadata.owner_references = None;
+    }
+    metadata
+}
+
+fn same_owners(live: &ObjectMeta, desired: &ObjectMeta) -> bool {
+    let owners = |meta: &ObjectMeta| meta.owner_references.clone().unwrap_or_default();
+    owners(live) == owners(desired)
 }
 
 /// The API server fills in the rest of a Service, so only what we say is compared.
@@ -66,7 +119,7 @@ fn serves(live: &Service, desired: &Service) -> bool {
         let spec = service.spec.as_ref()?;
         Some((spec.cluster_ip.clone(), spec.publish_not_ready_addresses, spec.selector.clone()))
     };
-    said(live) == said(desired)
+    said(live) == said(desired) && same_owners(&live.metadata, &desired.metadata)
 }
 
 fn service(observed: &Observed) -> Service {
@@ -74,7 +127,7 @@ fn service(observed: &Observed) -> Service {
     let mut selector = ownership::members(&observed.session);
     selector.insert(meta::COMPONENT.into(), Component::Sandbox.to_string());
     Service {
-        metadata: metadata(observed),
+        metadata: metadata(observed, observed.session.name_any()),
         spec: Some(ServiceSpec {
             cluster_ip: Some("None".into()),
             // An initialiser may need a neighbour that is up and not ready; readiness lives in status.
@@ -86,15 +139,9 @@ fn service(observed: &Observed) -> Service {
     }
 }
 
-fn policy(observed: &Observed) -> NetworkPolicy {
-    let members =
-        || LabelSelector { match_labels: Some(ownership::members(&observed.session)), ..LabelSelector::default() };
-    let session_pods = || NetworkPolicyPeer { pod_selector: Some(members()), ..NetworkPolicyPeer::default() };
-    let block = |cidr: &str, except: &[&str]| NetworkPolicyPeer {
-        ip_block: Some(IPBlock {
-            cidr: cidr.into(),
-            except: (!except.is_empty()).then(|| except.iter().map(ToString::to_string).collect()),
-        }),
+fn session_policy(observed: &Observed) -> NetworkPolicy {
+    let session_pods = || NetworkPolicyPeer {
+        pod_selector: Some(selector(ownership::members(&observed.session))),
         ..NetworkPolicyPeer::default()
     };
     let cluster_dns = NetworkPolicyPeer {
@@ -107,28 +154,133 @@ fn policy(observed: &Observed) -> NetworkPolicy {
         port: Some(IntOrString::Int(53)),
         ..NetworkPolicyPort::default()
     };
-    let egress = |to, ports| NetworkPolicyEgressRule { to: Some(to), ports };
+    let network = as_kept(observed.session.spec.network.clone().unwrap_or_default());
+    let beyond = match observed.session.spec.egress() {
+        Egress::Internet => Some(internet()),
+        Egress::SessionOnly => None,
+        Egress::Any => Some(NetworkPolicyEgressRule::default()),
+    };
+    let from_session = NetworkPolicyIngressRule { from: Some(vec![session_pods()]), ports: None };
+    let within = [
+        egress(vec![session_pods()], None),
+        egress(vec![cluster_dns, block(NODE_LOCAL_DNS, &[])], Some(vec![port_53("UDP"), port_53("TCP")])),
+    ];
     NetworkPolicy {
-        metadata: metadata(observed),
+        metadata: metadata(observed, observed.session.name_any()),
         spec: Some(NetworkPolicySpec {
-            pod_selector: Some(members()),
+            pod_selector: Some(selector(ownership::members(&observed.session))),
             policy_types: Some(vec!["Ingress".into(), "Egress".into()]),
-            ingress: Some(vec![NetworkPolicyIngressRule { from: Some(vec![session_pods()]), ports: None }]),
-            egress: Some(vec![
-                egress(vec![session_pods()], None),
-                egress(vec![cluster_dns, block(NODE_LOCAL_DNS, &[])], Some(vec![port_53("UDP"), port_53("TCP")])),
-                egress(vec![block("0.0.0.0/0", &NOT_INTERNET_V4), block("::/0", &NOT_INTERNET_V6)], None),
-            ]),
+            ingress: Some([from_session].into_iter().chain(network.allow_ingress).collect()),
+            egress: Some(within.into_iter().chain(beyond).chain(network.allow_egress).collect()),
         }),
     }
 }
 
+fn stage_policy(observed: &Observed) -> NetworkPolicy {
+    let mut stage_pod = ownership::members(&observed.session);
+    stage_pod.insert(meta::COMPONENT.into(), Component::Stage.to_string());
+    NetworkPolicy {
+        metadata: metadata(observed, Observed::stage_pod_name(&observed.session)),
+        spec: Some(NetworkPolicySpec {
+            pod_selector: Some(selector(stage_pod)),
+            policy_types: Some(vec!["Egress".into()]),
+            ingress: None,
+            egress: Some(vec![internet()]),
+        }),
+    }
+}
+
+fn internet() -> NetworkPolicyEgressRule {
+    egress(vec![block("0.0.0.0/0", &NOT_INTERNET_V4), block("::/0", &NOT_INTERNET_V6)], None)
+}
+
+fn egress(to: Vec<NetworkPolicyPeer>, ports: Option<Vec<NetworkPolicyPort>>) -> NetworkPolicyEgressRule {
+    NetworkPolicyEgressRule { to: Some(to), ports }
+}
+
+fn block(cidr: &str, except: &[&str]) -> NetworkPolicyPeer {
+    let except = (!except.is_empty()).then(|| except.iter().map(ToString::to_string).collect());
+    NetworkPolicyPeer { ip_block: Some(IPBlock { cidr: cidr.into(), except }), ..NetworkPolicyPeer::default() }
+}
+
+/// A user's rules as the API server keeps them: the protocol is TCP unless they say otherwise, and empty lists and maps are none. Were
+/// they sent as they are written, they would never be as they are wanted, and each look would write them again.
+fn as_kept(mut network: Network) -> Network {
+    let keep_ports = |ports: &mut Option<Vec<NetworkPolicyPort>>| {
+        ports.iter_mut().flatten().for_each(|port| _ = port.protocol.get_or_insert_with(|| "TCP".into()));
+        ports.take_if(|ports| ports.is_empty());
+    };
+    let keep_selector = |selector: &mut LabelSelector| {
+        selector.match_labels.take_if(|labels| labels.is_empty());
+        for expression in selector.match_expressions.iter_mut().flatten() {
+            expression.values.take_if(|values| values.is_empty());
+        }
+        selector.match_expressions.take_if(|expressions| expressions.is_empty());
+    };
+    let keep_peers = |peers: &mut Option<Vec<NetworkPolicyPeer>>| {
+        for peer in peers.iter_mut().flatten() {
+            if let Some(block) = &mut peer.ip_block {
+                block.except.take_if(|except| except.is_empty());
+            }
+            [&mut peer.pod_selector, &mut peer.namespace_selector].into_iter().flatten().for_each(keep_selector);
+        }
+        peers.take_if(|peers| peers.is_empty());
+    };
+    for NetworkPolicyEgressRule { ports, to } in &mut network.allow_egress {
+        keep_ports(ports);
+        keep_peers(to);
+    }
+    for NetworkPolicyIngressRule { from, ports } in &mut network.allow_ingress {
+        keep_ports(ports);
+        keep_peers(from);
+    }
+    network
+}
+
 fn labelled(key: &str, value: &str) -> LabelSelector {
-    LabelSelector { match_labels: Some([(key.to_string(), value.to_string())].into()), ..LabelSelector::default() }
+    selector([(key.to_string(), value.to_string())].into())
+}
+
+fn selector(labels: BTreeMap<String, String>) -> LabelSelector {
+    LabelSelector { match_labels: Some(labels), ..LabelSelector::default() }
 }
 
 /// The DNS name of the session's Service.
 pub(super) fn service_name(observed: &Observed) -> String {
     let session = &observed.session;
     crate::plan::name::service(&session.name_any(), &session.namespace().unwrap_or_default())
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    /// In the API server's own types these fields are left out where they are empty (`omitempty`).
+    #[test]
+    fn what_is_empty_in_a_users_rule_is_left_out_as_the_api_server_leaves_it_out() {
+        let rule = |written: bool| {
+            let empty = |value: serde_json::Value| if written { value } else { json!({}) };
+            let exists = empty(json!({"values": []}));
+            let mut expression = json!({"key": "a", "operator": "Exists"});
+            expression.as_object_mut().unwrap().extend(exists.as_object().unwrap().clone());
+            json!([
+                {"podSelector": empty(json!({"matchLabels": {}, "matchExpressions": []}))},
+                {"namespaceSelector": {"matchExpressions": [expression]}},
+            ])
+        };
+        let network = |written: bool| -> Network {
+            let ports = if written { json!([{"port": 80}]) } else { json!([{"port": 80, "protocol": "TCP"}]) };
+            serde_json::from_value(json!({
+                "allowIngress": [{"from": rule(written), "ports": ports}],
+                "allowEgress": [{"to": rule(written)}],
+            }))
+            .unwrap()
+        };
+        let (written, kept) = (network(true), network(false));
+        assert_ne!(serde_json::to_value(&written).unwrap(), serde_json::to_value(&kept).unwrap());
+        assert_eq!(as_kept(written), as_kept(kept.clone()));
+        assert_eq!(as_kept(kept.clone()), kept);
+    }
 }

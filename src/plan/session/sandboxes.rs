@@ -2,12 +2,15 @@
 
 use std::sync::Arc;
 
-use super::{Child, Observed, Slot, Write, stage::Stage};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, ObjectMeta};
+
+use super::{Child, Observed, Slot, Write, launch, stage::Stage};
 use crate::{
     api::{
         Sandbox, SandboxSpec,
+        condition::{ConditionType, Reason},
         meta::{self, Component},
-        sandbox::SandboxState,
+        sandbox::{SandboxPhase, SandboxState},
     },
     plan::{name::Label, ownership, status},
 };
@@ -32,30 +35,80 @@ impl Wanted<'_> {
         status.and_then(|status| status.state).unwrap_or_default()
     }
 
+    fn phase(&self) -> Option<SandboxPhase> {
+        self.current().and_then(|sandbox| sandbox.status.as_ref()?.phase)
+    }
+
+    /// It is as its user wants it to be, and that is not ready: nobody waits for it.
+    pub(super) fn is_at_rest(&self) -> bool {
+        match self.phase() {
+            Some(SandboxPhase::Finished) => true,
+            // By its user; what its session suspended is about to start when the session goes on.
+            Some(SandboxPhase::Suspended) => self.slot.ours().is_some_and(|own| own.spec.suspend == Some(true)),
+            _ => false,
+        }
+    }
+
+    /// It says that it needs a person.
+    pub(super) fn is_stalled(&self) -> bool {
+        let status = self.current().and_then(|sandbox| sandbox.status.as_ref());
+        let stalled = ConditionType::Stalled.to_string();
+        let mut conditions = status.into_iter().flat_map(|status| &status.conditions);
+        conditions.any(|condition| condition.type_ == stalled && condition.status == "True")
+    }
+
+    /// It says that others of the session come first.
+    pub(super) fn waits_for_others(&self) -> bool {
+        self.ready().is_some_and(|ready| ready.reason == Reason::DependencyNotReady.to_string())
+    }
+
+    fn ready(&self) -> Option<&Condition> {
+        status::ready(&self.current()?.status.as_ref()?.conditions)
+    }
+
     /// What the Sandbox says of itself.
     pub(super) fn message(&self) -> &str {
         if self.slot.ours().is_none() {
             return "The sandbox is being made.";
         }
-        let status = self.current().and_then(|sandbox| sandbox.status.as_ref());
-        let ready = status.and_then(|status| status::ready(&status.conditions));
-        ready.map_or("The sandbox takes in its specification.", |condition| condition.message.as_str())
+        match self.phase() {
+            Some(SandboxPhase::Finished) => return "It has finished.",
+            Some(SandboxPhase::Suspended) => return "It is suspended.",
+            _ => {} // the others are told by Ready
+        }
+        self.ready().map_or("The sandbox takes in its specification.", |condition| condition.message.as_str())
     }
 }
 
 /// The types that the session wants.
 pub(super) fn wanted(observed: &Observed) -> impl Iterator<Item = Wanted<'_>> {
-    observed.session.spec.sandboxes.keys().filter_map(|sandbox_type| {
+    launch::launched(&observed.session).into_iter().filter_map(|sandbox_type| {
         let name = observed.child_name(Label::of(sandbox_type).ok()?);
         let slot = observed.sandboxes.get(&name).unwrap_or(&Slot::Absent);
         Some(Wanted { sandbox_type, name, slot })
     })
 }
 
+/// Whether all that is still waited for is what the sandboxes have to do before they are ready.
+pub(super) fn only_initialize(observed: &Observed) -> bool {
+    let mut waiting =
+        wanted(observed).filter(|wanted| wanted.state() == SandboxState::Uninitialized && !wanted.is_at_rest());
+    waiting.all(|wanted| wanted.phase() == Some(SandboxPhase::Initializing))
+}
+
 /// Sandboxes of types that the session no longer wants.
 pub(super) fn removals(observed: &Observed) -> Vec<Write> {
     let names: Vec<_> = wanted(observed).map(|wanted| wanted.name).collect();
-    let left = observed.sandboxes.iter().filter(|(name, _)| !names.contains(name)).filter_map(|(_, slot)| slot.ours());
+    removed(observed, |name| !names.contains(name))
+}
+
+/// All Sandboxes of the session.
+pub(super) fn all_removals(observed: &Observed) -> Vec<Write> {
+    removed(observed, |_| true)
+}
+
+fn removed(observed: &Observed, goes: impl Fn(&String) -> bool) -> Vec<Write> {
+    let left = observed.sandboxes.iter().filter(|(name, _)| goes(name)).filter_map(|(_, slot)| slot.ours());
     let left = left.filter(|sandbox| sandbox.metadata.deletion_timestamp.is_none());
     left.map(|sandbox| {
         let mut sandbox = Sandbox::clone(sandbox);
@@ -65,39 +118,73 @@ pub(super) fn removals(observed: &Observed) -> Vec<Write> {
     .collect()
 }
 
+/// Whether the session may have any Sandbox.
+pub(super) fn exist(observed: &Observed) -> bool {
+    observed.sandboxes.values().any(Slot::may_be_there)
+}
+
+/// The first Sandbox of the session's own whose Pod may still be there.
+pub(super) fn awake(observed: &Observed) -> Option<&str> {
+    let phase = |sandbox: &Sandbox| sandbox.status.as_ref().and_then(|status| status.phase);
+    let is_awake = |slot: &Slot<Sandbox>| match slot {
+        Slot::Ours(sandbox) => phase(sandbox) != Some(SandboxPhase::Suspended),
+        other => other.may_be_there(),
+    };
+    observed.sandboxes.iter().find(|(_, slot)| is_awake(slot)).map(|(name, _)| name.as_str())
+}
+
 /// Sandboxes that are missing, once the volumes are staged, and those that are not as the session says.
 pub(super) fn writes(observed: &Observed) -> Vec<Write> {
     let staged = Stage::of(observed).is_staged();
-    let desired = wanted(observed).filter_map(|wanted| {
-        let desired = sandbox(observed, &wanted);
-        let needed = match wanted.slot {
-            Slot::Absent => staged,
-            Slot::Ours(live) => live.metadata.deletion_timestamp.is_none() && differs(live, &desired),
-            Slot::Foreign(_) | Slot::Failed(_) => false,
-        };
-        needed.then(|| Write::Ensure(Child::Sandbox(Box::new(ownership::pinned(desired, wanted.slot)))))
+    let writes = wanted(observed).filter_map(|wanted| {
+        let desired = sandbox(observed, &wanted)?;
+        match wanted.slot {
+            Slot::Absent if staged => Some(Write::Ensure(Child::Sandbox(Box::new(desired)))),
+            Slot::Ours(live) if live.metadata.deletion_timestamp.is_none() => {
+                let changed = changed(live, desired)?;
+                Some(Write::Update(Child::Sandbox(Box::new(changed))))
+            }
+            Slot::Absent | Slot::Ours(_) | Slot::Foreign(_) | Slot::Failed(_) => None,
+        }
     });
-    desired.collect()
+    writes.collect()
 }
 
-fn sandbox(observed: &Observed, wanted: &Wanted<'_>) -> Sandbox {
+/// The Sandbox of a type, as the session says.
+pub(super) fn sandbox(observed: &Observed, wanted: &Wanted<'_>) -> Option<Sandbox> {
     let session = &*observed.session;
     let mut labels = ownership::labels(Some(session), Component::Sandbox);
     labels.insert(meta::SANDBOX_TYPE.into(), wanted.sandbox_type.to_string());
-    let template = session.spec.sandboxes.get(wanted.sandbox_type).map(|sandbox| sandbox.template.clone());
-    Sandbox {
-        metadata: ownership::child_meta(session, wanted.name.clone(), labels),
+    let mut metadata = ownership::child_meta(session, wanted.name.clone(), labels);
+    if !session.spec.cleans_up() {
+        metadata.owner_references = None;
+    }
+    Some(Sandbox {
+        metadata,
         spec: SandboxSpec {
             session: session.metadata.name.clone(),
             sandbox_type: wanted.sandbox_type.to_string(),
-            template: template.unwrap_or_default(),
+            suspend: None,
+            volumes: vec![],
+            template: launch::template(session, wanted.sandbox_type).ok()?,
         },
         status: None,
-    }
+    })
 }
 
-fn differs(live: &Sandbox, desired: &Sandbox) -> bool {
-    let labels = |sandbox: &Sandbox| sandbox.metadata.labels.clone().unwrap_or_default();
-    let live_labels = labels(live);
-    live.spec != desired.spec || labels(desired).iter().any(|(key, value)| live_labels.get(key) != Some(value))
+/// The Sandbox as the session says, if that is another way than it is. A user may suspend it, and add labels and annotations.
+fn changed(live: &Sandbox, mut desired: Sandbox) -> Option<Sandbox> {
+    desired.spec.suspend = live.spec.suspend;
+    let mut labels = live.metadata.labels.clone().unwrap_or_default();
+    labels.extend(desired.metadata.labels.unwrap_or_default());
+    let metadata = ObjectMeta {
+        labels: Some(labels),
+        owner_references: desired.metadata.owner_references,
+        ..live.metadata.clone()
+    };
+    (live.spec != desired.spec || live.metadata != metadata).then_some(Sandbox {
+        metadata,
+        spec: desired.spec,
+        status: None,
+    })
 }

@@ -4,9 +4,15 @@ use std::collections::BTreeMap;
 
 use kube::ResourceExt;
 
-use super::{Failure, Foreign, Observed, sandboxes, staging, staging::Staging, volumes};
+use super::{
+    Failure, Foreign, Observed, launch,
+    lifetime::{self, Rest},
+    sandboxes, staging,
+    staging::Staging,
+    volumes,
+};
 use crate::{
-    api::{AigiseSession, condition::Reason, sandbox::SandboxState},
+    api::{condition::Reason, sandbox::SandboxState, session::OnExpiry},
     plan::{name, pod::Progress, sandbox::check_template},
 };
 
@@ -15,12 +21,30 @@ use crate::{
 pub enum Stage {
     /// It is being deleted: what it made goes with it by garbage collection.
     Terminating,
+    /// Its time is over: Pods and volumes go, or the session itself.
+    Expired {
+        /// What is to happen.
+        then: OnExpiry,
+        /// Something is still there that is to go.
+        going: bool,
+    },
     /// Its specification cannot work; nothing is made or changed.
     Blocked(Failure),
+    /// Its Pods go, its volumes stay.
+    Suspended {
+        /// Why.
+        by: Rest,
+        /// The first whose Pod may still be there.
+        awake: Option<String>,
+        /// Why it could not go on as it is written.
+        invalid: Option<String>,
+    },
     /// An object that is not ours has one of its names. Waits, and touches nothing.
     NameTaken(Foreign),
     /// Something could not be read or written.
     Failed(Failure),
+    /// An existing claim that it uses is not there yet.
+    ClaimMissing(String),
     /// A source is not there yet.
     SourceMissing(String),
     /// The stage Pod is about to be made.
@@ -41,6 +65,13 @@ pub enum Stage {
         /// Which, and why.
         cause: String,
     },
+    /// Likewise, and the session goes on with the others.
+    Degraded {
+        /// Which, and why.
+        cause: String,
+        /// The first of the others that is not ready yet, and why.
+        waits_for: Option<String>,
+    },
     /// All sandboxes are ready.
     Ready,
 }
@@ -53,7 +84,18 @@ impl Stage {
         if session.metadata.deletion_timestamp.is_some() {
             return Stage::Terminating;
         }
-        if let Err(message) = check(session) {
+        if lifetime::is_expired(observed) {
+            let going = sandboxes::exist(observed) || volumes::remaining(observed) || observed.stage_pod.may_be_there();
+            return Stage::Expired { then: session.spec.on_expiry(), going };
+        }
+        let invalid = check(observed).err();
+        // What is to rest rests, whatever else it says.
+        if let Some(by) = lifetime::rest(observed) {
+            let stage_pod = staging::is_awake(observed).then(|| Observed::stage_pod_name(session));
+            let awake = sandboxes::awake(observed).map(String::from).or(stage_pod);
+            return Stage::Suspended { by, awake, invalid };
+        }
+        if let Some(message) = invalid {
             return Stage::Blocked(Failure { reason: Reason::InvalidSpec, message });
         }
         if let Some(foreign) = observed.foreign() {
@@ -61,6 +103,9 @@ impl Stage {
         }
         if let Some(failure) = observed.failure() {
             return Stage::Failed(failure.clone());
+        }
+        if let Some(claim) = volumes::missing(observed) {
+            return Stage::ClaimMissing(claim.to_string());
         }
         match Staging::of(observed) {
             Staging::Failed(message) => Stage::StagingFailed(message),
@@ -79,9 +124,12 @@ impl Stage {
     #[must_use]
     pub fn is_staged(&self) -> bool {
         match self {
-            Stage::Starting { .. } | Stage::SandboxFailed { .. } | Stage::Ready => true,
+            Stage::Starting { .. } | Stage::SandboxFailed { .. } | Stage::Degraded { .. } | Stage::Ready => true,
             Stage::Terminating
+            | Stage::Expired { .. }
             | Stage::Blocked(_)
+            | Stage::Suspended { .. }
+            | Stage::ClaimMissing(_)
             | Stage::NameTaken(_)
             | Stage::Failed(_)
             | Stage::SourceMissing(_)
@@ -97,30 +145,53 @@ fn of_sandboxes(observed: &Observed) -> Stage {
     let say = |wanted: &sandboxes::Wanted<'_>| format!("{}: {}", wanted.sandbox_type, wanted.message());
     let all: Vec<_> = sandboxes::wanted(observed).collect();
     let failed: Vec<_> = all.iter().filter(|wanted| wanted.state() == SandboxState::Error).map(say).collect();
+    let waits = |wanted: &&sandboxes::Wanted<'_>| wanted.state() == SandboxState::Uninitialized && !wanted.is_at_rest();
     if !failed.is_empty() {
-        return Stage::SandboxFailed { cause: failed.join(" ") };
+        let cause = failed.join(" ");
+        return if observed.session.spec.continues_on_error() {
+            // One that waits for a person, as it depends on one that failed, does not move.
+            let waits_for = first(all.iter().filter(waits).filter(|wanted| !wanted.is_stalled())).map(say);
+            Stage::Degraded { cause, waits_for }
+        } else {
+            Stage::SandboxFailed { cause }
+        };
     }
-    match all.iter().find(|wanted| wanted.state() != SandboxState::Ready) {
-        Some(first) => Stage::Starting { cause: say(first) },
-        None => match volumes::unbound(observed) {
-            Some(cause) => Stage::Starting { cause },
-            None => Stage::Ready,
-        },
+    if let Some(cause) = first(all.iter().filter(waits)).map(say) {
+        return Stage::Starting { cause };
+    }
+    match (&observed.undone, volumes::unbound(observed)) {
+        (Some(failure), _) => Stage::Failed(failure.clone()),
+        (None, Some(cause)) => Stage::Starting { cause },
+        (None, None) => Stage::Ready,
     }
 }
 
+/// The first that waits for more than for others; what those wait for is what holds it up.
+fn first<'a, 'b>(
+    mut waiting: impl Iterator<Item = &'a sandboxes::Wanted<'b>> + Clone,
+) -> Option<&'a sandboxes::Wanted<'b>> {
+    waiting.clone().find(|wanted| !wanted.waits_for_others()).or_else(|| waiting.next())
+}
+
 /// The rules that admission cannot hold, or that are younger than the object.
-fn check(session: &AigiseSession) -> Result<(), String> {
+fn check(observed: &Observed) -> Result<(), String> {
+    let session = &observed.session;
     name::check_session(&session.name_any()).map_err(|error| format!("metadata.name: {error}."))?;
     let mut labels = BTreeMap::new();
-    for (sandbox_type, sandbox) in &session.spec.sandboxes {
+    for sandbox_type in session.spec.sandboxes.keys() {
         let label = name::Label::of(sandbox_type).map_err(|error| format!("spec.sandboxes: {error}."))?;
         if let Some(other) = labels.insert(label.to_string(), sandbox_type) {
             return Err(format!(
                 "spec.sandboxes: `{other}` and `{sandbox_type}` have the same DNS name {label}; rename one of them."
             ));
         }
-        check_template(&sandbox.template).map_err(|message| format!("spec.sandboxes.{sandbox_type}.{message}"))?;
     }
-    Ok(())
+    launch::check(session)?;
+    for sandbox_type in launch::launched(session) {
+        launch::template(session, sandbox_type)
+            .and_then(|template| check_template(&template, &observed.settings))
+            .map_err(|message| format!("spec.sandboxes.{sandbox_type}.{message}"))?;
+    }
+    staging::check(session, observed.settings.helper_mount)?;
+    lifetime::check(session)
 }

@@ -1,32 +1,27 @@
 //! The stage Pod: it fills the volumes, once for each digest of their sources, and ends.
 
-use std::{
-    collections::{BTreeMap, BTreeSet},
-    time::Duration,
-};
+use std::{collections::BTreeSet, time::Duration};
 
-use jiff::Timestamp;
-use k8s_openapi::api::core::v1::{
-    ConfigMap, ConfigMapVolumeSource, Container, EnvVar, PersistentVolumeClaimVolumeSource, Pod, PodSpec, Volume,
-    VolumeMount,
-};
+use k8s_openapi::api::core::v1::{ConfigMap, Pod};
 
-use super::{Child, ConfigMapContent, Observed, Settings, Slot, Write};
+use kube::ResourceExt;
+
+use super::{Child, ConfigMapContent, Observed, Slot, Write};
 use crate::{
-    api::{
-        AigiseSession,
-        condition::Reason,
-        meta::{self, Component},
-        session::VolumeSource,
-    },
+    api::{AigiseSession, condition::Reason, meta},
     plan::{
-        digest, ownership,
-        pod::{Progress, annotation},
-        pod_spec::{base_spec, claim_volume, helper_container},
+        digest,
+        pod::{Progress, annotation, failed_init, how},
+        status::printable,
         volumes::SharedVolume,
     },
-    staging::{self, Access, Manifest, Report},
+    staging::Report,
 };
+
+mod pod;
+mod sources;
+
+pub(super) use self::sources::check;
 
 /// How far staging is.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -49,6 +44,10 @@ pub enum Staging {
         digest: String,
         /// The first-level folders of the tools volume.
         roots: Vec<String>,
+        /// The skills in the tools volume, as far as they were reported.
+        skills: Vec<String>,
+        /// How many files were there with other content, and were left as they were.
+        kept: i64,
     },
 }
 
@@ -60,24 +59,22 @@ impl Staging {
             return if is_needed(&observed.session) { Staging::NotStarted } else { Staging::Unneeded };
         };
         let progress = Progress::of(pod, meta::STAGE_CONTAINER);
-        let is_busy = matches!(progress, Progress::Running | Progress::Ready | Progress::Terminating);
+        let is_busy = match progress {
+            Progress::Initializing { .. } | Progress::Running | Progress::Ready | Progress::Terminating => true,
+            Progress::Created
+            | Progress::Unschedulable { .. }
+            | Progress::Waiting { .. }
+            | Progress::Silent
+            | Progress::Ended { .. } => false,
+        };
         if !is_busy && (speaks_of_other_sources(pod, &observed.session) || is_older_than_a_claim(pod, observed)) {
             return Staging::Superseded;
         }
         match progress {
-            Progress::Ended { success, message, last_words, reason } => {
-                match last_words.as_deref().and_then(|words| serde_json::from_str(words).ok()) {
-                    Some(Report::Staged { volumes }) if success => Staging::Done {
-                        digest: annotation(pod, meta::SOURCES_DIGEST).unwrap_or_default().to_string(),
-                        roots: volumes.get("tools").map(|staged| staged.roots.clone()).unwrap_or_default(),
-                    },
-                    Some(Report::Failed { message }) => Staging::Failed(message),
-                    Some(Report::Staged { .. }) | None
-                        if matches!(reason, Reason::PodLost | Reason::ContainerConfig) =>
-                    {
-                        Staging::Interrupted(message)
-                    }
-                    Some(Report::Staged { .. }) | None => Staging::Failed(message),
+            Progress::Ended { success, message, last_words, reason, when: _ } => {
+                match failed_source(pod, &observed.session) {
+                    Some(failure) if reason != Reason::PodLost => Staging::Failed(failure),
+                    Some(_) | None => of_report(pod, success, reason, message, last_words.as_deref()),
                 }
             }
             progress => Staging::InProgress(progress),
@@ -85,14 +82,53 @@ impl Staging {
     }
 }
 
+/// What `sandboxd` says at its end. Where it says nothing, something ended it: the next run goes on where this one was. Only a
+/// run that needs more memory than there is would end again in the same way.
+fn of_report(pod: &Pod, success: bool, reason: Reason, message: String, last_words: Option<&str>) -> Staging {
+    match last_words.and_then(|words| serde_json::from_str(words).ok()) {
+        Some(Report::Staged { volumes }) if success => Staging::Done {
+            digest: annotation(pod, meta::SOURCES_DIGEST).unwrap_or_default().to_string(),
+            roots: volumes.get("tools").map(|staged| names(&staged.roots)).unwrap_or_default(),
+            skills: volumes.get("tools").map(|staged| names(&staged.skills)).unwrap_or_default(),
+            kept: volumes.values().map(|staged| staged.kept).sum(),
+        },
+        Some(Report::Failed { message }) => Staging::Failed(message),
+        Some(Report::Staged { .. }) | None if reason == Reason::OutOfMemory => Staging::Failed(message),
+        Some(Report::Staged { .. }) | None => Staging::Interrupted(message),
+    }
+}
+
+/// Names of folders, as sources have them.
+fn names(folders: &[String]) -> Vec<String> {
+    folders.iter().map(|folder| printable(folder)).collect()
+}
+
+/// The container source that failed, how, and the last lines of what it said.
+fn failed_source(pod: &Pod, session: &AigiseSession) -> Option<String> {
+    let (name, terminated) = failed_init(pod)?;
+    let source = sources::sources(session).find(|(source, ..)| source == name);
+    let description =
+        source.map_or_else(|| name.to_string(), |(_, volume, index, source)| sources::describe(volume, index, source));
+    let failure = format!("{description} {}", how(terminated));
+    let said = terminated.message.as_deref().unwrap_or_default();
+    let lines: Vec<_> = said.lines().map(str::trim_end).filter(|line| !line.is_empty()).collect();
+    let last = lines[lines.len().saturating_sub(LAST_LINES)..].join("; ");
+    let last: String = last.chars().filter(|letter| !letter.is_control()).collect();
+    // The runtime's own words are told already.
+    Some(if last.is_empty() || failure.ends_with(said) { failure } else { format!("{failure}: {last}") })
+}
+
+/// How many of the last lines of a container source are told: the rest is in its log.
+const LAST_LINES: usize = 5;
+
 /// The list of sources was edited after the Pod was made.
 fn speaks_of_other_sources(pod: &Pod, session: &AigiseSession) -> bool {
-    annotation(pod, meta::SOURCES_LIST) != Some(digest::short(&volumes(session)).as_str())
+    annotation(pod, meta::SOURCES_LIST) != Some(sources::list(session).as_str())
 }
 
 /// A claim was deleted and made anew: what was staged is not in it.
 fn is_older_than_a_claim(pod: &Pod, observed: &Observed) -> bool {
-    let claims = observed.claims.values().filter_map(Slot::ours);
+    let claims = own_volumes(&observed.session).filter_map(|volume| observed.claims.get(&volume)?.ours());
     claims.into_iter().any(|claim| claim.metadata.creation_timestamp > pod.metadata.creation_timestamp)
 }
 
@@ -107,7 +143,8 @@ pub fn wants_sources(observed: &Observed) -> bool {
 
 /// A chosen root without a source is an error, which staging reports.
 fn is_needed(session: &AigiseSession) -> bool {
-    sources(session).next().is_some() || session.spec.tools_top_roots.as_ref().is_some_and(|roots| !roots.is_empty())
+    sources::sources(session).next().is_some()
+        || session.spec.tools_top_roots.as_ref().is_some_and(|roots| !roots.is_empty())
 }
 
 /// The names of the ConfigMaps among a session's sources.
@@ -115,6 +152,34 @@ fn is_needed(session: &AigiseSession) -> bool {
 pub fn config_maps(session: &AigiseSession) -> BTreeSet<String> {
     let sources = SharedVolume::ALL.into_iter().flat_map(|volume| &volume.spec(session).sources);
     sources.filter_map(|source| Some(source.config_map.as_ref()?.name.clone())).collect()
+}
+
+/// Whether the stage Pod may be there and has not ended.
+pub(super) fn is_awake(observed: &Observed) -> bool {
+    match &observed.stage_pod {
+        Slot::Ours(pod) => !matches!(Progress::of(pod, meta::STAGE_CONTAINER), Progress::Ended { .. }),
+        other => other.may_be_there(),
+    }
+}
+
+/// Takes the stage Pod away, where it is not done, or speaks of a claim that somebody has deleted: also an ended Pod keeps a claim
+/// from going. It is made anew when the session goes on.
+pub(super) fn interruptions(observed: &Observed) -> Vec<Write> {
+    let own = own_volumes(&observed.session).filter_map(|volume| observed.claims.get(&volume)?.ours());
+    let loses_a_claim = own.into_iter().any(|claim| claim.metadata.deletion_timestamp.is_some());
+    if is_awake(observed) || loses_a_claim { removals(observed) } else { vec![] }
+}
+
+/// Takes the stage Pod away, whatever it has become meanwhile: what it was doing goes on in the next one. Were it left for a
+/// status that changed just now, nobody might tell us to try again.
+pub(super) fn removals(observed: &Observed) -> Vec<Write> {
+    let pod = observed.stage_pod.ours().filter(|pod| pod.metadata.deletion_timestamp.is_none());
+    let going = pod.map(|pod| {
+        let mut pod = Pod::clone(pod);
+        pod.metadata.resource_version = None;
+        Write::Delete(Child::Pod(Box::new(pod)))
+    });
+    going.into_iter().collect()
 }
 
 /// Names what a ConfigMap holds.
@@ -133,149 +198,92 @@ pub(super) fn missing_source(observed: &Observed) -> Option<&str> {
 const REST: Duration = Duration::from_secs(10);
 
 /// How much of [`REST`] is left for a stage Pod that the cluster took away.
-pub(super) fn rest(observed: &Observed, now: Timestamp) -> Duration {
+pub(super) fn rest(observed: &Observed) -> Duration {
     let made = observed.stage_pod.ours().and_then(|pod| pod.metadata.creation_timestamp.as_ref());
-    let age = made.map(|made| Duration::try_from(now.duration_since(made.0)).unwrap_or_default());
+    let age = made.map(|made| Duration::try_from(observed.now.duration_since(made.0)).unwrap_or_default());
     age.map_or(Duration::ZERO, |age| REST.saturating_sub(age))
 }
 
+/// What a person is told of a stage Pod that is on its way.
+pub(super) fn in_words(session: &AigiseSession, progress: &Progress) -> String {
+    match progress {
+        // In the scheduler's words: `0/3 nodes are available: 3 Insufficient memory.`
+        Progress::Unschedulable { message, .. } if pod::asks_for_room(session) && message.contains("Insufficient ") => {
+            format!("The Pod that fills the volumes asks for the room of all sandboxes: {message}")
+        }
+        Progress::Unschedulable { message, .. } => format!("The Pod that fills the volumes has no node: {message}"),
+        Progress::Silent => "The node of the Pod that fills the volumes does not answer.".to_string(),
+        Progress::Waiting { reason: Reason::ImagePull | Reason::ContainerConfig, message } => {
+            format!("The Pod that fills the volumes cannot start: {message}")
+        }
+        Progress::Terminating
+        | Progress::Created
+        | Progress::Waiting { .. }
+        | Progress::Initializing { .. }
+        | Progress::Running
+        | Progress::Ready
+        | Progress::Ended { .. } => "The volumes are being filled.".to_string(),
+    }
+}
+
+/// What a person is told of volumes that are filled.
+pub(super) fn done_in_words(observed: &Observed) -> String {
+    let kept = match Staging::of(observed) {
+        Staging::Done { kept, .. } => kept,
+        Staging::Unneeded
+        | Staging::NotStarted
+        | Staging::InProgress(_)
+        | Staging::Superseded
+        | Staging::Interrupted(_)
+        | Staging::Failed(_) => 0,
+    };
+    let files = match kept {
+        0 => return "The volumes hold what their sources gave.".to_string(),
+        1 => "1 file that was".to_string(),
+        kept => format!("{kept} files that were"),
+    };
+    let pod = Observed::stage_pod_name(&observed.session);
+    format!(
+        "The volumes hold what their sources gave, but for {files} there with other content (the log of {pod} has the names)."
+    )
+}
+
 /// Makes the stage Pod when it is missing, and takes it away when it speaks of something that is no more.
-pub(super) fn writes(observed: &Observed, settings: &Settings, now: Timestamp) -> Vec<Write> {
+pub(super) fn writes(observed: &Observed) -> Vec<Write> {
     let known = observed.config_maps.values().all(|content| matches!(content, ConfigMapContent::Hash(_)));
     let pod = match &observed.stage_pod {
         Slot::Absent if known && is_needed(&observed.session) => {
-            return vec![Write::Ensure(Child::Pod(Box::new(stage_pod(observed, settings))))];
+            return vec![Write::Ensure(Child::Pod(Box::new(pod::stage_pod(observed))))];
         }
         Slot::Ours(pod) => pod,
         Slot::Absent | Slot::Foreign(_) | Slot::Failed(_) => return vec![],
     };
     let remove = match Staging::of(observed) {
         Staging::Superseded => true,
-        Staging::Interrupted(_) => rest(observed, now).is_zero(),
+        Staging::Interrupted(_) => rest(observed).is_zero(),
         // The list is the same, so it is a ConfigMap that was mended.
         Staging::Failed(_) => {
-            known && annotation(pod, meta::SOURCES_DIGEST) != Some(manifest(observed).digest.as_str())
+            let mended =
+                known && annotation(pod, meta::SOURCES_DIGEST) != Some(sources::manifest(observed).digest.as_str());
+            mended || annotation(pod, meta::SESSION_RESTART) != restart(&observed.session)
         }
-        // It cannot start, and a newer operator brings another helper.
-        Staging::InProgress(Progress::Waiting { .. }) => !runs_helper(pod, settings),
+        // It cannot start, and would be made in another way now: a newer operator brings another helper, or a template asks for
+        // less.
+        Staging::InProgress(
+            Progress::Unschedulable { .. }
+            | Progress::Waiting { reason: Reason::ImagePull | Reason::ContainerConfig, .. },
+        ) => annotation(pod, meta::STAGE_HASH) != Some(pod::hash(observed).as_str()),
         Staging::Unneeded | Staging::NotStarted | Staging::InProgress(_) | Staging::Done { .. } => false,
     };
-    if remove { vec![Write::Delete(Child::Pod(Box::new(Pod::clone(pod))))] } else { vec![] }
+    if remove { removals(observed) } else { vec![] }
 }
 
-fn runs_helper(pod: &Pod, settings: &Settings) -> bool {
-    let image = pod.spec.as_ref().and_then(|spec| spec.containers.first()?.image.as_ref());
-    image == Some(&settings.helper_image)
+/// What the user last said to have everything that is not ready started again.
+fn restart(session: &AigiseSession) -> Option<&str> {
+    session.annotations().get(meta::RESTART).map(String::as_str)
 }
 
-fn stage_pod(observed: &Observed, settings: &Settings) -> Pod {
-    let session = &*observed.session;
-    let manifest = manifest(observed);
-    let mut metadata = ownership::child_meta(
-        session,
-        Observed::stage_pod_name(session),
-        ownership::labels(Some(session), Component::Stage),
-    );
-    metadata.annotations = Some(BTreeMap::from([
-        (meta::SOURCES_DIGEST.to_string(), manifest.digest.clone()),
-        (meta::SOURCES_LIST.to_string(), digest::short(&manifest.volumes)),
-    ]));
-
-    let claims = SharedVolume::ALL.into_iter().map(|volume| claim_volume(session, volume, false));
-    let sources = sources(session).map(|(name, _, source)| source_volume(name, source));
-    let claim_mounts = SharedVolume::ALL.into_iter().map(|volume| VolumeMount {
-        name: volume.to_string(),
-        mount_path: meta::stage_volume_path(&volume.to_string()),
-        ..VolumeMount::default()
-    });
-    let source_mounts = self::sources(session).map(|(name, _, _)| VolumeMount {
-        mount_path: source_path(&name),
-        name,
-        read_only: Some(true),
-        ..VolumeMount::default()
-    });
-    Pod {
-        metadata,
-        spec: Some(PodSpec {
-            containers: vec![Container {
-                name: meta::STAGE_CONTAINER.into(),
-                command: Some(vec!["/sandboxd".into(), "stage".into()]),
-                env: Some(vec![EnvVar {
-                    name: staging::MANIFEST_ENV.into(),
-                    // The kubelet expands `$(NAME)` in values; `$$` is a plain dollar.
-                    value: serde_json::to_string(&manifest).ok().map(|json| json.replace('$', "$$")),
-                    value_from: None,
-                }]),
-                volume_mounts: Some(claim_mounts.chain(source_mounts).collect()),
-                ..helper_container(settings)
-            }],
-            volumes: Some(claims.chain(sources).collect()),
-            ..base_spec(Some(session))
-        }),
-        status: None,
-    }
-}
-
-/// Every source with a name of its own and the volume that it goes into.
-fn sources(session: &AigiseSession) -> impl Iterator<Item = (String, SharedVolume, &VolumeSource)> {
-    SharedVolume::ALL.into_iter().flat_map(move |volume| {
-        let sources = volume.spec(session).sources.iter().enumerate();
-        sources.map(move |(index, source)| (format!("source-{volume}-{index}"), volume, source))
-    })
-}
-
-fn source_path(name: &str) -> String {
-    format!("/sources/{name}")
-}
-
-fn source_volume(name: String, source: &VolumeSource) -> Volume {
-    Volume {
-        name,
-        config_map: source.config_map.as_ref().map(|config_map| ConfigMapVolumeSource {
-            name: config_map.name.clone(),
-            ..ConfigMapVolumeSource::default()
-        }),
-        persistent_volume_claim: source.persistent_volume_claim.as_ref().map(|claim| {
-            PersistentVolumeClaimVolumeSource { claim_name: claim.claim_name.clone(), read_only: Some(true) }
-        }),
-        ..Volume::default()
-    }
-}
-
-/// What the stage Pod is told, with the digest that names it together with the content of the ConfigMaps.
-fn manifest(observed: &Observed) -> Manifest {
-    let volumes = volumes(&observed.session);
-    let contents = observed.config_maps.iter().map(|(name, content)| match content {
-        ConfigMapContent::Hash(hash) => (name, hash.as_str()),
-        ConfigMapContent::Missing | ConfigMapContent::Unknown(_) => (name, ""),
-    });
-    let digest = digest::whole(&(&volumes, contents.collect::<BTreeMap<_, _>>()));
-    Manifest { digest, volumes }
-}
-
-fn volumes(session: &AigiseSession) -> Vec<staging::Volume> {
-    let volume = |volume: SharedVolume| staging::Volume {
-        name: volume.to_string(),
-        mount_path: meta::stage_volume_path(&volume.to_string()),
-        access: if volume == SharedVolume::Scripts { Access::Read } else { Access::Write },
-        sources: sources(session)
-            .filter(|(_, of, _)| *of == volume)
-            .map(|(name, _, source)| manifest_source(&name, source))
-            .collect(),
-        top_roots: session.spec.tools_top_roots.clone().filter(|_| volume == SharedVolume::Tools),
-    };
-    SharedVolume::ALL.map(volume).into()
-}
-
-fn manifest_source(name: &str, source: &VolumeSource) -> staging::Source {
-    let mounted = source_path(name);
-    let (description, mount_path) = match (&source.config_map, &source.persistent_volume_claim) {
-        (Some(config_map), _) => (format!("configMap {}", config_map.name), mounted),
-        (None, Some(claim)) => {
-            let folder = claim.path.as_ref().map_or(mounted.clone(), |path| format!("{mounted}/{path}"));
-            (format!("persistentVolumeClaim {}", claim.claim_name), folder)
-        }
-        (None, None) => ("an empty source".to_string(), mounted),
-    };
-    staging::Source { description, mount_path, path: source.path.clone().unwrap_or_default() }
+/// The volumes that are filled: an existing claim is used as it is.
+fn own_volumes(session: &AigiseSession) -> impl Iterator<Item = SharedVolume> {
+    SharedVolume::ALL.into_iter().filter(|volume| volume.existing(session).is_none())
 }

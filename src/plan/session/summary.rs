@@ -2,11 +2,11 @@
 
 use std::time::Duration;
 
-use jiff::Timestamp;
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 
 use super::{
     Observed, Stage,
+    lifetime::{self, Rest},
     network::service_name,
     sandboxes,
     staging::{self, Staging},
@@ -17,11 +17,10 @@ use crate::{
         AigiseSessionStatus,
         condition::{ConditionType, Reason},
         sandbox::SandboxState,
-        session::{SandboxCounts, SessionPhase, VolumeStatus, VolumesStatus},
+        session::{OnExpiry, SandboxCounts, SessionPhase, VolumeStatus, VolumesStatus},
     },
     plan::{
         Next, Note, Report, Slot, When,
-        pod::Progress,
         status::{self, Outlook, REFUSED_POLL, Verdict, verdict},
         volumes::SharedVolume,
     },
@@ -41,17 +40,24 @@ struct View {
 }
 
 /// The status, the event and the next look.
-pub(super) fn report(observed: &Observed, now: Timestamp) -> Report<AigiseSessionStatus> {
-    let session = &observed.session;
+pub(super) fn report(observed: &Observed) -> Report<AigiseSessionStatus> {
+    let (session, now) = (&observed.session, observed.now);
     let stage = Stage::of(observed);
     let mut before = session.status.clone().unwrap_or_default();
     status::retain_ours(&mut before.conditions);
     let counts = counts(observed);
-    let view = view(&stage, &counts, staging::rest(observed, now));
-    let verdicts = status::standard(view.outlook, view.reason, &view.message)
-        .into_iter()
-        .chain([volumes_ready(observed, &stage, &view), sandboxes_ready(&stage, &counts, &view)]);
-    let ready_at = before.ready_at.clone().or_else(|| (stage == Stage::Ready).then_some(Time(now)));
+    let view = owned_once(&before.conditions, view(observed, &stage, &counts));
+    let verdicts = status::standard(view.outlook, view.reason, &view.message).into_iter().chain([
+        volumes_ready(observed, &stage, &view),
+        sandboxes_ready(&stage, &counts, &view),
+        degraded(&stage),
+        suspended(&stage, &view),
+        expiring(observed, &stage),
+    ]);
+    let settled_at = lifetime::settled_at(observed, view.phase);
+    // What was refused leaves nothing behind that would wake us.
+    let next = if observed.undone.is_some() { Next::Backoff } else { view.next };
+    let next = next.within(lifetime::next(observed, settled_at.as_ref()));
     let status = AigiseSessionStatus {
         observed_generation: session.metadata.generation,
         phase: Some(view.phase),
@@ -59,9 +65,14 @@ pub(super) fn report(observed: &Observed, now: Timestamp) -> Report<AigiseSessio
         sandboxes: Some(counts),
         volumes: Some(volumes(observed)).filter(|volumes| *volumes != VolumesStatus::default()),
         service: Some(service_name(observed)),
-        ready_at,
+        started_at: lifetime::started_at(observed),
+        expires_at: lifetime::expires_at(session),
+        ready_at: lifetime::ready_at(observed, stage == Stage::Ready),
+        settled_at,
     };
     let when = match before.phase {
+        // It was deleted a moment ago: nobody is there to be told, or its own watch tells more.
+        _ if matches!(stage, Stage::Expired { then: OnExpiry::Delete, .. }) && observed.undone.is_none() => When::Later,
         _ if without_claim_phases(before.clone()) == without_claim_phases(status.clone()) => When::Later,
         phase if phase == status.phase => When::Soon,
         _ => When::Now,
@@ -74,8 +85,17 @@ pub(super) fn report(observed: &Observed, now: Timestamp) -> Report<AigiseSessio
             reason: view.reason,
             message: view.message,
         }),
-        next: view.next,
+        next,
         when,
+    }
+}
+
+/// What rests from the start says for a moment that it is not ready: see [`status::is_untouched`].
+fn owned_once(before: &[Condition], view: View) -> View {
+    if view.outlook == Outlook::AtRest && status::is_untouched(before) {
+        View { outlook: Outlook::Moving, next: Next::In(Duration::ZERO), ..view }
+    } else {
+        view
     }
 }
 
@@ -87,7 +107,7 @@ fn without_claim_phases(mut status: AigiseSessionStatus) -> AigiseSessionStatus 
     status
 }
 
-fn view(stage: &Stage, counts: &SandboxCounts, rest: Duration) -> View {
+fn view(observed: &Observed, stage: &Stage, counts: &SandboxCounts) -> View {
     use Outlook::{Moving, Stalled};
     use SessionPhase::{Error, Pending, Staging, Starting};
 
@@ -100,6 +120,11 @@ fn view(stage: &Stage, counts: &SandboxCounts, rest: Duration) -> View {
     };
     let after = |next, view: View| View { next, ..view };
     match stage {
+        Stage::Expired { .. } | Stage::Suspended { .. } => resting(observed, stage),
+        Stage::ClaimMissing(name) => {
+            let message = format!("The claim {name}, which the session uses, is not there yet.");
+            after(Next::In(SOURCE_POLL), view(Pending, Moving, Reason::ClaimNotFound, &message))
+        }
         Stage::Terminating => {
             view(SessionPhase::Terminating, Moving, Reason::Terminating, "The session is being deleted.")
         }
@@ -118,8 +143,12 @@ fn view(stage: &Stage, counts: &SandboxCounts, rest: Duration) -> View {
         Stage::Failed(failure) if failure.reason == Reason::Refused => {
             after(Next::In(REFUSED_POLL), view(Error, Stalled, failure.reason, &failure.message))
         }
+        // Somebody has to do something, and perhaps not here: it is tried again.
+        Stage::Failed(failure) if failure.reason == Reason::Forbidden => {
+            after(Next::Backoff, view(Error, Stalled, failure.reason, &failure.message))
+        }
         Stage::Failed(failure) if failure.reason == Reason::Terminating => {
-            view(SessionPhase::Terminating, Moving, failure.reason, "The namespace is being deleted.")
+            view(SessionPhase::Terminating, Moving, failure.reason, &failure.message)
         }
         Stage::Failed(failure) => after(Next::Backoff, view(Pending, Moving, failure.reason, &failure.message)),
         Stage::SourceMissing(name) => {
@@ -128,23 +157,11 @@ fn view(stage: &Stage, counts: &SandboxCounts, rest: Duration) -> View {
         }
         Stage::NotStaged => view(Staging, Moving, Reason::Staging, "The volumes are about to be filled."),
         Stage::Staging(progress) => {
-            let message = match progress {
-                Progress::Unschedulable { message } => format!("The Pod that fills the volumes has no node: {message}"),
-                Progress::Waiting { reason: Reason::ImagePull | Reason::ContainerConfig, message } => {
-                    format!("The Pod that fills the volumes cannot start: {message}")
-                }
-                Progress::Terminating
-                | Progress::Created
-                | Progress::Waiting { .. }
-                | Progress::Running
-                | Progress::Ready
-                | Progress::Ended { .. } => "The volumes are being filled.".to_string(),
-            };
-            view(Staging, Moving, Reason::Staging, &message)
+            view(Staging, Moving, Reason::Staging, &staging::in_words(&observed.session, progress))
         }
         Stage::StagingInterrupted(message) => {
             let message = format!("{message} The Pod that fills the volumes is made anew.");
-            after(Next::In(rest), view(Staging, Moving, Reason::Staging, &message))
+            after(Next::In(staging::rest(observed)), view(Staging, Moving, Reason::Staging, &message))
         }
         Stage::StagingFailed(message) => {
             let message = message.trim_end_matches('.');
@@ -152,13 +169,65 @@ fn view(stage: &Stage, counts: &SandboxCounts, rest: Duration) -> View {
                 format!("The volumes could not be filled: {message}. Mend the source, and it is tried again.");
             after(Next::In(SOURCE_POLL), view(Error, Stalled, Reason::StagingFailed, &message))
         }
+        Stage::Starting { cause } if sandboxes::only_initialize(observed) && unbound(observed).is_none() => {
+            view(SessionPhase::Initializing, Moving, Reason::SandboxesNotReady, cause)
+        }
         Stage::Starting { cause } => view(Starting, Moving, Reason::SandboxesNotReady, cause),
         Stage::SandboxFailed { cause } => view(Error, Stalled, Reason::SandboxFailed, cause),
-        Stage::Ready => {
+        Stage::Degraded { cause, waits_for: Some(waiting) } => {
+            view(Starting, Moving, Reason::SandboxesNotReady, &format!("{waiting} Failed: {cause}"))
+        }
+        Stage::Degraded { cause, waits_for: None } => {
+            let message = format!("{} sandboxes are ready. Failed: {cause}", counts.summary);
+            view(SessionPhase::Degraded, Stalled, Reason::Degraded, &message)
+        }
+        Stage::Ready if counts.ready == counts.total => {
             let message = format!("All sandboxes are ready ({}).", counts.summary);
             view(SessionPhase::Ready, Outlook::Ready, Reason::Ready, &message)
         }
+        Stage::Ready => {
+            let resting: Vec<_> = sandboxes::wanted(observed).filter(sandboxes::Wanted::is_at_rest).collect();
+            let resting = resting.iter().map(|wanted| format!(" {}: {}", wanted.sandbox_type, wanted.message()));
+            let message = format!("{} sandboxes are ready.{}", counts.summary, resting.collect::<String>());
+            view(SessionPhase::Ready, Outlook::Ready, Reason::Ready, &message)
+        }
     }
+}
+
+/// A session whose Pods are gone, or going.
+fn resting(observed: &Observed, stage: &Stage) -> View {
+    use Outlook::{AtRest, Moving};
+    use SessionPhase::{Expired, Suspended};
+
+    // What takes away goes on where the API server would not have it.
+    let trouble =
+        observed.failure().or(observed.undone.as_ref()).map(|failure| (Next::Backoff, format!(" {}", failure.message)));
+    let (next, trouble) = trouble.unwrap_or((Next::OnChange, String::new()));
+    let (phase, outlook, reason, message) = match stage {
+        Stage::Expired { then: OnExpiry::Delete, .. } => {
+            (Expired, Moving, Reason::Expired, "Its time is over; it is deleted.".to_string())
+        }
+        Stage::Expired { then: OnExpiry::Release, going: false } => {
+            let message = "Its time is over; its Pods are gone, and the volumes that were not to be kept. A longer lifetime.ttl starts it anew.";
+            (Expired, AtRest, Reason::Expired, message.to_string())
+        }
+        Stage::Suspended { by, awake, invalid } => {
+            let (reason, why) = match by {
+                Rest::Wanted => (Reason::Suspended, "It is suspended until spec.suspend is false"),
+                Rest::Idle => (Reason::Idle, "It was idle and is suspended until aigise.dev/last-activity is newer"),
+            };
+            let invalid = invalid.as_ref().map(|message| format!(" {message}")).unwrap_or_default();
+            match awake {
+                Some(name) => {
+                    (Suspended, Moving, reason, format!("{why}; waits until the Pod {name} is gone.{invalid}"))
+                }
+                None => (Suspended, AtRest, reason, format!("{why}; the volumes stay.{invalid}")),
+            }
+        }
+        // Expired, and something is still there.
+        _ => (Expired, Moving, Reason::Expired, "Its time is over; its Pods and volumes go.".to_string()),
+    };
+    View { phase, outlook, reason, message: message + &trouble, next }
 }
 
 fn counts(observed: &Observed) -> SandboxCounts {
@@ -171,21 +240,22 @@ fn counts(observed: &Observed) -> SandboxCounts {
 }
 
 fn volumes(observed: &Observed) -> VolumesStatus {
-    let (digest, roots) = match Staging::of(observed) {
-        Staging::Done { digest, roots } => (Some(digest), roots),
+    let (digest, roots, skills) = match Staging::of(observed) {
+        Staging::Done { digest, roots, skills, kept: _ } => (Some(digest), roots, skills),
         Staging::Unneeded
         | Staging::NotStarted
         | Staging::InProgress(_)
         | Staging::Superseded
         | Staging::Interrupted(_)
-        | Staging::Failed(_) => (None, vec![]),
+        | Staging::Failed(_) => (None, vec![], vec![]),
     };
     let volume = |volume: SharedVolume| {
         let claim = observed.claims.get(&volume).and_then(Slot::ours)?;
         Some(VolumeStatus {
-            claim_name: observed.child_name(volume),
+            claim_name: volume.claim_name(&observed.session),
             phase: claim.status.as_ref().and_then(|status| status.phase.clone()),
             roots: if volume == SharedVolume::Tools { roots.clone() } else { vec![] },
+            skills: if volume == SharedVolume::Tools { skills.clone() } else { vec![] },
         })
     };
     VolumesStatus {
@@ -197,12 +267,16 @@ fn volumes(observed: &Observed) -> VolumesStatus {
 }
 
 fn volumes_ready(observed: &Observed, stage: &Stage, view: &View) -> Verdict {
-    if !stage.is_staged() {
+    // What rests, and what is ready but for the size of a claim, has filled them nevertheless.
+    let rests = matches!(stage, Stage::Suspended { .. });
+    let is_small = matches!(stage, Stage::Failed(failure) if Some(failure) == observed.undone.as_ref());
+    let filled = matches!(Staging::of(observed), Staging::Unneeded | Staging::Done { .. });
+    if !(filled && (stage.is_staged() || rests || is_small)) {
         verdict(ConditionType::VolumesReady, false, view.reason, view.message.clone())
     } else if let Some(cause) = unbound(observed) {
         verdict(ConditionType::VolumesReady, false, Reason::VolumesPending, cause)
     } else {
-        verdict(ConditionType::VolumesReady, true, Reason::Staged, "The volumes hold what their sources gave.")
+        verdict(ConditionType::VolumesReady, true, Reason::Staged, staging::done_in_words(observed))
     }
 }
 
@@ -210,9 +284,43 @@ fn sandboxes_ready(stage: &Stage, counts: &SandboxCounts, view: &View) -> Verdic
     let kind = ConditionType::SandboxesReady;
     if counts.total > 0 && counts.ready == counts.total {
         verdict(kind, true, Reason::Ready, format!("{} sandboxes are ready.", counts.summary))
-    } else if stage.is_staged() {
+    } else if *stage == Stage::Ready {
+        // Those that are not are as their users want them to be.
+        verdict(kind, true, Reason::Ready, view.message.clone())
+    } else if stage.is_staged() || matches!(stage, Stage::Suspended { .. } | Stage::Expired { .. }) {
         verdict(kind, false, view.reason, view.message.clone())
     } else {
         verdict(kind, false, view.reason, "Sandboxes start when the volumes are filled.")
+    }
+}
+
+fn degraded(stage: &Stage) -> Verdict {
+    let kind = ConditionType::Degraded;
+    if let Stage::Degraded { cause, .. } = stage {
+        verdict(kind, true, Reason::SandboxFailed, cause.clone())
+    } else {
+        verdict(kind, false, Reason::AsExpected, "No sandbox is missed while the others go on.")
+    }
+}
+
+fn suspended(stage: &Stage, view: &View) -> Verdict {
+    let kind = ConditionType::Suspended;
+    if matches!(stage, Stage::Suspended { .. } | Stage::Expired { .. }) {
+        verdict(kind, true, view.reason, view.message.clone())
+    } else {
+        verdict(kind, false, Reason::Active, "It is not suspended.")
+    }
+}
+
+fn expiring(observed: &Observed, stage: &Stage) -> Verdict {
+    let kind = ConditionType::Expiring;
+    let end = lifetime::expires_at(&observed.session).map(|end| end.0);
+    match (stage, end) {
+        (Stage::Expired { .. }, _) => verdict(kind, true, Reason::Expired, "Its time is over."),
+        (_, Some(end)) if lifetime::expires_soon(observed) => {
+            verdict(kind, true, Reason::ExpiresSoon, format!("Its time ends at {end}."))
+        }
+        (_, Some(end)) => verdict(kind, false, Reason::NotExpiring, format!("Its time ends at {end}.")),
+        (_, None) => verdict(kind, false, Reason::NotExpiring, "It has no end."),
     }
 }

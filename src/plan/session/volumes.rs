@@ -10,23 +10,106 @@ use k8s_openapi::{
 use super::{Child, Observed, Slot, Write};
 use crate::{
     api::{meta::Component, session::AccessMode},
-    plan::{ownership, volumes::SharedVolume},
+    plan::{ownership, quantity::Amount, volumes::SharedVolume},
 };
 
-/// The claims that are missing.
+/// The claims that are missing, and those that are to have another owner.
 pub(super) fn writes(observed: &Observed) -> Vec<Write> {
-    let missing = SharedVolume::ALL.into_iter().filter(|volume| observed.claims.get(volume) == Some(&Slot::Absent));
-    missing.map(|volume| Write::Ensure(Child::Claim(Box::new(claim(observed, volume))))).collect()
+    let writes = own(observed).filter_map(|(volume, slot)| {
+        let claim = claim(observed, volume);
+        match slot {
+            Slot::Absent => Some(Write::Ensure(Child::Claim(Box::new(claim)))),
+            Slot::Ours(live) => {
+                let adopted = adopted(live, claim)?;
+                Some(Write::Update(Child::Claim(Box::new(adopted))))
+            }
+            Slot::Foreign(_) | Slot::Failed(_) => None,
+        }
+    });
+    writes.collect()
 }
 
-/// What is in the way of the claims. A claim that waits is not named: they are bound one after the other, and each would be news.
+/// The claims that are to be larger.
+pub(super) fn growth(observed: &Observed) -> Vec<Write> {
+    let grown = own(observed).filter_map(|(volume, slot)| larger(observed, volume, slot.ours()?));
+    grown.map(|claim| Write::Update(Child::Claim(Box::new(claim)))).collect()
+}
+
+/// Whether there is nothing to change of a claim but its size.
+pub(super) fn only_grows(observed: &Observed, volume: SharedVolume, live: &PersistentVolumeClaim) -> bool {
+    larger(observed, volume, live).is_some()
+}
+
+/// The claim as large as it should be, if it is smaller. Whose it is comes first, by itself: that it may not grow must not keep it
+/// from being kept.
+fn larger(observed: &Observed, volume: SharedVolume, live: &PersistentVolumeClaim) -> Option<PersistentVolumeClaim> {
+    let claim = claim(observed, volume);
+    grown(live, claim.clone()).filter(|_| adopted(live, claim).is_none())
+}
+
+/// The claims of the session's own.
+fn own(observed: &Observed) -> impl Iterator<Item = (SharedVolume, &Slot<PersistentVolumeClaim>)> {
+    let own = SharedVolume::ALL.into_iter().filter(|volume| volume.existing(&observed.session).is_none());
+    own.filter_map(|volume| Some((volume, observed.claims.get(&volume)?)))
+}
+
+/// The claim with its owner, if it has another one.
+fn adopted(live: &PersistentVolumeClaim, desired: PersistentVolumeClaim) -> Option<PersistentVolumeClaim> {
+    let owners = |claim: &PersistentVolumeClaim| claim.metadata.owner_references.clone().unwrap_or_default();
+    if live.metadata.deletion_timestamp.is_some() || owners(live) == owners(&desired) {
+        return None;
+    }
+    let mut claim = live.clone();
+    claim.metadata.owner_references = desired.metadata.owner_references;
+    Some(claim)
+}
+
+/// The claim with its size, if it is smaller.
+fn grown(live: &PersistentVolumeClaim, desired: PersistentVolumeClaim) -> Option<PersistentVolumeClaim> {
+    let size = |claim: &PersistentVolumeClaim| {
+        claim.spec.as_ref()?.resources.as_ref()?.requests.as_ref()?.get("storage").cloned()
+    };
+    let (is, wanted) = (size(live)?, size(&desired)?);
+    if live.metadata.deletion_timestamp.is_some() || !Amount::parse(&wanted.0)?.exceeds(Amount::parse(&is.0)?) {
+        return None;
+    }
+    let mut claim = live.clone();
+    let resources = claim.spec.get_or_insert_default().resources.get_or_insert_default();
+    resources.requests.get_or_insert_default().insert("storage".into(), wanted);
+    Some(claim)
+}
+
+/// Takes away the claims that go with the session.
+pub(super) fn removals(observed: &Observed) -> Vec<Write> {
+    let going = SharedVolume::ALL.into_iter().filter(|volume| volume.goes_with(&observed.session));
+    let claims = going.filter_map(|volume| observed.claims.get(&volume)?.ours());
+    let claims = claims.filter(|claim| claim.metadata.deletion_timestamp.is_none());
+    claims.map(|claim| Write::Delete(Child::Claim(Box::new(PersistentVolumeClaim::clone(claim))))).collect()
+}
+
+/// Whether claims of the session's own may still be there though they are to go.
+pub(super) fn remaining(observed: &Observed) -> bool {
+    let going = SharedVolume::ALL.into_iter().filter(|volume| volume.goes_with(&observed.session));
+    going.into_iter().any(|volume| observed.claims.get(&volume).is_some_and(Slot::may_be_there))
+}
+
+/// The first existing claim that the session uses and that is not there.
+pub(super) fn missing(observed: &Observed) -> Option<&str> {
+    let existing = SharedVolume::ALL.into_iter().filter(|volume| observed.claims.get(volume) == Some(&Slot::Absent));
+    existing.into_iter().find_map(|volume| volume.existing(&observed.session))
+}
+
+/// What is in the way of the claims: one that may not grow, one that lost its volume. A claim that waits is not named: they are bound one after the other, and each would be news.
 pub(super) fn unbound(observed: &Observed) -> Option<String> {
+    if let Some(failure) = &observed.undone {
+        return Some(format!("A claim cannot be made larger: {}", failure.message));
+    }
     let phase = |volume| {
         let claim = observed.claims.get(&volume).and_then(Slot::ours)?;
         claim.status.as_ref()?.phase.as_deref()
     };
     if let Some(lost) = SharedVolume::ALL.into_iter().find(|&volume| phase(volume) == Some("Lost")) {
-        return Some(format!("The claim {} has lost its volume.", observed.child_name(lost)));
+        return Some(format!("The claim {} has lost its volume.", lost.claim_name(&observed.session)));
     }
     let waits = SharedVolume::ALL.into_iter().any(|volume| phase(volume) != Some("Bound"));
     waits.then(|| "The claims get their volumes when the first Pod needs them.".to_string())
@@ -40,12 +123,13 @@ fn claim(observed: &Observed, volume: SharedVolume) -> PersistentVolumeClaim {
         modes => modes.iter().map(ToString::to_string).collect(),
     };
     let size = spec.size.clone().unwrap_or_else(|| Quantity("1Gi".into()));
+    let labels = ownership::labels(Some(session), Component::Volume);
+    let mut metadata = ownership::child_meta(session, volume.claim_name(session), labels);
+    if !volume.goes_with(session) {
+        metadata.owner_references = None;
+    }
     PersistentVolumeClaim {
-        metadata: ownership::child_meta(
-            session,
-            observed.child_name(volume),
-            ownership::labels(Some(session), Component::Volume),
-        ),
+        metadata,
         spec: Some(PersistentVolumeClaimSpec {
             access_modes: Some(modes),
             storage_class_name: spec.storage_class_name.clone(),

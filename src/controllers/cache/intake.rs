@@ -1,0 +1,301 @@
+//! One store, filled by several watches, each of a namespace of its own.
+//!
+//! The runtime's writer takes a list for all that there is, so that the list of one namespace would drop the objects of every
+//! other. Here a list speaks for its own namespace alone; what it lacks was deleted meanwhile, and that is told.
+
+use std::{collections::HashMap, fmt::Debug, sync::Arc};
+
+use kube::{
+    Resource, ResourceExt,
+    runtime::{
+        reflector::{self, ObjectRef, Store, store::Writer},
+        watcher::Event,
+    },
+};
+
+use super::Change;
+
+/// What several watches bring in.
+pub(super) struct Intake<K: Resource<DynamicType = ()> + Clone + 'static> {
+    writer: Writer<K>,
+    store: Store<K>,
+    sources: Vec<Source<K>>,
+    is_open: bool,
+}
+
+/// One of the watches.
+struct Source<K: Resource<DynamicType = ()>> {
+    /// Absent: it watches all namespaces.
+    namespace: Option<String>,
+    /// What its list has brought so far, while one is running.
+    listing: HashMap<ObjectRef<K>, K>,
+    /// It has listed once, or may not list at all.
+    has_spoken: bool,
+}
+
+impl<K: Resource<DynamicType = ()>> Source<K> {
+    fn speaks_for(&self, object: &K) -> bool {
+        self.namespace.is_none() || self.namespace == object.namespace()
+    }
+}
+
+impl<K: Resource<DynamicType = ()> + Clone + Debug + 'static> Intake<K> {
+    /// An empty store, and a source for each namespace; `None` stands for all of them.
+    pub(super) fn new(namespaces: impl IntoIterator<Item = Option<String>>) -> Self {
+        let (store, writer) = reflector::store();
+        let source = |namespace| Source { namespace, listing: HashMap::new(), has_spoken: false };
+        Self { writer, store, sources: namespaces.into_iter().map(source).collect(), is_open: false }
+    }
+
+    /// For reading. It counts as filled when every source has spoken.
+    pub(super) fn store(&self) -> Store<K> {
+        self.store.clone()
+    }
+
+    /// A source tells this.
+    pub(super) fn take_in(&mut self, source: usize, event: Event<K>, tell: impl Fn(Change<'_, K>)) {
+        match event {
+            Event::Apply(ref object) => {
+                let before = self.store.get(&ObjectRef::from_obj(object));
+                self.writer.apply_watcher_event(&event);
+                tell(Change { before: before.as_deref(), after: Some(object) });
+            }
+            Event::Delete(ref object) => {
+                self.writer.apply_watcher_event(&event);
+                tell(Change { before: Some(object), after: None });
+            }
+            Event::Init | Event::InitApply(_) if self.sources.len() == 1 => self.writer.apply_watcher_event(&event),
+            Event::InitDone if self.sources.len() == 1 => self.swap(tell),
+            Event::Init => self.sources[source].listing.clear(),
+            Event::InitApply(object) => {
+                self.sources[source].listing.insert(ObjectRef::from_obj(&object), object);
+            }
+            Event::InitDone => {
+                self.replace(source, tell);
+                self.spoke(source);
+            }
+        }
+    }
+
+    /// A source may not list. Nothing is known from it, and the others are not kept waiting for it.
+    pub(super) fn is_refused(&mut self, source: usize) {
+        self.spoke(source);
+    }
+
+    /// Makes the store be what the only source has listed, and tells of all of it, and of what is gone.
+    fn swap(&mut self, tell: impl Fn(Change<'_, K>)) {
+        let known = self.store.state().into_iter();
+        let mut known: HashMap<_, Arc<K>> = known.map(|object| (ObjectRef::from_obj(&*object), object)).collect();
+        self.writer.apply_watcher_event(&Event::InitDone);
+        self.is_open = true;
+        for object in self.store.state() {
+            let before = known.remove(&ObjectRef::from_obj(&*object));
+            tell(Change { before: before.as_deref(), after: Some(&object) });
+        }
+        for gone in known.values() {
+            tell(Change { before: Some(gone), after: None });
+        }
+    }
+
+    /// Makes the source's part of the store be what it has listed, and tells of all of it, and of what is gone.
+    fn replace(&mut self, source: usize, tell: impl Fn(Change<'_, K>)) {
+        let source = &mut self.sources[source];
+        let known = self.store.state().into_iter().filter(|object| source.speaks_for(object));
+        let mut known: HashMap<_, Arc<K>> = known.map(|object| (ObjectRef::from_obj(&*object), object)).collect();
+        let mut listed = Vec::with_capacity(source.listing.len());
+        for (reference, object) in std::mem::take(&mut source.listing) {
+            self.writer.apply_watcher_event(&Event::Apply(object));
+            listed.push(reference);
+        }
+        let changes: Vec<_> = listed.iter().map(|reference| (known.remove(reference), reference)).collect();
+        for gone in known.values() {
+            self.writer.apply_watcher_event(&Event::Delete(K::clone(gone)));
+        }
+        for (before, reference) in changes {
+            let after = self.store.get(reference);
+            tell(Change { before: before.as_deref(), after: after.as_deref() });
+        }
+        for gone in known.values() {
+            tell(Change { before: Some(gone), after: None });
+        }
+    }
+
+    /// Opens the store when this was the last that it waited for. Only a whole list opens the runtime's store, so what is in it
+    /// is said to it once more.
+    fn spoke(&mut self, source: usize) {
+        self.sources[source].has_spoken = true;
+        if self.is_open || !self.sources.iter().all(|source| source.has_spoken) {
+            return;
+        }
+        self.is_open = true;
+        self.writer.apply_watcher_event(&Event::Init);
+        for object in self.store.state() {
+            self.writer.apply_watcher_event(&Event::InitApply(Arc::unwrap_or_clone(object)));
+        }
+        self.writer.apply_watcher_event(&Event::InitDone);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::cell::RefCell;
+
+    use futures::FutureExt;
+    use k8s_openapi::api::core::v1::ConfigMap;
+
+    use super::*;
+
+    /// The sources of the intakes below.
+    const A: usize = 0;
+    const B: usize = 1;
+
+    /// `name` or `name=version`, in a namespace.
+    fn object(namespace: &str, text: &str) -> ConfigMap {
+        let (name, version) = text.split_once('=').unwrap_or((text, ""));
+        let mut object = ConfigMap::default();
+        object.metadata.name = Some(name.into());
+        object.metadata.namespace = Some(namespace.into());
+        object.metadata.resource_version = Some(version.into()).filter(|version: &String| !version.is_empty());
+        object
+    }
+
+    fn word(object: &ConfigMap) -> String {
+        let version = object.resource_version().map(|version| format!("={version}")).unwrap_or_default();
+        format!("{}/{}{version}", object.namespace().unwrap(), object.name_any())
+    }
+
+    /// An intake, and what it told: `+` made, `~` changed or seen again, `-` gone.
+    struct Watched(Intake<ConfigMap>);
+
+    impl Watched {
+        fn a_and_b() -> Self {
+            Self(Intake::new(["a", "b"].map(|namespace| Some(namespace.to_string()))))
+        }
+
+        fn take_in(&mut self, source: usize, event: Event<ConfigMap>) -> Vec<String> {
+            let told = RefCell::new(vec![]);
+            self.0.take_in(source, event, |change| {
+                told.borrow_mut().push(match (change.before, change.after) {
+                    (None, Some(after)) => format!("+{}", word(after)),
+                    (Some(before), Some(after)) => format!("~{} {}", word(before), word(after)),
+                    (Some(before), None) => format!("-{}", word(before)),
+                    (None, None) => "nothing".into(),
+                });
+            });
+            let mut told = told.into_inner();
+            told.sort();
+            told
+        }
+
+        fn lists(&mut self, source: usize, names: &[&str]) -> Vec<String> {
+            self.begins_to_list(source, names);
+            self.take_in(source, Event::InitDone)
+        }
+
+        fn begins_to_list(&mut self, source: usize, names: &[&str]) {
+            let namespace = self.0.sources[source].namespace.clone().unwrap();
+            assert!(self.take_in(source, Event::Init).is_empty());
+            for name in names {
+                assert!(self.take_in(source, Event::InitApply(object(&namespace, name))).is_empty());
+            }
+        }
+
+        fn cached(&self) -> Vec<String> {
+            let mut words: Vec<_> = self.0.store().state().iter().map(|object| word(object)).collect();
+            words.sort();
+            words
+        }
+
+        fn is_open(&self) -> bool {
+            self.0.store().wait_until_ready().now_or_never().is_some()
+        }
+    }
+
+    #[test]
+    fn a_list_of_one_namespace_leaves_the_objects_of_another_alone() {
+        let mut watched = Watched::a_and_b();
+        assert_eq!(watched.lists(A, &["one"]), ["+a/one"]);
+        assert_eq!(watched.lists(B, &["one", "two"]), ["+b/one", "+b/two"]);
+        assert_eq!(watched.cached(), ["a/one", "b/one", "b/two"]);
+        watched.begins_to_list(A, &[]);
+        assert_eq!(watched.cached(), ["a/one", "b/one", "b/two"], "a list that is not at its end changes nothing");
+        assert_eq!(watched.take_in(A, Event::InitDone), ["-a/one"]);
+        assert_eq!(watched.cached(), ["b/one", "b/two"]);
+    }
+
+    #[test]
+    fn a_list_tells_what_was_made_changed_and_deleted_meanwhile() {
+        let mut watched = Watched::a_and_b();
+        watched.lists(B, &["one"]);
+        watched.lists(A, &["changes=x", "goes", "stays"]);
+        let told = watched.lists(A, &["changes=y", "comes", "stays"]);
+        assert_eq!(told, ["+a/comes", "-a/goes", "~a/changes=x a/changes=y", "~a/stays a/stays"]);
+        assert_eq!(watched.cached(), ["a/changes=y", "a/comes", "a/stays", "b/one"]);
+    }
+
+    #[test]
+    fn lists_that_run_at_the_same_time_or_begin_anew_do_not_mix() {
+        let mut watched = Watched::a_and_b();
+        watched.lists(A, &["one"]);
+        watched.lists(B, &["one"]);
+        watched.begins_to_list(A, &["given-up"]);
+        watched.begins_to_list(B, &["two"]);
+        watched.begins_to_list(A, &["one", "three"]);
+        assert_eq!(watched.take_in(B, Event::Apply(object("b", "late"))), ["+b/late"]);
+        assert_eq!(watched.take_in(A, Event::InitDone), ["+a/three", "~a/one a/one"]);
+        assert_eq!(watched.cached(), ["a/one", "a/three", "b/late", "b/one"]);
+    }
+
+    #[test]
+    fn changes_are_told_with_what_was_before() {
+        let mut watched = Watched::a_and_b();
+        watched.lists(A, &["one=x"]);
+        assert_eq!(watched.take_in(A, Event::Apply(object("a", "one=y"))), ["~a/one=x a/one=y"]);
+        assert_eq!(watched.take_in(B, Event::Apply(object("b", "one"))), ["+b/one"]);
+        assert_eq!(watched.take_in(A, Event::Delete(object("a", "one=y"))), ["-a/one=y"]);
+        assert_eq!(watched.cached(), ["b/one"]);
+    }
+
+    #[test]
+    fn it_is_filled_when_every_namespace_has_spoken_and_keeps_what_came_before() {
+        let mut watched = Watched::a_and_b();
+        watched.lists(A, &["one", "two"]);
+        watched.take_in(A, Event::Delete(object("a", "two")));
+        assert!(!watched.is_open());
+        watched.begins_to_list(B, &["one"]);
+        assert!(!watched.is_open());
+        watched.take_in(B, Event::InitDone);
+        assert!(watched.is_open());
+        assert_eq!(watched.cached(), ["a/one", "b/one"]);
+    }
+
+    #[test]
+    fn a_namespace_that_refuses_keeps_no_other_waiting_and_may_come_back() {
+        let mut watched = Watched::a_and_b();
+        watched.lists(A, &["one"]);
+        watched.begins_to_list(B, &["half"]);
+        watched.0.is_refused(B);
+        assert!(watched.is_open());
+        assert_eq!(watched.cached(), ["a/one"]);
+        assert_eq!(watched.lists(B, &["one"]), ["+b/one"]);
+        // What was known of it stays known when it refuses later: a read that failed is not an absence.
+        watched.0.is_refused(B);
+        assert_eq!(watched.cached(), ["a/one", "b/one"]);
+    }
+
+    #[test]
+    fn a_watch_of_all_namespaces_speaks_for_all() {
+        let mut watched = Watched(Intake::new([None]));
+        let list = |watched: &mut Watched, objects: &[(&str, &str)]| {
+            watched.take_in(0, Event::Init);
+            for (namespace, name) in objects {
+                watched.take_in(0, Event::InitApply(object(namespace, name)));
+            }
+            watched.take_in(0, Event::InitDone)
+        };
+        assert_eq!(list(&mut watched, &[("a", "one"), ("b", "one")]), ["+a/one", "+b/one"]);
+        assert!(watched.is_open());
+        assert_eq!(list(&mut watched, &[("c", "one"), ("b", "one")]), ["+c/one", "-a/one", "~b/one b/one"]);
+        assert_eq!(watched.cached(), ["b/one", "c/one"]);
+    }
+}

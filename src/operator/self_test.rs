@@ -1,0 +1,248 @@
+//! `aigise-operator self-test`, which `helm test` runs: a small session from apply to gone, as a user would have one. It has a
+//! sandbox and three claims, one of them filled from a ConfigMap that each namespace has, so everything that the operator makes
+//! is made: claims, stage Pod, policy, Service, Sandbox and its Pod with the helper in it.
+
+use std::time::Duration;
+
+use k8s_openapi::api::core::v1::{PersistentVolumeClaim, Pod, Service};
+use kube::{
+    Api, Client, ResourceExt,
+    api::{DeleteParams, ListParams, PostParams, Preconditions},
+};
+use serde_json::json;
+use tokio::time::{Instant, sleep, timeout_at};
+
+use super::args::SelfTestArgs;
+use crate::{
+    api::{AigiseSession, Sandbox, condition::ConditionType, meta, session::AigiseSessionStatus},
+    apply::Object,
+};
+
+/// The name of the session; the chart's Role names it, too.
+const NAME: &str = "aigise-self-test";
+
+/// How often is looked.
+const POLL: Duration = Duration::from_millis(250);
+
+/// How long it may take until nothing is left of a deleted session.
+const CLEAN_UP: Duration = Duration::from_secs(60);
+
+/// What is wrong.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// No cluster could be found in the environment.
+    #[error("no Kubernetes cluster is configured (KUBECONFIG, or a service account)")]
+    Configure(#[source] kube::Error),
+    /// Signals could not be listened for.
+    #[error(transparent)]
+    Signals(#[from] super::Error),
+    /// The session of the test is not one of this version.
+    #[error("the session of the test cannot be written down")]
+    Describe(#[source] serde_json::Error),
+    /// The API server did not take the session.
+    #[error("the session could not be created in {namespace}")]
+    Create {
+        /// Where.
+        namespace: String,
+        /// What the API server said.
+        #[source]
+        source: kube::Error,
+    },
+    /// The session was not ready in time, or never will be.
+    #[error("the session is not ready: {0}")]
+    NotReady(String),
+    /// The session could not be deleted.
+    #[error("the session could not be deleted")]
+    Delete(#[source] kube::Error),
+    /// Something outlived the session.
+    #[error("the session was deleted, and there is still: {0}")]
+    Left(String),
+    /// It was asked to end before it was done.
+    #[error("asked to stop")]
+    Stopped,
+}
+
+/// Makes the session, waits until it is ready, and deletes it in any case.
+///
+/// # Errors
+/// When the session did not become ready, or something of it is left.
+pub async fn run(args: SelfTestArgs) -> Result<(), Error> {
+    let client = Client::try_default().await.map_err(Error::Configure)?;
+    let stopped = super::stop_signal()?;
+    let test =
+        SelfTest { sessions: Api::namespaced(client.clone(), &args.namespace), client, started: Instant::now(), args };
+
+    test.delete().await?; // what a run that was killed has left
+    let result = tokio::select! {
+        result = test.create_and_wait() => result,
+        () = stopped => Err(Error::Stopped),
+    };
+    let deleted = test.delete().await;
+    result.and(deleted)?;
+    test.say("the session was ready, and nothing of it is left");
+    Ok(())
+}
+
+struct SelfTest {
+    client: Client,
+    sessions: Api<AigiseSession>,
+    started: Instant,
+    args: SelfTestArgs,
+}
+
+impl SelfTest {
+    async fn create_and_wait(&self) -> Result<(), Error> {
+        let session = session(&self.args).map_err(Error::Describe)?;
+        let namespace = &self.args.namespace;
+        let created = self.sessions.create(&PostParams::default(), &session).await;
+        created.map_err(|source| Error::Create { namespace: namespace.clone(), source })?;
+        self.say(&format!("the session {NAME} is created in {namespace}; its sandbox runs {}", self.args.image));
+
+        let deadline = self.started + Duration::from_secs(self.args.timeout.into());
+        let mut said = String::from("nobody has looked at it: does the operator run, and watch this namespace?");
+        while Instant::now() < deadline {
+            let news = match timeout_at(deadline, self.sessions.get(NAME)).await {
+                Ok(Ok(session)) => session.status.as_ref().and_then(Outlook::of),
+                Ok(Err(error)) => Some(Outlook::Moving(format!("it cannot be read: {error}"))),
+                Err(_) => break,
+            };
+            if let Some(outlook) = news {
+                let text = outlook.text();
+                if *text != said {
+                    self.say(text);
+                    said.clone_from(text);
+                }
+                match outlook {
+                    Outlook::Ready(_) => return Ok(()),
+                    Outlook::Stalled(why) => return Err(Error::NotReady(why)),
+                    Outlook::Moving(_) => {}
+                }
+            }
+            sleep(POLL).await;
+        }
+        Err(Error::NotReady(format!("after {} s: {said}", self.args.timeout)))
+    }
+
+    /// Deletes the session, if there is one, and waits until nothing of it is left.
+    #[expect(clippy::disallowed_methods, reason = "the test's own session; the UID is a precondition")]
+    async fn delete(&self) -> Result<(), Error> {
+        let Some(session) = self.sessions.get_opt(NAME).await.map_err(Error::Delete)? else { return Ok(()) };
+        let uid = session.uid().unwrap_or_default();
+        let params = DeleteParams {
+            preconditions: Some(Preconditions { uid: Some(uid.clone()), resource_version: None }),
+            ..DeleteParams::background()
+        };
+        self.sessions.delete(NAME, &params).await.map_err(Error::Delete)?;
+        self.say("the session is deleted");
+        let deadline = Instant::now() + CLEAN_UP;
+        loop {
+            let left = self.left(&uid).await.map_err(Error::Delete)?;
+            if left.is_empty() {
+                return Ok(());
+            }
+            if Instant::now() > deadline {
+                return Err(Error::Left(left.join(", ")));
+            }
+            sleep(POLL).await;
+        }
+    }
+
+    /// All that carries the session's UID, and the session.
+    async fn left(&self, uid: &str) -> Result<Vec<String>, kube::Error> {
+        let mut left = self.names::<Sandbox>(uid).await?;
+        left.extend(self.names::<Pod>(uid).await?);
+        left.extend(self.names::<Service>(uid).await?);
+        left.extend(self.names::<PersistentVolumeClaim>(uid).await?);
+        let session = self.sessions.get_opt(NAME).await?.filter(|session| session.uid().as_deref() == Some(uid));
+        left.extend(session.map(|_| format!("AigiseSession {NAME}")));
+        Ok(left)
+    }
+
+    async fn names<K: Object>(&self, uid: &str) -> Result<Vec<String>, kube::Error> {
+        let api: Api<K> = Api::namespaced(self.client.clone(), &self.args.namespace);
+        let found = api.list_metadata(&ListParams::default().labels(&format!("{}={uid}", meta::SESSION_UID))).await?;
+        Ok(found.iter().map(|object| format!("{} {}", K::kind(&()), object.name_any())).collect())
+    }
+
+    #[expect(clippy::print_stdout, reason = "what `helm test --logs` shows")]
+    fn say(&self, text: &str) {
+        println!("{:6.1} s  {text}", self.started.elapsed().as_secs_f64());
+    }
+}
+
+/// What a session says of itself, in its own words.
+enum Outlook {
+    Ready(String),
+    Moving(String),
+    Stalled(String),
+}
+
+impl Outlook {
+    fn of(status: &AigiseSessionStatus) -> Option<Self> {
+        let find = |kind: ConditionType| {
+            let name = kind.to_string();
+            status.conditions.iter().find(|condition| condition.type_ == name)
+        };
+        let holds = |kind| find(kind).is_some_and(|condition| condition.status == "True");
+        // Without a phase, it is what the API server fills in: nobody has looked yet.
+        let text = format!("{}: {}", status.phase?, find(ConditionType::Ready)?.message);
+        Some(match () {
+            () if holds(ConditionType::Ready) => Self::Ready(text),
+            () if holds(ConditionType::Stalled) => Self::Stalled(text),
+            () => Self::Moving(text),
+        })
+    }
+
+    fn text(&self) -> &String {
+        match self {
+            Self::Ready(text) | Self::Moving(text) | Self::Stalled(text) => text,
+        }
+    }
+}
+
+/// Small, with limits for namespaces that ask for them, and such that Pod Security `restricted` lets it in. Any image will do:
+/// without a command, the helper is what runs.
+fn session(args: &SelfTestArgs) -> Result<AigiseSession, serde_json::Error> {
+    let volume = |sources| json!({"size": "16Mi", "storageClassName": args.storage_class, "sources": sources});
+    let root_certificate = json!([{"configMap": {"name": "kube-root-ca.crt"}, "path": "self-test"}]);
+    serde_json::from_value(json!({
+        "apiVersion": "aigise.dev/v1alpha1",
+        "kind": "AigiseSession",
+        "metadata": {"name": NAME, "namespace": args.namespace},
+        "spec": {
+            "sandboxes": {"main": {
+                "image": args.image,
+                "resources": {"requests": {"cpu": "10m", "memory": "16Mi"}, "limits": {"cpu": "100m", "memory": "64Mi"}},
+                "securityContext": {
+                    "runAsNonRoot": true,
+                    "runAsUser": 65532,
+                    "allowPrivilegeEscalation": false,
+                    "capabilities": {"drop": ["ALL"]},
+                },
+            }},
+            "volumes": {"data": volume(root_certificate), "scripts": volume(json!([])), "tools": volume(json!([]))},
+        },
+    }))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_session_is_what_a_user_would_write() {
+        let args = SelfTestArgs {
+            namespace: "team".into(),
+            image: "registry.example/tool:1".into(),
+            storage_class: Some("fast".into()),
+            timeout: 1,
+        };
+        let written = serde_json::to_value(session(&args).unwrap()).unwrap();
+        assert_eq!(written["spec"]["sandboxes"]["main"]["image"], "registry.example/tool:1");
+        for volume in ["data", "scripts", "tools"] {
+            assert_eq!(written["spec"]["volumes"][volume]["storageClassName"], "fast", "{volume}");
+        }
+        let none = serde_json::to_value(session(&SelfTestArgs { storage_class: None, ..args }).unwrap()).unwrap();
+        assert!(none["spec"]["volumes"]["data"].get("storageClassName").is_none(), "the default class");
+    }
+}

@@ -1,0 +1,483 @@
+//! What a sandbox has to do before it is ready, and how far it is.
+//!
+//! ```text
+//! Pod with work ── its dependencies are ready ──► the Pod is released (annotation) ──► the gate works
+//!                                                                                       │
+//!       ready ◄── startup probe succeeded ◄─────────────────────────────────────────────┤
+//!       error ◄── container ended, with the gate's last words ◄─────────────────────────┘
+//! ```
+//! A Pod whose dependencies are ready when it is made is released from birth.
+
+use std::{collections::BTreeMap, time::Duration};
+
+use jiff::{SignedDuration, Timestamp};
+use k8s_openapi::{
+    api::core::v1::{
+        DownwardAPIVolumeFile, DownwardAPIVolumeSource, EmptyDirVolumeSource, ExecAction, ObjectFieldSelector, Pod,
+        Probe, Volume, VolumeMount,
+    },
+    apimachinery::pkg::{api::resource::Quantity, apis::meta::v1::Time},
+};
+use kube::ResourceExt;
+
+use super::Observed;
+use crate::{
+    api::{
+        SandboxStatus,
+        condition::Reason,
+        init::{InitOutcome, InitStatus},
+        meta,
+    },
+    gate::{FOLDER, Failure, LastWords, RELEASE_FILE, STATE, WORK_FILE, Work},
+    plan::{
+        Child,
+        pod::{End, Progress, annotation, running_since},
+        status::printable,
+    },
+};
+
+mod needs;
+mod probe;
+mod work;
+
+use self::{needs::may_begin, work::TIMEOUT};
+pub(super) use self::{
+    needs::{check_needs, check_session_needs},
+    probe::readiness_probe,
+    work::{check, endpoints, work},
+};
+
+/// The volume by which the gate is told what to do, and that it may.
+pub(super) const WORK_VOLUME: &str = "aigise-gate";
+
+/// The volume in which it keeps its log.
+pub(super) const STATE_VOLUME: &str = "aigise-gate-state";
+
+/// How much later than the end of its time a gate may be heard of. It keeps the time itself, and ends a step in two goes.
+const PATIENCE: SignedDuration = SignedDuration::from_secs(60);
+
+/// What a gate of a Pod waits for, or does.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Gate {
+    /// Sandboxes that it depends on are not ready, or it may not begin for another reason.
+    Waits {
+        /// [`Reason::DependencyNotReady`], [`Reason::DependencyFailed`] or [`Reason::SessionFailed`].
+        reason: Reason,
+        /// For what.
+        message: String,
+    },
+    /// It works.
+    Works {
+        /// Since when.
+        since: Timestamp,
+        /// Until when it has to be heard of.
+        until: Timestamp,
+        /// When its release is written again.
+        repeat: Option<Timestamp>,
+    },
+    /// It should have ended long ago.
+    Silent,
+}
+
+/// The volumes of a Pod with a gate.
+pub(super) fn volumes() -> [Volume; 2] {
+    let file = |path: &str, annotation: &str| DownwardAPIVolumeFile {
+        path: path.rsplit('/').next().unwrap_or(path).to_string(),
+        field_ref: Some(ObjectFieldSelector {
+            field_path: format!("metadata.annotations['{annotation}']"),
+            ..ObjectFieldSelector::default()
+        }),
+        ..DownwardAPIVolumeFile::default()
+    };
+    let files = vec![file(WORK_FILE, meta::GATE), file(RELEASE_FILE, meta::RELEASE)];
+    let told = DownwardAPIVolumeSource { items: Some(files), ..DownwardAPIVolumeSource::default() };
+    // Its log is twice 4 MiB at most.
+    let kept = EmptyDirVolumeSource { size_limit: Some(Quantity("32Mi".into())), ..EmptyDirVolumeSource::default() };
+    [
+        Volume { name: WORK_VOLUME.into(), downward_api: Some(told), ..Volume::default() },
+        Volume { name: STATE_VOLUME.into(), empty_dir: Some(kept), ..Volume::default() },
+    ]
+}
+
+/// Where the working container finds them.
+pub(super) fn mounts() -> [VolumeMount; 2] {
+    let mount = |name: &str, path: &str, read_only| VolumeMount {
+        name: name.into(),
+        mount_path: format!("{FOLDER}/{path}"),
+        read_only,
+        ..VolumeMount::default()
+    };
+    [mount(WORK_VOLUME, "pod", Some(true)), mount(STATE_VOLUME, STATE, None)]
+}
+
+/// The gate itself. It keeps time on its own, so that the probe may take a week.
+pub(super) fn startup_probe() -> Probe {
+    Probe {
+        exec: Some(ExecAction { command: Some(vec![format!("{}/sandboxd", meta::HELPER_PATH), "gate".into()]) }),
+        failure_threshold: Some(1),
+        period_seconds: Some(1),
+        timeout_seconds: Some(604_800),
+        ..Probe::default()
+    }
+}
+
+/// What the Pod is told of its gate: the work, and if nothing has to be waited for that it may begin.
+pub(super) fn annotations(observed: &Observed) -> BTreeMap<String, String> {
+    let Some(work) = work(observed) else { return BTreeMap::new() };
+    let text = serde_json::to_string(&work).unwrap_or_default();
+    let mut annotations = BTreeMap::from([(meta::GATE.to_string(), text)]);
+    if may_begin(observed).is_ok() {
+        annotations.insert(meta::RELEASE.into(), observed.now.to_string());
+    }
+    annotations
+}
+
+/// Whether the Pod has a gate.
+pub(super) fn is_gated(pod: &Pod) -> bool {
+    annotation(pod, meta::GATE).is_some()
+}
+
+/// The Pod with its release, if it waits for that and for nothing else, or with its release once more.
+pub(super) fn release(observed: &Observed) -> Option<Child> {
+    let pod = observed.pod.ours()?;
+    let progress = Progress::of(pod, meta::SANDBOX_CONTAINER);
+    let may_still_work = match progress {
+        Progress::Created
+        | Progress::Unschedulable { .. }
+        | Progress::Waiting { .. }
+        | Progress::Initializing { .. } => true,
+        Progress::Running => !has_succeeded(observed, pod),
+        Progress::Terminating | Progress::Silent | Progress::Ready | Progress::Ended { .. } => false,
+    };
+    if !is_gated(pod) || !may_still_work {
+        return None;
+    }
+    let running_since = running_since(pod, meta::SANDBOX_CONTAINER);
+    let (release, repeats) = match (annotation(pod, meta::RELEASE), progress) {
+        (None, _) if may_begin(observed).is_ok() => (observed.now.to_string(), 0),
+        (Some(release), Progress::Initializing { .. } | Progress::Running) => {
+            let done: usize = annotation(pod, meta::RELEASE_REPEATS)?.parse().ok()?;
+            let due = repeats(pod, running_since).filter(|at| *at <= observed.now).count();
+            (due > done).then(|| (release.to_string(), due))?
+        }
+        (None | Some(_), _) => return None,
+    };
+    let mut pod = Pod::clone(pod);
+    pod.annotations_mut().insert(meta::RELEASE.into(), release);
+    pod.annotations_mut().insert(meta::RELEASE_REPEATS.into(), repeats.to_string());
+    Some(Child::Pod(Box::new(pod)))
+}
+
+/// How long after its release a gate may still be at work before that is written again. A kubelet writes a change of annotations
+/// into the container within a second, but misses one that comes while it is looking through the volumes of its other Pods; it
+/// would take it in when it looks at this one by itself, after 60 to 90 seconds. A change of any annotation makes it look again.
+const REPEATS: [SignedDuration; 3] =
+    [SignedDuration::from_secs(3), SignedDuration::from_secs(9), SignedDuration::from_secs(27)];
+
+/// When the release of a Pod is written again. One that was released from birth needs none.
+fn repeats(pod: &Pod, running_since: Option<Timestamp>) -> impl Iterator<Item = Timestamp> {
+    let released = annotation(pod, meta::RELEASE_REPEATS).and_then(|_| released(pod));
+    let since = released.map(|released| running_since.map_or(released, |running| running.max(released)));
+    REPEATS.into_iter().filter_map(move |after| since?.checked_add(after).ok())
+}
+
+impl Gate {
+    /// Reads the gate of a Pod whose container runs and whose startup probe has not succeeded.
+    pub(super) fn of(observed: &Observed, pod: &Pod, running_since: Option<Timestamp>) -> Self {
+        let Some(released) = released(pod) else {
+            let (reason, message) = may_begin(observed)
+                .err()
+                .unwrap_or_else(|| (Reason::Initializing, "The initialiser is about to begin.".into()));
+            return Gate::Waits { reason, message };
+        };
+        let since = running_since.map_or(released, |running| running.max(released));
+        let timeout =
+            work_of(pod).map_or(TIMEOUT, |work| SignedDuration::from_secs(work.timeout.try_into().unwrap_or(i64::MAX)));
+        let until = since.checked_add(timeout.saturating_add(PATIENCE)).unwrap_or(Timestamp::MAX);
+        let repeat = repeats(pod, running_since).find(|at| *at > observed.now);
+        if observed.now < until { Gate::Works { since, until, repeat } } else { Gate::Silent }
+    }
+
+    /// When it has to be looked at again, at the latest.
+    pub(super) fn next(&self, now: Timestamp) -> Option<Duration> {
+        match self {
+            Gate::Works { until, repeat, .. } => {
+                let at = repeat.map_or(*until, |repeat| repeat.min(*until));
+                Some(at.duration_since(now).try_into().unwrap_or_default())
+            }
+            Gate::Waits { .. } | Gate::Silent => None,
+        }
+    }
+}
+
+fn released(pod: &Pod) -> Option<Timestamp> {
+    annotation(pod, meta::RELEASE)?.parse().ok()
+}
+
+fn work_of(pod: &Pod) -> Option<Work> {
+    serde_json::from_str(annotation(pod, meta::GATE)?).ok()
+}
+
+/// Why the work of a Pod's gate failed, if its container ended for that.
+pub(super) fn failure(observed: &Observed, pod: &Pod, progress: &Progress) -> Option<Failure> {
+    let Progress::Ended { reason, last_words, .. } = progress else { return None };
+    if !is_gated(pod) {
+        return None;
+    }
+    if let Some(failure) = last_words.as_deref().and_then(LastWords::read) {
+        return Some(Failure {
+            step: failure.step.as_deref().map(printable),
+            how: printable(&failure.how),
+            tail: printable(&failure.tail),
+            ..failure
+        });
+    }
+    // The kernel ended all of the container, the gate included.
+    let is_killed = *reason == Reason::OutOfMemory && !has_succeeded(observed, pod);
+    is_killed.then(|| Failure { how: "needed more memory than the sandbox may have".into(), ..Failure::default() })
+}
+
+/// Whether nothing is known yet of the end of the work in a Pod whose container has started. After a restart a kubelet says that of
+/// every container; that one is ready it leaves to its probe, which then mostly follows at once. A probe of the sandbox's own may
+/// have something else to wait for.
+pub(super) fn is_unheard_of(observed: &Observed, pod: &Pod) -> bool {
+    is_gated(pod) && observed.sandbox.spec.template.readiness_probe.is_none() && !has_succeeded(observed, pod)
+}
+
+/// Whether the sandbox has said that the work in this Pod is done.
+fn has_succeeded(observed: &Observed, pod: &Pod) -> bool {
+    let status = observed.sandbox.status.as_ref().filter(|status| status.pod_uid == pod.uid());
+    status.and_then(|status| status.init.as_ref()).is_some_and(|init| init.outcome == InitOutcome::Succeeded)
+}
+
+/// What to say of the initialiser.
+pub(super) fn status(observed: &Observed, before: &SandboxStatus) -> Option<InitStatus> {
+    let Some(pod) = observed.pod.ours().filter(|pod| is_gated(pod)) else {
+        let skips = observed.sandbox.spec.template.init.as_ref().is_some_and(|init| init.skip == Some(true));
+        return skips.then(|| InitStatus { outcome: InitOutcome::Skipped, ..InitStatus::default() });
+    };
+    let before = before.init.clone().filter(|_| before.pod_uid == pod.uid()).unwrap_or_default();
+    let progress = Progress::of(pod, meta::SANDBOX_CONTAINER);
+    let at = |time: Timestamp| Some(Time(time));
+    Some(match &progress {
+        Progress::Initializing { since } => match Gate::of(observed, pod, *since) {
+            Gate::Waits { .. } => InitStatus::default(),
+            Gate::Works { since, .. } => {
+                InitStatus { outcome: InitOutcome::Running, started_at: at(since), ..InitStatus::default() }
+            }
+            Gate::Silent => InitStatus { outcome: InitOutcome::Failed, ..before },
+        },
+        // That the container has started is not to be believed: see `is_unheard_of`.
+        Progress::Running | Progress::Silent if before.outcome != InitOutcome::Succeeded => match released(pod) {
+            Some(released) => InitStatus {
+                outcome: InitOutcome::Running,
+                started_at: before.started_at.or_else(|| at(released)),
+                ..InitStatus::default()
+            },
+            None => InitStatus::default(),
+        },
+        Progress::Running | Progress::Ready | Progress::Silent => InitStatus {
+            outcome: InitOutcome::Succeeded,
+            started_at: before.started_at.or_else(|| released(pod).and_then(at)),
+            finished_at: before
+                .finished_at
+                .filter(|_| before.outcome == InitOutcome::Succeeded)
+                .or_else(|| at(observed.now)),
+            ..InitStatus::default()
+        },
+        Progress::Ended { when, .. } => match failure(observed, pod, &progress) {
+            Some(failure) => InitStatus {
+                outcome: InitOutcome::Failed,
+                step: failure.step,
+                exit_code: failure.exit_code,
+                signal: failure.signal,
+                tail: Some(failure.tail).filter(|tail| !tail.is_empty()),
+                started_at: before.started_at.or_else(|| released(pod).and_then(at)),
+                finished_at: when.map(|End { at, .. }| Time(at)),
+            },
+            None => before,
+        },
+        Progress::Terminating => before,
+        Progress::Created | Progress::Unschedulable { .. } | Progress::Waiting { .. } => InitStatus::default(),
+    })
+}
+
+/// A failure in words, with the last line that the step printed.
+pub(super) fn in_words(failure: &Failure) -> String {
+    let what = format!("The {} {}", failure.subject(), failure.how);
+    match failure.tail.lines().map(str::trim).rfind(|line| !line.is_empty()) {
+        Some(line) => format!("{what}: {}.", line.trim_end_matches('.')),
+        None => format!("{what}."),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use serde_json::json;
+
+    use super::{super::Stage, work::secrets, *};
+    use crate::{
+        api::Sandbox,
+        gate::{Secrets, Skills},
+        plan::{HelperMount, Lookup, Settings, Slot, name::Label},
+    };
+
+    fn sandbox(spec: &serde_json::Value) -> Sandbox {
+        let object =
+            json!({"apiVersion": "aigise.dev/v1alpha1", "kind": "Sandbox", "metadata": {"name": "s"}, "spec": spec});
+        serde_json::from_value(object).unwrap()
+    }
+
+    fn status_of(observed: &Observed) -> Option<InitStatus> {
+        status(observed, &observed.sandbox.status.clone().unwrap_or_default())
+    }
+
+    fn observed(spec: &serde_json::Value, session: &serde_json::Value) -> Observed {
+        let session = json!({"metadata": {"name": "demo", "namespace": "ns", "uid": "of-demo"}, "spec": session});
+        Observed {
+            sandbox: Arc::new(sandbox(spec)),
+            session: Lookup::Found(Arc::new(serde_json::from_value(session).unwrap())),
+            siblings: vec![],
+            pod: Slot::Absent,
+            attached: Lookup::NotNamed,
+            settings: Arc::new(Settings {
+                helper_image: "helper".into(),
+                helper_mount: HelperMount::Image,
+                allow_privileged_templates: false,
+            }),
+            now: Timestamp::UNIX_EPOCH,
+        }
+    }
+
+    #[test]
+    fn nobody_waits_for_itself_or_without_a_session() {
+        let complaint = |spec| check_needs(&sandbox(&spec), &Label::of("gdb_mcp").unwrap());
+        assert!(
+            complaint(json!({"type": "gdb_mcp", "dependsOn": ["main"]})).unwrap_err().contains("this sandbox has none")
+        );
+        let itself = json!({"type": "gdb_mcp", "session": "demo", "dependsOn": ["main", "gdb-mcp"]});
+        assert!(complaint(itself).unwrap_err().contains("wait for itself"));
+        assert_eq!(complaint(json!({"type": "gdb_mcp", "session": "demo", "dependsOn": ["main"]})), Ok(()));
+    }
+
+    #[test]
+    fn who_waits_for_each_other_is_told_the_chain() {
+        let sibling = |sandbox_type: &str, needs: &str| {
+            Arc::new(sandbox(&json!({"type": sandbox_type, "session": "demo", "dependsOn": [needs]})))
+        };
+        let complaint = |siblings: Vec<Arc<Sandbox>>| {
+            let mut observed =
+                observed(&json!({"type": "a", "session": "demo", "dependsOn": ["b"]}), &json!({"sandboxes": {}}));
+            observed.siblings = siblings;
+            let session = observed.session.found().unwrap().clone();
+            check_session_needs(&observed, &session)
+        };
+        assert_eq!(complaint(vec![]), Ok(()), "nobody has the type yet");
+        assert_eq!(complaint(vec![sibling("b", "c"), sibling("c", "d")]), Ok(()));
+        assert_eq!(complaint(vec![sibling("b", "c"), sibling("c", "b")]), Ok(()), "a circle of others is theirs");
+        let circle = complaint(vec![sibling("B", "c"), sibling("c", "A")]).unwrap_err();
+        assert_eq!(circle, "spec.dependsOn: a → b → c → A, which is a circle.");
+    }
+
+    #[test]
+    fn a_release_is_written_again_while_nothing_is_heard() {
+        let pod = |annotations: serde_json::Value| -> Pod {
+            let running = json!({"running": {"startedAt": "2026-01-01T00:00:00Z"}});
+            let status = json!({"containerStatuses": [{"name": "sandbox", "started": false, "ready": false, "image": "i", "imageID": "", "restartCount": 0, "state": running}]});
+            serde_json::from_value(json!({"metadata": {"name": "s", "annotations": annotations}, "status": status}))
+                .unwrap()
+        };
+        let at = |pod: &Pod, now: &str| {
+            let mut observed =
+                observed(&json!({"type": "fuzz", "session": "demo", "dependsOn": ["main"]}), &json!({"sandboxes": {}}));
+            (observed.pod, observed.now) = (Slot::Ours(Arc::new(pod.clone())), now.parse().unwrap());
+            release(&observed).map(|child| child.meta().annotations.as_ref().unwrap()[meta::RELEASE_REPEATS].clone())
+        };
+        let birth = pod(json!({meta::GATE: "{}", meta::RELEASE: "2026-01-01T00:00:00Z"}));
+        assert_eq!(at(&birth, "2026-01-01T00:10:00Z"), None, "its kubelet has never known another");
+        let later = |repeats: &str| {
+            pod(json!({meta::GATE: "{}", meta::RELEASE: "2026-01-01T00:01:00Z", meta::RELEASE_REPEATS: repeats}))
+        };
+        assert_eq!(at(&later("0"), "2026-01-01T00:01:02Z"), None);
+        assert_eq!(at(&later("0"), "2026-01-01T00:01:03Z").as_deref(), Some("1"));
+        assert_eq!(at(&later("1"), "2026-01-01T00:01:08Z"), None);
+        assert_eq!(at(&later("1"), "2026-01-01T00:01:09Z").as_deref(), Some("2"));
+        assert_eq!(at(&later("0"), "2026-01-01T00:30:00Z").as_deref(), Some("3"), "what was missed is not made up for");
+        assert_eq!(at(&later("3"), "2026-01-01T00:30:00Z"), None, "by then its kubelet has looked by itself");
+    }
+
+    #[test]
+    fn a_container_that_has_started_is_initialized_when_its_probe_says_so_and_not_before() {
+        let status = json!({"containerStatuses": [{"name": "sandbox", "started": true, "ready": false, "image": "i", "imageID": "", "restartCount": 0, "state": {"running": {}}}]});
+        let annotations = json!({meta::GATE: "{}", meta::RELEASE: "1970-01-01T00:00:00Z"});
+        let metadata = json!({"name": "s", "uid": "u", "annotations": annotations});
+        let pod: Pod = serde_json::from_value(json!({"metadata": metadata, "status": status})).unwrap();
+        let spec = json!({"type": "fuzz", "session": "demo", "image": "i", "init": {"steps": [{"name": "a", "command": ["a"]}]}});
+        let mut observed = observed(&spec, &json!({"sandboxes": {}}));
+        observed.pod = Slot::Ours(Arc::new(pod));
+        let outcome = |observed: &Observed| status_of(observed).map(|init| init.outcome);
+        let stage = Stage::of(&observed);
+        assert!(matches!(stage, Stage::Initializing(Gate::Works { .. })), "a restarted kubelet says so: {stage:?}");
+        assert_eq!(outcome(&observed), Some(InitOutcome::Running));
+        let done = InitStatus { outcome: InitOutcome::Succeeded, ..InitStatus::default() };
+        let seen = SandboxStatus { pod_uid: Some("u".into()), init: Some(done), ..SandboxStatus::default() };
+        Arc::make_mut(&mut observed.sandbox).status = Some(seen);
+        assert_eq!(Stage::of(&observed), Stage::Pod(Progress::Running), "what was done stays done");
+        assert_eq!(outcome(&observed), Some(InitOutcome::Succeeded));
+    }
+
+    #[test]
+    fn services_are_asked_where_they_are() {
+        let spec = json!({"type": "gdb_mcp", "session": "demo", "mcpServices": ["gdb", "far"]});
+        let services =
+            json!({"gdb": {"sandbox": "GDB.mcp", "port": 1111}, "far": {"sandbox": "main", "port": 80, "path": "/x"}});
+        let observed = observed(&spec, &json!({"sandboxes": {}, "mcpServices": services}));
+        let asked: Vec<_> =
+            work(&observed).unwrap().services.into_iter().map(|one| (one.host, one.port, one.path)).collect();
+        let expected = [("gdb-mcp".into(), 1111, "/sse".into()), ("main.demo.ns.svc".into(), 80, "/x".into())];
+        assert_eq!(asked, expected);
+        let session = observed.session.found().unwrap();
+        let here = endpoints(session, &observed.sandbox, "host");
+        assert_eq!(here, [("gdb".to_string(), "http://host:1111/sse".to_string())].into());
+    }
+
+    #[test]
+    fn skills_are_for_sessions_with_tools_that_enable_some() {
+        let skills =
+            |session| work(&observed(&json!({"type": "main", "session": "demo"}), &session)).map(|work| work.skills);
+        let tools = json!({"tools": {"claimName": "t"}});
+        assert_eq!(skills(json!({"sandboxes": {}, "volumes": tools})), None);
+        assert_eq!(skills(json!({"sandboxes": {}, "volumes": tools, "enabledSkills": []})), None);
+        assert_eq!(skills(json!({"sandboxes": {}, "enabledSkills": ["all"]})), None, "there are none");
+        let some = Skills { sandbox_type: "main".into(), enabled: vec!["all".into()] };
+        assert_eq!(skills(json!({"sandboxes": {}, "volumes": tools, "enabledSkills": ["all"]})), Some(Some(some)));
+    }
+
+    #[test]
+    fn only_what_has_something_to_do_or_to_wait_for_has_a_gate() {
+        let work = |spec| work(&observed(&spec, &json!({"sandboxes": {}})));
+        assert_eq!(work(json!({"type": "main"})), None);
+        assert_eq!(work(json!({"type": "main", "init": {"timeout": "5m"}})), None);
+        let steps = json!([{"name": "a", "command": ["true"], "timeout": "90s"}]);
+        assert_eq!(work(json!({"type": "main", "init": {"steps": steps, "skip": true}})), None);
+        let some = work(json!({"type": "main", "init": {"steps": steps}})).unwrap();
+        assert_eq!((some.timeout, some.steps[0].timeout), (3600, Some(90)));
+        assert_eq!(work(json!({"type": "fuzz", "dependsOn": ["main"]})).map(|work| work.steps.len()), Some(0));
+    }
+
+    #[test]
+    fn what_comes_from_a_secret_is_named_to_the_gate() {
+        let env = json!([
+            {"name": "PLAIN", "value": "1"},
+            {"name": "TOKEN", "valueFrom": {"secretKeyRef": {"name": "s", "key": "k"}}},
+        ]);
+        let template =
+            |from: serde_json::Value| sandbox(&json!({"type": "main", "env": env, "envFrom": from})).spec.template;
+        let some = secrets(&template(json!([{"configMapRef": {"name": "c"}}])));
+        assert_eq!(some, Secrets { names: ["TOKEN".to_string()].into(), all_but: None });
+        let whole = secrets(&template(json!([{"secretRef": {"name": "s"}}])));
+        assert_eq!(whole.all_but, Some(["PLAIN".to_string()].into()));
+    }
+}

@@ -1,0 +1,165 @@
+//! The readiness probe of a sandbox with a gate: the helper says that the gate has succeeded, asks the MCP services, and asks what the
+//! sandbox's own probe would have asked, since a container has but one.
+//!
+//! Without it, a kubelet that is restarted takes every container that has been running for ten seconds for ready, also while its
+//! startup probe is at work (seen with 1.37).
+
+use k8s_openapi::{
+    api::core::v1::{ExecAction, HTTPGetAction, Probe},
+    apimachinery::pkg::util::intstr::IntOrString,
+};
+
+use crate::{
+    api::{SandboxTemplate, meta},
+    gate,
+    plan::name::Label,
+};
+
+/// How often the services are asked, in seconds.
+const PERIOD: i32 = 5;
+
+/// How often it is asked where there are none: what has been done stays done.
+const IDLE_PERIOD: i32 = 30;
+
+/// How long an answer may take, in seconds: the helper itself gives up after 10.
+const TIMEOUT: i32 = 12;
+
+/// How many times in a row they have to be silent: a service that is busy once is not gone.
+const FAILURES: i32 = 2;
+
+/// The probe that the container has.
+pub(in crate::plan::sandbox) fn readiness_probe(template: &SandboxTemplate) -> Probe {
+    let own = template.readiness_probe.clone().unwrap_or_default();
+    if template.mcp_services.is_empty() && check(template).is_err() {
+        return own;
+    }
+    let asks_nothing = template.mcp_services.is_empty() && template.readiness_probe.is_none();
+    Probe {
+        exec: Some(ExecAction { command: Some(vec![format!("{}/sandboxd", meta::HELPER_PATH), "ready".into()]) }),
+        grpc: None,
+        http_get: None,
+        tcp_socket: None,
+        period_seconds: own.period_seconds.or(Some(if asks_nothing { IDLE_PERIOD } else { PERIOD })),
+        failure_threshold: own.failure_threshold.or(Some(FAILURES)),
+        timeout_seconds: Some(own.timeout_seconds.unwrap_or(TIMEOUT).max(TIMEOUT)),
+        ..own
+    }
+}
+
+/// What the sandbox's own probe asks, with the sandbox's host as the kubelet would see it.
+pub(super) fn asked(template: &SandboxTemplate, label: Option<&Label>) -> Option<gate::Probe> {
+    let probe = template.readiness_probe.as_ref()?;
+    let host = |host: &Option<String>| host.clone().or_else(|| label.map(Label::to_string)).unwrap_or_default();
+    if let Some(exec) = &probe.exec {
+        return Some(gate::Probe::Exec { command: exec.command.clone().unwrap_or_default() });
+    }
+    if let Some(tcp) = &probe.tcp_socket {
+        return Some(gate::Probe::Tcp { host: host(&tcp.host), port: port(template, &tcp.port)? });
+    }
+    let http = probe.http_get.as_ref()?;
+    let headers = http.http_headers.iter().flatten().map(|header| (header.name.clone(), header.value.clone()));
+    let path = http.path.as_deref().unwrap_or("/");
+    Some(gate::Probe::Http {
+        host: host(&http.host),
+        port: port(template, &http.port)?,
+        path: if path.starts_with('/') { path.to_string() } else { format!("/{path}") },
+        headers: headers.collect(),
+    })
+}
+
+/// A port by its number, or by its name among those of the template.
+fn port(template: &SandboxTemplate, port: &IntOrString) -> Option<u16> {
+    let number = match port {
+        IntOrString::Int(number) => *number,
+        IntOrString::String(name) => {
+            let named = template.ports.iter().find(|port| port.name.as_ref() == Some(name));
+            named.map(|port| port.container_port).or_else(|| name.parse().ok())?
+        }
+    };
+    u16::try_from(number).ok().filter(|port| *port > 0)
+}
+
+/// What the helper cannot ask instead of the kubelet.
+///
+/// # Errors
+/// A sentence that names the field.
+pub(super) fn check(template: &SandboxTemplate) -> Result<(), String> {
+    let Some(probe) = &template.readiness_probe else { return Ok(()) };
+    let is_https = |http: &HTTPGetAction| http.scheme.as_deref() == Some("HTTPS");
+    if probe.grpc.is_some() || probe.http_get.as_ref().is_some_and(is_https) {
+        return Err(
+            "readinessProbe: together with mcpServices it can be exec, tcpSocket or httpGet without TLS.".into()
+        );
+    }
+    let asks = probe.exec.is_some() || probe.tcp_socket.is_some() || probe.http_get.is_some();
+    if asks && asked(template, None).is_none() {
+        return Err("readinessProbe: its port is neither a number nor the name of one of the sandbox's ports.".into());
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::{Value, json};
+
+    use super::*;
+
+    fn template(probe: Value) -> SandboxTemplate {
+        let ports = json!([{"name": "web", "containerPort": 8080}]);
+        serde_json::from_value(json!({"readinessProbe": probe, "ports": ports, "mcpServices": ["m"]})).unwrap()
+    }
+
+    #[test]
+    fn what_the_own_probe_asks_is_asked_by_the_helper() {
+        let label = Label::of("gdb_mcp").unwrap();
+        let asked = |probe: Value| asked(&template(probe), Some(&label));
+        assert_eq!(
+            asked(json!({"exec": {"command": ["true"]}})),
+            Some(gate::Probe::Exec { command: vec!["true".into()] })
+        );
+        assert_eq!(
+            asked(json!({"tcpSocket": {"port": "web"}})),
+            Some(gate::Probe::Tcp { host: "gdb-mcp".into(), port: 8080 })
+        );
+        let http = json!({"httpGet": {"port": 80, "path": "well", "httpHeaders": [{"name": "A", "value": "b"}]}});
+        let expected = gate::Probe::Http {
+            host: "gdb-mcp".into(),
+            port: 80,
+            path: "/well".into(),
+            headers: vec![("A".into(), "b".into())],
+        };
+        assert_eq!(asked(http), Some(expected));
+        assert_eq!(asked(Value::Null), None);
+    }
+
+    #[test]
+    fn what_the_helper_cannot_ask_is_refused() {
+        let complaint = |probe: Value| check(&template(probe));
+        assert!(complaint(json!({"grpc": {"port": 1}})).is_err());
+        assert!(complaint(json!({"httpGet": {"port": 1, "scheme": "HTTPS"}})).is_err());
+        assert!(complaint(json!({"tcpSocket": {"port": "other"}})).unwrap_err().contains("port"));
+        assert!(complaint(json!({"tcpSocket": {"port": 1}})).is_ok());
+        assert!(complaint(Value::Null).is_ok() && complaint(json!({"periodSeconds": 3})).is_ok());
+    }
+
+    #[test]
+    fn what_only_the_kubelet_can_ask_is_left_to_it_where_no_service_is_asked() {
+        let mut template = template(json!({"grpc": {"port": 1}}));
+        template.mcp_services.clear();
+        assert_eq!(readiness_probe(&template), template.readiness_probe.clone().unwrap());
+        template.readiness_probe = None;
+        let probe = readiness_probe(&template);
+        assert!(probe.exec.is_some() && probe.period_seconds == Some(IDLE_PERIOD));
+    }
+
+    #[test]
+    fn the_times_of_the_own_probe_are_kept() {
+        let probe =
+            readiness_probe(&template(json!({"tcpSocket": {"port": 1}, "periodSeconds": 30, "timeoutSeconds": 1})));
+        assert_eq!(
+            (probe.period_seconds, probe.timeout_seconds, probe.failure_threshold),
+            (Some(30), Some(12), Some(2))
+        );
+        assert!(probe.tcp_socket.is_none() && probe.exec.is_some());
+    }
+}

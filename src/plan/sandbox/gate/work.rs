@@ -1,0 +1,136 @@
+//! What a gate has to do: the steps, and what the session adds to them.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use jiff::SignedDuration;
+use k8s_openapi::api::core::v1::EnvVar;
+use kube::ResourceExt;
+
+use super::probe;
+use crate::{
+    api::{AigiseSession, Sandbox, SandboxTemplate, init::InitStep},
+    gate::{Secrets, Service, Skills, Step, Work},
+    plan::{
+        duration,
+        name::{self, Label},
+        sandbox::Observed,
+        session,
+    },
+};
+
+/// How long all of the work may take if nobody says otherwise. The framework's own limit is 3600 s.
+pub(super) const TIMEOUT: SignedDuration = SignedDuration::from_hours(1);
+
+/// What is wrong with what is to be done.
+///
+/// # Errors
+/// A sentence that names the field.
+pub(in crate::plan::sandbox) fn check(template: &SandboxTemplate) -> Result<(), String> {
+    if !template.mcp_services.is_empty() {
+        probe::check(template)?;
+    }
+    let Some(init) = &template.init else { return Ok(()) };
+    if let Some(text) = &init.timeout {
+        duration::parse_field("init.timeout", text)?;
+    }
+    check_steps(&init.steps)
+}
+
+fn check_steps(steps: &[InitStep]) -> Result<(), String> {
+    let mut names = BTreeSet::new();
+    for (index, step) in steps.iter().enumerate() {
+        if let Some(text) = &step.timeout {
+            duration::parse_field(&format!("init.steps[{index}].timeout"), text)?;
+        }
+        if step.command.first().is_none_or(String::is_empty) {
+            return Err(format!("init.steps[{index}].command: a program is required."));
+        }
+        if !names.insert(&step.name) {
+            return Err(format!("init.steps[{index}].name: another step is called {}, too.", step.name));
+        }
+    }
+    Ok(())
+}
+
+/// What the sandbox has to do before it is ready. `None`: nothing, and its Pod has no gate.
+pub(in crate::plan::sandbox) fn work(observed: &Observed) -> Option<Work> {
+    let template = &observed.sandbox.spec.template;
+    let init = template.init.clone().unwrap_or_default();
+    let session = observed.session.found().map(|session| &**session);
+    let skills = session.and_then(|session| skills(session, &observed.sandbox));
+    let services: Vec<_> = session.map(|session| services(session, &observed.sandbox)).unwrap_or_default();
+    let is_idle = init.steps.is_empty() && template.depends_on.is_empty() && skills.is_none() && services.is_empty();
+    if is_idle || init.skip == Some(true) || template.attach.is_some() {
+        return None;
+    }
+    let seconds = |text: &Option<String>| {
+        let duration = text.as_deref().and_then(duration::parse)?;
+        u64::try_from(duration.as_secs()).ok().map(|seconds| seconds.max(1))
+    };
+    let steps = init.steps.iter().map(|step| Step {
+        name: step.name.clone(),
+        command: step.command.clone(),
+        timeout: seconds(&step.timeout),
+        env: step.env.iter().map(|variable| (variable.name.clone(), variable.value.clone())).collect(),
+    });
+    Some(Work {
+        timeout: seconds(&init.timeout).unwrap_or(TIMEOUT.as_secs().unsigned_abs()),
+        steps: steps.collect(),
+        skills,
+        probe: probe::asked(template, observed.label().ok().as_ref()),
+        services,
+        secrets: secrets(template),
+    })
+}
+
+/// The skills whose dependencies are installed in the sandbox.
+fn skills(session: &AigiseSession, sandbox: &Sandbox) -> Option<Skills> {
+    let enabled = session.spec.enabled_skills.clone().filter(|enabled| !enabled.is_empty())?;
+    session.spec.has_tools().then(|| Skills { sandbox_type: sandbox.spec.sandbox_type.clone(), enabled })
+}
+
+/// Where the services are that have to answer. One of the sandbox's own is asked by its short name, which is in its `/etc/hosts`
+/// from the start; another one by its DNS name.
+fn services(session: &AigiseSession, sandbox: &Sandbox) -> Vec<Service> {
+    let all = session::services(session);
+    let own = Label::of(&sandbox.spec.sandbox_type);
+    let names = sandbox.spec.template.mcp_services.iter();
+    let services = names.filter_map(|name| {
+        let service = all.get(name.as_str())?;
+        let label = Label::of(&service.sandbox).ok()?;
+        let host = if own.as_ref() == Ok(&label) {
+            label.to_string()
+        } else {
+            name::host(&label, &session.name_any(), &session.namespace().unwrap_or_default())
+        };
+        Some(Service {
+            name: name.clone(),
+            host,
+            port: u16::try_from(service.port).ok()?,
+            path: service.path().to_string(),
+        })
+    });
+    services.collect()
+}
+
+/// The services that are in the sandbox, with their URLs at this host.
+pub(in crate::plan::sandbox) fn endpoints(
+    session: &AigiseSession,
+    sandbox: &Sandbox,
+    host: &str,
+) -> BTreeMap<String, String> {
+    let own = Label::of(&sandbox.spec.sandbox_type);
+    let here = session::services(session).into_iter().filter(|(_, service)| Label::of(&service.sandbox) == own);
+    here.map(|(name, service)| (name.to_string(), format!("http://{host}:{}{}", service.port, service.path())))
+        .collect()
+}
+
+/// The variables whose values come from Secrets. Which variables a whole Secret brings nobody here knows, so that all are taken for
+/// secret of which it is not known where they come from.
+pub(super) fn secrets(template: &SandboxTemplate) -> Secrets {
+    let is_secret = |variable: &&EnvVar| variable.value_from.as_ref().is_some_and(|from| from.secret_key_ref.is_some());
+    let (secret, plain): (Vec<_>, Vec<_>) = template.env.iter().partition(is_secret);
+    let names = |variables: Vec<&EnvVar>| variables.into_iter().map(|variable| variable.name.clone()).collect();
+    let whole = template.env_from.iter().any(|source| source.secret_ref.is_some());
+    Secrets { names: names(secret), all_but: whole.then(|| names(plain)) }
+}

@@ -1,0 +1,373 @@
+//! What leads out of a sandbox: to its node, to the API of the cluster, or past the policy around its session. No client, no
+//! clock. One home for the fields of a sandbox and for its pod template.
+//!
+//! The measure is the Pod Security Standard `baseline`, and beyond it tokens and network file systems. What a debugger needs is
+//! let through: `SYS_PTRACE`, `SYS_NICE` and the profile `Unconfined` of seccomp or `AppArmor`; so is every user, root included. Whoever
+//! wants less has Pod Security Admission.
+//!
+//! Types are taken apart without `..`, so that a field that Kubernetes adds is judged before it compiles.
+
+use k8s_openapi::{
+    api::core::v1::{
+        Container, ContainerPort, Lifecycle, LifecycleHandler, PodSecurityContext, PodSpec, Probe, SELinuxOptions,
+        SecurityContext, Volume, VolumeProjection,
+    },
+    apimachinery::pkg::apis::meta::v1::ObjectMeta,
+};
+
+/// Capabilities that a container may add: those of the Pod Security Standard `baseline`, and what a debugger needs. The others
+/// lead out of the container.
+const CAPABILITIES: [&str; 15] = [
+    "AUDIT_WRITE",
+    "CHOWN",
+    "DAC_OVERRIDE",
+    "FOWNER",
+    "FSETID",
+    "KILL",
+    "MKNOD",
+    "NET_BIND_SERVICE",
+    "SETFCAP",
+    "SETGID",
+    "SETPCAP",
+    "SETUID",
+    "SYS_CHROOT",
+    "SYS_NICE",
+    "SYS_PTRACE",
+];
+
+/// Types of `SELinux` under which a container is confined.
+const SELINUX_TYPES: [&str; 5] = ["", "container_t", "container_init_t", "container_kvm_t", "container_engine_t"];
+
+/// Settings of the kernel that concern one Pod alone.
+const SAFE_SYSCTLS: [&str; 10] = [
+    "kernel.shm_rmid_forced",
+    "net.ipv4.ip_local_port_range",
+    "net.ipv4.ip_local_reserved_ports",
+    "net.ipv4.ip_unprivileged_port_start",
+    "net.ipv4.ping_group_range",
+    "net.ipv4.tcp_fin_timeout",
+    "net.ipv4.tcp_keepalive_intvl",
+    "net.ipv4.tcp_keepalive_probes",
+    "net.ipv4.tcp_keepalive_time",
+    "net.ipv4.tcp_syncookies",
+];
+
+/// Kinds of volumes that the kubelet fills from the cluster's own objects and registries, or that an administrator offers.
+const VOLUME_KINDS: [&str; 9] = [
+    "configMap",
+    "csi",
+    "downwardAPI",
+    "emptyDir",
+    "ephemeral",
+    "image",
+    "persistentVolumeClaim",
+    "projected",
+    "secret",
+];
+
+/// Beginnings of labels and annotations by which well-known additions to a cluster open what a Pod's fields keep closed. It
+/// cannot be complete: what else is installed in a cluster is its administrator's to guard.
+const OPENERS: [(&str, &str); 11] = [
+    ("azure.workload.identity/", "it has a token mounted, which a sandbox does not get."),
+    ("cni.projectcalico.org/", "it changes the Pod's addresses, past the policy of its session."),
+    ("iam.amazonaws.com/", "it gives the Pod credentials of the cloud."),
+    ("io.katacontainers.", "it configures the virtual machine from the inside."),
+    ("io.kubernetes.cri-o.", "it configures the container runtime of the node."),
+    ("k8s.ovn.org/", "it puts the Pod into another network, past the policy of its session."),
+    ("k8s.v1.cni.cncf.io/", "it puts the Pod into another network, past the policy of its session."),
+    ("networking.gke.io/", "it puts the Pod into another network, past the policy of its session."),
+    ("ovn.kubernetes.io/", "it puts the Pod into another network, past the policy of its session."),
+    ("sidecar.istio.io/userVolume", "it has any volume mounted, also a folder of the node."),
+    ("v1.multus-cni.io/", "it puts the Pod into another network, past the policy of its session."),
+];
+
+/// The sentence for what only a trusting administrator lets through.
+fn refused(field: &str, why: &str) -> String {
+    format!("{field}: {why} Leave it out, or have the operator run with --allow-privileged-templates.")
+}
+
+fn refuse_if(asked: bool, field: &str, why: &str) -> Result<(), String> {
+    if asked { Err(refused(field, why)) } else { Ok(()) }
+}
+
+/// Puts the path to a checked part before what was found there.
+fn below(path: &str, found: Result<(), String>) -> Result<(), String> {
+    found.map_err(|message| format!("{path}.{message}"))
+}
+
+/// What a container may not ask of its node's kernel.
+///
+/// # Errors
+/// The field, below `securityContext`, and a sentence.
+pub fn check_security_context(context: &SecurityContext) -> Result<(), String> {
+    let SecurityContext {
+        capabilities,
+        privileged,
+        proc_mount,
+        se_linux_options,
+        windows_options,
+        allow_privilege_escalation: _,
+        app_armor_profile: _,
+        read_only_root_filesystem: _,
+        run_as_group: _,
+        run_as_non_root: _,
+        run_as_user: _,
+        seccomp_profile: _,
+    } = context;
+    refuse_if(
+        *privileged == Some(true),
+        "privileged",
+        "a sandbox runs code that nobody trusts and is not privileged.",
+    )?;
+    let added = capabilities.iter().flat_map(|capabilities| capabilities.add.iter().flatten());
+    if let Some(capability) = added.into_iter().find(|capability| !CAPABILITIES.contains(&capability.as_str())) {
+        let why = format!("{capability} leads out of the sandbox; allowed are {}.", CAPABILITIES.join(", "));
+        return Err(refused("capabilities.add", &why));
+    }
+    refuse_if(
+        proc_mount.as_deref().is_some_and(|mount| mount != "Default"),
+        "procMount",
+        "a sandbox sees only the Default part of /proc.",
+    )?;
+    check_selinux(se_linux_options.as_ref())?;
+    let host_process = windows_options.as_ref().is_some_and(|options| options.host_process == Some(true));
+    refuse_if(host_process, "windowsOptions.hostProcess", "a sandbox is no process of the host.")
+}
+
+fn check_selinux(options: Option<&SELinuxOptions>) -> Result<(), String> {
+    let Some(SELinuxOptions { role, type_, user, level: _ }) = options else { return Ok(()) };
+    let is_said = |word: &Option<String>| word.as_deref().is_some_and(|word| !word.is_empty());
+    let confined = type_.as_deref().is_none_or(|selinux_type| SELINUX_TYPES.contains(&selinux_type));
+    refuse_if(!confined, "seLinuxOptions.type", "with another type than a container's it is not confined.")?;
+    refuse_if(is_said(role), "seLinuxOptions.role", "with another role than a container's it is not confined.")?;
+    refuse_if(is_said(user), "seLinuxOptions.user", "with another user than a container's it is not confined.")
+}
+
+/// Ports of a container: none of them is one of its node.
+///
+/// # Errors
+/// The field, `ports`, and a sentence.
+pub fn check_ports(ports: &[ContainerPort]) -> Result<(), String> {
+    let on_node = ports.iter().any(|port| port.host_port.is_some_and(|port| port != 0));
+    refuse_if(on_node, "ports", "hostPort would take a port of the node; sandboxes are reached by their DNS names.")
+}
+
+/// A probe of a container: it asks the container and no other host.
+///
+/// # Errors
+/// The field, below the probe, and a sentence.
+pub fn check_probe(probe: &Probe) -> Result<(), String> {
+    let Probe {
+        http_get,
+        tcp_socket,
+        exec: _,
+        failure_threshold: _,
+        grpc: _,
+        initial_delay_seconds: _,
+        period_seconds: _,
+        success_threshold: _,
+        termination_grace_period_seconds: _,
+        timeout_seconds: _,
+    } = probe;
+    check_hosts(
+        http_get.as_ref().and_then(|action| action.host.as_deref()),
+        tcp_socket.as_ref().and_then(|action| action.host.as_deref()),
+    )
+}
+
+fn check_handler(handler: &LifecycleHandler) -> Result<(), String> {
+    let LifecycleHandler { http_get, tcp_socket, exec: _, sleep: _ } = handler;
+    check_hosts(
+        http_get.as_ref().and_then(|action| action.host.as_deref()),
+        tcp_socket.as_ref().and_then(|action| action.host.as_deref()),
+    )
+}
+
+fn check_hosts(http_get: Option<&str>, tcp_socket: Option<&str>) -> Result<(), String> {
+    let is_said = |host: Option<&str>| host.is_some_and(|host| !host.is_empty());
+    let why = "the node itself would connect to that host, past the policy of the session.";
+    refuse_if(is_said(http_get), "httpGet.host", why)?;
+    refuse_if(is_said(tcp_socket), "tcpSocket.host", why)
+}
+
+/// The containers of a Pod, with their paths below its specification.
+pub(super) fn containers(spec: &PodSpec) -> impl Iterator<Item = (String, &Container)> {
+    let of = |list: &'static str| {
+        move |(position, container): (usize, _)| -> (String, &Container) { (format!("{list}[{position}]"), container) }
+    };
+    let before = spec.init_containers.iter().flatten().enumerate().map(of("initContainers"));
+    before.chain(spec.containers.iter().enumerate().map(of("containers")))
+}
+
+/// All of the above for a whole Pod: its namespaces, its account, its volumes and each of its containers.
+///
+/// # Errors
+/// The field, below the Pod's specification, and a sentence.
+pub fn check_pod(spec: &PodSpec) -> Result<(), String> {
+    let PodSpec {
+        automount_service_account_token,
+        host_ipc,
+        host_network,
+        host_pid,
+        security_context,
+        service_account,
+        service_account_name,
+        volumes,
+        // Below, by `containers`.
+        containers: _,
+        init_containers: _,
+        // The API server takes no Pod that is made with them.
+        ephemeral_containers: _,
+        // To choose a node, its runtime or a priority opens none of them.
+        affinity: _,
+        node_name: _,
+        node_selector: _,
+        overhead: _,
+        preemption_policy: _,
+        priority: _,
+        priority_class_name: _,
+        resource_claims: _,
+        resources: _,
+        runtime_class_name: _,
+        scheduler_name: _,
+        scheduling_gates: _,
+        tolerations: _,
+        topology_spread_constraints: _,
+        // The kubelet's matter, not the Pod's.
+        image_pull_secrets: _,
+        // Stay inside the Pod. `hostUsers: true` is what a cluster without user namespaces does.
+        active_deadline_seconds: _,
+        dns_config: _,
+        dns_policy: _,
+        enable_service_links: _,
+        host_aliases: _,
+        host_users: _,
+        hostname: _,
+        os: _,
+        readiness_gates: _,
+        restart_policy: _,
+        set_hostname_as_fqdn: _,
+        share_process_namespace: _,
+        subdomain: _,
+        termination_grace_period_seconds: _,
+    } = spec;
+    let network = "the sandbox would be in the node's network, past the policy of its session.";
+    refuse_if(*host_network == Some(true), "hostNetwork", network)?;
+    refuse_if(*host_pid == Some(true), "hostPID", "the sandbox would see the processes of the node.")?;
+    refuse_if(*host_ipc == Some(true), "hostIPC", "the sandbox would share memory with processes of the node.")?;
+    let token = "a sandbox has no credentials for the cluster's API.";
+    refuse_if(*automount_service_account_token == Some(true), "automountServiceAccountToken", token)?;
+    refuse_if(service_account_name.is_some(), "serviceAccountName", token)?;
+    refuse_if(service_account.is_some(), "serviceAccount", token)?;
+    below("securityContext", security_context.as_ref().map_or(Ok(()), check_pod_security_context))?;
+    for (position, volume) in volumes.iter().flatten().enumerate() {
+        below(&format!("volumes[{position}]"), check_volume(volume))?;
+    }
+    containers(spec).try_for_each(|(path, container)| below(&path, check_container(container)))
+}
+
+fn check_pod_security_context(context: &PodSecurityContext) -> Result<(), String> {
+    let PodSecurityContext {
+        se_linux_options,
+        sysctls,
+        windows_options,
+        app_armor_profile: _,
+        fs_group: _,
+        fs_group_change_policy: _,
+        run_as_group: _,
+        run_as_non_root: _,
+        run_as_user: _,
+        se_linux_change_policy: _,
+        seccomp_profile: _,
+        supplemental_groups: _,
+        supplemental_groups_policy: _,
+    } = context;
+    check_selinux(se_linux_options.as_ref())?;
+    if let Some(sysctl) = sysctls.iter().flatten().find(|sysctl| !SAFE_SYSCTLS.contains(&sysctl.name.as_str())) {
+        let why =
+            format!("{} may concern other Pods of the node; allowed are {}.", sysctl.name, SAFE_SYSCTLS.join(", "));
+        return Err(refused("sysctls", &why));
+    }
+    let host_process = windows_options.as_ref().is_some_and(|options| options.host_process == Some(true));
+    refuse_if(host_process, "windowsOptions.hostProcess", "a sandbox is no process of the host.")
+}
+
+fn check_volume(volume: &Volume) -> Result<(), String> {
+    refuse_if(volume.host_path.is_some(), "hostPath", "the folder would be one of the node.")?;
+    let fields = serde_json::to_value(volume).map_err(|error| error.to_string())?;
+    let mut kinds = fields.as_object().into_iter().flat_map(|fields| fields.keys()).filter(|field| *field != "name");
+    if let Some(kind) = kinds.find(|kind| !VOLUME_KINDS.contains(&kind.as_str())) {
+        let why = "the node itself would mount it, past the policy of the session; a claim can stand for it.";
+        return Err(refused(kind, why));
+    }
+    let sources = volume.projected.iter().flat_map(|projected| projected.sources.iter().flatten());
+    for (position, source) in sources.enumerate() {
+        let VolumeProjection {
+            service_account_token,
+            cluster_trust_bundle: _,
+            config_map: _,
+            downward_api: _,
+            secret: _,
+        } = source;
+        refuse_if(
+            service_account_token.is_some(),
+            &format!("projected.sources[{position}].serviceAccountToken"),
+            "a sandbox has no credentials for the cluster's API.",
+        )?;
+    }
+    Ok(())
+}
+
+fn check_container(container: &Container) -> Result<(), String> {
+    let Container {
+        lifecycle,
+        liveness_probe,
+        ports,
+        readiness_probe,
+        security_context,
+        startup_probe,
+        args: _,
+        command: _,
+        env: _,
+        env_from: _,
+        image: _,
+        image_pull_policy: _,
+        name: _,
+        resize_policy: _,
+        resources: _,
+        restart_policy: _,
+        stdin: _,
+        stdin_once: _,
+        termination_message_path: _,
+        termination_message_policy: _,
+        tty: _,
+        volume_devices: _,
+        volume_mounts: _,
+        working_dir: _,
+    } = container;
+    below("securityContext", security_context.as_ref().map_or(Ok(()), check_security_context))?;
+    check_ports(ports.as_deref().unwrap_or_default())?;
+    for (path, probe) in
+        [("livenessProbe", liveness_probe), ("readinessProbe", readiness_probe), ("startupProbe", startup_probe)]
+    {
+        below(path, probe.as_ref().map_or(Ok(()), check_probe))?;
+    }
+    let Some(Lifecycle { post_start, pre_stop, stop_signal: _ }) = lifecycle else { return Ok(()) };
+    below("lifecycle.postStart", post_start.as_ref().map_or(Ok(()), check_handler))?;
+    below("lifecycle.preStop", pre_stop.as_ref().map_or(Ok(()), check_handler))
+}
+
+/// Labels and annotations that are known to open what the fields of a Pod keep closed.
+///
+/// # Errors
+/// The key, below `metadata`, and a sentence.
+pub fn check_metadata(metadata: &ObjectMeta) -> Result<(), String> {
+    for (field, keys) in [("labels", &metadata.labels), ("annotations", &metadata.annotations)] {
+        for key in keys.iter().flat_map(|keys| keys.keys()) {
+            if let Some((_, why)) = OPENERS.iter().find(|(beginning, _)| key.starts_with(beginning)) {
+                return Err(refused(&format!("{field}[{key}]"), why));
+            }
+        }
+    }
+    Ok(())
+}

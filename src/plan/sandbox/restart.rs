@@ -1,0 +1,95 @@
+//! Starting a sandbox again whose container ended.
+//!
+//! ```text
+//! Pod with restarts=n ── its container ended ──► status.restarts = n+1, `Restarting`
+//!                                                    │ the pause is over
+//!                                                    ▼
+//! Pod with restarts=n+1 ◄── made anew ── the old Pod is deleted
+//! ```
+//! The number that a Pod was made with stands on the Pod, so a death is counted once however often it is looked at, and the old Pod
+//! is deleted only when the count is in the status: nothing is lost when the operator ends in between.
+
+use std::time::Duration;
+
+use jiff::{SignedDuration, Timestamp};
+use k8s_openapi::{api::core::v1::Pod, apimachinery::pkg::apis::meta::v1::Time};
+use kube::ResourceExt;
+
+use super::{Observed, Stage};
+use crate::{
+    api::{SandboxTemplate, meta, template::RestartPolicy},
+    plan::pod::{End, Progress, annotation},
+};
+
+/// A sandbox that was ready for this long was well: its death is counted as the first. An initialiser, or a server that never
+/// answers, can run for longer than that and fail each time.
+const WELL: SignedDuration = SignedDuration::from_mins(10);
+
+/// The pause before the first restart; each further one is twice as long.
+const FIRST_PAUSE: Duration = Duration::from_secs(2);
+const LONGEST_PAUSE: Duration = Duration::from_secs(300);
+
+/// What the end of a sandbox's container means.
+pub(super) fn after(observed: &Observed, pod: &Pod, progress: Progress) -> Stage {
+    let Progress::Ended { message, success, when, .. } = &progress else { return Stage::Pod(progress) };
+    let template = &observed.sandbox.spec.template;
+    match (template.restart_policy(), success) {
+        (RestartPolicy::OnFailure | RestartPolicy::Never, true) => return Stage::Finished { message: message.clone() },
+        (RestartPolicy::Never, false) => return Stage::Pod(progress),
+        (RestartPolicy::Always, _) | (RestartPolicy::OnFailure, false) => {}
+    }
+    let ready = ready_at(observed, pod);
+    let was_well = when.zip(ready).is_some_and(|(end, ready)| end.at.duration_since(ready.0) >= WELL);
+    let count = if was_well { 1 } else { made_with(pod).saturating_add(1) };
+    if count > template.restart_limit() {
+        return Stage::Pod(progress);
+    }
+    let ended = when.map(|End { at, .. }| at).or(pod.metadata.creation_timestamp.as_ref().map(|made| made.0));
+    Stage::Restarting {
+        message: format!("{message} It is started again ({count} of {}).", template.restart_limit()),
+        count,
+        at: ended.unwrap_or(Timestamp::MIN).checked_add(pause(count)).unwrap_or(Timestamp::MAX),
+    }
+}
+
+/// When the sandbox was ready for the first time in this Pod, as it said then.
+pub(super) fn ready_at<'a>(observed: &'a Observed, pod: &Pod) -> Option<&'a Time> {
+    let status = observed.sandbox.status.as_ref().filter(|status| status.pod_uid == pod.uid())?;
+    status.ready_at.as_ref()
+}
+
+fn pause(count: i32) -> Duration {
+    let doublings = u32::try_from(count.saturating_sub(1)).unwrap_or_default().min(16);
+    FIRST_PAUSE.saturating_mul(1 << doublings).min(LONGEST_PAUSE)
+}
+
+/// How many times the sandbox had been started again when the Pod was made.
+fn made_with(pod: &Pod) -> i32 {
+    annotation(pod, meta::RESTARTS).and_then(|count| count.parse().ok()).unwrap_or(0)
+}
+
+/// How many restarts in a row there were.
+pub(super) fn count(observed: &Observed) -> i32 {
+    let status = observed.sandbox.status.as_ref();
+    match observed.pod.ours() {
+        Some(pod) if pod.metadata.deletion_timestamp.is_none() => made_with(pod),
+        // Another specification begins anew.
+        _ if status.and_then(|status| status.observed_generation) != observed.sandbox.metadata.generation => 0,
+        _ => status.and_then(|status| status.restarts).unwrap_or(0),
+    }
+}
+
+/// Whether a death has been counted where the next start finds it.
+pub(super) fn is_counted(observed: &Observed, count: i32) -> bool {
+    observed.sandbox.status.as_ref().and_then(|status| status.restarts) == Some(count)
+}
+
+/// What there is to do after the last restart, for a person.
+pub(super) fn exhausted(template: &SandboxTemplate) -> String {
+    match (template.restart_policy(), template.restart_limit()) {
+        (RestartPolicy::Never, _) => "It is not started again (restart.policy: Never).".into(),
+        (RestartPolicy::Always | RestartPolicy::OnFailure, limit) => {
+            format!("It was started again {limit} times in a row.")
+        }
+    }
+}

@@ -1,0 +1,256 @@
+//! Which sandboxes a session wants, and of what each is made.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use super::profile;
+use crate::{
+    api::{AigiseSession, SandboxTemplate, session::McpService},
+    overlay,
+};
+
+/// The types that are started: those that `launch` names, or all, and those that they need. A type that is switched off or
+/// does not exist is none; [`check`] complains of it.
+#[must_use]
+pub fn launched(session: &AigiseSession) -> BTreeSet<&str> {
+    let types = session.spec.launch.as_ref().and_then(|launch| launch.types.as_ref());
+    let mut waiting: Vec<&str> = match types {
+        Some(types) => types.iter().map(String::as_str).collect(),
+        None => session.spec.sandboxes.keys().map(String::as_str).collect(),
+    };
+    let services = services(session);
+    let mut launched = BTreeSet::new();
+    while let Some(sandbox_type) = waiting.pop() {
+        if let Some(known) = enabled(session, sandbox_type)
+            && launched.insert(known)
+        {
+            waiting.extend(depends_on(session, known));
+            let services = mcp_services(session, known).into_iter().filter_map(|name| services.get(name));
+            waiting.extend(services.map(|service| service.sandbox.as_str()));
+        }
+    }
+    launched
+}
+
+/// The type as the session spells it, if the session has it and did not switch it off.
+fn enabled<'a>(session: &'a AigiseSession, sandbox_type: &str) -> Option<&'a str> {
+    let (known, sandbox) = session.spec.sandboxes.get_key_value(sandbox_type)?;
+    (sandbox.enabled != Some(false)).then_some(known)
+}
+
+/// What the type's template, or what all types have, says in a list. Where neither says anything, the profile does.
+fn stated<'a>(
+    session: &'a AigiseSession,
+    sandbox_type: &str,
+    list: impl Fn(&'a SandboxTemplate) -> &'a Vec<String>,
+) -> Option<impl Iterator<Item = &'a str>> {
+    let own = session.spec.sandboxes.get(sandbox_type).map(|sandbox| &sandbox.template);
+    let defaults = session.spec.sandbox_defaults.as_ref().filter(|_| own.is_some_and(|own| own.attach.is_none()));
+    let mut lists = [own, defaults].into_iter().flatten().map(list).filter(|list| !list.is_empty());
+    lists.next().map(|list| list.iter().map(String::as_str))
+}
+
+/// The types that a type depends on.
+fn depends_on<'a>(session: &'a AigiseSession, sandbox_type: &str) -> Vec<&'a str> {
+    if let Some(stated) = stated(session, sandbox_type, |template| &template.depends_on) {
+        return stated.collect();
+    }
+    let Some(profile) = profile::of(session, sandbox_type) else { return vec![] };
+    let after = profile.after.iter().filter_map(|after| enabled(session, after));
+    profile.template.depends_on.iter().map(String::as_str).chain(after).collect()
+}
+
+/// The MCP services that have to answer before a type is ready.
+fn mcp_services<'a>(session: &'a AigiseSession, sandbox_type: &str) -> Vec<&'a str> {
+    if let Some(stated) = stated(session, sandbox_type, |template| &template.mcp_services) {
+        return stated.collect();
+    }
+    let profile = profile::of(session, sandbox_type);
+    profile.into_iter().flat_map(|profile| &profile.template.mcp_services).map(String::as_str).collect()
+}
+
+/// The MCP services of a session: its own, and those that its types bring along.
+#[must_use]
+pub fn services(session: &AigiseSession) -> BTreeMap<&str, &McpService> {
+    let profiles = session.spec.sandboxes.keys().filter_map(|sandbox_type| profile::of(session, sandbox_type));
+    let brought = profiles.flat_map(|profile| &profile.services);
+    brought.chain(&session.spec.mcp_services).map(|(name, service)| (name.as_str(), service)).collect()
+}
+
+/// The template of a type, over what all types have, over what its profile says.
+///
+/// # Errors
+/// When they do not make a template together.
+pub fn template(session: &AigiseSession, sandbox_type: &str) -> Result<SandboxTemplate, String> {
+    let own = session.spec.sandboxes.get(sandbox_type).map(|sandbox| &sandbox.template);
+    // A Pod that is there already has its own settings.
+    let has_pod = own.is_some_and(|own| own.attach.is_some());
+    let defaults = session.spec.sandbox_defaults.as_ref().filter(|_| !has_pod);
+    let profile = profile::of(session, sandbox_type).map(|profile| SandboxTemplate {
+        depends_on: depends_on(session, sandbox_type).into_iter().map(String::from).collect(),
+        ..profile.template.clone()
+    });
+    let layers: Vec<_> = [profile.as_ref(), defaults, own].into_iter().flatten().collect();
+    if let [only] = layers.as_slice() {
+        return Ok((*only).clone());
+    }
+    let mut merged = serde_json::json!({});
+    for layer in layers {
+        overlay::merge(&mut merged, &serde_json::to_value(layer).map_err(|error| error.to_string())?);
+    }
+    let merged: SandboxTemplate = serde_json::from_value(merged).map_err(|error| error.to_string())?;
+    Ok(if merged.attach.is_some() { own.cloned().unwrap_or_default() } else { merged })
+}
+
+/// What is wrong with what is to be launched.
+///
+/// # Errors
+/// A sentence that names the field, and the chain of dependencies that leads there.
+pub fn check(session: &AigiseSession) -> Result<(), String> {
+    let types = session.spec.launch.iter().flat_map(|launch| launch.types.iter().flatten());
+    for sandbox_type in types {
+        if enabled(session, sandbox_type).is_none() {
+            return Err(format!("spec.launch.types: {sandbox_type} {}.", missing(session, sandbox_type)));
+        }
+    }
+    for sandbox_type in launched(session) {
+        follow(session, &mut vec![sandbox_type])?;
+        check_services(session, sandbox_type)?;
+    }
+    check_skills(session)
+}
+
+/// Follows the dependencies of the last of a chain.
+fn follow<'a>(session: &'a AigiseSession, chain: &mut Vec<&'a str>) -> Result<(), String> {
+    let Some(last) = chain.last().copied() else { return Ok(()) };
+    for needed in depends_on(session, last) {
+        let complaint = |what: &str| {
+            let by_profile = profile::of(session, last).is_some()
+                && stated(session, last, |template| &template.depends_on).is_none();
+            let hint =
+                if by_profile { " The type has this by its profile; init.profile: None takes it away." } else { "" };
+            Err(format!("spec.sandboxes.{last}.dependsOn: {} → {needed}, {what}.{hint}", chain.join(" → ")))
+        };
+        if chain.contains(&needed) {
+            return complaint("which is a circle");
+        }
+        let Some(needed) = enabled(session, needed) else {
+            return complaint(&format!("which {}", missing(session, needed)));
+        };
+        chain.push(needed);
+        follow(session, chain)?;
+        chain.pop();
+    }
+    Ok(())
+}
+
+fn check_services(session: &AigiseSession, sandbox_type: &str) -> Result<(), String> {
+    let services = services(session);
+    for name in mcp_services(session, sandbox_type) {
+        let Some(service) = services.get(name) else {
+            return Err(format!("spec.sandboxes.{sandbox_type}.mcpServices: {name} is not among spec.mcpServices."));
+        };
+        if enabled(session, &service.sandbox).is_none() {
+            let what = missing(session, &service.sandbox);
+            return Err(format!("spec.mcpServices.{name}.sandbox: {} {what}.", service.sandbox));
+        }
+    }
+    Ok(())
+}
+
+fn check_skills(session: &AigiseSession) -> Result<(), String> {
+    let named = session.spec.enabled_skills.iter().flatten().find(|skill| *skill != crate::gate::ALL_SKILLS);
+    match named {
+        Some(skill) if !session.spec.has_tools() => Err(format!(
+            "spec.enabledSkills: {skill} is a folder of the tools, and the session has none (volumes.tools)."
+        )),
+        Some(_) | None => Ok(()),
+    }
+}
+
+fn missing(session: &AigiseSession, sandbox_type: &str) -> &'static str {
+    if session.spec.sandboxes.contains_key(sandbox_type) { "is switched off" } else { "is not among spec.sandboxes" }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    fn session(spec: &serde_json::Value) -> AigiseSession {
+        let object = json!({"apiVersion": "aigise.dev/v1alpha1", "kind": "AigiseSession", "metadata": {"name": "demo"}, "spec": spec});
+        serde_json::from_value(object).unwrap()
+    }
+
+    /// `a>b,c` is a type with what it depends on; `-a` is switched off.
+    fn types(text: &str, launch: &[&str]) -> AigiseSession {
+        let sandboxes: serde_json::Map<_, _> = text
+            .split(' ')
+            .map(|one| {
+                let (name, needs) = one.split_once('>').unwrap_or((one, ""));
+                let needs: Vec<_> = needs.split(',').filter(|need| !need.is_empty()).collect();
+                let enabled = !name.starts_with('-');
+                (
+                    name.trim_start_matches('-').to_string(),
+                    json!({"image": "a", "dependsOn": needs, "enabled": enabled}),
+                )
+            })
+            .collect();
+        let launch = if launch.is_empty() { json!(null) } else { json!({"types": launch}) };
+        session(&json!({"sandboxes": sandboxes, "launch": launch}))
+    }
+
+    #[test]
+    fn a_subset_brings_along_what_it_depends_on() {
+        let launched = |text, launch: &[&str]| {
+            let session = types(text, launch);
+            super::launched(&session).into_iter().map(String::from).collect::<Vec<_>>()
+        };
+        assert_eq!(launched("main fuzz>main joern>main,neo4j neo4j", &["joern"]), ["joern", "main", "neo4j"]);
+        assert_eq!(launched("main fuzz>main codeql>joern joern>main", &["codeql"]), ["codeql", "joern", "main"]);
+        assert_eq!(launched("main -fuzz joern", &[]), ["joern", "main"]);
+        assert_eq!(launched("a>b b>a", &["a"]), ["a", "b"], "a circle is followed once");
+    }
+
+    #[test]
+    fn what_cannot_be_launched_is_refused_with_the_chain() {
+        let complaint = |text, launch: &[&str]| check(&types(text, launch)).unwrap_err();
+        assert_eq!(complaint("main", &["fuzz"]), "spec.launch.types: fuzz is not among spec.sandboxes.");
+        assert_eq!(complaint("main -fuzz", &["fuzz"]), "spec.launch.types: fuzz is switched off.");
+        assert_eq!(complaint("a>b b>c c>a", &["a"]), "spec.sandboxes.c.dependsOn: a → b → c → a, which is a circle.");
+        assert_eq!(
+            complaint("main codeql>joern joern>neo4j", &[]),
+            "spec.sandboxes.joern.dependsOn: codeql → joern → neo4j, which is not among spec.sandboxes."
+        );
+        assert!(complaint("main>fuzz -fuzz", &[]).contains("main → fuzz, which is switched off"));
+        assert_eq!(check(&types("main fuzz>main joern>main,fuzz", &["joern"])), Ok(()));
+        assert_eq!(check(&types("main bad>gone", &["main"])), Ok(()), "what is not launched is nobody's business");
+    }
+
+    #[test]
+    fn defaults_lie_under_every_template() {
+        let session = session(&json!({
+            "sandboxDefaults": {
+                "image": "base", "env": [{"name": "A", "value": "1"}, {"name": "B", "value": "1"}],
+                "resources": {"limits": {"cpu": "1", "memory": "1Gi"}}, "command": ["a", "b"],
+            },
+            "sandboxes": {
+                "main": {},
+                "fuzz": {
+                    "image": "own", "env": [{"name": "B", "value": "2"}, {"name": "C", "value": "2"}],
+                    "resources": {"limits": {"memory": "4Gi"}}, "command": ["c"],
+                },
+                "there": {"attach": {"podName": "p"}},
+            },
+        }));
+        assert_eq!(&template(&session, "main").unwrap(), session.spec.sandbox_defaults.as_ref().unwrap());
+        let fuzz = template(&session, "fuzz").unwrap();
+        assert_eq!(fuzz.image.as_deref(), Some("own"));
+        assert_eq!(fuzz.command, ["c"]);
+        let env: Vec<_> = fuzz.env.iter().map(|env| (env.name.as_str(), env.value.as_deref().unwrap())).collect();
+        assert_eq!(env, [("A", "1"), ("B", "2"), ("C", "2")]);
+        let limits = fuzz.resources.unwrap().limits.unwrap();
+        assert_eq!((limits["cpu"].0.as_str(), limits["memory"].0.as_str()), ("1", "4Gi"));
+        assert_eq!(template(&session, "there").unwrap().image, None, "a Pod that is there takes no defaults");
+    }
+}

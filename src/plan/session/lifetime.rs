@@ -1,0 +1,195 @@
+//! How long a session lives, and when it rests. All times are counted from what the API server keeps, so they go on over
+//! restarts of the operator.
+
+use std::time::Duration;
+
+use jiff::{SignedDuration, Timestamp};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
+use kube::ResourceExt;
+
+use super::Observed;
+use crate::{
+    api::{AigiseSession, meta, session::SessionPhase},
+    plan::duration::{self, parse},
+};
+
+/// Why a session rests: its Pods are gone, its volumes stay.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Rest {
+    /// `spec.suspend`.
+    Wanted,
+    /// Nothing happened in it for as long as its lifetime allows.
+    Idle,
+}
+
+/// How near to its end a session is called expiring: a tenth of its time, and this at most.
+const SOON: SignedDuration = SignedDuration::from_mins(10);
+
+/// Sessions that were made together do not end together: up to a twentieth of their time later, and this at most.
+const SPREAD: SignedDuration = SignedDuration::from_mins(1);
+
+/// What is wrong with the lifetime.
+///
+/// # Errors
+/// A sentence that names the field.
+pub(super) fn check(session: &AigiseSession) -> Result<(), String> {
+    if let Some(lifetime) = &session.spec.lifetime {
+        for (field, text) in [("ttl", &lifetime.ttl), ("idle", &lifetime.idle)] {
+            if let Some(text) = text {
+                duration::parse_field(&format!("spec.lifetime.{field}"), text)?;
+            }
+        }
+    }
+    match session.annotations().get(meta::LAST_ACTIVITY) {
+        Some(text) if text.parse::<Timestamp>().is_err() => Err(format!(
+            "metadata.annotations: `{text}` in {} is no time as in RFC 3339, such as 2026-01-31T12:00:00Z.",
+            meta::LAST_ACTIVITY
+        )),
+        _ => Ok(()),
+    }
+}
+
+/// The time of the session, and when it ends.
+fn end(session: &AigiseSession) -> Option<(SignedDuration, Timestamp)> {
+    let ttl = parse(session.spec.lifetime.as_ref()?.ttl.as_ref()?)?;
+    let created = session.metadata.creation_timestamp.as_ref()?.0;
+    let most = (ttl / 20).min(SPREAD).as_secs();
+    // The UID is random already.
+    let random =
+        session.uid().unwrap_or_default().bytes().fold(7_i64, |sum, byte| (sum * 31 + i64::from(byte)) % 65_521);
+    let spread = SignedDuration::from_secs(random % (most + 1));
+    Some((ttl, created.checked_add(ttl).and_then(|end| end.checked_add(spread)).unwrap_or(Timestamp::MAX)))
+}
+
+/// When the time of the session ends.
+pub(super) fn expires_at(session: &AigiseSession) -> Option<Time> {
+    // Whole seconds, as the API server keeps them.
+    end(session).and_then(|(_, end)| Timestamp::from_second(end.as_second()).ok()).map(Time)
+}
+
+/// Whether its end is near.
+pub(super) fn expires_soon(observed: &Observed) -> bool {
+    soon(&observed.session).is_some_and(|soon| soon <= observed.now)
+}
+
+fn soon(session: &AigiseSession) -> Option<Timestamp> {
+    let (ttl, end) = end(session)?;
+    end.checked_sub((ttl / 10).min(SOON)).ok()
+}
+
+/// Whether its time is over.
+pub(super) fn is_expired(observed: &Observed) -> bool {
+    end(&observed.session).is_some_and(|(_, end)| end <= observed.now)
+}
+
+/// When the sandboxes were last started: what was said before, unless the user suspended the session since.
+pub(super) fn started_at(observed: &Observed) -> Option<Time> {
+    if observed.session.spec.is_suspended() {
+        return None;
+    }
+    let before = observed.session.status.as_ref().and_then(|status| status.started_at.clone());
+    Some(before.unwrap_or(Time(observed.now)))
+}
+
+/// When all sandboxes were ready for the first time since they were started.
+pub(super) fn ready_at(observed: &Observed, is_ready: bool) -> Option<Time> {
+    if observed.session.spec.is_suspended() {
+        return None;
+    }
+    let before = observed.session.status.as_ref().and_then(|status| status.ready_at.clone());
+    before.or_else(|| is_ready.then_some(Time(observed.now)))
+}
+
+/// Since when nothing has been on its way. What is being filled, started or initialised is busy, however long that takes; a session
+/// that rests keeps the time by which it came to rest, or it would wake at once; and one that cannot be read or written for a
+/// moment is as it was.
+pub(super) fn settled_at(observed: &Observed, phase: SessionPhase) -> Option<Time> {
+    let before = observed.session.status.as_ref().and_then(|status| status.settled_at.clone());
+    match phase {
+        SessionPhase::Ready | SessionPhase::Degraded | SessionPhase::Error => {
+            Some(before.unwrap_or(Time(observed.now)))
+        }
+        SessionPhase::Suspended if !observed.session.spec.is_suspended() => before,
+        SessionPhase::Pending | SessionPhase::Terminating => before,
+        SessionPhase::Staging
+        | SessionPhase::Starting
+        | SessionPhase::Initializing
+        | SessionPhase::Suspended
+        | SessionPhase::Expired => None,
+    }
+}
+
+/// When a session in which nothing has been on its way since then will have been idle for long enough.
+fn idle_at(session: &AigiseSession, settled: Option<&Time>) -> Option<Timestamp> {
+    let idle = parse(session.spec.lifetime.as_ref()?.idle.as_ref()?)?;
+    let activity = session.annotations().get(meta::LAST_ACTIVITY).and_then(|text| text.parse::<Timestamp>().ok());
+    let settled = settled?.0;
+    let last = activity.map_or(settled, |activity| activity.max(settled));
+    Some(last.checked_add(idle).unwrap_or(Timestamp::MAX))
+}
+
+/// Why the session rests, if it does.
+pub(super) fn rest(observed: &Observed) -> Option<Rest> {
+    let session = &observed.session;
+    if session.spec.is_suspended() {
+        return Some(Rest::Wanted);
+    }
+    let settled = session.status.as_ref().and_then(|status| status.settled_at.as_ref());
+    idle_at(session, settled).filter(|&at| at <= observed.now).map(|_| Rest::Idle)
+}
+
+/// How long until time alone changes something; that nothing is on its way any more may be news of this very moment.
+pub(super) fn next(observed: &Observed, settled: Option<&Time>) -> Option<Duration> {
+    let session = &observed.session;
+    let times = [soon(session), end(session).map(|(_, end)| end), idle_at(session, settled)];
+    let next = times.into_iter().flatten().filter(|&at| at > observed.now).min()?;
+    let wait = Duration::try_from(next.duration_since(observed.now)).ok()?;
+    // The clock is read in whole seconds.
+    Some(Duration::from_secs(wait.as_secs() + u64::from(wait.subsec_nanos() > 0)))
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+    use serde_json::json;
+
+    use super::*;
+
+    fn session(uid: &str, ttl: u32) -> AigiseSession {
+        let session = json!({
+            "apiVersion": "aigise.dev/v1alpha1",
+            "kind": "AigiseSession",
+            "metadata": {"name": "s", "uid": uid, "creationTimestamp": "2026-01-01T00:00:00Z"},
+            "spec": {"sandboxes": {}, "lifetime": {"ttl": format!("{ttl}s")}},
+        });
+        serde_json::from_value(session).unwrap()
+    }
+
+    /// After how many seconds it ends.
+    fn ends_after(session: &AigiseSession) -> i64 {
+        let created = session.metadata.creation_timestamp.as_ref().unwrap().0;
+        expires_at(session).unwrap().0.duration_since(created).as_secs()
+    }
+
+    proptest! {
+        #[test]
+        fn a_session_ends_within_a_twentieth_of_its_time_after_it_and_always_at_the_same_moment(
+            uid in "[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}",
+            ttl in 1_u32..10_000_000,
+        ) {
+            let end = ends_after(&session(&uid, ttl));
+            let (earliest, most) = (i64::from(ttl), i64::from(ttl / 20).min(60));
+            prop_assert!((earliest..=earliest + most).contains(&end), "{} s after {} s", end, ttl);
+            prop_assert_eq!(ends_after(&session(&uid, ttl)), end);
+            // A longer time has no other spread by chance: whoever raises it does not get less.
+            prop_assert!(ends_after(&session(&uid, ttl + 3600)) > end);
+        }
+    }
+
+    #[test]
+    fn sessions_that_were_made_together_do_not_end_together() {
+        let ends: std::collections::BTreeSet<_> =
+            (0..500).map(|n| ends_after(&session(&format!("1b9d6bcd-bbfd-4b2d-9b5d-{n:012}"), 3600))).collect();
+        assert!(ends.len() > 50, "only {} moments of 61", ends.len());
+    }
+}

@@ -1,0 +1,86 @@
+//! What a sandbox has by its type: the framework's initialisers, as a file of data.
+
+use std::{collections::BTreeMap, sync::LazyLock};
+
+use serde::Deserialize;
+
+use crate::api::{AigiseSession, SandboxTemplate, init, session::McpService};
+
+/// What a type has.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Profile {
+    /// What lies under the template.
+    pub(super) template: SandboxTemplate,
+    /// Further types that it waits for, where the session has them.
+    #[serde(default)]
+    pub(super) after: Vec<String>,
+    /// MCP services that it brings along.
+    #[serde(default)]
+    pub(super) services: BTreeMap<String, McpService>,
+}
+
+const FILE: &str = include_str!("profiles.yaml");
+
+#[expect(clippy::expect_used, reason = "the file is part of the program, and a test reads it")]
+static PROFILES: LazyLock<BTreeMap<String, Profile>> =
+    LazyLock::new(|| serde_yaml::from_str(FILE).expect("profiles.yaml is well-formed"));
+
+/// The profile of a type, if the session has scripts for it and nobody switched it off.
+pub(super) fn of(session: &AigiseSession, sandbox_type: &str) -> Option<&'static Profile> {
+    let own = &session.spec.sandboxes.get(sandbox_type)?.template;
+    let wish = |template: &SandboxTemplate| template.init.as_ref().and_then(|init| init.profile);
+    let wish = wish(own).or_else(|| wish(session.spec.sandbox_defaults.as_ref()?)).unwrap_or_default();
+    let applies = session.spec.has_scripts() && own.attach.is_none() && wish == init::Profile::Type;
+    applies.then(|| PROFILES.get(sandbox_type)).flatten()
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::{Value, json};
+
+    use super::*;
+
+    /// Whether all that the one says is said by the other.
+    fn is_part(part: &Value, whole: &Value) -> bool {
+        match (part, whole) {
+            (Value::Object(part), Value::Object(whole)) => {
+                part.iter().all(|(key, value)| whole.get(key).is_some_and(|of_whole| is_part(value, of_whole)))
+            }
+            (part, whole) => part == whole,
+        }
+    }
+
+    #[test]
+    fn the_file_says_nothing_that_is_not_understood() {
+        let file: Value = serde_yaml::from_str(FILE).unwrap();
+        for (sandbox_type, profile) in &*PROFILES {
+            let understood = serde_json::to_value(&profile.template).unwrap();
+            assert!(is_part(&file[sandbox_type]["template"], &understood), "{sandbox_type}: {understood:#}");
+            // The API server would fill it in, and the Sandbox would be written again and again.
+            assert!(profile.template.ports.iter().all(|port| port.protocol.is_some()), "{sandbox_type}");
+            for name in &profile.template.mcp_services {
+                assert_eq!(&profile.services[name].sandbox, sandbox_type);
+            }
+        }
+        assert_eq!(PROFILES.len(), 7);
+    }
+
+    #[test]
+    fn a_profile_is_for_sessions_with_scripts_and_can_be_switched_off() {
+        let session = |spec: Value| -> AigiseSession {
+            serde_json::from_value(json!({"metadata": {"name": "demo"}, "spec": spec})).unwrap()
+        };
+        let applies = |spec: Value| of(&session(spec), "fuzz").is_some();
+        let scripts = json!({"scripts": {"claimName": "s"}});
+        assert!(applies(json!({"sandboxes": {"fuzz": {}}, "volumes": scripts})));
+        assert!(!applies(json!({"sandboxes": {"fuzz": {}}})), "there is nothing to run");
+        assert!(!applies(json!({"sandboxes": {"fuzz": {"init": {"profile": "None"}}}, "volumes": scripts})));
+        let defaults = json!({"init": {"profile": "None"}});
+        assert!(!applies(json!({"sandboxes": {"fuzz": {}}, "sandboxDefaults": defaults, "volumes": scripts})));
+        let own = json!({"fuzz": {"init": {"profile": "Type"}}});
+        assert!(applies(json!({"sandboxes": own, "sandboxDefaults": defaults, "volumes": scripts})));
+        let attached = json!({"fuzz": {"attach": {"podName": "p"}}});
+        assert!(!applies(json!({"sandboxes": attached, "volumes": scripts})));
+    }
+}

@@ -1,0 +1,179 @@
+//! The stage Pod, whole.
+
+use std::{collections::BTreeMap, sync::Arc};
+
+use k8s_openapi::api::core::v1::{
+    Capabilities, ConfigMapVolumeSource, Container, EmptyDirVolumeSource, EnvVar, ImageVolumeSource,
+    PersistentVolumeClaimVolumeSource, Pod, PodSpec, SecurityContext, Volume, VolumeMount,
+};
+
+use super::{
+    super::{Observed, Slot, sandboxes},
+    own_volumes,
+    sources::{manifest, mount_path, sources},
+};
+use crate::{
+    api::{
+        AigiseSession,
+        meta::{self, Component},
+        session::{ContainerSource, VolumeSource},
+    },
+    plan::{
+        Lookup, digest,
+        name::Label,
+        ownership,
+        pod_spec::{base_spec, claim_volume, helper_container},
+        room::Room,
+        sandbox,
+        volumes::SharedVolume,
+    },
+    staging,
+};
+
+/// Where a container source leaves its files.
+const CONTAINER_VOLUME: &str = "/volume";
+
+pub(super) fn stage_pod(observed: &Observed) -> Pod {
+    let session = &*observed.session;
+    let manifest = manifest(observed);
+    let mut metadata = ownership::child_meta(
+        session,
+        Observed::stage_pod_name(session),
+        ownership::labels(Some(session), Component::Stage),
+    );
+    let mut annotations = BTreeMap::from([
+        (meta::SOURCES_DIGEST.to_string(), manifest.digest.clone()),
+        (meta::SOURCES_LIST.to_string(), super::sources::list(session)),
+        (meta::STAGE_HASH.to_string(), hash(observed)),
+        (meta::DEFAULT_CONTAINER.to_string(), meta::STAGE_CONTAINER.to_string()),
+    ]);
+    annotations.extend(super::restart(session).map(|value| (meta::SESSION_RESTART.to_string(), value.to_string())));
+    metadata.annotations = Some(annotations);
+
+    let claims = own_volumes(session).map(|volume| claim_volume(session, volume, false));
+    let sources_volumes = sources(session).map(|(name, _, _, source)| source_volume(name, source));
+    let runs = sources(session).filter_map(|(name, _, _, source)| Some((name, source.container.as_ref()?)));
+    let runs: Vec<_> = runs.map(|(name, container)| source_container(session, name, container)).collect();
+    Pod {
+        metadata,
+        spec: Some(PodSpec {
+            init_containers: (!runs.is_empty()).then_some(runs),
+            containers: vec![Container {
+                name: meta::STAGE_CONTAINER.into(),
+                command: Some(vec!["/sandboxd".into(), "stage".into()]),
+                env: Some(vec![EnvVar {
+                    name: staging::MANIFEST_ENV.into(),
+                    // The kubelet expands `$(NAME)` in values; `$$` is a plain dollar.
+                    value: serde_json::to_string(&manifest).ok().map(|json| json.replace('$', "$$")),
+                    value_from: None,
+                }]),
+                volume_mounts: Some(mounts(session)),
+                ..with_room(helper_container(&observed.settings), &room(observed))
+            }],
+            volumes: Some(claims.chain(sources_volumes).collect()),
+            ..base_spec(Some(session))
+        }),
+        status: None,
+    }
+}
+
+/// Names what the Pod is made with besides its sources.
+pub(super) fn hash(observed: &Observed) -> String {
+    digest::short(&(&observed.settings.helper_image, room(observed)))
+}
+
+/// The room that the sandboxes to come will ask for, where the node that this Pod is given has to be theirs as well. A Sandbox that
+/// is there has its place, or asks for it by itself; one that attaches to a Pod needs none.
+fn room(observed: &Observed) -> Room {
+    let session = &observed.session;
+    if !asks_for_room(session) {
+        return Room::default();
+    }
+    let to_come = sandboxes::wanted(observed).filter(|wanted| wanted.slot.ours().is_none());
+    let rooms = to_come.filter_map(|wanted| {
+        let label = Label::of(wanted.sandbox_type).ok()?;
+        let sandbox = sandboxes::sandbox(observed, &wanted).filter(|sandbox| sandbox.spec.template.attach.is_none())?;
+        let sandbox = sandbox::Observed {
+            sandbox: Arc::new(sandbox),
+            session: Lookup::Found(session.clone()),
+            siblings: vec![],
+            pod: Slot::Absent,
+            attached: Lookup::NotNamed,
+            settings: observed.settings.clone(),
+            now: observed.now,
+        };
+        Some(Room::of_pod(&sandbox::pod(&sandbox, &label).ok()?.spec?))
+    });
+    rooms.sum()
+}
+
+/// Whether all Pods of the session have to be on the stage Pod's node, so that it asks for their room.
+pub(super) fn asks_for_room(session: &AigiseSession) -> bool {
+    SharedVolume::ALL.iter().any(|volume| volume.is_on_one_node(session))
+}
+
+fn with_room(container: Container, room: &Room) -> Container {
+    let own = container.resources.unwrap_or_default();
+    Container { resources: Some(room.requirements(&own)), ..container }
+}
+
+/// The claims, and beside them all sources read-only.
+fn mounts(session: &AigiseSession) -> Vec<VolumeMount> {
+    let claims = own_volumes(session).map(|volume| VolumeMount {
+        name: volume.to_string(),
+        mount_path: meta::stage_volume_path(&volume.to_string()),
+        ..VolumeMount::default()
+    });
+    let sources = sources(session).map(|(name, ..)| VolumeMount {
+        mount_path: mount_path(&name),
+        name,
+        read_only: Some(true),
+        ..VolumeMount::default()
+    });
+    claims.chain(sources).collect()
+}
+
+fn source_volume(name: String, source: &VolumeSource) -> Volume {
+    Volume {
+        name,
+        config_map: source.config_map.as_ref().map(|config_map| ConfigMapVolumeSource {
+            name: config_map.name.clone(),
+            ..ConfigMapVolumeSource::default()
+        }),
+        persistent_volume_claim: source.persistent_volume_claim.as_ref().map(|claim| {
+            PersistentVolumeClaimVolumeSource { claim_name: claim.claim_name.clone(), read_only: Some(true) }
+        }),
+        image: source.image.as_ref().map(|image| ImageVolumeSource {
+            reference: Some(image.reference.clone()),
+            pull_policy: image.pull_policy.map(|policy| policy.to_string()),
+        }),
+        empty_dir: source.container.as_ref().map(|_| EmptyDirVolumeSource::default()),
+        ..Volume::default()
+    }
+}
+
+/// What a user's command runs in: as the image's own user, and with nothing that the image does not bring but a folder to write
+/// to. The last of what it says becomes the message if it fails.
+fn source_container(session: &AigiseSession, name: String, source: &ContainerSource) -> Container {
+    let session_name = EnvVar { name: "AIGISE_SESSION".into(), value: session.metadata.name.clone(), value_from: None };
+    Container {
+        image: Some(source.image.clone()),
+        command: Some(source.command.clone()),
+        env: Some([vec![session_name], source.env.clone()].concat()),
+        working_dir: source.working_dir.clone(),
+        resources: source.resources.clone(),
+        volume_mounts: Some(vec![VolumeMount {
+            name: name.clone(),
+            mount_path: CONTAINER_VOLUME.into(),
+            ..VolumeMount::default()
+        }]),
+        security_context: Some(SecurityContext {
+            allow_privilege_escalation: Some(false),
+            capabilities: Some(Capabilities { drop: Some(vec!["ALL".into()]), add: None }),
+            ..SecurityContext::default()
+        }),
+        termination_message_policy: Some("FallbackToLogsOnError".into()),
+        name,
+        ..Container::default()
+    }
+}

@@ -1,0 +1,103 @@
+//! What the volumes are filled with: each source with a name, where the stage Pod finds it, and the digest of all.
+
+use std::collections::BTreeMap;
+
+use super::super::{ConfigMapContent, Observed};
+use crate::{
+    api::{
+        AigiseSession, meta,
+        session::{ClaimSource, ConfigMapSource, ContainerSource, ImageSource, VolumeSource},
+    },
+    plan::{HelperMount, digest, volumes::SharedVolume},
+    staging::{self, Access, Manifest},
+};
+
+/// Every source, in the order in which they are staged: a name of its own, the volume that it goes into, its place in the list.
+pub(super) fn sources(session: &AigiseSession) -> impl Iterator<Item = (String, SharedVolume, usize, &VolumeSource)> {
+    SharedVolume::ALL.into_iter().flat_map(move |volume| {
+        let sources = volume.spec(session).sources.iter().enumerate();
+        sources.map(move |(index, source)| (format!("source-{volume}-{index}"), volume, index, source))
+    })
+}
+
+/// What this cluster cannot do, and paths that lead out of their source: admission rules that are younger than the object.
+pub(crate) fn check(session: &AigiseSession, helper_mount: HelperMount) -> Result<(), String> {
+    for (_, volume, index, source) in sources(session) {
+        let field = format!("spec.volumes.{volume}.sources[{index}]");
+        if source.image.is_some() && helper_mount == HelperMount::Copy {
+            return Err(format!(
+                "{field}.image: this cluster cannot mount images, as the operator was told or found out; use a container source instead."
+            ));
+        }
+    }
+    Ok(())
+}
+
+/// What a person calls a source.
+pub(super) fn describe(volume: SharedVolume, index: usize, source: &VolumeSource) -> String {
+    match source {
+        VolumeSource { config_map: Some(ConfigMapSource { name }), .. } => format!("configMap {name}"),
+        VolumeSource { persistent_volume_claim: Some(ClaimSource { claim_name, .. }), .. } => {
+            format!("persistentVolumeClaim {claim_name}")
+        }
+        VolumeSource { image: Some(ImageSource { reference, .. }), .. } => format!("image {reference}"),
+        // Several commands may well run in one image.
+        VolumeSource { container: Some(ContainerSource { image, .. }), .. } => {
+            format!("container {image} ({volume}.sources[{index}])")
+        }
+        VolumeSource { config_map: None, persistent_volume_claim: None, image: None, container: None, path: _ } => {
+            "an empty source".to_string()
+        }
+    }
+}
+
+/// Where the stage Pod mounts a source.
+pub(super) fn mount_path(name: &str) -> String {
+    format!("/sources/{name}")
+}
+
+/// What the stage Pod is told, with the digest that names it together with the sources as they were written, and the content of
+/// the ConfigMaps.
+pub(super) fn manifest(observed: &Observed) -> Manifest {
+    let volumes = volumes(&observed.session);
+    let contents = observed.config_maps.iter().map(|(name, content)| match content {
+        ConfigMapContent::Hash(hash) => (name, hash.as_str()),
+        ConfigMapContent::Missing | ConfigMapContent::Unknown(_) => (name, ""),
+    });
+    let digest = digest::whole(&(list(&observed.session), contents.collect::<BTreeMap<_, _>>()));
+    Manifest { digest, volumes }
+}
+
+/// Names the sources as they were written, commands and environments included, and what is done with them.
+pub(super) fn list(session: &AigiseSession) -> String {
+    let written: Vec<_> = sources(session).map(|(_, _, _, source)| source).collect();
+    digest::short(&(volumes(session), written))
+}
+
+fn volumes(session: &AigiseSession) -> Vec<staging::Volume> {
+    let volume = |volume: SharedVolume| staging::Volume {
+        name: volume.to_string(),
+        mount_path: meta::stage_volume_path(&volume.to_string()),
+        access: if volume == SharedVolume::Scripts { Access::Read } else { Access::Write },
+        sources: sources(session)
+            .filter(|(_, of, ..)| *of == volume)
+            .map(|(name, volume, index, source)| staging::Source {
+                description: describe(volume, index, source),
+                mount_path: folder(&name, source),
+                path: source.path.clone().unwrap_or_default(),
+            })
+            .collect(),
+        top_roots: session.spec.tools_top_roots.clone().filter(|_| volume == SharedVolume::Tools),
+    };
+    super::own_volumes(session).map(volume).collect()
+}
+
+/// The folder that is copied: where the source is mounted, or a folder in it.
+fn folder(name: &str, source: &VolumeSource) -> String {
+    let claim = source.persistent_volume_claim.as_ref().and_then(|claim| claim.path.as_deref());
+    let image = source.image.as_ref().and_then(|image| image.path.as_deref());
+    match claim.or(image).map(|path| path.trim_start_matches('/')) {
+        None | Some("") => mount_path(name),
+        Some(path) => format!("{}/{path}", mount_path(name)),
+    }
+}
