@@ -27,3 +27,16 @@ app.kubernetes.io/part-of: aigise
 app.kubernetes.io/managed-by: {{ .Release.Service }}
 helm.sh/chart: {{ .Chart.Name }}-{{ .Chart.Version | replace "+" "_" }}
 {{- end }}
+
+{{/* Where the session of `helm test` is made: in a namespace that the operator watches. */}}
+{{- define "aigise-operator.selfTestNamespace" -}}
+{{ .Values.selfTest.namespace | default (first .Values.watchNamespaces) | default .Release.Namespace }}
+{{- end }}
+
+{{/* Other than those by which the operator's Service and Deployment find its Pod. */}}
+{{- define "aigise-operator.selfTestLabels" -}}
+app.kubernetes.io/name: aigise-operator-self-test
+app.kubernetes.io/instance: {{ .Release.Name }}
+app.kubernetes.io/part-of: aigise
+app.kubernetes.io/managed-by: {{ .Release.Service }}
+{{- end }}

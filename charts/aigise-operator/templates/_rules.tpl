@@ -1,0 +1,40 @@
+{{/*
+What the operator may do in a namespace that it watches, and nothing that it does not do; docs/rbac.md has the reason of each
+verb. The ClusterRole of an operator for all namespaces and the Roles of one for some of them are both made of this list.
+*/}}
+{{- define "aigise-operator.rules" -}}
+# What users write, and the sandboxes that a session makes of it.
+- apiGroups: [aigise.dev]
+  resources: [aigisesessions]
+  verbs: [get, list, watch, delete]
+- apiGroups: [aigise.dev]
+  resources: [sandboxes]
+  verbs: [get, list, watch, create, update, delete]
+- apiGroups: [aigise.dev]
+  resources: [aigisesessions/status, sandboxes/status]
+  verbs: [patch]
+- apiGroups: [aigise.dev]
+  resources: [aigisesessions/finalizers, sandboxes/finalizers]
+  verbs: [update]
+# What sessions and sandboxes consist of.
+- apiGroups: [""]
+  resources: [pods]
+  verbs: [get, list, watch, create, patch, delete]
+- apiGroups: [""]
+  resources: [persistentvolumeclaims]
+  verbs: [get, list, watch, create, patch, delete]
+- apiGroups: [""]
+  resources: [services]
+  verbs: [get, list, watch, create, patch]
+- apiGroups: [networking.k8s.io]
+  resources: [networkpolicies]
+  verbs: [get, list, watch, create, patch, delete]
+# What a volume is filled from.
+- apiGroups: [""]
+  resources: [configmaps]
+  verbs: [get]
+# What the operator tells.
+- apiGroups: [events.k8s.io]
+  resources: [events]
+  verbs: [create, patch]
+{{- end }}
