@@ -1,23 +1,54 @@
 #!/usr/bin/env bash
-# bench.sh [ARGUMENT...]: how long a session takes on a real cluster, and what it costs, into target/bench.md.
+# bench.sh PART [ARGUMENT...]: measures on a real cluster, into target/bench-PART.md.
 #
-# Arguments go to benches/startup.rs, which says what there is: bench.sh --help. Takes about 14 minutes; nothing else should use
-# the cluster, or the machine, meanwhile. A cluster that was not up (CLUSTER, aigise-test when unset) is taken down again.
+#   startup  how long a session takes, and what it costs; about 16 minutes
+#   scale    what thousands of sandboxes cost the operator, on nodes that kwok plays; about 10 minutes
+#
+# Arguments go to benches/PART.rs, which says what there is: bench.sh PART --help. Nothing else should use the cluster, or the
+# machine, meanwhile. A cluster that was not up (CLUSTER, aigise-test when unset) is taken down again.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 export CLUSTER=${CLUSTER:-aigise-test}
 cluster=tests/kind/cluster
-report=target/bench.md
+part=${1:-}
+if [ -z "$part" ] || [ ! -e "benches/$part.rs" ]; then
+  sed -n '2,/^set/s/^# \{0,1\}//p' "$0" >&2
+  exit 2
+fi
+shift
+report=target/bench-$part.md
 # Not the release profile: the client waits nearly all the time, and `make check` has compiled what this needs.
-bench() { cargo bench --quiet --profile dev --bench startup -- "$@"; }
+bench() { cargo bench --quiet --profile dev --bench "$part" -- "$@"; }
 case " $* " in *" --help "* | *" -h "*) bench --help; exit ;; esac
 
+at_exit=:
+trap 'eval "$at_exit"' EXIT
 eval "$($cluster env)"
 if ! kubectl get --raw /readyz --request-timeout 5s >/dev/null 2>&1; then
-  trap '$cluster down' EXIT
+  at_exit="$cluster down"
+  $cluster up
 fi
-make --no-print-directory install
-cargo bench --quiet --profile dev --bench startup --no-run
+case $part in
+startup)
+  make --no-print-directory install
+  arguments=()
+  ;;
+scale)
+  make --no-print-directory binaries
+  # The chart for its rights; the operator itself is a process of the benchmark.
+  helm upgrade --install aigise charts/aigise-operator -n aigise-system --create-namespace >/dev/null
+  kubectl -n aigise-system scale deploy/aigise-operator --replicas 0 >/dev/null
+  kubectl -n aigise-system wait pod --all --for delete --timeout 60s >/dev/null
+  kubeconfig=$PWD/target/bench-operator.kubeconfig
+  at_exit="rm -f $kubeconfig; kubectl -n aigise-system scale deploy/aigise-operator --replicas 1 >/dev/null; $at_exit"
+  (umask 077 && kubectl config view --raw --flatten --minify >"$kubeconfig")
+  kubectl --kubeconfig "$kubeconfig" config set-credentials operator >/dev/null \
+    --token "$(kubectl -n aigise-system create token aigise-operator --duration 8h)"
+  kubectl --kubeconfig "$kubeconfig" config set-context --current --user operator >/dev/null
+  arguments=(--operator-kubeconfig "$kubeconfig" --kwok "$(tests/kind/kwok/build.sh)" --relist "$cluster restart-apiserver")
+  ;;
+esac
+cargo bench --quiet --profile dev --bench "$part" --no-run
 {
   printf '# Measured\n\n'
   printf 'Operator %s, ' "$(git describe --always --dirty --tags 2>/dev/null || echo '?')"
@@ -25,7 +56,8 @@ cargo bench --quiet --profile dev --bench startup --no-run
   printf '%s nodes on one machine of %s cores and %s GB, ' "$(kubectl get nodes -o name | wc -l)" "$(nproc)" \
     "$(awk '/MemTotal/ {printf "%.0f", $2 / 1e6}' /proc/meminfo)"
   printf 'whose load was %s before' "$(cut -d ' ' -f 1 /proc/loadavg)"
-  measured=$(bench --audit "$cluster audit" "$@")
+  verdict=0
+  measured=$(bench --audit "$cluster audit" "${arguments[@]}" "$@") || verdict=$?
   printf ' and %s after.\n%s\n' "$(cut -d ' ' -f 1 /proc/loadavg)" "$measured"
-} | tee "$report.part"
-mv "$report.part" "$report"
+  [ "$verdict" = 0 ]
+} | tee "$report"

@@ -15,20 +15,44 @@
     reason = "a failed step is a failed test"
 )]
 
+#[path = "support/scenarios.rs"]
+mod scenarios;
+
 mod e2e {
     mod admission;
+    mod alone;
+    mod apiserver;
+    mod attach;
     mod audit;
     mod budget;
+    mod chart;
+    mod claims;
     mod cleanup;
     mod client;
+    mod docs;
     mod entrypoints;
     mod files;
+    mod forbidden;
     mod ground;
+    mod initialisers;
+    mod install;
     mod kubectl;
+    mod launch;
+    mod long;
+    mod membership;
     mod names;
     mod network;
     mod objects;
     mod pods;
+    mod policy;
+    mod restarts;
+    mod resumed;
+    mod room;
+    mod services;
+    mod skills;
+    mod sources;
     mod staging;
+    mod suspend;
     mod types;
+    mod why;
 }

@@ -1,12 +1,24 @@
 //! What can be tested without a cluster: the walks, the properties of the plan, and that what is generated has not drifted.
 
-#![expect(clippy::unwrap_used, clippy::panic, reason = "a test that cannot go on fails")]
+#![expect(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test that cannot go on fails")]
+
+#[path = "support/mod.rs"]
+mod support;
 
 mod it {
+    mod admission;
+    mod apiserver;
     mod arrows;
+    mod config;
+    mod controllers;
+    mod crash;
+    mod faults;
     mod generated;
+    mod lives;
     mod model;
     mod objects;
     mod properties;
+    mod refusals;
+    mod staging;
     mod walks;
 }

@@ -237,7 +237,7 @@ fn as_stage_user(mut command: Command) -> Command {
 }
 
 fn staged(files: i64, kept: i64) -> Report {
-    let volume = Staged { files, kept, roots: vec![] };
+    let volume = Staged { files, kept, roots: vec![], skills: vec![] };
     Report::Staged { volumes: BTreeMap::from([("data".to_owned(), volume)]) }
 }
 

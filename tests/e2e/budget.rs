@@ -25,6 +25,8 @@ fn a_session_costs_few_writes() {
             "s",
             json!({
                 "sandboxes": plain(&["main", "gdb_mcp", "fuzz"]),
+                // Nothing is done before they are ready.
+                "sandboxDefaults": {"init": {"profile": "None"}},
                 "volumes": {"data": from("d"), "scripts": from("s"), "tools": from("t")},
             }),
         ),
@@ -68,7 +70,10 @@ fn an_operator_that_is_restarted_writes_nothing() {
     ground.apply(&list(&[
         config_map("files", &[("file", "x")]),
         staged_session("ready", &["main", "fuzz"]),
-        session("ended", json!({"sandboxes": {"main": {"image": ROOT_IMAGE, "command": ["false"]}}})),
+        session(
+            "ended",
+            json!({"sandboxes": {"main": {"image": ROOT_IMAGE, "command": ["false"], "restart": {"limit": 0}}}}),
+        ),
         plain_session("invalid", &["a_b", "a-b"]),
         sandbox("alone", json!({"type": "main", "image": ROOT_IMAGE})),
     ]));

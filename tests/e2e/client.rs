@@ -51,6 +51,7 @@ impl Cluster {
             "pvc" => ("", "v1", "PersistentVolumeClaim"),
             "service" => ("", "v1", "Service"),
             "serviceaccount" => ("", "v1", "ServiceAccount"),
+            "resourcequota" => ("", "v1", "ResourceQuota"),
             "networkpolicy" => ("networking.k8s.io", "v1", "NetworkPolicy"),
             other => panic!("tests know no kind {other}"),
         };
@@ -94,6 +95,12 @@ impl Outcome {
 /// Runs kubectl on the whole cluster.
 pub fn kubectl(arguments: &[&str]) -> Outcome {
     run("kubectl", arguments, "")
+}
+
+/// What kubectl prints as JSON, of the whole cluster.
+#[track_caller]
+pub fn kubectl_json(arguments: &[&str]) -> Value {
+    serde_json::from_str(&kubectl(&[arguments, &["-o", "json"]].concat()).text()).expect("JSON")
 }
 
 /// Runs a command of the repository's root, with something to read.

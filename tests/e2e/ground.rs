@@ -12,8 +12,9 @@ use super::{
     objects::{condition, reason},
 };
 
-/// How long anything may take. Several tests share two cores, and a kubelet may be backing off.
-const PATIENCE: Duration = Duration::from_secs(150);
+/// How long anything may take. Several tests share two cores, a kubelet may be backing off, and the provisioner gives the Pod that
+/// makes a volume two minutes before it tries again: on cgroup v1 runc sometimes cannot start one ("unable to freeze").
+const PATIENCE: Duration = Duration::from_secs(240);
 
 /// How often is looked.
 const LOOK_EVERY: Duration = Duration::from_millis(50);
@@ -37,6 +38,12 @@ impl Ground {
         let ground = Self { namespace: name, cluster: Cluster::connect() };
         ground.until("serviceaccount/default", "is there", |account| !account.is_null());
         ground
+    }
+
+    /// Holds the namespace to a Pod Security Standard from now on.
+    pub fn enforce(&self, standard: &str) {
+        let label = format!("pod-security.kubernetes.io/enforce={standard}");
+        kubectl(&["label", "namespace", &self.namespace, &label]).text();
     }
 
     /// The object called `<kind>/<name>`; null when it is not there.
@@ -89,9 +96,21 @@ impl Ground {
         self.kubectl(&["exec", sandbox, "-c", "sandbox", "--", "sh", "-c", command])
     }
 
+    /// Runs a shell command beside the test and gives what it printed, if it ended well.
+    #[track_caller]
+    pub fn run_here(command: &str) -> String {
+        run("sh", &["-c", command], "").text().trim_end().to_string()
+    }
+
     /// Waits until something holds of an object, and gives it as it then is.
     #[track_caller]
     pub fn until(&self, object: &str, what: &str, holds: impl Fn(&Value) -> bool) -> Value {
+        self.until_within(PATIENCE, object, what, holds)
+    }
+
+    /// The same with another patience.
+    #[track_caller]
+    pub fn until_within(&self, patience: Duration, object: &str, what: &str, holds: impl Fn(&Value) -> bool) -> Value {
         let start = Instant::now();
         loop {
             let seen = self.get(object);
@@ -100,8 +119,8 @@ impl Ground {
             }
             let status = if seen.is_null() { "it is not there".into() } else { format!("{:#}", seen["status"]) };
             assert!(
-                start.elapsed() < PATIENCE,
-                "gave up after {PATIENCE:?} waiting until {object} {what}; its status: {status}"
+                start.elapsed() < patience,
+                "gave up after {patience:?} waiting until {object} {what}; its status: {status}"
             );
             thread::sleep(LOOK_EVERY);
         }
@@ -121,6 +140,24 @@ impl Ground {
     pub fn until_not_ready(&self, object: &str, because: &str) -> Value {
         let what = format!("is not ready for the reason {because}");
         self.until(object, &what, |seen| condition(seen, "Ready")["status"] == "False" && reason(seen) == because)
+    }
+
+    /// Waits until there is an event of this reason about a session or a sandbox, and gives what it says.
+    #[track_caller]
+    pub fn until_event(&self, object: &str, because: &str) -> String {
+        let (kind, name) = object.split_once('/').expect("<kind>/<name>");
+        let kind = if kind == "asess" { "AigiseSession" } else { "Sandbox" };
+        let about = format!("involvedObject.kind={kind},involvedObject.name={name},reason={because}");
+        let start = Instant::now();
+        loop {
+            let seen =
+                self.kubectl(&["get", "events", "--field-selector", &about, "-o", "jsonpath={..message}"]).text();
+            if !seen.is_empty() {
+                return seen;
+            }
+            assert!(start.elapsed() < PATIENCE, "there is no event {because} of {object}");
+            thread::sleep(LOOK_EVERY);
+        }
     }
 
     /// Waits until the object is gone.

@@ -55,12 +55,16 @@ fn a_missing_image_is_named_and_the_sandbox_starts_when_it_comes() {
     assert!(!is_stalled(&waiting));
     let told = ground.until("asess/s", "names the image", |session| message(session).contains(&image));
     assert!(message(&told).starts_with("late: "), "{}", message(&told));
+    let event = ground.until_event("asb/s--late", "ImagePull");
+    assert!(event.contains(&image), "{event}");
 
     let folder = tempfile::tempdir().unwrap();
     let archive = folder.path().join("late.tar").display().to_string();
     run("tests/kind/image.sh", &[&archive, &image, "target/image/e2e"], "").text();
     run("tests/kind/cluster", &["load", &archive], "").text();
     ground.until_ready("asess/s");
+    ground.until_event("asb/s--late", "Ready");
+    ground.until_event("asess/s", "Ready");
 }
 
 #[test]
@@ -72,7 +76,7 @@ fn a_container_that_ends_is_an_error_until_its_pod_is_deleted() {
         "s",
         json!({"sandboxes": {
             "main": {"image": ROOT_IMAGE},
-            "ends": {"image": ROOT_IMAGE, "command": ["sh", "-c", ends_once]},
+            "ends": {"image": ROOT_IMAGE, "command": ["sh", "-c", ends_once], "restart": {"policy": "Never"}},
         }}),
     ));
     let ended = ground.until("asb/s--ends", "is in the state error", |seen| seen["status"]["state"] == "error");

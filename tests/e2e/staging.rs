@@ -4,7 +4,7 @@ use serde_json::json;
 
 use super::{
     ground::Ground,
-    objects::{config_map, from_config_map, is_stalled, list, message, plain, session},
+    objects::{condition, config_map, from_config_map, is_stalled, list, message, plain, session},
 };
 
 #[test]
@@ -63,4 +63,41 @@ fn a_root_that_no_source_has_is_named_with_those_there_are() {
     ground.patch("asess/s", &json!({"spec": {"toolsTopRoots": ["fuzz"]}}));
     ground.until_ready("asess/s");
     assert_eq!(ground.run("s--main", "ls /bash_tools"), "fuzz");
+}
+
+#[test]
+#[ignore = "needs a cluster: make e2e"]
+fn a_missing_claim_is_named_and_waited_for() {
+    let ground = Ground::new("late-claim");
+    let source = json!({"persistentVolumeClaim": {"claimName": "late"}, "path": "in"});
+    ground.apply(&session("s", json!({"sandboxes": plain(&["main"]), "volumes": {"data": {"sources": [source]}}})));
+    let waiting = ground.until("asess/s", "names the claim", |seen| message(seen).contains("\"late\" not found"));
+    assert!(message(&waiting).starts_with("The Pod that fills the volumes has no node: "), "{}", message(&waiting));
+    assert!(!is_stalled(&waiting), "it goes on by itself");
+
+    ground.apply(&json!({
+        "apiVersion": "v1",
+        "kind": "PersistentVolumeClaim",
+        "metadata": {"name": "late"},
+        "spec": {"accessModes": ["ReadWriteOnce"], "resources": {"requests": {"storage": "1Mi"}}},
+    }));
+    ground.until_ready("asess/s");
+}
+
+#[test]
+#[ignore = "needs a cluster: make e2e"]
+fn files_that_a_sandbox_has_changed_stay_and_are_counted() {
+    let ground = Ground::new("kept");
+    let sources = |paths: &[&str]| {
+        let sources: Vec<_> = paths.iter().map(|path| from_config_map("files", path)).collect();
+        session("s", json!({"sandboxes": plain(&["main"]), "volumes": {"data": {"sources": sources}}}))
+    };
+    ground.apply(&list(&[config_map("files", &[("a", "staged"), ("b", "staged")]), sources(&["in"])]));
+    ground.until_ready("asess/s");
+    ground.run("s--main", "echo mine >/shared/in/a; rm /shared/in/b");
+    ground.apply(&sources(&["in", "out"]));
+    let ready = ground.until_ready("asess/s");
+    let expected = "The volumes hold what their sources gave, but for 1 file that was there with other content (the log of s--stage has the names).";
+    assert_eq!(condition(&ready, "VolumesReady")["message"], expected);
+    assert_eq!(ground.run("s--main", "cat /shared/in/a /shared/in/b /shared/out/a"), "mine\nstagedstaged");
 }

@@ -1,5 +1,7 @@
 //! The objects that a session makes, whole: a change of any field of them shows as a change of a snapshot.
 
+use std::sync::Arc;
+
 use aigise_operator::plan::{self, sandbox, session};
 use serde::Serialize;
 
@@ -43,7 +45,7 @@ fn staged() -> World {
     world
 }
 
-fn snapshot(name: &str, object: &impl Serialize) {
+pub(super) fn snapshot(name: &str, object: &impl Serialize) {
     insta::with_settings!({ snapshot_path => "../objects", prepend_module_to_snapshot => false, omit_expression => true }, {
         insta::assert_snapshot!(name, serde_yaml::to_string(object).unwrap());
     });
@@ -69,8 +71,8 @@ fn where_images_cannot_be_mounted_the_helper_is_copied() {
     let mut world = staged();
     world.pods.remove("demo--main");
     let copy = plan::Settings { helper_mount: plan::HelperMount::Copy, ..settings() };
-    let [plan::Write::Ensure(plan::Child::Pod(pod))] = &sandbox::plan(&world.observe_sandbox("demo--main"), &copy)[..]
-    else {
+    let observed = sandbox::Observed { settings: Arc::new(copy), ..world.observe_sandbox("demo--main") };
+    let [plan::Write::Ensure(plan::Child::Pod(pod))] = &sandbox::plan(&observed)[..] else {
         panic!("the Pod is missing and should be made");
     };
     snapshot("sandbox-pod-with-copied-helper", &pod.spec.as_ref().unwrap().init_containers);
@@ -113,6 +115,8 @@ fn the_template_hash_covers_what_the_user_wrote_and_nothing_derived() {
     let mut world = staged();
     world.happens(Event::Running("demo--main".into()));
     let other = plan::Settings { helper_image: "registry.example/aigise-operator:2".into(), ..settings() };
-    assert_eq!(sandbox::plan(&world.observe_sandbox("demo--main"), &other), []);
-    assert_eq!(session::plan(&world.observe_session("demo"), &other, world.now), []);
+    let settings = Arc::new(other);
+    let sandbox = sandbox::Observed { settings: settings.clone(), ..world.observe_sandbox("demo--main") };
+    assert_eq!(sandbox::plan(&sandbox), []);
+    assert_eq!(session::plan(&session::Observed { settings, ..world.observe_session("demo") }), []);
 }

@@ -1,0 +1,372 @@
+//! What strikes the whole cluster: these run one at a time, when the other tests are over.
+
+use std::{thread, time::Duration};
+
+use serde_json::{Value, json};
+
+use super::{
+    client::{OPERATOR, kubectl, kubectl_json, run},
+    ground::Ground,
+    install::Asleep,
+    objects::{
+        ROOT_IMAGE, condition, config_map, is_stalled, list, message, plain, plain_session, reason, sandbox, session,
+        staged_session, uid,
+    },
+};
+
+/// What is done when it goes out of scope, also when the test fails.
+struct AtTheEnd<F: FnMut()>(F);
+
+impl<F: FnMut()> Drop for AtTheEnd<F> {
+    fn drop(&mut self) {
+        (self.0)();
+    }
+}
+
+/// The operator runs on any node, whatever its taints, as long as this lives.
+fn operator_anywhere() -> impl Drop {
+    let tolerations = |wish: &str| {
+        let patch = format!(r#"{{"spec":{{"template":{{"spec":{{"tolerations":{wish}}}}}}}}}"#);
+        kubectl(&["-n", OPERATOR.0, "patch", OPERATOR.1, "--type", "merge", "-p", &patch]).text();
+        kubectl(&["-n", OPERATOR.0, "rollout", "status", OPERATOR.1, "--timeout", "120s"]).text();
+    };
+    tolerations(r#"[{"operator":"Exists"}]"#);
+    AtTheEnd(move || tolerations("null"))
+}
+
+#[test]
+#[ignore = "needs a cluster: make e2e"]
+fn a_node_that_is_tainted_takes_the_pods_and_its_return_brings_them_back_with_their_data() {
+    let ground = Ground::new("tainted");
+    ground.apply(&list(&[config_map("files", &[("file", "x")]), staged_session("s", &["main"])]));
+    ground.until_ready("asess/s");
+    ground.run("s--main", "echo precious >/shared/mine");
+    let before = ground.get("pod/s--main");
+    let node = before["spec"]["nodeName"].as_str().unwrap().to_string();
+
+    let _operator = operator_anywhere();
+    let taint = |effect: &str| kubectl(&["taint", "node", &node, &format!("aigise-e2e=x:{effect}")]).text();
+    let end = || _ = kubectl(&["taint", "node", &node, "aigise-e2e-"]);
+    taint("NoSchedule");
+    let _end = AtTheEnd(end);
+    ground.apply(&plain_session("later", &["main"]));
+    let waiting = ground.until_not_ready("asess/later", "SandboxesNotReady");
+    ground.until("asess/later", "tells of the taint", |seen| message(seen).contains("untolerated taint"));
+    assert!(!is_stalled(&waiting), "it goes on by itself");
+    assert_eq!(ground.get("asess/s")["status"]["phase"], "Ready", "what runs there stays");
+
+    taint("NoExecute");
+    ground.until("pod/s--main", "is made anew", |pod| !pod.is_null() && uid(pod) != uid(&before));
+    let evicted = ground.until_not_ready("asb/s--main", "Unschedulable");
+    assert!(message(&evicted).contains("untolerated taint"), "{}", message(&evicted));
+    assert_eq!(evicted["status"]["state"], "uninitialized");
+    ground.until("asess/s", "tells of the taint", |seen| message(seen).contains("untolerated taint"));
+
+    end();
+    ground.until_ready("asess/s");
+    ground.until_ready("asess/later");
+    assert_eq!(ground.run("s--main", "cat /shared/mine /shared/in/file"), "precious\nx");
+}
+
+/// A Pod that kills the operator's process when it is told to: by SIGKILL, from the node that both run on.
+fn killer() -> Value {
+    json!({
+        "apiVersion": "v1",
+        "kind": "Pod",
+        "metadata": {"name": "killer"},
+        "spec": {
+            "hostPID": true,
+            "terminationGracePeriodSeconds": 0,
+            "tolerations": [{"operator": "Exists"}],
+            "containers": [{
+                "name": "sandbox",
+                "image": ROOT_IMAGE,
+                "command": ["sleep", "100000"],
+                "securityContext": {"privileged": true},
+            }],
+        },
+    })
+}
+
+#[test]
+#[ignore = "needs a cluster: make e2e"]
+fn an_operator_killed_in_the_middle_of_a_start_goes_on_where_it_was() {
+    let ground = Ground::new("killed");
+    ground.apply(&list(&[killer(), config_map("files", &[("file", "x")])]));
+    ground.until("pod/killer", "runs", |pod| pod["status"]["phase"] == "Running");
+    let kill = || {
+        let script = "for process in /proc/[0-9]*; do \
+            [ \"$(cat $process/comm 2>/dev/null)\" = aigise-operator ] && kill -KILL ${process#/proc/} && echo killed; done; true";
+        assert_eq!(ground.run("killer", script), "killed");
+    };
+    let restarts = || {
+        let pods =
+            kubectl(&["-n", OPERATOR.0, "get", "pods", "-l", "app.kubernetes.io/name=aigise-operator", "-o", "json"]);
+        let pods: Value = serde_json::from_str(&pods.text()).unwrap();
+        pods["items"][0]["status"]["containerStatuses"][0]["restartCount"].as_i64().unwrap()
+    };
+    let before = restarts();
+    ground.apply(&staged_session("staging", &["main", "fuzz"]));
+    ground.until("pod/staging--stage", "is there", |pod| !pod.is_null());
+    kill();
+    let stage = uid(&ground.get("pod/staging--stage")).to_string();
+    ground.until_ready("asess/staging");
+    ground.apply(&plain_session("starting", &["main", "fuzz"]));
+    ground.until("pod/starting--main", "is there", |pod| !pod.is_null());
+    kill();
+    let main = uid(&ground.get("pod/starting--main")).to_string();
+    ground.until_ready("asess/starting");
+
+    assert_eq!(restarts() - before, 2);
+    assert_eq!(uid(&ground.get("pod/staging--stage")), stage, "nothing was staged twice");
+    assert_eq!(uid(&ground.get("pod/starting--main")), main, "nothing was started twice");
+    assert_eq!(ground.run("staging--main", "cat /shared/in/file"), "x");
+    let pods = ["killer", "staging--fuzz", "staging--main", "staging--stage", "starting--fuzz", "starting--main"];
+    assert_eq!(ground.names("pod", ""), pods);
+}
+
+#[test]
+#[ignore = "needs a cluster: make e2e"]
+fn a_claim_or_pod_of_somebody_else_that_took_the_place_of_ours_is_named_and_left_alone() {
+    let ground = Ground::new("taken-later");
+    let suspend = |wish: bool| ground.patch("asess/s", &json!({"spec": {"suspend": wish}}));
+    ground.apply(&plain_session("s", &["main"]));
+    ground.until_ready("asess/s");
+    suspend(true);
+    ground.until("asess/s", "rests", |seen| seen["status"]["phase"] == "Suspended");
+
+    let asleep = Asleep::begin();
+    ground.kubectl(&["delete", "pvc/s--data"]).text();
+    let claim = json!({
+        "apiVersion": "v1",
+        "kind": "PersistentVolumeClaim",
+        "metadata": {"name": "s--data"},
+        "spec": {"accessModes": ["ReadWriteOnce"], "resources": {"requests": {"storage": "1Mi"}}},
+    });
+    let pod = json!({
+        "apiVersion": "v1",
+        "kind": "Pod",
+        "metadata": {"name": "s--main"},
+        "spec": {"containers": [{"name": "theirs", "image": ROOT_IMAGE, "command": ["sleep", "100000"]}], "terminationGracePeriodSeconds": 0},
+    });
+    ground.apply(&list(&[claim, pod]));
+    let uid_of = |object: &str| uid(&ground.get(object)).to_string();
+    let theirs = (uid_of("pvc/s--data"), uid_of("pod/s--main"));
+    suspend(false);
+    drop(asleep);
+
+    let taken = ground.until_not_ready("asess/s", "NameTaken");
+    assert!(message(&taken).contains("PersistentVolumeClaim s--data"), "{}", message(&taken));
+    assert_eq!(uid_of("pvc/s--data"), theirs.0);
+    ground.kubectl(&["delete", "pvc/s--data"]).text();
+    let taken = ground.until_not_ready("asb/s--main", "NameTaken");
+    assert!(message(&taken).contains("Pod s--main"), "{}", message(&taken));
+    assert_eq!(uid_of("pod/s--main"), theirs.1);
+    ground.until("pvc/s--data", "is ours again", |claim| !claim.is_null() && uid(claim) != theirs.0);
+    ground.kubectl(&["delete", "pod/s--main"]).text();
+    ground.until_ready("asess/s");
+}
+
+#[test]
+#[ignore = "needs a cluster: make e2e"]
+fn objects_of_an_older_schema_are_worked_on_or_say_why_not() {
+    let ground = Ground::new("older");
+    let crd = "crd/aigisesessions.aigise.dev";
+    let file = "crds/aigisesessions.yaml";
+    let restore = || {
+        run("kubectl", &["replace", "-f", file], "").text();
+    };
+    // A schema from before there were rules, defaults and most of the fields.
+    let schema = json!({
+        "type": "object",
+        "properties": {
+            "spec": {"type": "object", "x-kubernetes-preserve-unknown-fields": true},
+            "status": {"type": "object", "x-kubernetes-preserve-unknown-fields": true},
+        },
+    });
+    let patch = json!([{"op": "replace", "path": "/spec/versions/0/schema/openAPIV3Schema", "value": schema}]);
+    kubectl(&["patch", crd, "--type", "json", "-p", &patch.to_string()]).text();
+    let old = AtTheEnd(restore);
+    let asleep = Asleep::begin();
+    // The API server takes a moment to serve by the new schema.
+    let odd = session("no--name", json!({"sandboxes": plain(&["main"])}));
+    let mut tries = 0;
+    while ground.kubectl_reading(&["apply", "--validate=false", "-f", "-"], &odd.to_string()).code != 0 {
+        tries += 1;
+        assert!(tries < 60, "the older schema does not come to hold");
+        thread::sleep(Duration::from_millis(500));
+    }
+    let mut retired = session("retired", json!({"sandboxes": plain(&["main"])}));
+    retired["spec"]["colour"] = json!("red");
+    let bad = session("bad", json!({"sandboxes": {"no type!": {"image": ROOT_IMAGE}}}));
+    let unreadable = session("unreadable", json!({"sandboxes": "many"}));
+    ground
+        .kubectl_reading(&["apply", "--validate=false", "-f", "-"], &list(&[retired, bad, unreadable]).to_string())
+        .text();
+    assert_eq!(ground.get("asess/retired")["status"], Value::Null);
+    drop(old);
+    drop(asleep);
+
+    ground.until_ready("asess/retired");
+    assert_eq!(ground.get("asess/retired")["spec"]["colour"], Value::Null);
+    for (name, word) in [("asess/no--name", "--"), ("asess/bad", "no type!")] {
+        let seen = ground.until_not_ready(name, "InvalidSpec");
+        assert!(is_stalled(&seen) && message(&seen).contains(word), "{name}: {}", message(&seen));
+    }
+    let untouched = ground.get("asess/unreadable");
+    assert_eq!((reason(&untouched), &condition(&untouched, "Ready")["status"]), ("Pending", &json!("Unknown")));
+    for name in ["asess/retired", "asess/no--name", "asess/bad", "asess/unreadable"] {
+        ground.kubectl(&["delete", name]).text();
+    }
+}
+
+/// Every node takes Pods, as long as this lives.
+fn every_node_takes_pods(nodes: &Value) -> impl Drop + use<> {
+    const KEY: &str = "node-role.kubernetes.io/control-plane";
+    let is_closed = |node: &&Value| node["spec"]["taints"].to_string().contains(KEY);
+    let closed: Vec<_> = nodes["items"].as_array().unwrap().iter().filter(is_closed).map(name_of).collect();
+    for node in &closed {
+        kubectl(&["taint", "node", node, &format!("{KEY}-")]).text();
+    }
+    AtTheEnd(move || {
+        for node in &closed {
+            kubectl(&["taint", "node", node, "--overwrite", &format!("{KEY}=:NoSchedule")]);
+        }
+    })
+}
+
+fn name_of(object: &Value) -> String {
+    object["metadata"]["name"].as_str().unwrap().to_string()
+}
+
+#[test]
+#[ignore = "needs a cluster: make e2e"]
+fn a_session_with_volumes_of_one_node_runs_on_one_node_whatever_its_sandboxes_prefer() {
+    let ground = Ground::new("one-node");
+    let nodes = kubectl_json(&["get", "nodes"]);
+    let _open = every_node_takes_pods(&nodes);
+    let names: Vec<_> = nodes["items"].as_array().unwrap().iter().map(name_of).collect();
+    let [first, second] = [&names[0], &names[1]];
+    let here = |node: &str| json!([{"key": "kubernetes.io/hostname", "operator": "In", "values": [node]}]);
+    let prefers = |node: &str| {
+        let node = json!([{"weight": 100, "preference": {"matchExpressions": here(node)}}]);
+        let affinity = json!({"nodeAffinity": {"preferredDuringSchedulingIgnoredDuringExecution": node}});
+        json!({"image": ROOT_IMAGE, "podTemplate": {"spec": {"affinity": affinity}}})
+    };
+    let apart = json!([{"weight": 100, "podAffinityTerm": {
+        "labelSelector": {"matchLabels": {"aigise.dev/session": "s"}},
+        "topologyKey": "kubernetes.io/hostname",
+    }}]);
+    let apart = json!({"preferredDuringSchedulingIgnoredDuringExecution": apart});
+    let sandboxes = [("a", prefers(first)), ("b", prefers(second))].map(|(name, mut template)| {
+        template["podTemplate"]["spec"]["affinity"]["podAntiAffinity"] = apart.clone();
+        (name.to_string(), template)
+    });
+    let sandboxes: serde_json::Map<_, _> = sandboxes.into_iter().collect();
+    ground.apply(&session("s", json!({ "sandboxes": sandboxes })));
+    ground.until_ready("asess/s");
+    let node_of = |pod: &str| ground.get(pod)["spec"]["nodeName"].as_str().unwrap().to_string();
+    let node = node_of("pod/s--a");
+    assert_eq!(node_of("pod/s--b"), node);
+    ground.run("s--a", "echo together >/shared/file");
+    assert_eq!(ground.run("s--b", "cat /shared/file"), "together");
+
+    // One that has to be elsewhere is told why it cannot.
+    let other = if node == *first { second } else { first };
+    let must = json!({"requiredDuringSchedulingIgnoredDuringExecution": {"nodeSelectorTerms": [{"matchExpressions": here(other)}]}});
+    let late = |affinity: Value| {
+        let template = json!({"image": ROOT_IMAGE, "podTemplate": {"spec": {"affinity": {"nodeAffinity": affinity}}}});
+        json!({"spec": {"sandboxes": {"late": template}}})
+    };
+    ground.patch("asess/s", &late(must));
+    let waiting = ground
+        .until("asb/s--late", "finds no node", |seen| ["NoRoomOnSessionNode", "Unschedulable"].contains(&reason(seen)));
+    assert!(message(&waiting).contains("node affinity"), "{}", message(&waiting));
+    assert_eq!((&waiting["status"]["state"], is_stalled(&waiting)), (&json!("uninitialized"), false));
+    ground.until("asess/s", "tells so", |seen| message(seen).contains("node affinity"));
+    ground.patch("asess/s", &late(json!({"requiredDuringSchedulingIgnoredDuringExecution": null})));
+    ground.until_ready("asess/s");
+    assert_eq!(node_of("pod/s--late"), node);
+
+    // Without a volume that holds them together, they go where they like.
+    let alone = |name: &str, node: &str| {
+        let mut spec = prefers(node);
+        spec["type"] = json!("main");
+        sandbox(name, spec)
+    };
+    ground.apply(&list(&[alone("one", first), alone("two", second)]));
+    ground.until_ready("asb/one");
+    ground.until_ready("asb/two");
+    assert_ne!(node_of("pod/one"), node_of("pod/two"));
+}
+
+/// A session whose one step says that it began, and ends when it is told to.
+fn waits_for_go() -> Value {
+    let script = "echo began >>/shared/runs; while [ ! -e /shared/go ]; do sleep 0.1; done; echo ended >>/shared/runs";
+    let step = json!({"name": "wait", "command": ["sh", "-c", script]});
+    session("s", json!({"sandboxes": {"main": {"image": ROOT_IMAGE, "init": {"steps": [step]}}}}))
+}
+
+#[track_caller]
+fn until_it_began(ground: &Ground) {
+    ground.until("asb/s--main", "works", |seen| seen["status"]["init"]["outcome"] == "Running");
+    // The operator says so when the container runs and may begin; the step itself comes a moment later.
+    ground.run("s--main", "until [ -e /shared/runs ]; do sleep 0.1; done");
+}
+
+#[test]
+#[ignore = "needs a cluster: make e2e"]
+fn a_step_runs_once_and_is_waited_for_though_the_kubelet_is_killed_meanwhile() {
+    let ground = Ground::new("kubelet");
+    ground.apply(&waits_for_go());
+    until_it_began(&ground);
+    let pod = ground.get("pod/s--main");
+    let mut killer = killer();
+    killer["spec"]["nodeName"] = pod["spec"]["nodeName"].clone();
+    ground.apply(&killer);
+    ground.until("pod/killer", "runs", |pod| pod["status"]["phase"] == "Running");
+    let kubelet = || ground.try_run("killer", "pidof kubelet");
+    let before = kubelet().text();
+    // A kubelet takes containers that are older than itself by ten seconds for started, unless it knows better.
+    ground.run("s--main", "sleep 12");
+    // What is asked of the kubelet may end with it.
+    ground.try_run("killer", "kill -KILL $(pidof kubelet)");
+    let mut tries = 0..300;
+    let is_back = || {
+        thread::sleep(Duration::from_millis(200));
+        let now = kubelet();
+        now.code == 0 && now.stdout != before
+    };
+    assert!(tries.any(|_| is_back()), "the kubelet does not come back");
+    for _ in 0..50 {
+        let seen = ground.get("asb/s--main");
+        assert_ne!(seen["status"]["state"], "ready", "the step has not ended: {}", seen["status"]);
+        assert_eq!(seen["status"]["init"]["outcome"], "Running");
+        thread::sleep(Duration::from_millis(100));
+    }
+    ground.run("s--main", "touch /shared/go");
+    ground.until_ready("asess/s");
+    assert_eq!(ground.run("s--main", "cat /shared/runs"), "began\nended");
+    let after = ground.get("pod/s--main");
+    assert_eq!(uid(&after), uid(&pod));
+    assert_eq!(after["status"]["containerStatuses"][0]["restartCount"], 0);
+}
+
+#[test]
+#[ignore = "needs a cluster: make e2e"]
+fn a_step_that_ends_while_the_operator_is_down_is_found_done() {
+    let ground = Ground::new("down");
+    ground.apply(&waits_for_go());
+    until_it_began(&ground);
+    let before = ground.get("pod/s--main");
+    let asleep = Asleep::begin();
+    ground.run("s--main", "touch /shared/go");
+    ground.until("pod/s--main", "is ready", |pod| pod["status"]["containerStatuses"][0]["ready"] == true);
+    assert_eq!(ground.get("asb/s--main")["status"]["init"]["outcome"], "Running", "somebody works for the operator");
+    drop(asleep);
+    let ready = ground.until_ready("asb/s--main");
+    assert_eq!(ready["status"]["init"]["outcome"], "Succeeded");
+    ground.until_ready("asess/s");
+    assert_eq!(ground.run("s--main", "cat /shared/runs"), "began\nended");
+    assert_eq!(uid(&ground.get("pod/s--main")), uid(&before));
+}

@@ -1,0 +1,150 @@
+//! The chart as Helm renders it. Needs helm and no cluster.
+
+use std::collections::BTreeSet;
+
+use serde_json::{Value, json};
+
+use super::client::{Outcome, run};
+
+pub const CHART: &str = "charts/aigise-operator";
+
+/// Values that bring in everything that the chart has.
+const ALL: [&str; 6] = [
+    "watchNamespaces={team-a,team-b}",
+    "allowPrivilegedTemplates=true",
+    "networkPolicy.enabled=true",
+    "networkPolicy.from[0].namespaceSelector.matchLabels.purpose=monitoring",
+    "serviceMonitor.enabled=true",
+    "selfTest.storageClassName=fast",
+];
+
+/// The same arguments for each command that renders.
+fn helm(command: &[&str], values: &[&str]) -> Outcome {
+    let values = values.iter().flat_map(|value| ["--set", value]);
+    run("helm", &command.iter().copied().chain(values).collect::<Vec<_>>(), "")
+}
+
+/// What a release called `r` in the namespace `ops` consists of.
+fn render(values: &[&str]) -> Vec<Value> {
+    let text = helm(&["template", "r", CHART, "-n", "ops"], values).text();
+    let objects = serde_yaml::Deserializer::from_str(&text);
+    let objects = objects.map(|object| serde::Deserialize::deserialize(object).expect("YAML"));
+    objects.filter(|object: &Value| !object.is_null()).collect()
+}
+
+fn of_kind<'a>(objects: &'a [Value], kind: &str) -> Vec<&'a Value> {
+    objects.iter().filter(|object| object["kind"] == kind).collect()
+}
+
+/// The one object of a kind that bears the operator's name.
+fn the<'a>(objects: &'a [Value], kind: &str) -> &'a Value {
+    let named = of_kind(objects, kind).into_iter().filter(|object| object["metadata"]["name"] == "aigise-operator");
+    let named: Vec<_> = named.collect();
+    assert_eq!(named.len(), 1, "{kind}");
+    named[0]
+}
+
+fn arguments(objects: &[Value]) -> Vec<&str> {
+    let containers = &the(objects, "Deployment")["spec"]["template"]["spec"]["containers"];
+    containers[0]["args"].as_array().unwrap().iter().map(|argument| argument.as_str().unwrap()).collect()
+}
+
+#[test]
+#[ignore = "needs helm: make e2e"]
+fn the_chart_is_well_formed_with_all_and_with_no_values() {
+    for values in [&[][..], &ALL, &["crds.install=false", "rbac.create=false", "serviceAccount.create=false"]] {
+        helm(&["lint", "--strict", CHART], values).text();
+    }
+    let (plain, all) = (render(&[]), render(&ALL));
+    for kind in ["NetworkPolicy", "ServiceMonitor"] {
+        assert!(of_kind(&plain, kind).is_empty(), "{kind} by default");
+        the(&all, kind);
+    }
+    let peer = json!([{"namespaceSelector": {"matchLabels": {"purpose": "monitoring"}}}]);
+    assert_eq!(the(&all, "NetworkPolicy")["spec"]["ingress"][0]["from"], peer);
+    // What the Service selects is the operator's Pod and not that of the test.
+    let selector = the(&all, "Service")["spec"]["selector"].as_object().unwrap();
+    let selects = |labels: &Value| selector.iter().all(|(key, value)| labels[key] == *value);
+    assert!(selects(&the(&all, "Deployment")["spec"]["template"]["metadata"]["labels"]));
+    assert!(!selects(&of_kind(&all, "Pod")[0]["metadata"]["labels"]));
+}
+
+#[test]
+#[ignore = "needs helm: make e2e"]
+fn an_operator_of_some_namespaces_has_roles_there_and_nothing_else() {
+    let (all, some) = (render(&[]), render(&ALL));
+    assert!(!arguments(&all).iter().any(|argument| argument.contains("namespaces") || argument.contains("privileged")));
+    assert!(arguments(&some).contains(&"--watch-namespaces=team-a,team-b"));
+    assert!(arguments(&some).contains(&"--allow-privileged-templates"));
+
+    assert!(of_kind(&some, "ClusterRoleBinding").is_empty());
+    let names: Vec<_> = of_kind(&some, "ClusterRole").iter().map(|role| &role["metadata"]["name"]).collect();
+    assert_eq!(names, ["aigise-viewer"]);
+    assert!(of_kind(&render(&["watchNamespaces={a}", "rbac.aggregateToView=false"]), "ClusterRole").is_empty());
+
+    let own = |kind| of_kind(&some, kind).into_iter().filter(|role| role["metadata"]["name"] == "aigise-operator");
+    let namespaces = |kind| own(kind).map(|role| &role["metadata"]["namespace"]).collect::<Vec<_>>();
+    assert_eq!(namespaces("Role"), ["team-a", "team-b"]);
+    assert_eq!(namespaces("RoleBinding"), ["team-a", "team-b"]);
+    let subject = json!([{"kind": "ServiceAccount", "name": "aigise-operator", "namespace": "ops"}]);
+    assert!(own("RoleBinding").all(|binding| binding["subjects"] == subject));
+
+    // The ClusterRole has what the Roles have, and what can only be asked of the whole cluster.
+    let mut rules = the(&all, "ClusterRole")["rules"].as_array().unwrap().clone();
+    let cluster = ["customresourcedefinitions", "nodes"].map(|resource| json!([resource]));
+    rules.retain(|rule| !cluster.contains(&rule["resources"]));
+    assert!(!rules.is_empty() && own("Role").all(|role| role["rules"] == json!(rules)));
+    assert!(rules.iter().flat_map(|rule| rule["verbs"].as_array().unwrap()).all(|verb| verb != "*"));
+}
+
+#[test]
+#[ignore = "needs helm: make e2e"]
+fn the_definitions_outlive_the_release() {
+    let crds = render(&[]);
+    let crds = of_kind(&crds, "CustomResourceDefinition");
+    assert_eq!(crds.len(), 2);
+    assert!(crds.iter().all(|crd| crd["metadata"]["annotations"]["helm.sh/resource-policy"] == "keep"));
+    assert!(of_kind(&render(&["crds.install=false"]), "CustomResourceDefinition").is_empty());
+}
+
+#[test]
+#[ignore = "needs helm: make e2e"]
+fn a_misspelt_or_wrong_value_is_refused() {
+    let text = run("helm", &["show", "values", CHART], "").text();
+    let mut paths = BTreeSet::new();
+    collect(&serde_yaml::from_str(&text).unwrap(), "", &mut paths);
+    assert!(paths.contains("rbac.create") && paths.contains("tolerations"), "{paths:?}");
+    // The names of resources are Kubernetes's.
+    let ours = paths.iter().filter(|path| !path.starts_with("resources."));
+    let misspelt = ours.map(|path| format!("{path}Typo=x"));
+    let wrong = [
+        "watchNamespaces=team",
+        "watchNamespaces={Team}",
+        "watchNamespaces={a,a}",
+        "allowPrivilegedTemplates=yes",
+        "concurrency=0",
+        "helperMount=volume",
+        "tolerations[0].keys=x",
+        "resources.request.cpu=1",
+        "image.digest=sha256:0",
+        "serviceMonitor.interval=often",
+        "networkPolicy.from[0].namespace=x",
+        "selfTest.timeoutSeconds=3m",
+    ];
+    for value in misspelt.chain(wrong.map(String::from)) {
+        let complaint = helm(&["template", "r", CHART], &[&value]).complaint();
+        assert!(complaint.contains("don't meet the specifications of the schema"), "{value}: {complaint}");
+    }
+}
+
+/// The paths of all values that are not mappings of others.
+fn collect(values: &Value, path: &str, paths: &mut BTreeSet<String>) {
+    match values.as_object().filter(|values| !values.is_empty()) {
+        Some(values) => {
+            for (key, value) in values {
+                collect(value, format!("{path}.{key}").trim_start_matches('.'), paths);
+            }
+        }
+        None => _ = paths.insert(path.into()),
+    }
+}

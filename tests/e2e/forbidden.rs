@@ -1,0 +1,86 @@
+//! What the rules of the namespace forbid: told in the words of the API server, and well when the template keeps to them.
+
+use serde_json::{Value, json};
+
+use super::{
+    ground::Ground,
+    objects::{
+        ROOT_IMAGE, USER_IMAGE, config_map, from_config_map, is_stalled, list, message, plain_session, sandbox, session,
+    },
+};
+
+/// What the Pod Security Standard `restricted` asks of a container; the rest is in every Pod of ours.
+fn restricted() -> Value {
+    json!({"runAsNonRoot": true, "allowPrivilegeEscalation": false, "capabilities": {"drop": ["ALL"]}})
+}
+
+#[test]
+#[ignore = "needs a cluster: make e2e"]
+fn a_namespace_of_the_standard_restricted_holds_a_whole_session() {
+    let ground = Ground::new("restricted");
+    ground.enforce("restricted");
+    let look = json!({"name": "look", "command": ["sh", "-c", "cat /shared/in/file /shared/etc/passwd >/shared/seen"]});
+    let sources = json!([
+        from_config_map("files", "in"),
+        {"image": {"reference": ROOT_IMAGE, "path": "etc"}, "path": "etc"},
+    ]);
+    ground.apply(&list(&[
+        config_map("files", &[("file", "of the map\n")]),
+        session(
+            "s",
+            json!({
+                "sandboxDefaults": {"image": USER_IMAGE, "securityContext": restricted()},
+                "sandboxes": {"main": {"init": {"steps": [look]}}, "fuzz": {}},
+                "volumes": {"data": {"sources": sources}},
+            }),
+        ),
+    ]));
+    ground.until_ready("asess/s");
+    assert_eq!(ground.get("asb/s--main")["status"]["init"]["outcome"], "Succeeded");
+    assert_eq!(ground.run("s--fuzz", "head -2 /shared/seen; id -u"), "of the map\nroot:x:0:0:root:/:/bin/sh\n1000");
+}
+
+#[test]
+#[ignore = "needs a cluster: make e2e"]
+fn a_pod_that_the_standard_forbids_is_told_in_its_words_and_starts_when_the_template_keeps_to_it() {
+    let ground = Ground::new("pod-security");
+    ground.enforce("restricted");
+    ground.apply(&plain_session("s", &["main"]));
+    let words = "violates PodSecurity \"restricted";
+    let refused = ground.until_not_ready("asb/s--main", "Forbidden");
+    for word in [words, "allowPrivilegeEscalation != false", "runAsNonRoot != true"] {
+        assert!(message(&refused).contains(word), "{}", message(&refused));
+    }
+    assert!(is_stalled(&refused), "nobody but a person can mend that");
+    ground.until("asess/s", "has the words", |seen| message(seen).contains(words));
+
+    // Allowed, and an image that runs as root nevertheless: then it is the kubelet that does not start it.
+    let template = |part: Value| json!({"spec": {"sandboxes": {"main": part}}});
+    ground.patch("asess/s", &template(json!({"securityContext": restricted()})));
+    let root = ground.until_not_ready("asb/s--main", "ContainerConfig");
+    assert!(message(&root).contains("image will run as root"), "{}", message(&root));
+    ground.patch("asess/s", &template(json!({"image": USER_IMAGE})));
+    ground.until_ready("asess/s");
+    assert_eq!(ground.run("s--main", "id -u"), "1000");
+}
+
+#[test]
+#[ignore = "needs a cluster: make e2e"]
+fn a_limit_range_is_named_and_what_keeps_to_it_starts() {
+    let ground = Ground::new("limit-range");
+    ground.apply(&json!({
+        "apiVersion": "v1",
+        "kind": "LimitRange",
+        "metadata": {"name": "small"},
+        "spec": {"limits": [{"type": "Container", "max": {"memory": "64Mi"}}]},
+    }));
+    let wants = |memory: &str| {
+        sandbox("big", json!({"type": "main", "image": ROOT_IMAGE, "resources": {"limits": {"memory": memory}}}))
+    };
+    ground.apply(&wants("128Mi"));
+    let words = "maximum memory usage per Container is 64Mi, but limit is 128Mi";
+    let refused = ground.until_not_ready("asb/big", "Forbidden");
+    assert!(message(&refused).contains(words), "{}", message(&refused));
+    ground.apply(&wants("32Mi"));
+    ground.until_ready("asb/big");
+}

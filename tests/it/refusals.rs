@@ -1,0 +1,197 @@
+//! What the API server does not do is not taken for done: it is said, and tried again.
+
+use std::time::Duration;
+
+use aigise_operator::{
+    api::{
+        AigiseSession, AigiseSessionStatus,
+        condition::{ConditionType, Reason},
+        session::SessionPhase,
+    },
+    plan::{
+        Child, Failure, Landed, Next, Report, Slot, Write,
+        session::{self, Observed},
+    },
+};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
+use serde_json::{Value, json};
+
+use super::model::{Event, World};
+
+const WORDS: &str = "the API server refused it: not now";
+
+fn a_session(spec: Value) -> Event {
+    let session = json!({
+        "apiVersion": "aigise.dev/v1alpha1", "kind": "AigiseSession", "metadata": {"name": "demo"}, "spec": spec,
+    });
+    Event::ApplySession(Box::new(serde_json::from_value::<AigiseSession>(session).unwrap()))
+}
+
+/// Makes the writes of the plan as far as they come: the API server refuses those that are meant, and carries out the others.
+fn refused(observed: &mut Observed, meant: impl Fn(&Write) -> bool) -> Report<AigiseSessionStatus> {
+    for write in session::plan(observed) {
+        let refuse = meant(&write);
+        let name = write.child().name().to_string();
+        let landed = left(write, refuse.then(|| Failure { reason: Reason::Forbidden, message: WORDS.into() }));
+        observed.absorb(&name, landed);
+        if refuse {
+            break;
+        }
+    }
+    session::report(observed)
+}
+
+fn left(write: Write, failure: Option<Failure>) -> Landed {
+    fn slot<K>(is_deleted: bool, object: K, failure: Option<Failure>) -> Slot<K> {
+        match failure {
+            Some(failure) => Slot::Failed(failure),
+            None if is_deleted => Slot::Absent,
+            None => Slot::Ours(object.into()),
+        }
+    }
+    let is_deleted = matches!(write, Write::Delete(_));
+    let (Write::Ensure(child) | Write::Update(child) | Write::Delete(child)) = write;
+    match child {
+        Child::Claim(claim) => Landed::Claim(slot(is_deleted, *claim, failure)),
+        Child::Pod(pod) => Landed::Pod(slot(is_deleted, *pod, failure)),
+        Child::Service(service) => Landed::Service(slot(is_deleted, *service, failure)),
+        Child::NetworkPolicy(policy) => Landed::NetworkPolicy(slot(is_deleted, *policy, failure)),
+        Child::Sandbox(sandbox) => Landed::Sandbox(slot(is_deleted, *sandbox, failure)),
+        Child::Session(session) => Landed::Session(slot(is_deleted, *session, failure)),
+    }
+}
+
+fn condition(status: &AigiseSessionStatus, kind: ConditionType) -> &Condition {
+    status.conditions.iter().find(|condition| condition.type_ == kind.to_string()).unwrap()
+}
+
+/// It is on its way, the reason is told, and it is tried again.
+fn goes_on(report: &Report<AigiseSessionStatus>, phase: SessionPhase) {
+    assert_eq!((report.status.phase, report.next), (Some(phase), Next::Backoff));
+    let condition = condition(&report.status, ConditionType::Reconciling);
+    assert_eq!(condition.status, "True");
+    assert!(condition.message.contains(WORDS), "{}", condition.message);
+}
+
+fn with_sources(mut more: Value) -> Event {
+    more["sandboxes"] = json!({"main": {"image": "a:1"}});
+    more["volumes"] = json!({"data": {"sources": [{"persistentVolumeClaim": {"claimName": "corpus"}}]}});
+    a_session(more)
+}
+
+#[test]
+fn a_session_is_not_at_rest_while_something_could_not_be_deleted() {
+    let mut world = World::new();
+    world.happens(with_sources(json!({"lifetime": {"ttl": "1h"}})));
+    world.happens(Event::Staged { pod: "demo--stage".into(), roots: vec![] });
+    let is_meant: [fn(&Write) -> bool; 3] = [
+        |write| matches!(write, Write::Delete(Child::Sandbox(_))),
+        |write| matches!(write, Write::Delete(Child::Pod(_))),
+        |write| matches!(write, Write::Delete(Child::Claim(claim)) if claim.metadata.name.as_deref() == Some("demo--tools")),
+    ];
+    for is_meant in is_meant {
+        let mut observed = world.observe_session("demo");
+        observed.now += Duration::from_secs(7200);
+        goes_on(&refused(&mut observed, is_meant), SessionPhase::Expired);
+    }
+}
+
+#[test]
+fn a_suspended_session_is_not_at_rest_while_the_stage_pod_could_not_be_deleted() {
+    let mut world = World::new();
+    world.happens(with_sources(json!({})));
+    world.happens(Event::Running("demo--stage".into()));
+    world.sessions.get_mut("demo").unwrap().spec.suspend = Some(true);
+    let report = refused(&mut world.observe_session("demo"), |write| matches!(write, Write::Delete(Child::Pod(_))));
+    goes_on(&report, SessionPhase::Suspended);
+}
+
+/// Nothing changes when a deletion is refused, so that nothing would wake the session.
+#[test]
+fn a_session_that_could_not_be_deleted_at_its_end_says_so_and_is_deleted_later() {
+    let mut world = World::new();
+    world.happens(with_sources(json!({"lifetime": {"ttl": "1h", "onExpiry": "Delete"}})));
+    let mut observed = world.observe_session("demo");
+    observed.now += Duration::from_secs(7200);
+    goes_on(&refused(&mut observed, |write| matches!(write, Write::Delete(Child::Session(_)))), SessionPhase::Expired);
+}
+
+fn is_growth(write: &Write) -> bool {
+    matches!(write, Write::Update(Child::Claim(_)))
+}
+
+/// A storage class that lets nothing grow is no reason to leave the rest of an edit undone.
+#[test]
+fn a_claim_that_may_not_grow_is_in_the_way_of_nothing_else() {
+    let mut world = World::new();
+    world.happens(a_session(json!({"sandboxes": {"main": {"image": "a:1"}, "old": {"image": "a:1"}}})));
+    let edited = json!({
+        "sandboxes": {"main": {"image": "a:2"}, "new": {"image": "a:1"}},
+        "volumes": {"scripts": {"size": "2Gi"}, "data": {"size": "2Gi"}},
+    });
+    let Event::ApplySession(edited) = a_session(edited) else { unreachable!() };
+    world.sessions.get_mut("demo").unwrap().spec = edited.spec;
+    let mut observed = world.observe_session("demo");
+    let writes = session::plan(&observed);
+    let first = writes.iter().position(is_growth).unwrap();
+    assert!(writes[first..].iter().all(is_growth), "{writes:?}");
+    let done: Vec<_> = writes[..first].iter().map(|write| write.child().name()).collect();
+    assert_eq!(done, ["demo--old", "demo--main", "demo--new"]);
+
+    let report = refused(&mut observed, is_growth);
+    assert_eq!((report.status.phase, report.next), (Some(SessionPhase::Starting), Next::Backoff));
+    let volumes = condition(&report.status, ConditionType::VolumesReady);
+    assert_eq!((volumes.status.as_str(), volumes.reason.as_str()), ("False", "VolumesPending"));
+    assert!(volumes.message.contains(WORDS), "{}", volumes.message);
+    let mut session = AigiseSession::clone(&observed.session);
+    session.status = Some(report.status);
+    assert!(session::has_volumes(&session), "they are as they were, and sandboxes can start");
+}
+
+#[test]
+fn a_session_that_is_ready_but_for_a_claim_that_may_not_grow_says_so() {
+    let mut world = World::new();
+    world.happens(a_session(json!({"sandboxes": {"main": {"image": "a:1"}}})));
+    world.happens(Event::Running("demo--main".into()));
+    let volumes = json!({"data": {"size": "2Gi"}});
+    world.sessions.get_mut("demo").unwrap().spec.volumes = Some(serde_json::from_value(volumes).unwrap());
+    let report = refused(&mut world.observe_session("demo"), is_growth);
+    let ready = condition(&report.status, ConditionType::Ready);
+    assert_eq!((ready.status.as_str(), ready.reason.as_str()), ("False", "Forbidden"));
+    assert!(ready.message.contains(WORDS), "{}", ready.message);
+    assert_eq!(condition(&report.status, ConditionType::SandboxesReady).status, "True");
+    assert_eq!(condition(&report.status, ConditionType::VolumesReady).reason, "VolumesPending");
+    assert_eq!(report.next, Next::Backoff);
+}
+
+/// A script that waits for `Ready` or `Stalled` gets its answer, and nobody has to do anything here once the cluster allows it.
+#[test]
+fn what_the_cluster_does_not_allow_needs_a_person_and_is_tried_again() {
+    for (reason, stalled) in
+        [(Reason::Forbidden, "True"), (Reason::QuotaExceeded, "False"), (Reason::ApiError, "False")]
+    {
+        let mut world = World::new();
+        let alone = json!({"metadata": {"name": "alone"}, "spec": {"type": "main", "image": "a:1"}});
+        world.happens(Event::Refuses(Some(reason)));
+        world.happens(Event::ApplySandbox(Box::new(serde_json::from_value(alone).unwrap())));
+        world.happens(with_sources(json!({})));
+        let stalled_is = |world: &World, expected: &str| {
+            let kind = ConditionType::Stalled.to_string();
+            let session = world.sessions["demo"].status.as_ref().unwrap();
+            let sandbox = world.sandboxes["alone"].status.as_ref().unwrap();
+            for conditions in [&session.conditions, &sandbox.conditions] {
+                let condition = conditions.iter().find(|condition| condition.type_ == kind).unwrap();
+                assert_eq!(condition.status, expected, "{reason}: {conditions:?}");
+            }
+        };
+        stalled_is(&world, stalled);
+        assert!(world.log.contains("next Backoff"), "{}", world.log);
+        world.happens(Event::Refuses(None));
+        world.happens(Event::Staged { pod: "demo--stage".into(), roots: vec![] });
+        for pod in ["alone", "demo--main"] {
+            world.happens(Event::Running(pod.into()));
+        }
+        stalled_is(&world, "False");
+        assert_eq!(world.sessions["demo"].status.as_ref().unwrap().phase, Some(SessionPhase::Ready));
+    }
+}

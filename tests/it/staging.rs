@@ -1,0 +1,342 @@
+//! The stage Pod: what is in it for each kind of source, what room it asks for, and what becomes of one that does not end well.
+
+use std::{collections::BTreeMap, sync::Arc};
+
+use aigise_operator::{
+    api::{
+        AigiseSession,
+        condition::{ConditionType, Reason},
+        meta,
+    },
+    plan::{HelperMount, Settings, When, Write, session},
+    staging::{Report, Staged},
+};
+use k8s_openapi::api::core::v1::{ContainerState, ContainerStateTerminated, ContainerStatus, Pod, PodSpec};
+use serde_json::{Value, json};
+
+use super::{
+    model::{Event, World},
+    objects::snapshot,
+};
+
+const STAGE: &str = "demo--stage";
+
+fn a_session(spec: Value) -> Event {
+    let session = json!({
+        "apiVersion": "aigise.dev/v1alpha1",
+        "kind": "AigiseSession",
+        "metadata": {"name": "demo"},
+        "spec": spec,
+    });
+    Event::ApplySession(Box::new(serde_json::from_value::<AigiseSession>(session).unwrap()))
+}
+
+/// A session of one sandbox, whose data volume has these sources.
+fn with_sources(sources: Value) -> Event {
+    a_session(json!({"sandboxes": {"main": {"image": "a"}}, "volumes": {"data": {"sources": sources}}}))
+}
+
+fn a_container_source() -> Value {
+    json!({"container": {"image": "alpine/git", "command": ["git", "clone", "https://example.org/r", "/volume"]}, "path": "repo"})
+}
+
+fn stage_pod(world: &World) -> &PodSpec {
+    world.pods[STAGE].spec.as_ref().expect("the stage Pod is there")
+}
+
+/// The message of `Ready`, with its reason.
+fn said(world: &World) -> (String, String) {
+    let ready: &str = ConditionType::Ready.into();
+    let status = world.sessions["demo"].status.as_ref().unwrap();
+    let condition = status.conditions.iter().find(|condition| condition.type_ == ready).unwrap();
+    (condition.reason.clone(), condition.message.clone())
+}
+
+/// A container of the stage Pod ends, and the operator reacts.
+fn ends(world: &mut World, container: &str, how: Value) {
+    let pod = world.pods.get_mut(STAGE).unwrap();
+    let terminated: ContainerStateTerminated = serde_json::from_value(how).unwrap();
+    let status = ContainerStatus {
+        name: container.into(),
+        state: Some(ContainerState { terminated: Some(terminated), ..ContainerState::default() }),
+        ..ContainerStatus::default()
+    };
+    let statuses = pod.status.get_or_insert_default();
+    if container == meta::STAGE_CONTAINER {
+        statuses.container_statuses = Some(vec![status]);
+    } else {
+        statuses.phase = Some("Failed".into());
+        statuses.init_container_statuses = Some(vec![status]);
+    }
+    world.settle();
+}
+
+#[test]
+fn image_and_container_sources_are_in_the_stage_pod_as_they_are_written_down() {
+    let mut world = World::new();
+    world.happens(a_session(json!({
+        "sandboxes": {"main": {"image": "a"}},
+        "volumes": {
+            "scripts": {"sources": [{
+                "container": {
+                    "image": "registry.example/builder:1",
+                    "command": ["sh", "-c", "make install DESTDIR=/volume"],
+                    "env": [{"name": "FLAVOUR", "value": "small"}],
+                    "workingDir": "/src",
+                    "resources": {"limits": {"memory": "1Gi"}},
+                },
+            }]},
+            "data": {"sources": [
+                {"image": {"reference": "registry.example/src:1", "path": "/src"}, "path": "code"},
+                {"image": {"reference": "registry.example/all:1", "pullPolicy": "Always"}, "path": "all"},
+                a_container_source(),
+            ]},
+        },
+    })));
+    let PodSpec { init_containers, containers, volumes, .. } = stage_pod(&world);
+    snapshot(
+        "stage-pod-of-other-sources",
+        &(init_containers, &containers[0].env, &containers[0].volume_mounts, volumes),
+    );
+}
+
+#[test]
+fn only_the_pod_that_fetches_is_let_out_of_a_closed_session_and_only_while_something_is_to_be_fetched() {
+    let mut world = World::new();
+    let closed = |sources: Value| {
+        a_session(json!({
+            "sandboxes": {"main": {"image": "a"}},
+            "network": {"egress": "SessionOnly"},
+            "volumes": {"data": {"sources": sources}},
+        }))
+    };
+    world.happens(closed(json!([a_container_source()])));
+    snapshot("stage-policy", &world.policies["demo--stage"]);
+    world.happens(closed(json!([{"image": {"reference": "registry.example/src:1"}}])));
+    assert_eq!(world.policies.keys().collect::<Vec<_>>(), ["demo"], "an image is fetched by its node");
+}
+
+#[test]
+fn a_folder_of_an_image_may_be_written_from_its_root() {
+    for (path, folder) in [("/src", "/src"), ("src", "/src"), ("//usr/src/", "/usr/src/"), ("/", "\""), ("", "\"")] {
+        let mut world = World::new();
+        world.happens(with_sources(json!([{"image": {"reference": "a", "path": path}}])));
+        let manifest = stage_pod(&world).containers[0].env.as_ref().unwrap()[0].value.clone().unwrap();
+        assert!(manifest.contains(&format!("/sources/source-data-0{folder}")), "{path}: {manifest}");
+    }
+}
+
+#[test]
+fn where_images_cannot_be_mounted_an_image_source_is_refused_before_anything_is_made() {
+    let mut world = World::new();
+    world.happens(with_sources(json!([a_container_source(), {"image": {"reference": "a"}}])));
+    let mut observed = world.observe_session("demo");
+    observed.settings = Arc::new(Settings { helper_mount: HelperMount::Copy, ..super::model::settings() });
+    let writes = session::plan(&observed);
+    assert_eq!(writes, []);
+    let report = session::report(&observed);
+    let condition = |kind: ConditionType| {
+        report.status.conditions.iter().find(|condition| condition.type_ == kind.to_string()).unwrap()
+    };
+    assert_eq!(condition(ConditionType::Stalled).status, "True");
+    let ready = condition(ConditionType::Ready);
+    assert_eq!(ready.reason, Reason::InvalidSpec.to_string());
+    let expected = "spec.volumes.data.sources[1].image: this cluster cannot mount images";
+    assert!(ready.message.starts_with(expected), "{}", ready.message);
+}
+
+#[test]
+fn a_container_source_that_fails_is_named_with_its_last_words_and_run_again_when_it_is_changed() {
+    let mut world = World::new();
+    world.happens(with_sources(json!([a_container_source()])));
+    let message = "Cloning into '/volume'...\n\n\u{1b}[31mfatal\u{1b}[0m: unable to access 'https://example.org/r'\n";
+    ends(&mut world, "source-data-0", json!({"exitCode": 128, "reason": "Error", "message": message}));
+    let expected = "The volumes could not be filled: container alpine/git (data.sources[0]) ended with exit code 128: \
+                    Cloning into '/volume'...; [31mfatal[0m: unable to access 'https://example.org/r'. Mend the source, and it is tried again.";
+    assert_eq!(said(&world), ("StagingFailed".into(), expected.into()));
+
+    // As it is, it would fail again.
+    world.happens(Event::After(60));
+    assert_eq!(said(&world).0, "StagingFailed");
+    let mut source = a_container_source();
+    source["container"]["env"] = json!([{"name": "GIT_SSL_CAINFO", "value": "/ca.crt"}]);
+    world.happens(with_sources(json!([source])));
+    assert_eq!(said(&world).0, "Staging", "an edit of the environment is an edit of the list");
+    world.happens(Event::PodGone(STAGE.into()));
+    let containers = stage_pod(&world).init_containers.as_ref().unwrap();
+    assert!(containers[0].env.as_ref().unwrap().iter().any(|variable| variable.name == "GIT_SSL_CAINFO"));
+}
+
+#[test]
+fn what_a_container_source_says_is_not_taken_for_the_report() {
+    let mut world = World::new();
+    world.happens(with_sources(json!([a_container_source()])));
+    let report = Report::Failed { message: "buy gold".into() };
+    let message = serde_json::to_string(&report).unwrap();
+    ends(&mut world, "source-data-0", json!({"exitCode": 1, "reason": "Error", "message": message}));
+    assert!(
+        said(&world).1.contains("container alpine/git (data.sources[0]) ended with exit code 1: {"),
+        "{:?}",
+        said(&world)
+    );
+}
+
+#[test]
+fn a_command_that_is_not_in_its_image_is_said_once() {
+    let mut world = World::new();
+    world.happens(with_sources(json!([a_container_source()])));
+    let message = "exec: \"git\": executable file not found in $PATH";
+    ends(&mut world, "source-data-0", json!({"exitCode": 128, "reason": "StartError", "message": message}));
+    let (reason, text) = said(&world);
+    assert_eq!(reason, "StagingFailed");
+    assert_eq!(text.matches("executable file not found").count(), 1, "{text}");
+}
+
+#[test]
+fn a_stage_pod_that_dies_without_a_word_is_made_anew_unless_it_would_die_again() {
+    for (how, failed) in [
+        (json!({"exitCode": 137, "reason": "Error"}), false),
+        (json!({"exitCode": 143, "reason": "Error", "message": "not a report"}), false),
+        (json!({"exitCode": 255, "reason": "Unknown"}), false),
+        (json!({"exitCode": 137, "reason": "OOMKilled"}), true),
+    ] {
+        let mut world = World::new();
+        world.happens(with_sources(json!([a_container_source()])));
+        ends(&mut world, meta::STAGE_CONTAINER, how.clone());
+        let reason = if failed { "StagingFailed" } else { "Staging" };
+        assert_eq!(said(&world).0, reason, "{how}");
+        world.happens(Event::After(11));
+        let is_new = world.pods[STAGE].status.as_ref().unwrap().container_statuses.is_none();
+        assert_eq!(is_new, !failed, "{how}");
+    }
+}
+
+#[test]
+fn a_container_source_that_the_node_lost_sight_of_is_run_again() {
+    let mut world = World::new();
+    world.happens(with_sources(json!([a_container_source()])));
+    ends(
+        &mut world,
+        "source-data-0",
+        json!({"exitCode": 137, "reason": "ContainerStatusUnknown", "message": "it could not be located"}),
+    );
+    let (reason, message) = said(&world);
+    assert_eq!(reason, "Staging");
+    assert!(message.contains("it could not be located"), "{message}");
+}
+
+/// A status that changes between the look and the deletion would keep the Pod, and wake nobody.
+#[test]
+fn a_stage_pod_is_taken_away_whatever_it_has_become_but_no_other_of_its_name() {
+    let mut world = World::new();
+    world.happens(with_sources(json!([a_container_source()])));
+    let pod = world.pods.get_mut(STAGE).unwrap();
+    pod.metadata.resource_version = Some("7".into());
+    let uid = pod.metadata.uid.clone();
+    world.sessions.get_mut("demo").unwrap().spec.tools_top_roots = Some(vec!["fuzz".into()]);
+    let writes = session::plan(&world.observe_session("demo"));
+    let [Write::Delete(child)] = &writes[..] else { panic!("{writes:?}") };
+    assert_eq!((child.meta().uid.clone(), child.meta().resource_version.clone()), (uid, None));
+}
+
+/// Three sandboxes, of which one has more of each.
+fn roomy(modes: &str, memory: &str) -> Event {
+    let volume = json!({"accessModes": [modes]});
+    a_session(json!({
+        "sandboxes": {
+            "main": {"image": "a", "resources": {"requests": {"cpu": "500m"}, "limits": {"cpu": "2", "memory": memory}}},
+            "fuzz": {"image": "a", "resources": {"limits": {"cpu": 2, "nvidia.com/gpu": "1"}}},
+            "plain": {"image": "a"},
+        },
+        "volumes": {"scripts": volume, "data": volume, "tools": volume},
+        "toolsTopRoots": ["fuzz"],
+    }))
+}
+
+fn asked(world: &World) -> Value {
+    let resources = serde_json::to_value(&stage_pod(world).containers[0].resources).unwrap();
+    json!([resources["requests"], resources["limits"]])
+}
+
+#[test]
+fn the_stage_pod_asks_for_the_room_of_all_sandboxes_where_they_have_to_follow_it() {
+    let own = json!([{"cpu": "10m", "memory": "16Mi"}, {"cpu": "1", "memory": "512Mi"}]);
+    let mut world = World::new();
+    world.happens(roomy("ReadWriteOnce", "6Gi"));
+    let all = json!([
+        {"cpu": "2500m", "memory": "6Gi", "nvidia.com/gpu": "1"},
+        {"cpu": "2500m", "memory": "6Gi", "nvidia.com/gpu": "1"},
+    ]);
+    assert_eq!(asked(&world), all);
+
+    let mut world = World::new();
+    world.happens(roomy("ReadWriteMany", "6Gi"));
+    assert_eq!(asked(&world), own, "any node will do for each");
+}
+
+#[test]
+fn a_session_that_fits_nowhere_says_so_and_goes_on_when_it_asks_for_less() {
+    let mut world = World::new();
+    world.happens(roomy("ReadWriteOnce", "6Gi"));
+    let unschedulable = |message: &str| Event::Unschedulable { pod: STAGE.into(), message: message.into() };
+    world.happens(unschedulable("persistentvolumeclaim \"corpus\" not found"));
+    assert_eq!(
+        said(&world).1,
+        "The Pod that fills the volumes has no node: persistentvolumeclaim \"corpus\" not found"
+    );
+    world.happens(unschedulable("0/1 nodes are available: 1 Insufficient memory."));
+    let expected = "The Pod that fills the volumes asks for the room of all sandboxes: 0/1 nodes are available: 1 Insufficient memory.";
+    assert_eq!(said(&world), ("Staging".into(), expected.into()));
+    let first = world.pods[STAGE].clone();
+
+    world.happens(roomy("ReadWriteOnce", "2Gi"));
+    assert!(world.pods[STAGE].metadata.deletion_timestamp.is_some(), "the one that waits asks for too much");
+    world.happens(Event::PodGone(STAGE.into()));
+    assert_eq!(asked(&world)[0]["memory"], "2Gi");
+    assert_ne!(world.pods[STAGE].metadata.uid, first.metadata.uid);
+
+    // It has a node now: what is asked for comes too late, and would only begin the work anew.
+    world.happens(Event::Scheduled(STAGE.into()));
+    world.happens(roomy("ReadWriteOnce", "1Gi"));
+    assert_eq!(asked(&world)[0]["memory"], "2Gi");
+}
+
+/// Beside its running sandboxes, a session would not have room for itself a second time.
+#[test]
+fn volumes_are_filled_again_without_asking_for_the_room_of_sandboxes_that_are_there() {
+    let mut world = World::new();
+    world.happens(roomy("ReadWriteOnce", "6Gi"));
+    world.happens(Event::Staged { pod: STAGE.into(), roots: vec!["fuzz".into()] });
+    let Event::ApplySession(mut session) = roomy("ReadWriteOnce", "6Gi") else { unreachable!() };
+    session.spec.tools_top_roots = Some(vec!["coverage".into()]);
+    let late = json!({"image": "a", "resources": {"requests": {"memory": "3Gi"}}});
+    session.spec.sandboxes.insert("late".into(), serde_json::from_value(late).unwrap());
+    world.happens(Event::ApplySession(session));
+    assert_eq!(asked(&world)[0], json!({"cpu": "10m", "memory": "3Gi"}), "but of the one that is to come");
+}
+
+#[test]
+fn files_that_were_left_as_they_were_are_counted_in_the_condition() {
+    let mut world = World::new();
+    world.happens(with_sources(json!([a_container_source()])));
+    let staged = |kept| Staged { files: 1, kept, ..Staged::default() };
+    let volumes = BTreeMap::from([("data".to_string(), staged(2)), ("tools".to_string(), staged(1))]);
+    let message = serde_json::to_string(&Report::Staged { volumes }).unwrap();
+    ends(&mut world, meta::STAGE_CONTAINER, json!({"exitCode": 0, "reason": "Completed", "message": message}));
+    let observed = world.observe_session("demo");
+    let report = session::report(&observed);
+    assert_eq!(report.when, When::Later, "it is written already");
+    let condition = report.status.conditions.iter().find(|condition| condition.type_ == "VolumesReady").unwrap();
+    assert_eq!(
+        condition.message,
+        "The volumes hold what their sources gave, but for 3 files that were there with other content (the log of demo--stage has the names)."
+    );
+}
+
+#[test]
+fn kubectl_logs_shows_the_stage_container_also_beside_others() {
+    let mut world = World::new();
+    world.happens(with_sources(json!([a_container_source()])));
+    let pod: &Pod = &world.pods[STAGE];
+    assert_eq!(pod.metadata.annotations.as_ref().unwrap()[meta::DEFAULT_CONTAINER], meta::STAGE_CONTAINER);
+}

@@ -1,0 +1,358 @@
+//! The rest of a small cluster around the API server: garbage collection, a scheduler that also binds claims, and a kubelet.
+//!
+//! [`Cluster::run`] lets all of it work by itself, each step as late as it would be. [`Cluster::collect_garbage`],
+//! [`Cluster::schedule`], [`Cluster::start`] and [`Cluster::end`] are the same steps, for a test that takes them one by one.
+
+use std::{
+    collections::BTreeSet,
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
+};
+
+use aigise_operator::{
+    api::meta,
+    gate,
+    staging::{self, Manifest, Report},
+};
+use serde_json::{Value, json};
+
+use super::apiserver::{ApiServer, Key, is_deleting, text};
+
+/// How long each step takes.
+const SCHEDULING: Duration = Duration::from_millis(10);
+const PREPARING: Duration = Duration::from_millis(30);
+const STARTING: Duration = Duration::from_millis(400);
+/// How long the gate of a sandbox works.
+const INITIALIZING: Duration = Duration::from_secs(5);
+const STAGING: Duration = Duration::from_millis(600);
+const ENDING: Duration = Duration::from_millis(200);
+const COLLECTING: Duration = Duration::from_millis(200);
+
+/// The hands of the cluster; the clones are the same.
+#[derive(Clone)]
+pub struct Cluster {
+    api: ApiServer,
+    /// Images that no registry has.
+    missing: Arc<Mutex<BTreeSet<String>>>,
+    /// Images in which no gate succeeds.
+    broken: Arc<Mutex<BTreeSet<String>>>,
+    /// No staging succeeds.
+    is_spoilt: Arc<AtomicBool>,
+}
+
+impl Cluster {
+    pub fn new(api: &ApiServer) -> Self {
+        Self { api: api.clone(), missing: Arc::default(), broken: Arc::default(), is_spoilt: Arc::default() }
+    }
+
+    /// From now on no registry has this image.
+    pub fn lose_image(&self, image: &str) {
+        self.missing.lock().unwrap().insert(image.into());
+    }
+
+    /// The image is pushed.
+    pub fn push_image(&self, image: &str) {
+        self.missing.lock().unwrap().remove(image);
+        self.api.nudge();
+    }
+
+    /// From now on what is to be done in a sandbox of this image fails.
+    pub fn break_gate(&self, image: &str) {
+        self.broken.lock().unwrap().insert(image.into());
+    }
+
+    /// It succeeds again.
+    pub fn mend_gate(&self, image: &str) {
+        self.broken.lock().unwrap().remove(image);
+    }
+
+    /// Whether the sources are bad from now on.
+    pub fn spoil_sources(&self, are_bad: bool) {
+        self.is_spoilt.store(are_bad, Ordering::Relaxed);
+    }
+
+    /// Works by itself, until it is dropped.
+    pub async fn run(self) {
+        let mut changes = self.api.changes();
+        let mut hosted = BTreeSet::new();
+        let mut tasks = tokio::task::JoinSet::new();
+        loop {
+            changes.mark_unchanged();
+            for (key, pod) in self.api.all().into_iter().filter(|(key, _)| key.plural == "pods") {
+                if hosted.insert(text(&pod, "/metadata/uid").to_string()) {
+                    tasks.spawn(self.clone().host(key, text(&pod, "/metadata/uid").to_string()));
+                }
+            }
+            tokio::time::sleep(COLLECTING).await;
+            self.collect_garbage();
+            if changes.changed().await.is_err() {
+                return;
+            }
+        }
+    }
+
+    /// Deletes what has lost its owners, lets claims go that no Pod uses, and empties namespaces that are going.
+    pub fn collect_garbage(&self) {
+        let all = self.api.all();
+        let in_use = |claim: &Key| {
+            all.iter().any(|(key, pod)| {
+                key.plural == "pods"
+                    && key.namespace == claim.namespace
+                    && claims_of(pod).any(|name| name == claim.name)
+            })
+        };
+        for (key, object) in &all {
+            let owners = object["metadata"]["ownerReferences"].as_array().map(Vec::as_slice).unwrap_or_default();
+            let is_orphan = !owners.is_empty() && !owners.iter().any(|owner| self.api.has_owner(&key.namespace, owner));
+            let namespace_goes =
+                self.api.get("namespaces", "", &key.namespace).is_some_and(|found| is_deleting(&found));
+            if (is_orphan || namespace_goes) && !is_deleting(object) {
+                self.api.delete(key, &json!({"preconditions": {"uid": object["metadata"]["uid"]}}));
+            }
+            if key.plural == "persistentvolumeclaims" && is_deleting(object) && !in_use(key) {
+                self.api.edit(key, |claim| claim["metadata"]["finalizers"] = json!([]));
+            }
+            let is_empty = || all.iter().all(|(other, _)| other.namespace != key.name);
+            if key.plural == "namespaces" && is_deleting(object) && is_empty() {
+                self.api.edit(key, |namespace| namespace["spec"]["finalizers"] = json!([]));
+            }
+        }
+    }
+
+    /// Leads one Pod through its life.
+    async fn host(self, key: Key, uid: String) {
+        let mut changes = self.api.changes();
+        loop {
+            changes.mark_unchanged();
+            let Some(pod) = self.pod(&key).filter(|pod| pod["metadata"]["uid"] == uid.as_str()) else { return };
+            if is_deleting(&pod) {
+                tokio::time::sleep(ENDING).await;
+                return self.kill(&key);
+            }
+            let before = pod["status"].clone();
+            self.next_step(&key, &pod).await;
+            let after = self.pod(&key).map(|pod| pod["status"].clone());
+            // Where nothing moves, something has to change first.
+            if after.as_ref() == Some(&before) && changes.changed().await.is_err() {
+                return;
+            }
+        }
+    }
+
+    async fn next_step(&self, key: &Key, pod: &Value) {
+        if text(pod, "/spec/nodeName").is_empty() {
+            tokio::time::sleep(SCHEDULING).await;
+            return self.schedule(key);
+        }
+        let state = &pod["status"]["containerStatuses"][0]["state"];
+        if state.is_null() {
+            tokio::time::sleep(PREPARING).await;
+            return self.prepare(key);
+        }
+        if state["terminated"].is_object() {
+            return;
+        }
+        if state["running"].is_object() {
+            let is_gated = pod["spec"]["containers"][0]["startupProbe"].is_object();
+            if is_gated && pod["status"]["containerStatuses"][0]["started"] == false {
+                if !pod["metadata"]["annotations"][meta::RELEASE].is_null() {
+                    tokio::time::sleep(INITIALIZING).await;
+                    if self.broken.lock().unwrap().contains(text(pod, "/spec/containers/0/image")) {
+                        return self.terminate(key, 143, Some(gate_failure()));
+                    }
+                    self.edit_running(key, |pod| {
+                        let state = pod["status"]["containerStatuses"][0]["state"].clone();
+                        set_condition(pod, json!({"type": "Ready", "status": "True"}));
+                        set_state(pod, state);
+                    });
+                }
+                return;
+            }
+            if manifest(pod).is_some() {
+                tokio::time::sleep(STAGING).await;
+                self.end(key, i32::from(self.is_spoilt.load(Ordering::Relaxed)));
+            }
+            return;
+        }
+        if self.obstacle(pod).is_none() {
+            tokio::time::sleep(STARTING).await;
+        }
+        self.start(key);
+    }
+
+    fn pod(&self, key: &Key) -> Option<Arc<Value>> {
+        self.api.get("pods", &key.namespace, &key.name)
+    }
+
+    fn is_there(&self, plural: &'static str, key: &Key, name: &str) -> bool {
+        self.api.get(plural, &key.namespace, name).is_some_and(|found| !is_deleting(&found))
+    }
+
+    /// The scheduler finds a node, and the claims get their volumes; or it says what is in the way.
+    pub fn schedule(&self, key: &Key) {
+        let Some(pod) = self.pod(key).filter(|pod| !is_deleting(pod)) else { return };
+        let now = self.api.now().to_string();
+        let missing = claims_of(&pod).find(|name| !self.is_there("persistentvolumeclaims", key, name));
+        if let Some(name) = missing {
+            let message = format!("0/1 nodes are available: persistentvolumeclaim \"{name}\" not found.");
+            return self.api.edit(key, |pod| {
+                set_condition(
+                    pod,
+                    json!({"type": "PodScheduled", "status": "False", "reason": "Unschedulable", "message": message}),
+                );
+            });
+        }
+        for name in claims_of(&pod) {
+            let claim = Key { plural: "persistentvolumeclaims", namespace: key.namespace.clone(), name: name.into() };
+            self.api.edit(&claim, |claim| {
+                claim["spec"]["volumeName"] = json!(format!("pv-{name}"));
+                claim["status"] = json!({"phase": "Bound", "accessModes": claim["spec"]["accessModes"], "capacity": claim["spec"]["resources"]["requests"]});
+            });
+        }
+        self.api.edit(key, |pod| {
+            pod["spec"]["nodeName"] = json!("node-1");
+            set_condition(pod, json!({"type": "PodScheduled", "status": "True", "lastTransitionTime": now}));
+        });
+    }
+
+    /// The kubelet has seen the Pod.
+    fn prepare(&self, key: &Key) {
+        let now = self.api.now().to_string();
+        self.edit_running(key, |pod| {
+            pod["status"]["startTime"] = json!(now);
+            set_condition(pod, json!({"type": "Ready", "status": "False", "reason": "ContainersNotReady"}));
+            set_state(pod, json!({"waiting": {"reason": "ContainerCreating"}}));
+        });
+    }
+
+    /// What keeps the kubelet from starting the container, if it says something about it; an empty state where it only waits.
+    fn obstacle(&self, pod: &Value) -> Option<Value> {
+        let image = text(pod, "/spec/containers/0/image");
+        if self.missing.lock().unwrap().contains(image) {
+            let message = format!("Back-off pulling image \"{image}\": ErrImagePull: not found");
+            return Some(json!({"waiting": {"reason": "ImagePullBackOff", "message": message}}));
+        }
+        let namespace = text(pod, "/metadata/namespace");
+        let volumes = pod["spec"]["volumes"].as_array().into_iter().flatten();
+        let mut config_maps = volumes.filter_map(|volume| volume["configMap"]["name"].as_str());
+        let lacks = config_maps.any(|name| self.api.get("configmaps", namespace, name).is_none());
+        lacks.then(|| json!({"waiting": {"reason": "ContainerCreating"}}))
+    }
+
+    /// The kubelet starts the container, which is ready at once; or says why it cannot.
+    pub fn start(&self, key: &Key) {
+        let Some(pod) = self.pod(key) else { return };
+        let now = self.api.now().to_string();
+        if let Some(state) = self.obstacle(&pod) {
+            return self.edit_running(key, |pod| set_state(pod, state));
+        }
+        self.edit_running(key, |pod| {
+            pod["status"]["phase"] = json!("Running");
+            pod["status"]["podIP"] = json!("10.244.0.7");
+            set_state(pod, json!({"running": {"startedAt": now}}));
+            if pod["spec"]["containers"][0]["startupProbe"].is_object() {
+                pod["status"]["containerStatuses"][0]["started"] = json!(false);
+                pod["status"]["containerStatuses"][0]["ready"] = json!(false);
+            } else {
+                set_condition(pod, json!({"type": "Ready", "status": "True"}));
+            }
+        });
+    }
+
+    /// The container ends; the one that stages has filled its volumes if it ends with 0, and says why not otherwise.
+    pub fn end(&self, key: &Key, code: i32) {
+        let Some(pod) = self.pod(key) else { return };
+        let report = manifest(&pod).map(|manifest| match code {
+            0 => staged(&manifest),
+            _ => Report::Failed { message: "a source is bad".into() },
+        });
+        self.terminate(key, code, report.map(|report| serde_json::to_string(&report).unwrap()));
+    }
+
+    fn terminate(&self, key: &Key, code: i32, message: Option<String>) {
+        let now = self.api.now().to_string();
+        self.edit_running(key, |pod| {
+            pod["status"]["phase"] = json!(if code == 0 { "Succeeded" } else { "Failed" });
+            set_condition(pod, json!({"type": "Ready", "status": "False", "reason": "PodCompleted"}));
+            let reason = if code == 0 { "Completed" } else { "Error" };
+            set_state(
+                pod,
+                json!({"terminated": {"exitCode": code, "reason": reason, "message": message, "finishedAt": now}}),
+            );
+        });
+    }
+
+    /// The kubelet changes a Pod that is on its node.
+    fn edit_running(&self, key: &Key, change: impl FnOnce(&mut Value)) {
+        if self.pod(key).is_some_and(|pod| !text(&pod, "/spec/nodeName").is_empty() && !is_deleting(&pod)) {
+            self.api.edit(key, change);
+        }
+    }
+
+    /// The containers of a deleted Pod have ended, and it is gone.
+    pub fn kill(&self, key: &Key) {
+        self.api.delete(key, &json!({"gracePeriodSeconds": 0}));
+    }
+}
+
+fn claims_of(pod: &Value) -> impl Iterator<Item = &str> {
+    let volumes = pod["spec"]["volumes"].as_array().into_iter().flatten();
+    volumes.filter_map(|volume| volume["persistentVolumeClaim"]["claimName"].as_str())
+}
+
+fn set_condition(pod: &mut Value, condition: Value) {
+    let conditions = pod["status"].as_object_mut().expect("a status").entry("conditions").or_insert_with(|| json!([]));
+    let conditions = conditions.as_array_mut().expect("a list");
+    conditions.retain(|other| other["type"] != condition["type"]);
+    conditions.push(condition);
+}
+
+fn set_state(pod: &mut Value, state: Value) {
+    let container = &pod["spec"]["containers"][0];
+    let ready = state["running"].is_object();
+    pod["status"]["containerStatuses"] = json!([{
+        "name": container["name"],
+        "image": container["image"],
+        "imageID": "",
+        "restartCount": 0,
+        "ready": ready,
+        "state": state,
+    }]);
+}
+
+/// What a stage Pod is told; other Pods are told nothing.
+fn manifest(pod: &Value) -> Option<Manifest> {
+    let container = &pod["spec"]["containers"][0];
+    if container["name"] != meta::STAGE_CONTAINER {
+        return None;
+    }
+    let variables = container["env"].as_array()?.iter();
+    let told = variables
+        .filter(|variable| variable["name"] == staging::MANIFEST_ENV)
+        .find_map(|variable| variable["value"].as_str())?;
+    serde_json::from_str(&told.replace("$$", "$")).ok()
+}
+
+/// What `sandboxd gate` says when a step fails.
+fn gate_failure() -> String {
+    let failure = gate::Failure {
+        step: Some("build".into()),
+        how: "ended with exit code 2".into(),
+        exit_code: Some(2),
+        ..gate::Failure::default()
+    };
+    gate::LastWords { gate: failure }.text()
+}
+
+/// What `sandboxd stage` reports when all went well.
+fn staged(manifest: &Manifest) -> Report {
+    let volumes = manifest.volumes.iter().map(|volume| {
+        let files = volume.sources.len().try_into().unwrap_or_default();
+        let roots = volume.top_roots.clone().unwrap_or_default();
+        (volume.name.clone(), staging::Staged { files, kept: 0, roots, ..Default::default() })
+    });
+    Report::Staged { volumes: volumes.collect() }
+}
