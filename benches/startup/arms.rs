@@ -29,11 +29,25 @@ pub enum Arm {
     EmptySession,
     /// A session of one sandbox with a ConfigMap as a source.
     SourcedSession,
+    /// A session of one sandbox with an initialiser of one step that does nothing.
+    GatedSession,
+    /// Three claims, and eight Pods that mount them.
+    EightPods,
+    /// A session of eight sandboxes with no sources.
+    EightSandboxes,
 }
 
 impl Arm {
-    pub const ALL: [Arm; 5] =
-        [Arm::OneClaim, Arm::EmptySession, Arm::ThreeClaims, Arm::SourcedSession, Arm::StagedClaims];
+    pub const ALL: [Arm; 8] = [
+        Arm::OneClaim,
+        Arm::EmptySession,
+        Arm::ThreeClaims,
+        Arm::SourcedSession,
+        Arm::GatedSession,
+        Arm::StagedClaims,
+        Arm::EightSandboxes,
+        Arm::EightPods,
+    ];
 
     /// For the reader.
     pub fn label(self) -> &'static str {
@@ -43,6 +57,9 @@ impl Arm {
             Arm::StagedClaims => "Pod that ends, then Pod, 3 claims",
             Arm::EmptySession => "session without sources",
             Arm::SourcedSession => "session with one source",
+            Arm::GatedSession => "session with one step",
+            Arm::EightPods => "8 Pods, 3 claims",
+            Arm::EightSandboxes => "session of 8 sandboxes",
         }
     }
 
@@ -54,11 +71,19 @@ impl Arm {
             Arm::StagedClaims => "staged",
             Arm::EmptySession => "empty",
             Arm::SourcedSession => "sourced",
+            Arm::GatedSession => "gated",
+            Arm::EightPods => "eight",
+            Arm::EightSandboxes => "eightfold",
         }
     }
 
+    /// Whether Pods start beside each other: their times are not those of one alone.
+    pub fn is_crowd(self) -> bool {
+        matches!(self, Arm::EightPods | Arm::EightSandboxes)
+    }
+
     pub fn is_session(self) -> bool {
-        matches!(self, Arm::EmptySession | Arm::SourcedSession)
+        matches!(self, Arm::EmptySession | Arm::SourcedSession | Arm::GatedSession | Arm::EightSandboxes)
     }
 }
 
@@ -126,22 +151,32 @@ impl Ground {
     pub async fn run(&self, arm: Arm, name: &str) -> Result<Duration> {
         let started = Instant::now();
         let ready = match arm {
-            Arm::OneClaim => self.pod(name, &VOLUMES[..1], false).await?,
-            Arm::ThreeClaims => self.pod(name, &VOLUMES, false).await?,
-            Arm::StagedClaims => self.pod(name, &VOLUMES, true).await?,
-            Arm::EmptySession => self.session(name, json!([])).await?,
-            Arm::SourcedSession => self.session(name, json!([{"configMap": {"name": SOURCE}}])).await?,
+            Arm::OneClaim => self.pods(name, 1, &VOLUMES[..1], false).await?,
+            Arm::ThreeClaims => self.pods(name, 1, &VOLUMES, false).await?,
+            Arm::StagedClaims => self.pods(name, 1, &VOLUMES, true).await?,
+            Arm::EightPods => self.pods(name, 8, &VOLUMES, false).await?,
+            Arm::EmptySession => self.session(name, 1, json!([]), json!({})).await?,
+            Arm::SourcedSession => self.session(name, 1, json!([{"configMap": {"name": SOURCE}}]), json!({})).await?,
+            Arm::GatedSession => {
+                let step = json!({"name": "nothing", "command": self.args.end});
+                self.session(name, 1, json!([]), json!({"init": {"steps": [step]}})).await?
+            }
+            Arm::EightSandboxes => self.session(name, 8, json!([]), json!({})).await?,
         };
         Ok(ready.saturating_duration_since(started))
     }
 
-    async fn session(&self, name: &str, sources: Value) -> Result<Instant> {
+    async fn session(&self, name: &str, count: usize, sources: Value, defaults: Value) -> Result<Instant> {
+        let types = ["main".to_string()].into_iter().chain((1..count).map(|index| format!("type-{index}")));
+        let sandboxes: serde_json::Map<_, _> =
+            types.map(|sandbox_type| (sandbox_type, json!({"image": self.args.image}))).collect();
         let session = json!({
             "apiVersion": "aigise.dev/v1alpha1",
             "kind": "AigiseSession",
             "metadata": {"name": name},
             "spec": {
-                "sandboxes": {"main": {"image": self.args.image}},
+                "sandboxes": sandboxes,
+                "sandboxDefaults": defaults,
                 "volumes": {
                     "scripts": {"size": CLAIM_SIZE, "sources": sources},
                     "data": {"size": CLAIM_SIZE},
@@ -155,8 +190,8 @@ impl Ground {
         self.marks.wait(Object::session(name), "Ready", self.patience()).await
     }
 
-    /// Claims and a Pod, where the claims are empty; else a Pod that ends comes first.
-    async fn pod(&self, name: &str, volumes: &[&str], staged: bool) -> Result<Instant> {
+    /// Claims and Pods, where the claims are empty; else a Pod that ends comes first. Tells when the last one was Ready.
+    async fn pods(&self, name: &str, count: usize, volumes: &[&str], staged: bool) -> Result<Instant> {
         for volume in volumes {
             self.create::<PersistentVolumeClaim>(json!({
                 "metadata": {"name": format!("{name}--{volume}"), "labels": {"bare": "true"}},
@@ -169,8 +204,17 @@ impl Ground {
             self.create::<Pod>(self.bare(&stage, name, volumes, &self.args.end)).await?;
             self.marks.wait(Object::pod(&stage), "ended", self.patience()).await?;
         }
-        self.create::<Pod>(self.bare(name, name, volumes, &self.args.idle)).await?;
-        self.marks.wait(Object::pod(name), "Ready", self.patience()).await
+        // The first has the name itself; the names of the others begin with it, as those of a session's do.
+        let pods: Vec<String> =
+            (0..count).map(|index| if index == 0 { name.into() } else { format!("{name}--{index}") }).collect();
+        for pod in &pods {
+            self.create::<Pod>(self.bare(pod, name, volumes, &self.args.idle)).await?;
+        }
+        let mut last = Instant::now();
+        for pod in &pods {
+            last = last.max(self.marks.wait(Object::pod(pod), "Ready", self.patience()).await?);
+        }
+        Ok(last)
     }
 
     /// A Pod with nothing that a session's does not have, either: no token, no service links, the same grace.
