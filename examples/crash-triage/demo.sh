@@ -57,7 +57,15 @@ finish() {
 }
 trap finish EXIT
 
-show() { printf '%s$ %s%s\n' "$bold" "$*" "$plain"; }
+# show COMMAND...: as one would type it.
+show() {
+  local word line='$'
+  for word; do
+    case $word in *[!-A-Za-z0-9_./:=,@+%]*) word=${word@Q} ;; esac
+    line+=" $word"
+  done
+  printf '%s%s%s\n' "$bold" "$line" "$plain"
+}
 # run COMMAND...: shown, then run.
 run() {
   show "$@"
@@ -99,18 +107,28 @@ echo
 echo "Ready after $ready:"
 run kubectl -n $namespace get asess,asb,pods,pvc
 
-heading "main has the compiler: the build script is in /sandbox_scripts, the program in /shared"
+heading "main was to compile before it is ready: the script is in /sandbox_scripts, the program in /shared"
 inside main
-see 0 /shared/build/outline "${sandbox[@]}" sh /sandbox_scripts/build.sh
+see 0 compile "${sandbox[@]}" /aigise/sandboxd status
+see 0 /shared/build/outline "${sandbox[@]}" /aigise/sandboxd log
 
 heading "The input that was found crashes it"
 see 0 BBBBBBBB "${sandbox[@]}" cat /shared/poc/crash.txt
 see 139 'exit code 139' "${sandbox[@]}" /shared/build/outline /shared/poc/crash.txt
 
-heading "gdb_mcp has the debugger, and sees what main compiled: a backtrace with source lines"
+heading "gdb_mcp has the debugger, and waited for what main compiled: its first look at the crash"
 inside gdb-mcp
-see 0 'main (argc=2' "${sandbox[@]}" sh /sandbox_scripts/backtrace.sh
+see 0 'main (argc=2' "${sandbox[@]}" /aigise/sandboxd log
 echo "The name of 24 bytes went into 16, and over the pointer behind them: line 56 copies without a look at the room there is."
+
+heading "It is an MCP server, too: main asks it for its tools, for a backtrace, and for what a caller had in its hands"
+see 0 :1111/sse kubectl -n $namespace get asb $session--gdb-mcp -o 'jsonpath={.status.endpoints.gdb}{"\n"}'
+endpoint=$(cat "$output")
+inside main
+ask=("${sandbox[@]}" python3 /sandbox_scripts/ask_gdb.py "$endpoint")
+see 0 inspect "${ask[@]}"
+see 0 'main (argc=2' "${ask[@]}" backtrace
+see 0 'length = 24' "${ask[@]}" inspect 'expression=*record' frame=1
 
 heading "Of two tool roots, the session picked triage"
 see 0 triage "${sandbox[@]}" ls /bash_tools
@@ -118,11 +136,12 @@ if grep -q fuzz "$output"; then
   echo "demo: fuzz was not picked" >&2
   exit 1
 fi
+inside gdb-mcp
 see 0 'bytes of the input' "${sandbox[@]}" sh /bash_tools/triage/scripts/summarize-crash.sh /shared/build/outline /shared/poc/crash.txt
 
 heading "coverage has gcov: what does the corpus reach?"
 inside coverage
-see 0 'total' "${sandbox[@]}" sh /sandbox_scripts/coverage.sh
+see 0 total "${sandbox[@]}" /aigise/sandboxd log
 echo "It reaches line 56 often, and never with a name that is too long. Main reads the report that coverage left in /shared:"
 inside main
 see 0 memcpy "${sandbox[@]}" grep memcpy /shared/coverage/outline.c.gcov
@@ -134,6 +153,28 @@ heading "Sandboxes find each other by type"
 inside coverage
 see 0 main "${sandbox[@]}" getent hosts main.$session
 see 0 main "${sandbox[@]}" printenv AIGISE_MAIN_HOST
+
+heading "A fix, with a slip: the semicolon is missing. main is started again, and does not get ready"
+inside main
+run "${sandbox[@]}" sed -i '/^    memcpy/i\    if (length > NAME_SIZE)\n        refuse(line, "the name is too long")' /shared/src/outline.c
+see 0 'too long")' "${sandbox[@]}" grep -n -B 2 memcpy /shared/src/outline.c
+run kubectl -n $namespace annotate asb $session--main --overwrite aigise.dev/restart="$(date +%s)"
+run kubectl -n $namespace wait --for=condition=Stalled asess/$session --timeout="$timeout"
+
+heading "Why? The message has the compiler's last line, status.init all that the step said in the end"
+see 0 2/3 kubectl -n $namespace get asess,asb
+see 0 "error: expected ';' before 'memcpy'" \
+  kubectl -n $namespace get asess $session -o 'jsonpath={.status.conditions[?(@.type=="Ready")].message}{"\n"}'
+see 0 '"outcome":"Failed"' kubectl -n $namespace get asb $session--main -o 'jsonpath={.status.init}{"\n"}'
+
+heading "The container of main has ended. gdb_mcp has the same files: the slip is mended there, and main tries again"
+inside gdb-mcp
+run "${sandbox[@]}" sed -i 's/the name is too long")$/&;/' /shared/src/outline.c
+run kubectl -n $namespace annotate asess $session --overwrite aigise.dev/restart="$(date +%s)"
+run kubectl -n $namespace wait --for=condition=Ready asess/$session --timeout="$timeout"
+inside main
+see 2 'line 2: the name is too long' "${sandbox[@]}" /shared/build/outline /shared/poc/crash.txt
+see 0 'exited with code 02' "${ask[@]}" backtrace
 
 if [ "$keep" = --keep ]; then
   heading "The session stays. To delete it:"

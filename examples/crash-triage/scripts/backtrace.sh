@@ -1,5 +1,5 @@
 #!/bin/sh
-# Runs the program on an input and shows where it crashed, and what the caller had in its hands. Runs in `gdb_mcp`.
+# Runs the program on an input and shows where it crashed, and what the caller had in its hands. A step of `gdb_mcp`.
 set -eu
 # A container may not switch address randomization off, so gdb is told not to try.
 gdb -nx -batch -iex 'set disable-randomization off' -iex 'set print repeats 100' \

@@ -1,6 +1,8 @@
 #!/bin/sh
-# Compiles the program twice, for the debugger and for coverage, into the shared volume. Runs in `main`.
+# Compiles the program twice, for the debugger and for coverage, into the shared volume. A step of `main`.
 set -eu
+# One line for each error: the last one is what the session says when this fails.
+gcc() { command gcc -fno-diagnostics-show-caret "$@"; }
 mkdir -p /shared/build/coverage
 gcc -Wall -Wextra -O0 -g -o /shared/build/outline /shared/src/outline.c
 # The object's place matters: the program writes what it covered beside it, wherever it runs.

@@ -1,5 +1,5 @@
 #!/bin/sh
-# Runs the program on the whole corpus and shows which of its lines were reached. Runs in `coverage`; the annotated source
+# Runs the program on the whole corpus and shows which of its lines were reached. A step of `coverage`; the annotated source
 # is left in the shared volume for the others.
 set -eu
 build=/shared/build/coverage report=/shared/coverage
