@@ -2,7 +2,7 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help demo install test check e2e bench generate image example-image cluster-up cluster-down
+.PHONY: help demo install test check e2e bench generate binaries image example-image cluster-up cluster-down
 
 target   := x86_64-unknown-linux-gnu
 release  := target/$(target)/release
@@ -13,6 +13,7 @@ cluster  := tests/kind/cluster
 # A developer's cluster and that of a test run never meet.
 CLUSTER  ?= aigise
 export CLUSTER
+BENCH    ?= startup scale
 
 help: ## Say what there is
 	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -27,7 +28,7 @@ install: image cluster-up ## Install the operator on the cluster by Helm
 	eval "$$($(cluster) env)" && \
 	helm upgrade --install aigise charts/aigise-operator -n aigise-system --create-namespace \
 	  --set image.repository=localhost/aigise-operator --set image.tag=dev \
-	  --set podAnnotations.image-digest=$$(sha256sum $(archive) | cut -c1-16) && \
+	  --set-string podAnnotations.image-digest=$$(sha256sum $(archive) | cut -c1-16) && \
 	kubectl -n aigise-system rollout status deploy/aigise-operator --timeout 120s
 
 test: check e2e ## Run every test
@@ -36,30 +37,32 @@ check: ## The fast loop: format, lints, the pure build, unit tests
 	cargo fmt --check
 	cargo clippy --all-targets --quiet -- -D warnings
 	cargo check --lib --no-default-features --quiet
-	cargo test --lib --bins --test it --test sandboxd
+	cargo test --lib --bins --test it --test sandboxd --test gate
 
 e2e: export CLUSTER := aigise-test
 e2e: image example-image ## Run the tests on a real cluster (its own, which is gone afterwards)
 	tests/e2e.sh
 
 bench: export CLUSTER := aigise-test
-bench: ## Measure on the cluster of the tests
-	tests/bench.sh
+bench: ## Measure on the cluster of the tests; BENCH=startup or BENCH=scale chooses one part
+	for part in $(BENCH); do tests/bench.sh "$$part"; done
 
 generate: ## Write what is generated: crds/ and the chart's copy
 	cargo run --quiet --bin aigise-operator -- crds --into crds
 	mkdir -p charts/aigise-operator/files/crds
 	cp crds/*.yaml charts/aigise-operator/files/crds/
 
-image: ## Build the operator's image, without a registry, into target/image
+binaries: ## Build the release binaries, static
 	RUSTFLAGS="-C target-feature=+crt-static" cargo build --release --target $(target)
+
+image: binaries ## Build the operator's image, without a registry, into target/image
 	mkdir -p target/image/context
 	@if ! cmp -s $(release)/aigise-operator target/image/context/aigise-operator || ! cmp -s $(release)/sandboxd target/image/context/sandboxd || [ ! -e $(archive) ]; then \
 	  cp $(release)/aigise-operator $(release)/sandboxd target/image/context/; \
 	  tests/kind/image.sh $(archive) $(image) target/image/context Dockerfile; \
 	fi
 
-example-image: $(example) ## Build the image of the example from Debian packages
+example-image: $(example) ## Build the image of the example from packages of Debian and PyPI
 $(example): $(wildcard examples/crash-triage/image/*)
 	examples/crash-triage/image/build.sh $@
 
