@@ -22,6 +22,8 @@ pub enum ConditionType {
     Reconciling,
     /// It needs a person; the message says what to do.
     Stalled,
+    /// Session: its configuration file can be used, or it has none.
+    ConfigValid,
     /// Session: the three volumes exist and hold what their sources gave.
     VolumesReady,
     /// Session: every sandbox that was asked for is ready.
@@ -180,4 +182,25 @@ pub enum Reason {
     ExpiresSoon,
     /// The time of the session is over.
     Expired,
+
+    /// The session has no configuration file.
+    NoConfig,
+    /// The configuration file was read.
+    ConfigRead,
+    /// The configuration file, or a variable in it, comes from something that is not there yet.
+    ConfigNotFound,
+    /// The configuration file is no TOML.
+    Unparsable,
+    /// The configuration file is larger or deeper than any configuration, or its variables make it so.
+    TooLarge,
+    /// The configuration file has a `${NAME}` that nobody defines.
+    UnknownVariable,
+    /// The configuration file names a backend that the framework does not have.
+    UnknownBackend,
+    /// The configuration file has a port that is none.
+    BadPort,
+    /// The configuration file has a value that its key cannot have.
+    BadValue,
+    /// The configuration file has a secret where everybody could read it.
+    SecretInPlainField,
 }

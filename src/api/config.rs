@@ -103,12 +103,17 @@ pub struct Model {
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Build {
+    /// The folder of the target's source in the sandboxes. Default: `/shared/code`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 4096))]
+    pub source_dir: Option<String>,
+
     /// The folder of the inputs that show the bug.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 4096))]
     pub poc_dir: Option<String>,
 
-    /// The command that compiles the target.
+    /// The command that compiles the target. Default: `arvo compile`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 32768))]
     pub compile_command: Option<String>,

@@ -9,7 +9,7 @@ use super::{AigiseSession, Sandbox, condition};
 /// Types of Kubernetes that are embedded in ours, by the field that holds them. Their descriptions are dropped: they are three
 /// quarters of the size of a CRD, `kubectl explain pod.spec.containers.env` has them, and a client-side apply keeps a second
 /// copy of the whole object in an annotation. What is left of them stands on one line: half of it would be indentation.
-const EMBEDDED: [&str; 10] = [
+const EMBEDDED: [&str; 12] = [
     "env",
     "envFrom",
     "ports",
@@ -21,6 +21,9 @@ const EMBEDDED: [&str; 10] = [
     "conditions",
     // Ours, and explained a second time already.
     "sandboxDefaults",
+    // Volumes as `data` is one, which has the words.
+    "scripts",
+    "tools",
 ];
 
 /// One CEL rule of a schema.

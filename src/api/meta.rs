@@ -95,4 +95,6 @@ pub enum Component {
     Volume,
     /// The Service and the policy.
     Network,
+    /// What of a session's configuration is secret.
+    Config,
 }

@@ -16,7 +16,11 @@ use kube::CustomResource;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::{crds::rule, template::SandboxTemplate};
+use super::{
+    config::{Build, ConfigFrom, Model, Variable},
+    crds::rule,
+    template::SandboxTemplate,
+};
 
 /// What the session is made of.
 #[derive(CustomResource, Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
@@ -47,15 +51,27 @@ pub struct AigiseSessionSpec {
     #[schemars(length(min = 1, max = 63), regex(pattern = r"^[A-Za-z0-9]([-A-Za-z0-9_.]*[A-Za-z0-9])?$"))]
     pub task_name: Option<String>,
 
+    /// The framework's own configuration file. What it says lies under the fields of the session, one by one: what is said here
+    /// wins. A file that cannot be used is told in the condition `ConfigValid`; a session that runs goes on as it was.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub config_from: Option<ConfigFrom>,
+
+    /// What the `${NAME}`s in the configuration file stand for.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 256), extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["name"]))]
+    pub variables: Vec<Variable>,
+
     /// The sandboxes, by type: `main`, `gdb_mcp`, `fuzz`, … Each becomes one Pod, reached from the others as
     /// `<type>.<session>` (in lower case, `_` and `.` as `-`). A type has letters, digits, `-`, `_` and `.`, begins with a letter,
-    /// has at most 21 characters and is none of `stage`, `config`, `data`, `scripts`, `tools` and `agent-…`.
+    /// has at most 21 characters and is none of `stage`, `config`, `data`, `scripts`, `tools` and `agent-…`. Required here or in the
+    /// configuration file.
     #[schemars(extend("minProperties" = 1, "maxProperties" = 32), extend("x-kubernetes-validations" = [
         rule("self.all(t, t.matches('^[A-Za-z]([-A-Za-z0-9_.]*[A-Za-z0-9])?$') && size(t) <= 21)",
             "sandboxes: a type has letters, digits, `-`, `_` and `.`, begins with a letter, ends with a letter or digit and has at most 21 characters"),
         rule("self.all(t, !t.matches('^(?i)(stage|config|data|scripts|tools|agent[-_.].*)$'))",
             "sandboxes: the types stage, config, data, scripts, tools and agent-… are reserved"),
     ]))]
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub sandboxes: BTreeMap<String, SessionSandbox>,
 
     /// What every type has unless it says otherwise: maps merge deeply, `env` by name, other lists are the type's if it has one.
@@ -70,6 +86,15 @@ pub struct AigiseSessionSpec {
             "mcpServices: a service's name has letters, digits, `-`, `_` and `.`, begins and ends with a letter or digit and has at most 63 characters"),
     ]))]
     pub mcp_services: BTreeMap<String, McpService>,
+
+    /// The models that agents may use, by the name that they know them by: `main`, `summarize`, …
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    #[schemars(extend("maxProperties" = 64))]
+    pub models: BTreeMap<String, Model>,
+
+    /// How the target is built and run, for initialisers and agents.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub build: Option<Build>,
 
     /// Which of the types are started. Default: all.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -170,11 +195,19 @@ fn volume_rules() -> Vec<serde_json::Value> {
 fn rules() -> serde_json::Value {
     let mut rules = volume_rules();
     rules.push(rule(
-        "(has(self.sandboxDefaults) && has(self.sandboxDefaults.image)) || self.sandboxes.all(t, has(self.sandboxes[t].image) || has(self.sandboxes[t].attach) || (has(self.sandboxes[t].enabled) && !self.sandboxes[t].enabled))",
+        "has(self.configFrom) || has(self.sandboxes)",
+        "sandboxes: at least one type is required, here or in configFrom",
+    ));
+    rules.push(rule(
+        "has(self.configFrom) || !has(self.variables) || size(self.variables) == 0",
+        "variables: they stand for what is in a configuration file, and there is none (configFrom)",
+    ));
+    rules.push(rule(
+        "has(self.configFrom) || !has(self.sandboxes) || (has(self.sandboxDefaults) && has(self.sandboxDefaults.image)) || self.sandboxes.all(t, has(self.sandboxes[t].image) || has(self.sandboxes[t].attach) || (has(self.sandboxes[t].enabled) && !self.sandboxes[t].enabled))",
         "sandboxes: image is required, for each type or in sandboxDefaults",
     ));
     rules.push(rule(
-        "!has(self.launch) || !has(self.launch.types) || self.launch.types.all(t, t in self.sandboxes)",
+        "has(self.configFrom) || !has(self.sandboxes) || !has(self.launch) || !has(self.launch.types) || self.launch.types.all(t, t in self.sandboxes)",
         "launch.types: a type that is not among sandboxes",
     ));
     rules.into()
@@ -547,6 +580,10 @@ pub struct AigiseSessionStatus {
     #[schemars(extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["type"]))]
     pub conditions: Vec<Condition>,
 
+    /// What the configuration file says, as it was last understood.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub configuration: Option<ConfigurationStatus>,
+
     /// The sandboxes that the session wants.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub sandboxes: Option<SandboxCounts>,
@@ -611,6 +648,14 @@ pub enum SessionPhase {
     Expired,
     /// It is being deleted.
     Terminating,
+}
+
+/// What a configuration file says of the session.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct ConfigurationStatus {
+    /// Fields of a specification, which those of `spec` lie over. Of secrets it has references and never a value.
+    #[schemars(schema_with = "super::template::any_object")]
+    pub spec: serde_json::Value,
 }
 
 /// How many sandboxes there are and how they are.
