@@ -7,7 +7,7 @@ use std::fmt::Debug;
 use k8s_openapi::{
     NamespaceResourceScope,
     api::{
-        core::v1::{PersistentVolumeClaim, Pod, Service},
+        core::v1::{PersistentVolumeClaim, Pod, Secret, Service},
         networking::v1::NetworkPolicy,
     },
     apimachinery::pkg::apis::meta::v1::ObjectMeta,
@@ -79,6 +79,7 @@ impl Writer<'_> {
                 Child::Pod(pod) => Landed::Pod(self.create(*pod).await),
                 Child::Service(service) => Landed::Service(self.apply(*service).await),
                 Child::NetworkPolicy(policy) => Landed::NetworkPolicy(self.apply(*policy).await),
+                Child::Secret(secret) => Landed::Secret(self.apply(*secret).await),
                 Child::Sandbox(sandbox) => Landed::Sandbox(self.create(*sandbox).await),
                 Child::Session(session) => Landed::Session(self.look(&session.name_any()).await), // users make sessions
             },
@@ -92,6 +93,7 @@ impl Writer<'_> {
                 Child::Sandbox(sandbox) => Landed::Sandbox(self.replace(*sandbox).await),
                 Child::Service(service) => Landed::Service(self.apply(*service).await),
                 Child::NetworkPolicy(policy) => Landed::NetworkPolicy(self.apply(*policy).await),
+                Child::Secret(secret) => Landed::Secret(self.apply(*secret).await),
                 Child::Session(session) => Landed::Session(self.look(&session.name_any()).await),
             },
             Write::Delete(child) => match child {
@@ -99,6 +101,7 @@ impl Writer<'_> {
                 Child::Pod(pod) => Landed::Pod(self.delete(&*pod).await),
                 Child::Service(service) => Landed::Service(self.delete(&*service).await),
                 Child::NetworkPolicy(policy) => Landed::NetworkPolicy(self.delete(&*policy).await),
+                Child::Secret(secret) => Landed::Secret(self.delete(&*secret).await),
                 Child::Sandbox(sandbox) => Landed::Sandbox(self.delete(&*sandbox).await),
                 Child::Session(session) => Landed::Session(self.delete(&*session).await),
             },
@@ -116,6 +119,7 @@ impl Landed {
             Landed::Pod(slot) => of::<Pod>(slot),
             Landed::Service(slot) => of::<Service>(slot),
             Landed::NetworkPolicy(slot) => of::<NetworkPolicy>(slot),
+            Landed::Secret(slot) => of::<Secret>(slot),
             Landed::Sandbox(slot) => of::<Sandbox>(slot),
             Landed::Session(slot) => of::<AigiseSession>(slot),
         }

@@ -3,6 +3,7 @@
 
 mod backoff;
 pub mod cache;
+mod configuration;
 pub mod metrics;
 mod pace;
 mod reading;
@@ -30,6 +31,7 @@ use tracing::{debug, info, warn};
 use self::{
     backoff::Backoff,
     cache::{Caches, Scope, Triggers},
+    configuration::Configurations,
     metrics::Metrics,
     pace::Pace,
     written::Written,
@@ -52,6 +54,8 @@ pub struct Shared {
     pub caches: Arc<Caches>,
     /// What the operator was told.
     pub settings: Arc<Settings>,
+    /// What was read of sessions' configuration files.
+    configurations: Arc<Configurations>,
     /// What is counted.
     pub metrics: Arc<Metrics>,
     /// Where events go; one for all, so that repeats are counted and not written again.
@@ -117,7 +121,8 @@ pub async fn run_all(start: Start, filled: watch::Sender<Option<Arc<Caches>>>, s
     let recorder = Recorder::new(client.clone(), Reporter { controller: meta::MANAGER.into(), instance });
 
     let (written_sessions, written_sandboxes) = (caches.written_sessions.clone(), caches.written_sandboxes.clone());
-    let shared = Shared { client, caches: caches.clone(), settings, metrics, recorder, clock };
+    let configurations = Arc::default();
+    let shared = Shared { client, caches: caches.clone(), settings, configurations, metrics, recorder, clock };
     let session_context = Context::new("session", shared.clone(), caches.sessions.clone(), written_sessions);
     let sandbox_context = Context::new("sandbox", shared, caches.sandboxes.clone(), written_sandboxes);
     let controllers = async {

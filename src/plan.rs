@@ -23,7 +23,7 @@ use std::{sync::Arc, time::Duration};
 
 use k8s_openapi::{
     api::{
-        core::v1::{PersistentVolumeClaim, Pod, Service},
+        core::v1::{PersistentVolumeClaim, Pod, Secret, Service},
         networking::v1::NetworkPolicy,
     },
     apimachinery::pkg::apis::meta::v1::ObjectMeta,
@@ -42,6 +42,8 @@ pub enum Child {
     Service(Box<Service>),
     /// A policy: applied.
     NetworkPolicy(Box<NetworkPolicy>),
+    /// A Secret: applied.
+    Secret(Box<Secret>),
     /// A Sandbox: created, and updated as a whole.
     Sandbox(Box<Sandbox>),
     /// A session itself, which nobody but its user makes; it is deleted when its time is over, if its user wanted so.
@@ -57,6 +59,7 @@ impl Child {
             Child::Pod(_) => "Pod",
             Child::Service(_) => "Service",
             Child::NetworkPolicy(_) => "NetworkPolicy",
+            Child::Secret(_) => "Secret",
             Child::Sandbox(_) => "Sandbox",
             Child::Session(_) => "AigiseSession",
         }
@@ -70,6 +73,7 @@ impl Child {
             Child::Pod(pod) => &pod.metadata,
             Child::Service(service) => &service.metadata,
             Child::NetworkPolicy(policy) => &policy.metadata,
+            Child::Secret(secret) => &secret.metadata,
             Child::Sandbox(sandbox) => &sandbox.metadata,
             Child::Session(session) => &session.metadata,
         }
@@ -86,7 +90,7 @@ impl Child {
 /// rest on what comes before.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Write {
-    /// See to it that it is there. A Service and a policy are applied, the others made.
+    /// See to it that it is there. A Service, a policy and a Secret are applied, the others made.
     Ensure(Child),
     /// Make the one that is there be as it is here: a Sandbox as a whole, of a claim its size and its owner, of a Pod its
     /// annotations. The version that it carries is a precondition.
@@ -116,6 +120,8 @@ pub enum Landed {
     Service(Slot<Service>),
     /// A policy.
     NetworkPolicy(Slot<NetworkPolicy>),
+    /// A Secret.
+    Secret(Slot<Secret>),
     /// A Sandbox.
     Sandbox(Slot<Sandbox>),
     /// A session.
@@ -136,6 +142,17 @@ pub enum Lookup<K> {
 }
 
 impl<K> Lookup<K> {
+    /// What was found, as something else.
+    #[must_use]
+    pub fn map<T>(self, make: impl FnOnce(Arc<K>) -> Arc<T>) -> Lookup<T> {
+        match self {
+            Lookup::NotNamed => Lookup::NotNamed,
+            Lookup::Found(object) => Lookup::Found(make(object)),
+            Lookup::Missing => Lookup::Missing,
+            Lookup::Failed(failure) => Lookup::Failed(failure),
+        }
+    }
+
     /// The object, if it is there.
     #[must_use]
     pub fn found(&self) -> Option<&Arc<K>> {

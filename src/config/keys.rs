@@ -74,7 +74,7 @@ const UNREAD: &str = "the framework itself does not read it";
 pub const FILE: &[Key] = &[
     used("task_name", Shape::Text, "taskName"),
     used("auto_cleanup", Shape::Bool, "autoCleanup"),
-    carried("src_dir_in_sandbox", Shape::Text),
+    used("src_dir_in_sandbox", Shape::Text, "build.sourceDir"),
     carried("agent_storage_path", Shape::Text),
     carried("load_dynamic_agents", Shape::Bool),
     ignored("default_host", "sandboxes are reached by their DNS names"),

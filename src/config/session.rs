@@ -223,5 +223,7 @@ fn build(file: &Table) -> Map<String, Json> {
         ("target_type", "targetType"),
         ("target_binary", "targetBinary"),
     ];
-    fields.into_iter().filter_map(|(key, field)| Some((field.to_string(), section.text(key)?.into()))).collect()
+    let source = file.text("src_dir_in_sandbox").map(|folder| ("sourceDir".to_string(), folder.into()));
+    let fields = fields.into_iter().filter_map(|(key, field)| Some((field.to_string(), section.text(key)?.into())));
+    source.into_iter().chain(fields).collect()
 }

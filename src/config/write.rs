@@ -147,6 +147,7 @@ pub fn put_own(file: &mut Table, own: &Json) {
     if let Some(is) = own["autoCleanup"].as_bool() {
         file.put("auto_cleanup", Value::Bool(is));
     }
+    put_texts(file, &own["build"], &[("sourceDir", "src_dir_in_sandbox")]);
     if own["build"].is_object() {
         file.change("build", |build| {
             let fields = [

@@ -185,7 +185,8 @@ pub fn watch_all(client: &Client, scope: &Scope, triggers: &Triggers) -> (Caches
             let hand_made_only = change.after.is_none()
                 || !change.touches(|session| {
                     let has = (session.spec.mcp_services.clone(), session.spec.enabled_skills.clone());
-                    (session.uid(), is_at_rest(session), has_failed(session), restart_wish(session), has)
+                    let from_file = session.status.as_ref().and_then(|status| status.configuration.clone());
+                    (session.uid(), is_at_rest(session), has_failed(session), restart_wish(session), has, from_file)
                 });
             if hand_made_only && !change.touches(|session| (session.metadata.generation, has_volumes(session))) {
                 return;

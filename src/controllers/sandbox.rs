@@ -15,6 +15,7 @@ use crate::{
     plan::{
         Lookup, ownership,
         sandbox::{self, Observed},
+        session::configuration,
     },
 };
 
@@ -59,7 +60,7 @@ async fn observe(sandbox: Arc<Sandbox>, context: &Context<Sandbox>) -> Observed 
         Some(attach) => look(Api::namespaced(context.client.clone(), &namespace), &attach.pod_name).await,
     };
     Observed {
-        session,
+        session: session.map(configuration::effective),
         siblings: siblings.collect(),
         pod: ownership::slot(
             caches.pods.get(&ObjectRef::new(&sandbox.name_any()).within(&namespace)),

@@ -12,7 +12,10 @@ use kube::{
     },
 };
 
-use super::{Context, Error};
+use super::{
+    Context, Error,
+    configuration::{self, Reading},
+};
 use crate::{
     api::AigiseSession,
     apply::{self, Object},
@@ -34,17 +37,25 @@ pub async fn run(
 }
 
 async fn reconcile(session: Arc<AigiseSession>, context: Arc<Context<AigiseSession>>) -> Result<Action, Error> {
-    let mut observed = observe(session, &context).await;
+    let (mut observed, read) = observe(session, &context).await;
     let writes = session::plan(&observed);
     let owner = observed.session.metadata.clone();
     apply::execute(&context.client, context.counter(), &owner, writes, |name, landed| observed.absorb(name, landed))
         .await;
+    if session::configuration::is_kept(&observed) {
+        context.configurations.remember(&observed.session, read);
+    }
     let report = session::report(&observed);
     context.publish(&*observed.session, report).await
 }
 
-async fn observe(session: Arc<AigiseSession>, context: &Context<AigiseSession>) -> Observed {
+async fn observe(
+    session: Arc<AigiseSession>,
+    context: &Context<AigiseSession>,
+) -> (Observed, Option<configuration::Remembered>) {
     let caches = &context.caches;
+    let Reading { configuration, config_secret, remembered } = configuration::read(&session, context).await;
+    let session = session::configuration::effective_now(session, &configuration);
     let name = session.name_any();
     let mut claims = BTreeMap::new();
     for volume in SharedVolume::ALL {
@@ -58,6 +69,8 @@ async fn observe(session: Arc<AigiseSession>, context: &Context<AigiseSession>) 
     let mut sandboxes = caches.sandboxes_in.owned_by(&session.uid().unwrap_or_default());
     sandboxes.extend(labels.map(|label| name::child(&name, label)));
     let mut observed = Observed {
+        configuration,
+        config_secret,
         claims,
         stage_pod: child(&caches.pods, &session, &Observed::stage_pod_name(&session)),
         service: child(&caches.services, &session, &name),
@@ -79,7 +92,7 @@ async fn observe(session: Arc<AigiseSession>, context: &Context<AigiseSession>) 
     if session::wants_sources(&observed) {
         observed.config_maps = config_maps(&observed.session, context).await;
     }
-    observed
+    (observed, remembered)
 }
 
 fn child<K: Object>(store: &Store<K>, session: &AigiseSession, name: &str) -> Slot<K> {

@@ -10,6 +10,7 @@
 //! | all Sandboxes are ready | `Ready` | | `Ready=True` |
 //! | a type was added, edited, removed | `Starting` | applies or deletes its Sandbox | |
 
+pub mod configuration;
 mod launch;
 mod lifetime;
 mod network;
@@ -29,6 +30,7 @@ use k8s_openapi::api::{
 };
 use kube::ResourceExt;
 
+use self::configuration::{ConfigSecret, Configuration};
 pub use self::{
     launch::{launched, services},
     stage::Stage,
@@ -46,6 +48,10 @@ use crate::api::{
 pub struct Observed {
     /// The session itself.
     pub session: Arc<AigiseSession>,
+    /// What is known of its configuration file; the session above is the one that is meant, with the file's fields.
+    pub configuration: Configuration,
+    /// The Secret for the values of the file that may stand nowhere else; absent where the file was not read in this pass.
+    pub config_secret: Option<ConfigSecret>,
     /// Its claims, and the existing ones that it uses: these are ours to use, and not to write.
     pub claims: BTreeMap<SharedVolume, Slot<PersistentVolumeClaim>>,
     /// The Pod that fills them.
@@ -101,6 +107,11 @@ impl Observed {
             Landed::Sandbox(slot) => {
                 self.sandboxes.insert(name.to_string(), slot);
             }
+            Landed::Secret(slot) => {
+                if let Some(secret) = &mut self.config_secret {
+                    secret.slot = slot;
+                }
+            }
             Landed::Session(Slot::Failed(failure)) => self.undone = Some(failure),
             Landed::Session(_) => {} // it is on its way out, and its own watch says so
         }
@@ -124,7 +135,8 @@ impl Observed {
         let claims = self.claims.values().filter_map(of);
         let rest = [of(&self.service), of(&self.stage_pod)].into_iter().flatten();
         let policies = network::policies(self).filter_map(of);
-        claims.chain(rest).chain(policies).chain(self.sandboxes.values().filter_map(of)).next()
+        let secret = self.config_secret.iter().filter_map(|secret| of(&secret.slot));
+        secret.chain(claims).chain(rest).chain(policies).chain(self.sandboxes.values().filter_map(of)).next()
     }
 
     /// The first read or write that failed.
@@ -138,7 +150,13 @@ impl Observed {
         });
         let rest = [of(&self.service), of(&self.policy), of(&self.stage_policy), of(&self.stage_pod)];
         let claims = self.claims.values().filter_map(of);
-        claims.chain(rest.into_iter().flatten()).chain(self.sandboxes.values().filter_map(of)).chain(config_maps).next()
+        let secret = self.config_secret.iter().filter_map(|secret| of(&secret.slot));
+        secret
+            .chain(claims)
+            .chain(rest.into_iter().flatten())
+            .chain(self.sandboxes.values().filter_map(of))
+            .chain(config_maps)
+            .next()
     }
 }
 
@@ -146,7 +164,7 @@ impl Observed {
 #[must_use]
 pub fn plan(observed: &Observed) -> Vec<Write> {
     match Stage::of(observed) {
-        Stage::Terminating | Stage::Blocked(_) | Stage::NameTaken(_) => vec![],
+        Stage::Terminating | Stage::Unconfigured(_) | Stage::Blocked(_) | Stage::NameTaken(_) => vec![],
         Stage::Expired { then: OnExpiry::Delete, .. } => {
             vec![Write::Delete(Child::Session(Box::new(AigiseSession::clone(&observed.session))))]
         }
@@ -158,6 +176,7 @@ pub fn plan(observed: &Observed) -> Vec<Write> {
         Stage::Suspended { invalid: Some(_), .. } => staging::interruptions(observed),
         Stage::Suspended { .. } => [
             network::writes(observed),
+            configuration::writes(observed),
             volumes::writes(observed),
             sandboxes::removals(observed),
             staging::interruptions(observed),
@@ -177,6 +196,7 @@ pub fn plan(observed: &Observed) -> Vec<Write> {
         | Stage::Degraded { .. }
         | Stage::Ready => [
             network::writes(observed),
+            configuration::writes(observed),
             volumes::writes(observed),
             sandboxes::removals(observed),
             staging::writes(observed),

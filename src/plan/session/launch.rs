@@ -87,7 +87,7 @@ pub fn template(session: &AigiseSession, sandbox_type: &str) -> Result<SandboxTe
     let defaults = session.spec.sandbox_defaults.as_ref().filter(|_| !has_pod);
     let profile = profile::of(session, sandbox_type).map(|profile| SandboxTemplate {
         depends_on: depends_on(session, sandbox_type).into_iter().map(String::from).collect(),
-        ..profile.template.clone()
+        ..profile.template(session)
     });
     let layers: Vec<_> = [profile.as_ref(), defaults, own].into_iter().flatten().collect();
     if let [only] = layers.as_slice() {

@@ -10,7 +10,7 @@ use crate::api::{AigiseSession, SandboxTemplate, init, session::McpService};
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct Profile {
-    /// What lies under the template.
+    /// What lies under the template, as it is in the file.
     pub(super) template: SandboxTemplate,
     /// Further types that it waits for, where the session has them.
     #[serde(default)]
@@ -33,6 +33,25 @@ pub(super) fn of(session: &AigiseSession, sandbox_type: &str) -> Option<&'static
     let wish = wish(own).or_else(|| wish(session.spec.sandbox_defaults.as_ref()?)).unwrap_or_default();
     let applies = session.spec.has_scripts() && own.attach.is_none() && wish == init::Profile::Type;
     applies.then(|| PROFILES.get(sandbox_type)).flatten()
+}
+
+impl Profile {
+    /// What lies under the template in this session: its `build` fills in what the steps are about.
+    pub(super) fn template(&self, session: &AigiseSession) -> SandboxTemplate {
+        let build = session.spec.build.as_ref();
+        let source = build.and_then(|build| build.source_dir.as_deref()).unwrap_or("/shared/code");
+        let compile = build.and_then(|build| build.compile_command.as_deref()).unwrap_or("arvo compile");
+        let mut template = self.template.clone();
+        let steps = template.init.iter_mut().flat_map(|init| &mut init.steps);
+        for argument in steps.flat_map(|step| &mut step.command) {
+            match argument.as_str() {
+                "$SOURCE_DIR" => *argument = source.into(),
+                "$COMPILE_COMMAND" => *argument = compile.into(),
+                _ => {} // it is meant as it is
+            }
+        }
+        template
+    }
 }
 
 #[cfg(test)]
@@ -82,5 +101,21 @@ mod tests {
         assert!(applies(json!({"sandboxes": own, "sandboxDefaults": defaults, "volumes": scripts})));
         let attached = json!({"fuzz": {"attach": {"podName": "p"}}});
         assert!(!applies(json!({"sandboxes": attached, "volumes": scripts})));
+    }
+
+    #[test]
+    fn the_steps_are_about_what_the_session_builds() {
+        let session = |build: Value| -> AigiseSession {
+            let spec = json!({"sandboxes": {"joern": {}, "codeql": {}}, "volumes": {"scripts": {"claimName": "s"}}, "build": build});
+            serde_json::from_value(json!({"metadata": {"name": "demo"}, "spec": spec})).unwrap()
+        };
+        let last = |session: &AigiseSession, sandbox_type: &str| {
+            let template = of(session, sandbox_type).unwrap().template(session);
+            template.init.unwrap().steps.last().unwrap().command.last().unwrap().clone()
+        };
+        let unsaid = session(json!(null));
+        assert_eq!((last(&unsaid, "joern"), last(&unsaid, "codeql")), ("/shared/code".into(), "arvo compile".into()));
+        let said = session(json!({"sourceDir": "/src", "compileCommand": "make -j2"}));
+        assert_eq!((last(&said, "joern"), last(&said, "codeql")), ("/src".into(), "make -j2".into()));
     }
 }

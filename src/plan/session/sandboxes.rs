@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, ObjectMeta};
 
-use super::{Child, Observed, Slot, Write, launch, stage::Stage};
+use super::{Child, Observed, Slot, Write, configuration, launch, stage::Stage};
 use crate::{
     api::{
         Sandbox, SandboxSpec,
@@ -135,6 +135,9 @@ pub(super) fn awake(observed: &Observed) -> Option<&str> {
 
 /// Sandboxes that are missing, once the volumes are staged, and those that are not as the session says.
 pub(super) fn writes(observed: &Observed) -> Vec<Write> {
+    if !configuration::is_told(observed) {
+        return vec![];
+    }
     let staged = Stage::of(observed).is_staged();
     let writes = wanted(observed).filter_map(|wanted| {
         let desired = sandbox(observed, &wanted)?;

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use kube::ResourceExt;
 
 use super::{
-    Failure, Foreign, Observed, launch,
+    Failure, Foreign, Observed, configuration, launch,
     lifetime::{self, Rest},
     sandboxes, staging,
     staging::Staging,
@@ -28,6 +28,8 @@ pub enum Stage {
         /// Something is still there that is to go.
         going: bool,
     },
+    /// Its configuration file cannot be used; nothing is made.
+    Unconfigured(Failure),
     /// Its specification cannot work; nothing is made or changed.
     Blocked(Failure),
     /// Its Pods go, its volumes stay.
@@ -88,12 +90,16 @@ impl Stage {
             let going = sandboxes::exist(observed) || volumes::remaining(observed) || observed.stage_pod.may_be_there();
             return Stage::Expired { then: session.spec.on_expiry(), going };
         }
-        let invalid = check(observed).err();
+        let obstacle = configuration::obstacle(observed);
+        let invalid = obstacle.map_or_else(|| check(observed).err(), |failure| Some(failure.message.clone()));
         // What is to rest rests, whatever else it says.
         if let Some(by) = lifetime::rest(observed) {
             let stage_pod = staging::is_awake(observed).then(|| Observed::stage_pod_name(session));
             let awake = sandboxes::awake(observed).map(String::from).or(stage_pod);
             return Stage::Suspended { by, awake, invalid };
+        }
+        if let Some(failure) = obstacle {
+            return Stage::Unconfigured(failure.clone());
         }
         if let Some(message) = invalid {
             return Stage::Blocked(Failure { reason: Reason::InvalidSpec, message });
@@ -127,6 +133,7 @@ impl Stage {
             Stage::Starting { .. } | Stage::SandboxFailed { .. } | Stage::Degraded { .. } | Stage::Ready => true,
             Stage::Terminating
             | Stage::Expired { .. }
+            | Stage::Unconfigured(_)
             | Stage::Blocked(_)
             | Stage::Suspended { .. }
             | Stage::ClaimMissing(_)
@@ -177,6 +184,9 @@ fn first<'a, 'b>(
 fn check(observed: &Observed) -> Result<(), String> {
     let session = &observed.session;
     name::check_session(&session.name_any()).map_err(|error| format!("metadata.name: {error}."))?;
+    if session.spec.sandboxes.is_empty() {
+        return Err("spec.sandboxes: at least one type is required, here or in the configuration file.".into());
+    }
     let mut labels = BTreeMap::new();
     for sandbox_type in session.spec.sandboxes.keys() {
         let label = name::Label::of(sandbox_type).map_err(|error| format!("spec.sandboxes: {error}."))?;
@@ -185,6 +195,9 @@ fn check(observed: &Observed) -> Result<(), String> {
                 "spec.sandboxes: `{other}` and `{sandbox_type}` have the same DNS name {label}; rename one of them."
             ));
         }
+    }
+    if let Some((name, _)) = session.spec.models.iter().find(|(_, model)| model.model_name.is_none()) {
+        return Err(format!("spec.models.{name}.modelName: a name is required, here or in the configuration file."));
     }
     launch::check(session)?;
     for sandbox_type in launch::launched(session) {

@@ -5,7 +5,7 @@ use std::time::Duration;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 
 use super::{
-    Observed, Stage,
+    Observed, Stage, configuration,
     lifetime::{self, Rest},
     network::service_name,
     sandboxes,
@@ -46,8 +46,9 @@ pub(super) fn report(observed: &Observed) -> Report<AigiseSessionStatus> {
     let mut before = session.status.clone().unwrap_or_default();
     status::retain_ours(&mut before.conditions);
     let counts = counts(observed);
-    let view = owned_once(&before.conditions, view(observed, &stage, &counts));
+    let view = owned_once(&before.conditions, misconfigured(observed, &stage, view(observed, &stage, &counts)));
     let verdicts = status::standard(view.outlook, view.reason, &view.message).into_iter().chain([
+        configuration::config_valid(observed),
         volumes_ready(observed, &stage, &view),
         sandboxes_ready(&stage, &counts, &view),
         degraded(&stage),
@@ -57,11 +58,12 @@ pub(super) fn report(observed: &Observed) -> Report<AigiseSessionStatus> {
     let settled_at = lifetime::settled_at(observed, view.phase);
     // What was refused leaves nothing behind that would wake us.
     let next = if observed.undone.is_some() { Next::Backoff } else { view.next };
-    let next = next.within(lifetime::next(observed, settled_at.as_ref()));
+    let next = next.within(lifetime::next(observed, settled_at.as_ref())).within(configuration::next(observed));
     let status = AigiseSessionStatus {
         observed_generation: session.metadata.generation,
         phase: Some(view.phase),
         conditions: status::conditions(verdicts, &before.conditions, session.metadata.generation, now),
+        configuration: configuration::status(observed),
         sandboxes: Some(counts),
         volumes: Some(volumes(observed)).filter(|volumes| *volumes != VolumesStatus::default()),
         service: Some(service_name(observed)),
@@ -99,6 +101,25 @@ fn owned_once(before: &[Condition], view: View) -> View {
     }
 }
 
+/// A session that runs goes on by what its file last said, and tells that the file cannot be used: what was asked for is not there.
+/// Its phase stays that of its sandboxes.
+fn misconfigured(observed: &Observed, stage: &Stage, view: View) -> View {
+    let has_say = matches!(view.outlook, Outlook::Ready | Outlook::Moving)
+        && !matches!(
+            stage,
+            Stage::Terminating | Stage::Expired { .. } | Stage::Suspended { .. } | Stage::Unconfigured(_)
+        );
+    match configuration::trouble(observed).filter(|failure| has_say && failure.reason != Reason::ApiError) {
+        Some(failure) => View {
+            outlook: Outlook::Stalled,
+            reason: failure.reason,
+            message: format!("{} The session goes on as it was.", failure.message),
+            ..view
+        },
+        None => view,
+    }
+}
+
 /// Claims are bound one after the other, which is no news by itself: what else there is to say carries it along.
 fn without_claim_phases(mut status: AigiseSessionStatus) -> AigiseSessionStatus {
     if let Some(VolumesStatus { scripts, data, tools, staged_digest: _ }) = &mut status.volumes {
@@ -128,7 +149,13 @@ fn view(observed: &Observed, stage: &Stage, counts: &SandboxCounts) -> View {
         Stage::Terminating => {
             view(SessionPhase::Terminating, Moving, Reason::Terminating, "The session is being deleted.")
         }
-        Stage::Blocked(failure) => view(Error, Stalled, failure.reason, &failure.message),
+        // It may be on its way.
+        Stage::Unconfigured(failure) if matches!(failure.reason, Reason::ConfigNotFound | Reason::ApiError) => {
+            view(Pending, Moving, failure.reason, &failure.message)
+        }
+        Stage::Unconfigured(failure) | Stage::Blocked(failure) => {
+            view(Error, Stalled, failure.reason, &failure.message)
+        }
         Stage::NameTaken(foreign) if foreign.leaving => {
             let message = format!("Waits until {} of an earlier owner is gone.", foreign.object);
             after(Next::In(Duration::from_secs(1)), view(Pending, Moving, Reason::NameTaken, &message))

@@ -1,0 +1,314 @@
+//! A session's configuration file: what it is made of, what it says, and the session as it is meant, which is its own fields over
+//! those of the file.
+//!
+//! What the file says is kept in the session's status. So everybody who looks at the session knows it, the sandbox controller too,
+//! and a session whose file is broken by an edit goes on with what was last understood.
+
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
+
+use k8s_openapi::{ByteString, api::core::v1::Secret as SecretObject};
+use kube::ResourceExt;
+use serde_json::Value;
+
+use super::{Child, Failure, Observed, Slot, Write};
+use crate::{
+    api::{
+        AigiseSession, AigiseSessionSpec,
+        condition::{ConditionType, Reason},
+        config::{ConfigFrom, KeyRef},
+        meta::Component,
+        session::ConfigurationStatus,
+    },
+    config::{self, Given, Ignored, Input, Mistake, Origin, Secret, Variables},
+    plan::{
+        name, ownership,
+        status::{Verdict, verdict},
+    },
+};
+
+/// How often a configuration is looked at that cannot be used: somebody is about to mend it.
+const MENDING_POLL: Duration = Duration::from_secs(10);
+
+/// How often a ConfigMap with a configuration is read again. It is read by its name and not watched: the operator has no business
+/// with the others.
+pub const FILE_POLL: Duration = Duration::from_secs(60);
+
+/// How often a Secret is read again for as long as a session refers to it.
+pub const SECRET_POLL: Duration = Duration::from_secs(600);
+
+/// A key of an object that a configuration is made of.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Reference {
+    /// Of a ConfigMap: its name and the key.
+    ConfigMap(String, String),
+    /// Of a Secret.
+    Secret(String, String),
+}
+
+impl Reference {
+    fn secret(KeyRef { name, key }: &KeyRef) -> Self {
+        Reference::Secret(name.clone(), key.clone())
+    }
+}
+
+impl std::fmt::Display for Reference {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Reference::ConfigMap(name, key) => write!(f, "the key {key} of the ConfigMap {name}"),
+            Reference::Secret(name, key) => write!(f, "the key {key} of the Secret {name}"),
+        }
+    }
+}
+
+/// What was found under each reference: its text, nothing, or why it could not be read.
+pub type Contents = BTreeMap<Reference, Result<Option<Secret>, Failure>>;
+
+/// What is known of a session's configuration file.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub enum Configuration {
+    /// There is none.
+    #[default]
+    None,
+    /// It was read.
+    Read {
+        /// What it says of the session.
+        spec: Value,
+        /// The keys that have no effect.
+        ignored: Vec<Ignored>,
+    },
+    /// It cannot be used.
+    Unusable(Failure),
+}
+
+/// The Secret of a session, for the values that may stand nowhere else.
+#[derive(Clone, Debug, PartialEq)]
+pub struct ConfigSecret {
+    /// What it has to hold.
+    pub wanted: BTreeMap<String, Secret>,
+    /// What is there.
+    pub slot: Slot<SecretObject>,
+}
+
+/// The name of a session's Secret.
+#[must_use]
+pub fn secret_name(session: &AigiseSession) -> String {
+    name::child(&session.name_any(), "config")
+}
+
+/// The file of a session.
+#[must_use]
+pub fn file(session: &AigiseSession) -> Option<Reference> {
+    let ConfigFrom { config_map_key_ref, secret_key_ref } = session.spec.config_from.as_ref()?;
+    let config_map =
+        config_map_key_ref.as_ref().map(|KeyRef { name, key }| Reference::ConfigMap(name.clone(), key.clone()));
+    config_map.or_else(|| secret_key_ref.as_ref().map(Reference::secret))
+}
+
+/// All that a session's configuration is made of.
+#[must_use]
+pub fn references(session: &AigiseSession) -> Vec<Reference> {
+    let variables = session.spec.variables.iter().filter_map(|variable| variable.value_from.as_ref());
+    let Some(file) = file(session) else { return vec![] };
+    std::iter::once(file).chain(variables.map(|source| Reference::secret(&source.secret_key_ref))).collect()
+}
+
+/// Reads a session's configuration from what was found, and what its Secret has to hold.
+#[must_use]
+pub fn read(session: &AigiseSession, contents: &Contents) -> (Configuration, BTreeMap<String, Secret>) {
+    let Some(file) = file(session) else { return (Configuration::None, BTreeMap::new()) };
+    match read_file(session, &file, contents) {
+        Ok(config::Configuration { spec, ignored, secrets, file: _ }) => {
+            (Configuration::Read { spec, ignored }, secrets)
+        }
+        Err(failure) => (Configuration::Unusable(failure), BTreeMap::new()),
+    }
+}
+
+fn read_file(session: &AigiseSession, file: &Reference, contents: &Contents) -> Result<config::Configuration, Failure> {
+    let text_of_file = text(file, contents)?;
+    let mut variables = Variables::new();
+    for variable in &session.spec.variables {
+        let given = match &variable.value_from {
+            Some(source) => Given::Secret(text(&Reference::secret(&source.secret_key_ref), contents)?),
+            None => Given::Plain(variable.value.clone().unwrap_or_default()),
+        };
+        variables.insert(variable.name.clone(), given);
+    }
+    let origin = if matches!(file, Reference::Secret(..)) { Origin::Secret } else { Origin::Plain };
+    let secret_name = secret_name(session);
+    let input = Input { file: text_of_file.reveal(), origin, variables: &variables, secret_name: &secret_name };
+    let read = config::read(input)
+        .map_err(|error| Failure { reason: reason(error.mistake), message: format!("In {file}: {error}.") })?;
+    // The error would repeat what stands in the file.
+    merged(session, &read.spec).map_err(|_| Failure {
+        reason: Reason::BadValue,
+        message: format!("What {file} says and the session's own fields make no session together."),
+    })?;
+    Ok(read)
+}
+
+fn text(reference: &Reference, contents: &Contents) -> Result<Secret, Failure> {
+    match contents.get(reference) {
+        Some(Ok(Some(text))) => Ok(text.clone()),
+        Some(Err(failure)) => Err(failure.clone()),
+        Some(Ok(None)) | None => Err(Failure {
+            reason: Reason::ConfigNotFound,
+            message: format!("Waits for {reference}, which the configuration is made of."),
+        }),
+    }
+}
+
+fn reason(mistake: Mistake) -> Reason {
+    match mistake {
+        Mistake::Unparsable => Reason::Unparsable,
+        Mistake::TooLarge => Reason::TooLarge,
+        Mistake::UnknownVariable => Reason::UnknownVariable,
+        Mistake::UnknownBackend => Reason::UnknownBackend,
+        Mistake::BadPort => Reason::BadPort,
+        Mistake::BadValue => Reason::BadValue,
+        Mistake::SecretInPlainField => Reason::SecretInPlainField,
+    }
+}
+
+fn merged(session: &AigiseSession, from_file: &Value) -> serde_json::Result<AigiseSessionSpec> {
+    let own = serde_json::to_value(&session.spec)?;
+    serde_json::from_value(config::merge::merge(from_file, &own))
+}
+
+/// The session as it is meant: its own fields over those of its file, as the file was last understood.
+#[must_use]
+pub fn effective(session: Arc<AigiseSession>) -> Arc<AigiseSession> {
+    let from_file = session.status.as_ref().and_then(|status| status.configuration.as_ref());
+    match from_file.map(|from_file| over(&session, &from_file.spec)) {
+        Some(Some(effective)) => Arc::new(effective),
+        Some(None) | None => session,
+    }
+}
+
+/// Likewise, by what is known of the file now.
+#[must_use]
+pub fn effective_now(session: Arc<AigiseSession>, configuration: &Configuration) -> Arc<AigiseSession> {
+    match configuration {
+        Configuration::None => session,
+        Configuration::Read { spec, .. } => over(&session, spec).map_or(session, Arc::new),
+        Configuration::Unusable(_) => effective(session),
+    }
+}
+
+/// What was merged once when the file was read is merged again; only an edit of the session's own since then can have made it no
+/// session, and that is looked at when the file is read for it.
+fn over(session: &AigiseSession, from_file: &Value) -> Option<AigiseSession> {
+    session.spec.config_from.as_ref()?;
+    Some(AigiseSession { spec: merged(session, from_file).ok()?, ..session.clone() })
+}
+
+/// What the status keeps of the file.
+pub(super) fn status(observed: &Observed) -> Option<ConfigurationStatus> {
+    match &observed.configuration {
+        Configuration::None => None,
+        Configuration::Read { spec, .. } => Some(ConfigurationStatus { spec: spec.clone() }),
+        Configuration::Unusable(_) => last_understood(observed).cloned(),
+    }
+}
+
+fn last_understood(observed: &Observed) -> Option<&ConfigurationStatus> {
+    observed.session.status.as_ref()?.configuration.as_ref()
+}
+
+/// Why nothing can be made of the session: its file cannot be used, and never could.
+pub(super) fn obstacle(observed: &Observed) -> Option<&Failure> {
+    trouble(observed).filter(|_| last_understood(observed).is_none())
+}
+
+/// Why the file cannot be used now.
+pub(super) fn trouble(observed: &Observed) -> Option<&Failure> {
+    if let Configuration::Unusable(failure) = &observed.configuration { Some(failure) } else { None }
+}
+
+/// Whether the status says already what the file says. A sandbox reads it there, so that none is made or changed before.
+pub(super) fn is_told(observed: &Observed) -> bool {
+    match &observed.configuration {
+        Configuration::Read { spec, .. } => last_understood(observed).is_some_and(|told| told.spec == *spec),
+        Configuration::None | Configuration::Unusable(_) => true,
+    }
+}
+
+/// When to look again: at the file, or at what could not be done before it was told.
+pub(super) fn next(observed: &Observed) -> Option<Duration> {
+    match &observed.configuration {
+        Configuration::Read { .. } if !is_told(observed) => Some(Duration::ZERO),
+        Configuration::None => None,
+        Configuration::Unusable(_) => Some(MENDING_POLL),
+        Configuration::Read { .. } => Some(match file(&observed.session) {
+            Some(Reference::ConfigMap(..)) => FILE_POLL,
+            Some(Reference::Secret(..)) | None => SECRET_POLL,
+        }),
+    }
+}
+
+/// The condition.
+pub(super) fn config_valid(observed: &Observed) -> Verdict {
+    let kind = ConditionType::ConfigValid;
+    match &observed.configuration {
+        Configuration::None => verdict(kind, true, Reason::NoConfig, "The session has no configuration file."),
+        Configuration::Read { ignored, .. } if ignored.is_empty() => {
+            verdict(kind, true, Reason::ConfigRead, "The configuration file was read.")
+        }
+        Configuration::Read { ignored, .. } => {
+            let keys: Vec<_> = ignored.iter().map(|Ignored { key, reason }| format!("{key} ({reason})")).collect();
+            let message = format!("The configuration file was read. Without effect: {}.", keys.join("; "));
+            verdict(kind, true, Reason::ConfigRead, message)
+        }
+        Configuration::Unusable(failure) => {
+            // That it could not be read just now says nothing of it.
+            let holds = (failure.reason != Reason::ApiError).then_some(false);
+            let rest = if last_understood(observed).is_some() { " The session goes on as it was." } else { "" };
+            verdict(kind, holds, failure.reason, format!("{}{rest}", failure.message))
+        }
+    }
+}
+
+/// The Secret, where it is missing, not as it should be, or no longer wanted. It is looked at when the file was read, and not in
+/// between: the operator watches no Secrets.
+pub(super) fn writes(observed: &Observed) -> Vec<Write> {
+    let Some(ConfigSecret { wanted, slot }) = &observed.config_secret else { return vec![] };
+    let write = match slot {
+        Slot::Ours(live) if wanted.is_empty() => (live.metadata.deletion_timestamp.is_none())
+            .then(|| Write::Delete(Child::Secret(live.as_ref().clone().into()))),
+        Slot::Foreign(_) | Slot::Failed(_) => None,
+        Slot::Absent if wanted.is_empty() => None,
+        Slot::Absent => Some(Write::Ensure(Child::Secret(Box::new(secret(observed, wanted))))),
+        Slot::Ours(live) => {
+            let desired = secret(observed, wanted);
+            let is_well = live.data == desired.data
+                && live.metadata.owner_references.is_some() == desired.metadata.owner_references.is_some();
+            (!is_well).then(|| Write::Ensure(Child::Secret(Box::new(ownership::pinned(desired, slot)))))
+        }
+    };
+    write.into_iter().collect()
+}
+
+fn secret(observed: &Observed, wanted: &BTreeMap<String, Secret>) -> SecretObject {
+    let session = &*observed.session;
+    let labels = ownership::labels(Some(session), Component::Config);
+    let mut metadata = ownership::child_meta(session, secret_name(session), labels);
+    if !session.spec.cleans_up() {
+        metadata.owner_references = None;
+    }
+    let bytes = |text: &Secret| ByteString(text.reveal().as_bytes().to_vec());
+    SecretObject {
+        metadata,
+        data: Some(wanted.iter().map(|(key, text)| (key.clone(), bytes(text))).collect()),
+        ..SecretObject::default()
+    }
+}
+
+/// Whether the Secret is as it has to be, as far as it was looked at.
+#[must_use]
+pub fn is_kept(observed: &Observed) -> bool {
+    match &observed.config_secret {
+        None => true,
+        Some(ConfigSecret { slot: Slot::Failed(_) | Slot::Foreign(_), .. }) => false,
+        Some(_) => writes(observed).is_empty(),
+    }
+}
