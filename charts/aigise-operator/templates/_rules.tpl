@@ -29,10 +29,16 @@ verb. The ClusterRole of an operator for all namespaces and the Roles of one for
 - apiGroups: [networking.k8s.io]
   resources: [networkpolicies]
   verbs: [get, list, watch, create, patch, delete]
-# What a volume is filled from.
+# What a volume is filled from, and the configuration of a session.
 - apiGroups: [""]
   resources: [configmaps]
   verbs: [get]
+{{- if .Values.rbac.secrets }}
+# The configuration of a session, what stands for a variable in it, and what of it may stand nowhere else.
+- apiGroups: [""]
+  resources: [secrets]
+  verbs: [get, create, patch, delete]
+{{- end }}
 # What the operator tells.
 - apiGroups: [events.k8s.io]
   resources: [events]
