@@ -33,6 +33,7 @@ mod e2e {
     mod entrypoints;
     mod files;
     mod forbidden;
+    mod from_file;
     mod ground;
     mod initialisers;
     mod install;

@@ -10,6 +10,7 @@ mod it {
     mod apiserver;
     mod arrows;
     mod config;
+    mod configuration;
     mod controllers;
     mod crash;
     mod faults;

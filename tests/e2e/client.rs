@@ -49,6 +49,7 @@ impl Cluster {
             "pod" => ("", "v1", "Pod"),
             "pv" => ("", "v1", "PersistentVolume"),
             "pvc" => ("", "v1", "PersistentVolumeClaim"),
+            "secret" => ("", "v1", "Secret"),
             "service" => ("", "v1", "Service"),
             "serviceaccount" => ("", "v1", "ServiceAccount"),
             "resourcequota" => ("", "v1", "ResourceQuota"),

@@ -129,7 +129,9 @@ fn paste(page: &str) {
     let _gone_with_it = Namespaces(namespaces.map(str::to_string).collect());
     let folder = tempfile::tempdir().unwrap();
     fs::write(folder.path().join("page"), script).unwrap();
-    let said = run("sh", &["-c", "cd \"$0\" && exec bash page", &folder.path().display().to_string()], "");
+    let program = Path::new(env!("CARGO_BIN_EXE_aigise-operator")).parent().unwrap().display().to_string();
+    let command = "cd \"$0\" && PATH=\"$PATH:$1\" exec bash page";
+    let said = run("sh", &["-c", command, &folder.path().display().to_string(), &program], "");
     assert_eq!(said.code, 0, "{}{}", said.stdout, said.stderr);
 }
 
@@ -167,4 +169,16 @@ fn the_page_of_the_network_can_be_pasted() {
 #[ignore = "needs a cluster: make e2e"]
 fn the_page_of_initialisers_can_be_pasted() {
     paste("docs/initialisers.md");
+}
+
+#[test]
+#[ignore = "needs a cluster: make e2e"]
+fn the_page_of_configuration_files_can_be_pasted() {
+    paste("docs/configuration.md");
+}
+
+#[test]
+#[ignore = "needs a cluster: make e2e"]
+fn the_page_for_those_who_come_from_the_framework_can_be_pasted() {
+    paste("docs/coming-from-the-framework.md");
 }

@@ -14,7 +14,7 @@ pub struct Life {
 }
 
 /// All of them.
-pub const LIVES: [Life; 21] = [
+pub const LIVES: [Life; 22] = [
     Life { name: "a session with sources", live: |world| Box::pin(session_with_sources(world)), writes: 28 },
     Life { name: "a sandbox alone", live: |world| Box::pin(sandbox_alone(world)), writes: 3 },
     Life { name: "types come and go", live: |world| Box::pin(types_come_and_go(world)), writes: 36 },
@@ -44,6 +44,7 @@ pub const LIVES: [Life; 21] = [
         live: |world| Box::pin(initialized_again(world)),
         writes: 14,
     },
+    Life { name: "a session comes from a file", live: |world| Box::pin(from_file(world)), writes: 24 },
 ];
 
 pub fn life(name: &str) -> &'static Life {
@@ -162,6 +163,42 @@ async fn deleted_while_staging(world: &mut World) {
     world.delete(three_of_everything()).await;
     world.settle().await;
     assert_eq!(phase(world), "gone");
+}
+
+/// The file, which has a password by a variable. It comes after the session, is broken by an edit, and mended.
+async fn from_file(world: &mut World) {
+    let file = |text: &str| json!({"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "arvo"}, "data": {"config.toml": text}});
+    let image = |image: &str| {
+        format!("[sandbox.sandboxes.main]\nimage = \"{image}\"\nenvironment = {{PASSWORD = \"${{PASSWORD}}\"}}\n")
+    };
+    world.apply(neo4j("hunter2")).await;
+    world.apply(from_file_session()).await;
+    world.settle().await;
+    assert_eq!(phase(world), "Pending");
+    world.apply(file(&image("a:1"))).await;
+    world.settle().await;
+    assert_eq!(phase(world), "Ready");
+    world.apply(file(&image("${NOBODY}"))).await;
+    world.settle().await;
+    assert_eq!(world.get("pods", "demo--main")["spec"]["containers"][0]["image"], "a:1");
+    world.apply(file(&image("a:2"))).await;
+    world.settle().await;
+    assert_eq!(phase(world), "Ready");
+    assert_eq!(world.get("sandboxes", "demo--main")["spec"]["image"], "a:2");
+}
+
+/// A user's Secret.
+pub fn neo4j(password: &str) -> Value {
+    let data = json!({"password": k8s_openapi::ByteString(password.into())});
+    json!({"apiVersion": "v1", "kind": "Secret", "metadata": {"name": "neo4j"}, "data": data})
+}
+
+/// A session that says nothing by itself.
+pub fn from_file_session() -> Value {
+    session(json!({
+        "configFrom": {"configMapKeyRef": {"name": "arvo", "key": "config.toml"}},
+        "variables": [{"name": "PASSWORD", "valueFrom": {"secretKeyRef": {"name": "neo4j", "key": "password"}}}],
+    }))
 }
 
 async fn made_anew(world: &mut World) {

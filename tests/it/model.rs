@@ -10,10 +10,14 @@ use std::{
 
 use aigise_operator::{
     api::{AigiseSession, Sandbox, condition::Reason, meta},
+    config::Secret,
     gate,
     plan::{
         self, Child, Failure, Landed, Lookup, Next, Note, Settings, Slot, When, Write, name, ownership, sandbox,
-        session::{self, ConfigMapContent},
+        session::{
+            self, ConfigMapContent,
+            configuration::{self, ConfigSecret, Configuration, Contents, Reference},
+        },
         volumes::SharedVolume,
     },
     staging,
@@ -24,7 +28,7 @@ use k8s_openapi::{
         core::v1::{
             Container, ContainerState, ContainerStateRunning, ContainerStateTerminated, ContainerStateWaiting,
             ContainerStatus, PersistentVolumeClaim, PersistentVolumeClaimStatus, Pod, PodCondition, PodSpec, PodStatus,
-            Service,
+            Secret as SecretObject, Service,
         },
         networking::v1::NetworkPolicy,
     },
@@ -43,6 +47,10 @@ pub enum Event {
     ApplySandbox(Box<Sandbox>),
     /// A user makes or changes a ConfigMap.
     ConfigMap { name: String, content: String },
+    /// A user makes or changes a Secret; each of its keys has this text.
+    Secret { name: String, content: String },
+    /// A user deletes a ConfigMap.
+    DeleteConfigMap(String),
     /// Somebody else makes an object of this kind and name.
     Foreign { kind: Kind, name: String },
     /// A user sets an annotation.
@@ -107,6 +115,7 @@ pub enum Kind {
     Claim,
     Service,
     NetworkPolicy,
+    Secret,
     Sandbox,
 }
 
@@ -121,6 +130,10 @@ pub struct World {
     pub services: BTreeMap<String, Service>,
     pub policies: BTreeMap<String, NetworkPolicy>,
     pub config_maps: BTreeMap<String, String>,
+    /// What users' Secrets hold.
+    pub secret_texts: BTreeMap<String, String>,
+    /// Secrets that are ours, or in our way.
+    pub secrets: BTreeMap<String, SecretObject>,
     /// Writes so far, status included.
     pub writes: usize,
     /// What the API server says to every write of a child.
@@ -187,6 +200,12 @@ impl World {
             }
             Event::ConfigMap { name, content } => {
                 self.config_maps.insert(name, content);
+            }
+            Event::Secret { name, content } => {
+                self.secret_texts.insert(name, content);
+            }
+            Event::DeleteConfigMap(name) => {
+                self.config_maps.remove(&name);
             }
             Event::Foreign { kind, name } => self.put_foreign(kind, name),
             Event::DeleteClaim(name) => {
@@ -301,6 +320,7 @@ impl World {
             self.claims.retain(|_, claim| !owned(&claim.metadata));
             self.services.retain(|_, service| !owned(&service.metadata));
             self.policies.retain(|_, policy| !owned(&policy.metadata));
+            self.secrets.retain(|_, secret| !owned(&secret.metadata));
             self.pods.retain(|_, pod| !owned(&pod.metadata));
             let sandboxes: Vec<_> =
                 self.sandboxes.values().filter(|sandbox| owned(&sandbox.metadata)).map(ResourceExt::name_any).collect();
@@ -324,6 +344,9 @@ impl World {
             Kind::Service => _ = self.services.entry(name).or_insert(Service { metadata, ..Service::default() }),
             Kind::NetworkPolicy => {
                 _ = self.policies.entry(name).or_insert(NetworkPolicy { metadata, ..NetworkPolicy::default() });
+            }
+            Kind::Secret => {
+                _ = self.secrets.entry(name).or_insert(SecretObject { metadata, ..SecretObject::default() });
             }
             Kind::Sandbox => {
                 _ = self.sandboxes.entry(name).or_insert(Sandbox { metadata, ..Sandbox::default() });
@@ -390,7 +413,9 @@ impl World {
     }
 
     pub fn observe_session(&self, name: &str) -> session::Observed {
-        let session = &self.sessions[name];
+        let (configuration, config_secret) = self.read_configuration(&self.sessions[name]);
+        let session = configuration::effective_now(Arc::new(self.sessions[name].clone()), &configuration);
+        let session = &*session;
         let slot = |found: Option<&Pod>| ownership::slot(found.cloned().map(Arc::new), &session.metadata);
         let mut names: BTreeSet<_> = self
             .sandboxes
@@ -411,6 +436,8 @@ impl World {
         });
         let mut observed = session::Observed {
             session: Arc::new(session.clone()),
+            configuration,
+            config_secret,
             claims: claims.into(),
             stage_pod: slot(self.pods.get(&name::child(name, "stage"))),
             service: ownership::slot(self.services.get(name).cloned().map(Arc::new), &session.metadata),
@@ -443,12 +470,29 @@ impl World {
         observed
     }
 
+    fn read_configuration(&self, session: &AigiseSession) -> (Configuration, Option<ConfigSecret>) {
+        let mut contents = Contents::new();
+        for reference in configuration::references(session) {
+            let text = match &reference {
+                Reference::ConfigMap(name, _) => self.config_maps.get(name),
+                Reference::Secret(name, _) => self.secret_texts.get(name),
+            };
+            contents.insert(reference, Ok(text.map(|text| Secret::new(text.clone()))));
+        }
+        let (configuration, wanted) = configuration::read(session, &contents);
+        let found = self.secrets.get(&configuration::secret_name(session)).cloned().map(Arc::new);
+        let is_read = matches!(configuration, Configuration::Read { .. });
+        let secret = is_read.then(|| ConfigSecret { wanted, slot: ownership::slot(found, &session.metadata) });
+        (configuration, secret)
+    }
+
     pub fn observe_sandbox(&self, name: &str) -> sandbox::Observed {
         let sandbox = &self.sandboxes[name];
         let session = match &sandbox.spec.session {
             None => Lookup::NotNamed,
             Some(name) => {
-                self.sessions.get(name).map_or(Lookup::Missing, |found| Lookup::Found(Arc::new(found.clone())))
+                let found = self.sessions.get(name).map(|found| configuration::effective(Arc::new(found.clone())));
+                found.map_or(Lookup::Missing, Lookup::Found)
             }
         };
         let siblings = self.sandboxes.iter().filter(|(other, sibling)| {
@@ -542,98 +586,118 @@ impl World {
         self.writes += usize::from(self.refuses.is_none() || matches!(write, Write::Delete(_)));
         let failed = self.refuses.map(|reason| Failure { reason, message: "The API server refused it.".into() });
         match write {
-            Write::Ensure(child) => match child {
-                Child::Claim(mut claim) => {
-                    self.birth(&mut claim.metadata);
-                    let phase = Some("Bound".into());
-                    claim.status =
-                        Some(PersistentVolumeClaimStatus { phase, ..PersistentVolumeClaimStatus::default() });
-                    Landed::Claim(create(&mut self.claims, *claim, owner, failed))
+            Write::Ensure(child) => self.ensure(owner, child, failed),
+            Write::Update(child) => self.update(owner, child, failed),
+            Write::Delete(child) => self.delete(owner, child),
+        }
+    }
+
+    fn ensure(&mut self, owner: &ObjectMeta, child: Child, failed: Option<Failure>) -> Landed {
+        match child {
+            Child::Claim(mut claim) => {
+                self.birth(&mut claim.metadata);
+                let phase = Some("Bound".into());
+                claim.status = Some(PersistentVolumeClaimStatus { phase, ..PersistentVolumeClaimStatus::default() });
+                Landed::Claim(create(&mut self.claims, *claim, owner, failed))
+            }
+            Child::Pod(mut pod) => {
+                self.birth(&mut pod.metadata);
+                pod.status = Some(PodStatus { phase: Some("Pending".into()), ..PodStatus::default() });
+                Landed::Pod(create(&mut self.pods, *pod, owner, failed))
+            }
+            Child::Service(mut service) => {
+                may_write(self.services.get(&service.name_any()), &service.metadata, owner);
+                self.birth(&mut service.metadata);
+                Landed::Service(apply(&mut self.services, *service, owner, failed))
+            }
+            Child::NetworkPolicy(mut policy) => {
+                may_write(self.policies.get(&policy.name_any()), &policy.metadata, owner);
+                self.birth(&mut policy.metadata);
+                Landed::NetworkPolicy(apply(&mut self.policies, *policy, owner, failed))
+            }
+            Child::Secret(mut secret) => {
+                may_write(self.secrets.get(&secret.name_any()), &secret.metadata, owner);
+                self.birth(&mut secret.metadata);
+                Landed::Secret(apply(&mut self.secrets, *secret, owner, failed))
+            }
+            Child::Sandbox(mut sandbox) => {
+                self.birth(&mut sandbox.metadata);
+                Landed::Sandbox(create(&mut self.sandboxes, *sandbox, owner, failed))
+            }
+            Child::Session(_) => panic!("sessions are made by users"),
+        }
+    }
+
+    fn update(&mut self, owner: &ObjectMeta, child: Child, failed: Option<Failure>) -> Landed {
+        match child {
+            Child::Claim(claim) => {
+                assert_ours(&self.claims[&claim.name_any()], owner);
+                Landed::Claim(update(&mut self.claims, *claim, owner, failed))
+            }
+            Child::Pod(pod) => {
+                assert_ours(&self.pods[&pod.name_any()], owner);
+                assert_eq!(self.pods[&pod.name_any()].spec, pod.spec, "a Pod cannot be changed");
+                Landed::Pod(update(&mut self.pods, *pod, owner, failed))
+            }
+            Child::Sandbox(sandbox) => {
+                let name = sandbox.name_any();
+                assert_ours(&self.sandboxes[&name], owner);
+                if let Some(failure) = failed {
+                    return Landed::Sandbox(Slot::Failed(failure));
                 }
-                Child::Pod(mut pod) => {
-                    self.birth(&mut pod.metadata);
-                    pod.status = Some(PodStatus { phase: Some("Pending".into()), ..PodStatus::default() });
-                    Landed::Pod(create(&mut self.pods, *pod, owner, failed))
+                self.put_sandbox(*sandbox);
+                Landed::Sandbox(ownership::slot(self.sandboxes.get(&name).cloned().map(Arc::new), owner))
+            }
+            other => panic!("nothing updates a {}", other.kind()),
+        }
+    }
+
+    fn delete(&mut self, owner: &ObjectMeta, child: Child) -> Landed {
+        match child {
+            Child::Pod(mut pod) => {
+                let name = pod.name_any();
+                assert_ours(&self.pods[&name], owner);
+                let statuses = pod.status.as_ref().and_then(|status| status.container_statuses.as_ref());
+                let has_ended =
+                    |status: &ContainerStatus| status.state.as_ref().is_some_and(|state| state.terminated.is_some());
+                if statuses.is_some_and(|statuses| statuses.iter().all(has_ended)) {
+                    self.pods.remove(&name);
+                    return Landed::Pod(Slot::Absent);
                 }
-                Child::Service(mut service) => {
-                    may_write(self.services.get(&service.name_any()), &service.metadata, owner);
-                    self.birth(&mut service.metadata);
-                    Landed::Service(apply(&mut self.services, *service, owner, failed))
+                pod.metadata.deletion_timestamp = Some(Time(self.now));
+                self.pods.insert(name, Pod::clone(&pod));
+                Landed::Pod(Slot::Ours(Arc::new(*pod)))
+            }
+            Child::Sandbox(sandbox) => {
+                let live = &self.sandboxes[&sandbox.name_any()];
+                // One that was made by hand takes itself away when its session is gone.
+                if live.uid() != owner.uid {
+                    assert_ours(live, owner);
                 }
-                Child::NetworkPolicy(mut policy) => {
-                    may_write(self.policies.get(&policy.name_any()), &policy.metadata, owner);
-                    self.birth(&mut policy.metadata);
-                    Landed::NetworkPolicy(apply(&mut self.policies, *policy, owner, failed))
-                }
-                Child::Sandbox(mut sandbox) => {
-                    self.birth(&mut sandbox.metadata);
-                    Landed::Sandbox(create(&mut self.sandboxes, *sandbox, owner, failed))
-                }
-                Child::Session(_) => panic!("sessions are made by users"),
-            },
-            Write::Update(child) => match child {
-                Child::Claim(claim) => {
-                    assert_ours(&self.claims[&claim.name_any()], owner);
-                    Landed::Claim(update(&mut self.claims, *claim, owner, failed))
-                }
-                Child::Pod(pod) => {
-                    assert_ours(&self.pods[&pod.name_any()], owner);
-                    assert_eq!(self.pods[&pod.name_any()].spec, pod.spec, "a Pod cannot be changed");
-                    Landed::Pod(update(&mut self.pods, *pod, owner, failed))
-                }
-                Child::Sandbox(sandbox) => {
-                    let name = sandbox.name_any();
-                    assert_ours(&self.sandboxes[&name], owner);
-                    if let Some(failure) = failed {
-                        return Landed::Sandbox(Slot::Failed(failure));
-                    }
-                    self.put_sandbox(*sandbox);
-                    Landed::Sandbox(ownership::slot(self.sandboxes.get(&name).cloned().map(Arc::new), owner))
-                }
-                other => panic!("nothing updates a {}", other.kind()),
-            },
-            Write::Delete(child) => match child {
-                Child::Pod(mut pod) => {
-                    let name = pod.name_any();
-                    assert_ours(&self.pods[&name], owner);
-                    let statuses = pod.status.as_ref().and_then(|status| status.container_statuses.as_ref());
-                    let has_ended = |status: &ContainerStatus| {
-                        status.state.as_ref().is_some_and(|state| state.terminated.is_some())
-                    };
-                    if statuses.is_some_and(|statuses| statuses.iter().all(has_ended)) {
-                        self.pods.remove(&name);
-                        return Landed::Pod(Slot::Absent);
-                    }
-                    pod.metadata.deletion_timestamp = Some(Time(self.now));
-                    self.pods.insert(name, Pod::clone(&pod));
-                    Landed::Pod(Slot::Ours(Arc::new(*pod)))
-                }
-                Child::Sandbox(sandbox) => {
-                    let live = &self.sandboxes[&sandbox.name_any()];
-                    // One that was made by hand takes itself away when its session is gone.
-                    if live.uid() != owner.uid {
-                        assert_ours(live, owner);
-                    }
-                    self.remove_sandbox(&sandbox.name_any());
-                    Landed::Sandbox(Slot::Absent)
-                }
-                Child::Claim(claim) => {
-                    assert_ours(&self.claims[&claim.name_any()], owner);
-                    self.claims.remove(&claim.name_any());
-                    Landed::Claim(Slot::Absent)
-                }
-                Child::NetworkPolicy(policy) => {
-                    assert_ours(&self.policies[&policy.name_any()], owner);
-                    self.policies.remove(&policy.name_any());
-                    Landed::NetworkPolicy(Slot::Absent)
-                }
-                Child::Session(session) => {
-                    assert_eq!(session.uid(), owner.uid, "a session deletes itself and no other");
-                    self.remove_session(&session.name_any());
-                    Landed::Session(Slot::Absent)
-                }
-                Child::Service(_) => panic!("nothing deletes a Service"),
-            },
+                self.remove_sandbox(&sandbox.name_any());
+                Landed::Sandbox(Slot::Absent)
+            }
+            Child::Claim(claim) => {
+                assert_ours(&self.claims[&claim.name_any()], owner);
+                self.claims.remove(&claim.name_any());
+                Landed::Claim(Slot::Absent)
+            }
+            Child::NetworkPolicy(policy) => {
+                assert_ours(&self.policies[&policy.name_any()], owner);
+                self.policies.remove(&policy.name_any());
+                Landed::NetworkPolicy(Slot::Absent)
+            }
+            Child::Secret(secret) => {
+                assert_ours(&self.secrets[&secret.name_any()], owner);
+                self.secrets.remove(&secret.name_any());
+                Landed::Secret(Slot::Absent)
+            }
+            Child::Session(session) => {
+                assert_eq!(session.uid(), owner.uid, "a session deletes itself and no other");
+                self.remove_session(&session.name_any());
+                Landed::Session(Slot::Absent)
+            }
+            Child::Service(_) => panic!("nothing deletes a Service"),
         }
     }
 

@@ -194,9 +194,11 @@ fn conditions_are_whole(conditions: &[Condition], generation: Option<i64>, full:
     );
 }
 
-const OF_A_SESSION: [ConditionType; 8] = {
-    use ConditionType::{Degraded, Expiring, Ready, Reconciling, SandboxesReady, Stalled, Suspended, VolumesReady};
-    [Ready, Reconciling, Stalled, VolumesReady, SandboxesReady, Degraded, Suspended, Expiring]
+const OF_A_SESSION: [ConditionType; 9] = {
+    use ConditionType::{
+        ConfigValid, Degraded, Expiring, Ready, Reconciling, SandboxesReady, Stalled, Suspended, VolumesReady,
+    };
+    [Ready, Reconciling, Stalled, ConfigValid, VolumesReady, SandboxesReady, Degraded, Suspended, Expiring]
 };
 
 const OF_A_SANDBOX: [ConditionType; 8] = {

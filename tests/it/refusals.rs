@@ -56,6 +56,7 @@ fn left(write: Write, failure: Option<Failure>) -> Landed {
         Child::Pod(pod) => Landed::Pod(slot(is_deleted, *pod, failure)),
         Child::Service(service) => Landed::Service(slot(is_deleted, *service, failure)),
         Child::NetworkPolicy(policy) => Landed::NetworkPolicy(slot(is_deleted, *policy, failure)),
+        Child::Secret(secret) => Landed::Secret(slot(is_deleted, *secret, failure)),
         Child::Sandbox(sandbox) => Landed::Sandbox(slot(is_deleted, *sandbox, failure)),
         Child::Session(session) => Landed::Session(slot(is_deleted, *session, failure)),
     }

@@ -71,6 +71,7 @@ pub static RESOURCES: LazyLock<Vec<Resource>> = LazyLock::new(|| {
         Resource { has_status: true, ..builtin("", "v1", "services", "Service") },
         Resource { counts_generations: true, ..builtin("networking.k8s.io", "v1", "networkpolicies", "NetworkPolicy") },
         builtin("", "v1", "configmaps", "ConfigMap"),
+        builtin("", "v1", "secrets", "Secret"),
         builtin("", "v1", "serviceaccounts", "ServiceAccount"),
         builtin("events.k8s.io", "v1", "events", "Event"),
         Resource { namespaced: false, has_status: true, ..builtin("", "v1", "namespaces", "Namespace") },
