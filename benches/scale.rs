@@ -162,7 +162,7 @@ async fn measure(args: &Args, cluster: &Cluster, verdicts: &mut Verdicts) -> Res
 
     restarts(args, &crowd, verdicts).await?;
     if args.sessions > 0 {
-        sessions(args, cluster, verdicts).await?;
+        Box::pin(sessions(args, cluster, verdicts)).await?;
     }
     Ok(())
 }

@@ -2,6 +2,7 @@
 //!
 //! Depends on nothing else in the crate; [`crds`] renders it.
 
+pub mod agent;
 pub mod condition;
 pub mod config;
 pub mod crds;
@@ -17,6 +18,7 @@ const OBJECT_NAME: &str = "^[a-z0-9]([-a-z0-9.]*[a-z0-9])?$";
 /// A duration: `90s`, `30m`, `1h30m`.
 const DURATION: &str = "^([0-9]{1,9}h)?([0-9]{1,9}m)?([0-9]{1,9}s)?$";
 
+pub use agent::{Agent, AgentSpec, AgentStatus};
 pub use sandbox::{Sandbox, SandboxSpec, SandboxStatus};
 pub use session::{AigiseSession, AigiseSessionSpec, AigiseSessionStatus};
 pub use template::SandboxTemplate;

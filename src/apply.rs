@@ -22,7 +22,7 @@ use serde_json::json;
 use self::verbs::Writer;
 pub use self::verbs::{WriteCounter, failure};
 use crate::{
-    api::{AigiseSession, Sandbox, meta},
+    api::{Agent, AigiseSession, Sandbox, meta},
     plan::{Child, Landed, Slot, Write},
 };
 
@@ -81,7 +81,9 @@ impl Writer<'_> {
                 Child::NetworkPolicy(policy) => Landed::NetworkPolicy(self.apply(*policy).await),
                 Child::Secret(secret) => Landed::Secret(self.apply(*secret).await),
                 Child::Sandbox(sandbox) => Landed::Sandbox(self.create(*sandbox).await),
-                Child::Session(session) => Landed::Session(self.look(&session.name_any()).await), // users make sessions
+                // Users make these.
+                Child::Session(session) => Landed::Session(self.look(&session.name_any()).await),
+                Child::Agent(agent) => Landed::Agent(self.look(&agent.name_any()).await),
             },
             Write::Update(child) => match child {
                 Child::Claim(claim) => {
@@ -95,6 +97,7 @@ impl Writer<'_> {
                 Child::NetworkPolicy(policy) => Landed::NetworkPolicy(self.apply(*policy).await),
                 Child::Secret(secret) => Landed::Secret(self.apply(*secret).await),
                 Child::Session(session) => Landed::Session(self.look(&session.name_any()).await),
+                Child::Agent(agent) => Landed::Agent(self.look(&agent.name_any()).await),
             },
             Write::Delete(child) => match child {
                 Child::Claim(claim) => Landed::Claim(self.delete(&*claim).await),
@@ -104,6 +107,7 @@ impl Writer<'_> {
                 Child::Secret(secret) => Landed::Secret(self.delete(&*secret).await),
                 Child::Sandbox(sandbox) => Landed::Sandbox(self.delete(&*sandbox).await),
                 Child::Session(session) => Landed::Session(self.delete(&*session).await),
+                Child::Agent(agent) => Landed::Agent(self.delete(&*agent).await),
             },
         }
     }
@@ -122,6 +126,7 @@ impl Landed {
             Landed::Secret(slot) => of::<Secret>(slot),
             Landed::Sandbox(slot) => of::<Sandbox>(slot),
             Landed::Session(slot) => of::<AigiseSession>(slot),
+            Landed::Agent(slot) => of::<Agent>(slot),
         }
     }
 }

@@ -1,6 +1,7 @@
 //! The loops that carry what is decided to the cluster: observe → plan → apply → report. No rule about sessions or sandboxes
 //! lives here.
 
+pub mod agent;
 mod backoff;
 pub mod cache;
 mod configuration;
@@ -16,7 +17,7 @@ use std::{sync::Arc, time::Duration};
 use futures::{FutureExt, StreamExt, channel::mpsc, future};
 use jiff::Timestamp;
 use kube::{
-    Client, ResourceExt,
+    Api, Client, ResourceExt,
     runtime::{
         Controller,
         controller::{Action, Config, Error as ControllerError},
@@ -39,7 +40,7 @@ use self::{
 use crate::{
     api::meta,
     apply::{self, Object, WriteCounter},
-    plan::{Next, Note, Report, Settings, When},
+    plan::{Lookup, Next, Note, Report, Settings, When},
 };
 
 /// A reconcile that takes longer than this is given up and tried again: a hung request must not hold its object for ever.
@@ -103,7 +104,7 @@ pub struct Ended(&'static str);
 /// How long reconciles that have begun may take when the controllers are told to stop.
 const DRAIN: Duration = Duration::from_secs(8);
 
-/// Fills the caches, shows them in `filled`, and runs both controllers over them until they are told to stop.
+/// Fills the caches, shows them in `filled`, and runs the controllers over them until they are told to stop.
 ///
 /// # Errors
 /// When a part that never ends has ended.
@@ -111,7 +112,8 @@ pub async fn run_all(start: Start, filled: watch::Sender<Option<Arc<Caches>>>, s
     let Start { client, settings, scope, metrics, instance, concurrency, clock } = start;
     let (sessions, session_triggers) = mpsc::unbounded();
     let (sandboxes, sandbox_triggers) = mpsc::unbounded();
-    let (caches, watches) = cache::watch_all(&client, &scope, &Triggers { sessions, sandboxes });
+    let (agents, agent_triggers) = mpsc::unbounded();
+    let (caches, watches) = cache::watch_all(&client, &scope, Triggers { sessions, sandboxes, agents });
     // Each is a task of its own, so that lists are read beside each other and no reconcile waits for one.
     let mut watching = JoinSet::new();
     for watch in watches {
@@ -120,11 +122,13 @@ pub async fn run_all(start: Start, filled: watch::Sender<Option<Arc<Caches>>>, s
     let caches = Arc::new(caches);
     let recorder = Recorder::new(client.clone(), Reporter { controller: meta::MANAGER.into(), instance });
 
-    let (written_sessions, written_sandboxes) = (caches.written_sessions.clone(), caches.written_sandboxes.clone());
     let configurations = Arc::default();
     let shared = Shared { client, caches: caches.clone(), settings, configurations, metrics, recorder, clock };
-    let session_context = Context::new("session", shared.clone(), caches.sessions.clone(), written_sessions);
-    let sandbox_context = Context::new("sandbox", shared, caches.sandboxes.clone(), written_sandboxes);
+    let session_context =
+        Context::new("session", shared.clone(), caches.sessions.clone(), caches.written_sessions.clone());
+    let sandbox_context =
+        Context::new("sandbox", shared.clone(), caches.sandboxes.clone(), caches.written_sandboxes.clone());
+    let agent_context = Context::new("agent", shared, caches.agents.clone(), caches.written_agents.clone());
     let controllers = async {
         let filled_in = tokio::select! {
             result = caches.synced() => result.is_ok(),
@@ -137,7 +141,8 @@ pub async fn run_all(start: Start, filled: watch::Sender<Option<Arc<Caches>>>, s
         info!("the caches are filled");
         let session = session::run(Arc::new(session_context), session_triggers, concurrency, stop.clone());
         let sandbox = sandbox::run(Arc::new(sandbox_context), sandbox_triggers, concurrency, stop.clone());
-        future::join(session, sandbox).await;
+        let agent = agent::run(Arc::new(agent_context), agent_triggers, concurrency, stop.clone());
+        future::join3(session, sandbox, agent).await;
     };
     let too_long = async {
         stop.clone().await;
@@ -149,6 +154,15 @@ pub async fn run_all(start: Start, filled: watch::Sender<Option<Arc<Caches>>>, s
         () = too_long => warn!("reconciles took too long to end; they go on after the next start"),
     }
     if stop.now_or_never().is_none() { Err(Ended("the controllers")) } else { Ok(()) }
+}
+
+/// Looks at an object by its name, past every cache.
+async fn look<K: Object>(api: Api<K>, name: &str) -> Lookup<K> {
+    match api.get_opt(name).await {
+        Ok(Some(object)) => Lookup::Found(Arc::new(object)),
+        Ok(None) => Lookup::Missing,
+        Err(error) => Lookup::Failed(apply::failure(&error)),
+    }
 }
 
 /// What all reconciles of one kind share.

@@ -6,8 +6,10 @@
 //! there now, and never stored. All that a decision may rest on is in `Observed`: the objects, the time, and what the operator
 //! was told when it started.
 
+pub mod agent;
 pub mod digest;
 pub mod duration;
+pub mod membership;
 pub mod name;
 pub mod ownership;
 pub mod pod;
@@ -29,7 +31,7 @@ use k8s_openapi::{
     apimachinery::pkg::apis::meta::v1::ObjectMeta,
 };
 
-use crate::api::{AigiseSession, Sandbox, condition::Reason};
+use crate::api::{Agent, AigiseSession, Sandbox, condition::Reason};
 
 /// Something that the operator makes and owns.
 #[derive(Clone, Debug, PartialEq)]
@@ -48,6 +50,8 @@ pub enum Child {
     Sandbox(Box<Sandbox>),
     /// A session itself, which nobody but its user makes; it is deleted when its time is over, if its user wanted so.
     Session(Box<AigiseSession>),
+    /// An agent, which nobody but users make either; it is deleted when what it goes with is gone.
+    Agent(Box<Agent>),
 }
 
 impl Child {
@@ -62,6 +66,7 @@ impl Child {
             Child::Secret(_) => "Secret",
             Child::Sandbox(_) => "Sandbox",
             Child::Session(_) => "AigiseSession",
+            Child::Agent(_) => "Agent",
         }
     }
 
@@ -76,6 +81,7 @@ impl Child {
             Child::Secret(secret) => &secret.metadata,
             Child::Sandbox(sandbox) => &sandbox.metadata,
             Child::Session(session) => &session.metadata,
+            Child::Agent(agent) => &agent.metadata,
         }
     }
 
@@ -126,6 +132,8 @@ pub enum Landed {
     Sandbox(Slot<Sandbox>),
     /// A session.
     Session(Slot<AigiseSession>),
+    /// An agent.
+    Agent(Slot<Agent>),
 }
 
 /// What was found under a name that a user wrote.

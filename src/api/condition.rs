@@ -26,11 +26,13 @@ pub enum ConditionType {
     ConfigValid,
     /// Session: the three volumes exist and hold what their sources gave.
     VolumesReady,
-    /// Session: every sandbox that was asked for is ready.
+    /// Session: every sandbox that was asked for is ready. Agent: every one that it requires.
     SandboxesReady,
+    /// Session: every agent is as its user wants it.
+    AgentsReady,
     /// Session: some sandboxes failed, and the others go on.
     Degraded,
-    /// Both: it has no Pods, because somebody wanted so or its time is over.
+    /// All: it has no Pods or does nothing, because somebody wanted so or its time is over.
     Suspended,
     /// Session: its time is about to end, or over.
     Expiring,
@@ -42,7 +44,14 @@ pub enum ConditionType {
     OutOfDate,
     /// Sandbox: it works in a Pod that was there already.
     Attached,
+    /// Agent: the session has the tools and skills that it uses.
+    ToolsCovered,
+    /// Agent: the agent above it is there, or it has none.
+    ParentFound,
 }
+
+/// The condition that a program which runs an agent sets on it. It is that program's own, and never written here.
+pub const RUNTIME_HEALTHY: &str = "RuntimeHealthy";
 
 /// Why a condition has its status.
 #[derive(
@@ -182,6 +191,29 @@ pub enum Reason {
     ExpiresSoon,
     /// The time of the session is over.
     Expired,
+
+    /// The agent has nothing to do until its user wants it to.
+    Paused,
+    /// The agent has done its work, by its user's word.
+    Stopped,
+    /// The session has the tools and skills that the agent uses.
+    Covered,
+    /// The agent uses a tool or a skill that its session does not have.
+    NotCovered,
+    /// The agent has no parent.
+    NoParent,
+    /// The parent of the agent is there.
+    ParentFound,
+    /// The parent of the agent has not been made yet.
+    ParentNotFound,
+    /// The parent of the agent was deleted.
+    ParentGone,
+    /// The program that runs the agent says that it is not well.
+    Unhealthy,
+    /// The session has no agents.
+    NoAgents,
+    /// Some agents wait for something.
+    AgentsNotReady,
 
     /// The session has no configuration file.
     NoConfig,

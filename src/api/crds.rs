@@ -4,7 +4,7 @@ use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomRe
 use kube::CustomResourceExt;
 use serde_json::{Value, json};
 
-use super::{AigiseSession, Sandbox, condition};
+use super::{Agent, AigiseSession, Sandbox, condition};
 
 /// Types of Kubernetes that are embedded in ours, by the field that holds them. Their descriptions are dropped: they are three
 /// quarters of the size of a CRD, `kubectl explain pod.spec.containers.env` has them, and a client-side apply keeps a second
@@ -57,7 +57,7 @@ pub fn rendered() -> Result<Vec<(String, String)>, serde_yaml::Error> {
         "self.metadata.name.matches('^[a-z]([-a-z0-9]*[a-z0-9])?$') && size(self.metadata.name) <= 63",
         "metadata.name: a sandbox's name has lower-case letters, digits and hyphens, begins with a letter, does not end with a hyphen and has at most 63 characters",
     );
-    [(AigiseSession::crd(), session_name), (Sandbox::crd(), sandbox_name)]
+    [(AigiseSession::crd(), Some(session_name)), (Sandbox::crd(), Some(sandbox_name)), (Agent::crd(), None)]
         .into_iter()
         .map(|(crd, name_rule)| {
             let file = format!("{}.yaml", crd.spec.names.plural);
@@ -75,10 +75,12 @@ fn name_rule(condition: &str, message: &str) -> Value {
     rule
 }
 
-fn render(crd: &CustomResourceDefinition, name_rule: Value) -> Result<Value, serde_yaml::Error> {
+fn render(crd: &CustomResourceDefinition, name_rule: Option<Value>) -> Result<Value, serde_yaml::Error> {
     let mut crd: Value = serde_yaml::from_str(&serde_yaml::to_string(crd)?)?;
     let schema = &mut crd["spec"]["versions"][0]["schema"]["openAPIV3Schema"];
-    schema["x-kubernetes-validations"] = json!([name_rule]);
+    if let Some(rule) = name_rule {
+        schema["x-kubernetes-validations"] = json!([rule]);
+    }
     tidy(schema);
     // A new object is never taken for Current: kstatus sees Ready=Unknown from the first moment on.
     schema["properties"]["status"]["default"] = json!({"conditions": [{

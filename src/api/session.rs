@@ -38,6 +38,7 @@ use super::{
     doc = "One unit of work: typed sandboxes over three shared volumes. Apply it, wait for the condition Ready, work in the sandboxes with kubectl exec; delete it and nothing is left.",
     printcolumn = r#"{"name": "Phase", "type": "string", "jsonPath": ".status.phase"}"#,
     printcolumn = r#"{"name": "Sandboxes", "type": "string", "jsonPath": ".status.sandboxes.summary", "description": "ready / wanted"}"#,
+    printcolumn = r#"{"name": "Agents", "type": "integer", "jsonPath": ".status.agents.total"}"#,
     printcolumn = r#"{"name": "Expires", "type": "string", "jsonPath": ".status.expiresAt", "priority": 1}"#,
     printcolumn = r#"{"name": "Task", "type": "string", "jsonPath": ".spec.taskName", "priority": 1}"#,
     printcolumn = r#"{"name": "Age", "type": "date", "jsonPath": ".metadata.creationTimestamp"}"#,
@@ -136,10 +137,15 @@ pub struct AigiseSessionSpec {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 64), inner(length(min = 1, max = 255), regex(pattern = SKILL)))]
     pub enabled_skills: Option<Vec<String>>,
+
+    /// The tools that the session's agents may count on, besides its skills and MCP services. Absent: any.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 512), inner(length(min = 1, max = 255)))]
+    pub tools: Option<Vec<String>>,
 }
 
 /// A folder below another, by a path that leads nowhere else.
-const SKILL: &str = "^[A-Za-z0-9_][-A-Za-z0-9_.]*(/[A-Za-z0-9_][-A-Za-z0-9_.]*)*$";
+pub(super) const SKILL: &str = "^[A-Za-z0-9_][-A-Za-z0-9_.]*(/[A-Za-z0-9_][-A-Za-z0-9_.]*)*$";
 
 /// A service of a sandbox that speaks MCP over SSE.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
@@ -229,10 +235,25 @@ pub struct SessionSandbox {
 /// Which types are started.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Launch {
-    /// These types, and those that they depend on. Absent: all.
+    /// When they are started.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub mode: Option<LaunchMode>,
+
+    /// These types, and those that they depend on. Absent: all; with `OnDemand`: `main`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = 32), inner(length(min = 1, max = 21)))]
     pub types: Option<Vec<String>>,
+}
+
+/// When the types of a session are started. `All` (the default): at once. `OnDemand`: `launch.types` at once, and each other type
+/// when the first agent requires it. What was started stays when its agents are gone.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub enum LaunchMode {
+    /// At once.
+    #[default]
+    All,
+    /// Some when the first agent requires them.
+    OnDemand,
 }
 
 /// How long a session lives. A duration is written as `90s`, `30m`, `1h30m`.
@@ -588,6 +609,14 @@ pub struct AigiseSessionStatus {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub sandboxes: Option<SandboxCounts>,
 
+    /// With `launch.mode: OnDemand`: the types that have been started so far.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub launched: Vec<String>,
+
+    /// The agents of the session.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub agents: Option<AgentCounts>,
+
     /// The session's volumes.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub volumes: Option<VolumesStatus>,
@@ -672,6 +701,16 @@ pub struct SandboxCounts {
     /// The state of each, by type.
     #[serde(default)]
     pub states: BTreeMap<String, super::sandbox::SandboxState>,
+}
+
+/// How many agents there are and how they are.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct AgentCounts {
+    /// How many there are.
+    pub total: i32,
+    /// How many have each status.
+    #[serde(default)]
+    pub counts: BTreeMap<String, i32>,
 }
 
 /// The session's volumes as they are.

@@ -19,7 +19,7 @@ use strum::IntoEnumIterator;
 
 use super::cache::Caches;
 use crate::{
-    api::{sandbox::SandboxPhase, session::SessionPhase},
+    api::{agent::AgentState, sandbox::SandboxPhase, session::SessionPhase},
     apply::WriteCounter,
 };
 
@@ -83,7 +83,7 @@ impl Metrics {
         registry.register("reconcile_seconds", "How long reconciles took", self.durations.clone());
         registry.register("api_writes", "Writes to the API server, by kind and verb", self.writes.0.clone());
         if let Some(caches) = caches {
-            registry.register("objects", "Sessions and Sandboxes, by phase", objects(caches));
+            registry.register("objects", "Sessions and Sandboxes by phase, Agents by status", objects(caches));
         }
         let mut text = String::new();
         match text::encode(&mut text, &registry) {
@@ -99,6 +99,7 @@ fn objects(caches: &Caches) -> Family<Object, Gauge> {
     let add = |kind, phase, count| family.get_or_create(&Object { kind, phase }).inc_by(count);
     SessionPhase::iter().for_each(|phase| _ = add("AigiseSession", phase.into(), 0));
     SandboxPhase::iter().for_each(|phase| _ = add("Sandbox", phase.into(), 0));
+    AgentState::iter().for_each(|state| _ = add("Agent", state.into(), 0));
     for session in caches.sessions.state() {
         let phase = session.status.as_ref().and_then(|status| status.phase);
         add("AigiseSession", phase.unwrap_or(SessionPhase::Pending).into(), 1);
@@ -106,6 +107,10 @@ fn objects(caches: &Caches) -> Family<Object, Gauge> {
     for sandbox in caches.sandboxes.state() {
         let phase = sandbox.status.as_ref().and_then(|status| status.phase);
         add("Sandbox", phase.unwrap_or(SandboxPhase::Pending).into(), 1);
+    }
+    for agent in caches.agents.state() {
+        let state = agent.status.as_ref().and_then(|status| status.status);
+        add("Agent", state.unwrap_or(AgentState::Created).into(), 1);
     }
     family
 }

@@ -17,7 +17,7 @@ use serde::{
 };
 use serde_json::{Map, Value};
 
-use crate::api::{AigiseSession, Sandbox};
+use crate::api::{Agent, AigiseSession, Sandbox};
 
 /// How much of something is kept. Lists are as their elements.
 #[derive(Clone, Copy, Debug)]
@@ -57,6 +57,8 @@ impl Cached for Sandbox {
     const KEEP: Keep = Keep::AllBut(&[("metadata", Keep::AllBut(&[("managedFields", Keep::Nothing)]))]);
 }
 
+/// What a program that runs an agent says in its status is read as well.
+impl Cached for Agent {}
 impl Cached for PersistentVolumeClaim {}
 impl Cached for Service {}
 impl Cached for NetworkPolicy {}

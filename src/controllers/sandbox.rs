@@ -8,14 +8,14 @@ use kube::{
     runtime::{controller::Action, reflector::ObjectRef},
 };
 
-use super::{Context, Error};
+use super::{Context, Error, look};
 use crate::{
     api::Sandbox,
-    apply::{self, Object},
+    apply,
     plan::{
         Lookup, ownership,
         sandbox::{self, Observed},
-        session::configuration,
+        session,
     },
 };
 
@@ -60,7 +60,7 @@ async fn observe(sandbox: Arc<Sandbox>, context: &Context<Sandbox>) -> Observed 
         Some(attach) => look(Api::namespaced(context.client.clone(), &namespace), &attach.pod_name).await,
     };
     Observed {
-        session: session.map(configuration::effective),
+        session: session.map(session::meant),
         siblings: siblings.collect(),
         pod: ownership::slot(
             caches.pods.get(&ObjectRef::new(&sandbox.name_any()).within(&namespace)),
@@ -70,13 +70,5 @@ async fn observe(sandbox: Arc<Sandbox>, context: &Context<Sandbox>) -> Observed 
         settings: context.settings.clone(),
         now: context.now(),
         sandbox,
-    }
-}
-
-async fn look<K: Object>(api: Api<K>, name: &str) -> Lookup<K> {
-    match api.get_opt(name).await {
-        Ok(Some(object)) => Lookup::Found(Arc::new(object)),
-        Ok(None) => Lookup::Missing,
-        Err(error) => Lookup::Failed(apply::failure(&error)),
     }
 }

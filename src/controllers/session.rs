@@ -55,8 +55,12 @@ async fn observe(
 ) -> (Observed, Option<configuration::Remembered>) {
     let caches = &context.caches;
     let Reading { configuration, config_secret, remembered } = configuration::read(&session, context).await;
-    let session = session::configuration::effective_now(session, &configuration);
-    let name = session.name_any();
+    let (name, namespace) = (session.name_any(), session.namespace().unwrap_or_default());
+    let agents = caches.agents_in.of_session(&namespace, &name).into_iter();
+    let agents: BTreeMap<_, _> = agents
+        .filter_map(|name| Some((name.clone(), caches.agents.get(&ObjectRef::new(&name).within(&namespace))?)))
+        .collect();
+    let session = session::meant_now(session, &configuration, &agents);
     let mut claims = BTreeMap::new();
     for volume in SharedVolume::ALL {
         let slot = match volume.existing(&session) {
@@ -83,6 +87,7 @@ async fn observe(
                 (name, slot)
             })
             .collect(),
+        agents,
         config_maps: BTreeMap::new(),
         undone: None,
         settings: context.settings.clone(),

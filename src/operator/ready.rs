@@ -7,7 +7,7 @@ use kube::{Api, Client, CustomResourceExt, api::ListParams};
 use tracing::{info, warn};
 
 use crate::{
-    api::{AigiseSession, Sandbox},
+    api::{Agent, AigiseSession, Sandbox},
     apply::{Object, failure},
     controllers::cache::Scope,
 };
@@ -20,6 +20,7 @@ const NOT_INSTALLED: &str = "it is not installed; apply crds/ or install the cha
 pub(super) async fn wait_for_crds(client: &Client, scope: &Scope) {
     wait_for::<AigiseSession>(client, scope).await;
     wait_for::<Sandbox>(client, scope).await;
+    wait_for::<Agent>(client, scope).await;
 }
 
 async fn wait_for<K: Object + CustomResourceExt>(client: &Client, scope: &Scope) {

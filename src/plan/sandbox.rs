@@ -34,7 +34,7 @@ pub use self::{
     stage::{Stage, check_template},
 };
 use super::{
-    Child, Failure, Landed, Lookup, Report, Settings, Slot, Write, name, ownership,
+    Child, Failure, Landed, Lookup, Report, Settings, Slot, Write, membership, name, ownership,
     pod::{Progress, annotation},
 };
 use crate::api::{AigiseSession, Sandbox, SandboxStatus, condition::Reason, meta, template::UpdatePolicy};
@@ -99,7 +99,7 @@ pub fn is_hand_made(sandbox: &Sandbox) -> bool {
 #[must_use]
 pub fn has_lost(sandbox: &Sandbox, session: &AigiseSession) -> bool {
     let seen = sandbox.status.as_ref().and_then(|status| status.session.as_ref());
-    is_hand_made(sandbox) && seen.is_some_and(|seen| Some(&seen.uid) != session.metadata.uid.as_ref())
+    is_hand_made(sandbox) && membership::has_lost(seen, session)
 }
 
 /// The writes that bring the sandbox further.

@@ -10,6 +10,7 @@
 //! | all Sandboxes are ready | `Ready` | | `Ready=True` |
 //! | a type was added, edited, removed | `Starting` | applies or deletes its Sandbox | |
 
+mod agents;
 pub mod configuration;
 mod launch;
 mod lifetime;
@@ -30,15 +31,20 @@ use k8s_openapi::api::{
 };
 use kube::ResourceExt;
 
-use self::configuration::{ConfigSecret, Configuration};
+use self::{
+    configuration::{ConfigSecret, Configuration},
+    launch::with_demand,
+};
 pub use self::{
-    launch::{launched, services},
+    launch::{launchable, launched, services, top_root},
     stage::Stage,
     staging::{config_maps, content_hash, wants_sources},
 };
-use super::{Child, Failure, Foreign, Landed, Report, Settings, Slot, Write, name, volumes::SharedVolume};
+use super::{
+    Child, Failure, Foreign, Landed, Report, Settings, Slot, Write, agent::Demand, name, volumes::SharedVolume,
+};
 use crate::api::{
-    AigiseSession, AigiseSessionStatus, Sandbox,
+    Agent, AigiseSession, AigiseSessionStatus, Sandbox,
     condition::{ConditionType, Reason},
     session::{OnExpiry, SessionPhase},
 };
@@ -64,6 +70,8 @@ pub struct Observed {
     pub stage_policy: Slot<NetworkPolicy>,
     /// Its Sandboxes by name: each that it wants, and each that it owns.
     pub sandboxes: BTreeMap<String, Slot<Sandbox>>,
+    /// The agents of the session, by name.
+    pub agents: BTreeMap<String, Arc<Agent>>,
     /// What the ConfigMaps among the sources hold, by name, as [`content_hash`]; looked up only when [`wants_sources`] says so.
     pub config_maps: BTreeMap<String, ConfigMapContent>,
     /// Why a write was not made just now whose object is there all the same: the session, which could not be deleted, or a claim,
@@ -113,7 +121,8 @@ impl Observed {
                 }
             }
             Landed::Session(Slot::Failed(failure)) => self.undone = Some(failure),
-            Landed::Session(_) => {} // it is on its way out, and its own watch says so
+            // It is on its way out, and its own watch says so; and agents are not a session's to write.
+            Landed::Session(_) | Landed::Agent(_) => {}
         }
     }
 
@@ -206,6 +215,23 @@ pub fn plan(observed: &Observed) -> Vec<Write> {
         ]
         .concat(),
     }
+}
+
+/// The session as it is meant, by what it says of itself: its own fields over those of its file, and the types that it has started.
+#[must_use]
+pub fn meant(session: Arc<AigiseSession>) -> Arc<AigiseSession> {
+    with_demand(configuration::effective(session), &Demand::default())
+}
+
+/// Likewise, by what is known now of its file and of its agents. This is how its own controller sees it.
+#[must_use]
+pub fn meant_now(
+    session: Arc<AigiseSession>,
+    configuration: &Configuration,
+    agents: &BTreeMap<String, Arc<Agent>>,
+) -> Arc<AigiseSession> {
+    let demand = Demand::of(agents, &session);
+    with_demand(configuration::effective_now(session, configuration), &demand)
 }
 
 /// What to say about the session.

@@ -242,6 +242,7 @@ fn observed(session: AigiseSession) -> session::Observed {
         policy: Slot::Absent,
         stage_policy: Slot::Absent,
         sandboxes: BTreeMap::new(),
+        agents: BTreeMap::new(),
         config_maps: BTreeMap::new(),
         undone: None,
         settings: Arc::new(settings()),

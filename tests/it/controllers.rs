@@ -1,11 +1,16 @@
 //! The real controllers over an API server in memory: what lives cost, counted against the budgets of the contract.
 
+use aigise_operator::api::Agent;
+use kube::{
+    Api,
+    api::{Patch, PatchParams},
+};
 use serde_json::json;
 
-use super::lives::{LIVES, Life, life, session, three_of_everything};
+use super::lives::{LIVES, Life, agent, config_map, corpus, life, session, three_of_everything};
 use crate::support::{
-    apiserver::{Seen, faults},
-    life::{World, in_fast_time},
+    apiserver::{Seen, Verb, faults},
+    life::{NAMESPACE, World, in_fast_time},
 };
 
 /// Lives a life, and gives the world as it is then.
@@ -125,6 +130,107 @@ fn a_world_at_rest_costs_nothing() {
         world.apply(three_of_everything()).await;
         world.settle().await;
         nothing_new(&world, "the same session, applied again");
+    });
+}
+
+/// The session of the contract's budget, with its two agents.
+#[test]
+fn a_session_with_agents_keeps_the_budget() {
+    in_fast_time(async {
+        let mut world = World::new();
+        for object in [config_map(), corpus(), three_of_everything()] {
+            world.apply(object).await;
+        }
+        for (name, needed) in [("triager", "gdb_mcp"), ("fuzzer", "fuzz")] {
+            world.apply(agent(name, json!({"requires": {"sandboxes": [needed]}}))).await;
+        }
+        world.settle().await;
+        for name in ["triager", "fuzzer"] {
+            assert_eq!(world.get("agents", name)["status"]["status"], "active");
+        }
+        assert!(world.operator_writes().len() <= 28, "{}", lines(&world));
+    });
+}
+
+/// A root, twenty below it, and 479 below those.
+async fn tree_of_500(world: &mut World) {
+    world.apply(session(json!({"sandboxes": {"main": {"image": "a:1"}}}))).await;
+    world.apply(agent("root", json!({}))).await;
+    for n in 0..499 {
+        let parent = if n < 20 { "root".to_string() } else { format!("a{}", n % 20) };
+        world.apply(agent(&format!("a{n}"), json!({"parent": parent, "onParentDeleted": "Delete"}))).await;
+    }
+    world.settle().await;
+    let status = world.get("aigisesessions", "demo")["status"]["agents"].clone();
+    assert_eq!(status, json!({"total": 500, "counts": {"active": 500}}));
+}
+
+/// What it cost to delete the root: the deletes, and all other writes. One that is gone and still in the cache may be deleted twice.
+async fn cost_of_a_cascade(world: &mut World, writes: usize) -> (usize, usize) {
+    world.settle().await;
+    assert!(world.api.all().iter().all(|(key, _)| key.plural != "agents"), "all are gone");
+    let writes = world.operator_writes().split_off(writes);
+    let deletes = writes.iter().filter(|seen| seen.verb == Verb::Delete && seen.key.plural == "agents").count();
+    (deletes, writes.len() - deletes)
+}
+
+#[test]
+fn a_tree_of_agents_goes_with_its_root_by_one_write_for_each() {
+    in_fast_time(async {
+        let mut world = World::new();
+        tree_of_500(&mut world).await;
+        let writes = world.operator_writes().len();
+        // Each says that it waits and that it is active, or the latter alone; those with children count them, once a second.
+        assert!(writes < 500 * 2 + 200, "{writes} writes for 500 agents");
+        world.delete(agent("root", json!({}))).await;
+        let (deletes, others) = cost_of_a_cascade(&mut world, writes).await;
+        assert!((499..=520).contains(&deletes), "{deletes} deletes");
+        assert!(others < 50, "{others} writes that are not deletes");
+    });
+}
+
+#[test]
+fn a_tree_of_agents_goes_with_a_root_that_was_deleted_while_nobody_looked() {
+    in_fast_time(async {
+        let mut world = World::new();
+        tree_of_500(&mut world).await;
+        world.kill();
+        world.delete(agent("root", json!({}))).await;
+        let writes = world.operator_writes().len();
+        world.start();
+        let (deletes, others) = cost_of_a_cascade(&mut world, writes).await;
+        assert!((499..=520).contains(&deletes), "{deletes} deletes");
+        assert!(others < 50, "{others} writes that are not deletes");
+    });
+}
+
+/// A condition of somebody else's is read, and never written.
+#[test]
+fn what_the_program_of_an_agent_says_stays_as_it_is() {
+    in_fast_time(async {
+        let mut world = World::new();
+        world.apply(session(json!({"sandboxes": {"main": {"image": "a:1"}}}))).await;
+        world.apply(agent("root", json!({}))).await;
+        world.settle().await;
+        let health = |status: &str| {
+            let mut said = json!({"type": "RuntimeHealthy", "status": status, "reason": "Model", "message": "m"});
+            said["lastTransitionTime"] = json!("2026-01-01T00:00:00Z");
+            json!({
+                "apiVersion": "aigise.dev/v1alpha1", "kind": "Agent", "metadata": {"name": "root"},
+                "status": {"conditions": [said]},
+            })
+        };
+        for (said, expected) in [("False", "error"), ("True", "active")] {
+            let agents: Api<Agent> = Api::namespaced(world.user.clone(), NAMESPACE);
+            let patch = Patch::Apply(health(said));
+            agents.patch_status("root", &PatchParams::apply("runtime").force(), &patch).await.unwrap();
+            world.settle().await;
+            let live = world.get("agents", "root");
+            assert_eq!(live["status"]["status"], expected);
+            let conditions = live["status"]["conditions"].as_array().unwrap();
+            let kept = conditions.iter().find(|condition| condition["type"] == "RuntimeHealthy").unwrap();
+            assert_eq!((&kept["status"], &kept["reason"]), (&said.into(), &"Model".into()));
+        }
     });
 }
 

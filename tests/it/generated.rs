@@ -64,7 +64,7 @@ fn seen_in_walks() -> BTreeSet<Seen> {
         for line in std::fs::read_to_string(&path).unwrap().lines() {
             let mut words = line.split_whitespace();
             let (Some(first), Some(second)) = (words.next(), words.next()) else { continue };
-            if line.contains(" says ") && ["sandbox", "session"].contains(&first) {
+            if line.contains(" says ") && ["sandbox", "session", "agent"].contains(&first) {
                 kind = first.into();
             }
             let Some((condition, _)) = first.split_once('=') else { continue };
@@ -77,16 +77,16 @@ fn seen_in_walks() -> BTreeSet<Seen> {
     seen
 }
 
-/// Whether a row of the reason says so: in the table of both kinds, or in that of this one.
+/// Whether a row of the reason says so: in the table of all kinds, or in that of this one.
 fn is_listed(text: &str, (kind, condition, reason): &Seen) -> bool {
     let word = match condition.as_str() {
         "Reconciling=True" => "moving".to_string(),
         "Stalled=True" => "stalled".to_string(),
         other => format!("`{other}`"),
     };
-    let of_kind = format!("Reasons of a {kind}");
+    let of_kind = format!("Reasons of {} {kind}", if kind == "agent" { "an" } else { "a" });
     text.split("\n## ")
-        .filter(|section| section.starts_with("Reasons of both kinds") || section.starts_with(&of_kind))
+        .filter(|section| section.starts_with("Reasons of all kinds") || section.starts_with(&of_kind))
         .flat_map(str::lines)
         .filter(|row| row.starts_with(&format!("| `{reason}` |")))
         .any(|row| row.split('|').nth(2).is_some_and(|conditions| conditions.contains(&word)))

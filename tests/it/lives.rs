@@ -14,7 +14,7 @@ pub struct Life {
 }
 
 /// All of them.
-pub const LIVES: [Life; 22] = [
+pub const LIVES: [Life; 23] = [
     Life { name: "a session with sources", live: |world| Box::pin(session_with_sources(world)), writes: 28 },
     Life { name: "a sandbox alone", live: |world| Box::pin(sandbox_alone(world)), writes: 3 },
     Life { name: "types come and go", live: |world| Box::pin(types_come_and_go(world)), writes: 36 },
@@ -44,6 +44,7 @@ pub const LIVES: [Life; 22] = [
         live: |world| Box::pin(initialized_again(world)),
         writes: 14,
     },
+    Life { name: "agents come and go", live: |world| Box::pin(agents(world)), writes: 44 },
     Life { name: "a session comes from a file", live: |world| Box::pin(from_file(world)), writes: 24 },
 ];
 
@@ -59,11 +60,18 @@ pub fn sandbox(spec: Value) -> Value {
     json!({"apiVersion": "aigise.dev/v1alpha1", "kind": "Sandbox", "metadata": {"name": "alone"}, "spec": spec})
 }
 
-fn config_map() -> Value {
+pub fn agent(name: &str, spec: Value) -> Value {
+    let mut agent =
+        json!({"apiVersion": "aigise.dev/v1alpha1", "kind": "Agent", "metadata": {"name": name}, "spec": spec});
+    agent["spec"]["session"] = json!("demo");
+    agent
+}
+
+pub fn config_map() -> Value {
     json!({"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "poc"}, "data": {"crash.txt": "AAAA"}})
 }
 
-fn corpus() -> Value {
+pub fn corpus() -> Value {
     let spec = json!({"accessModes": ["ReadWriteMany"], "resources": {"requests": {"storage": "1Gi"}}});
     json!({"apiVersion": "v1", "kind": "PersistentVolumeClaim", "metadata": {"name": "corpus"}, "spec": spec})
 }
@@ -419,4 +427,41 @@ async fn initialized_again(world: &mut World) {
     world.apply(one).await;
     world.settle().await;
     assert_eq!((state(world).as_str(), outcome(world)), ("ready", json!("Succeeded")));
+}
+
+/// One is there before its session, another has a sandbox started that it needs. Some go with their parent, the rest with the session.
+async fn agents(world: &mut World) {
+    let one = || {
+        session(json!({
+            "launch": {"mode": "OnDemand"},
+            "sandboxDefaults": {"image": "a:1", "init": {"profile": "None"}},
+            "sandboxes": {"main": {}, "gdb_mcp": {}, "fuzz": {}},
+        }))
+    };
+    let status = |world: &World, name: &str| {
+        world.get("agents", name)["status"]["status"].as_str().unwrap_or("gone").to_string()
+    };
+    world.apply(agent("root", json!({}))).await;
+    world.settle().await;
+    assert_eq!(status(world, "root"), "created");
+    world.apply(one()).await;
+    world.settle().await;
+    assert_eq!((status(world, "root").as_str(), names(world, "sandboxes").len()), ("active", 1));
+    let below = json!({"parent": "root", "onParentDeleted": "Delete", "requires": {"sandboxes": ["gdb_mcp"]}});
+    world.apply(agent("below", below)).await;
+    world.apply(agent("lowest", json!({"parent": "below", "onParentDeleted": "Delete"}))).await;
+    world.apply(agent("stays", json!({"parent": "root", "desiredStatus": "paused"}))).await;
+    world.settle().await;
+    assert_eq!(status(world, "below"), "active");
+    assert_eq!(names(world, "sandboxes"), ["demo--gdb-mcp", "demo--main"]);
+    let counts = |world: &World| world.get("aigisesessions", "demo")["status"]["agents"]["counts"].clone();
+    assert_eq!(counts(world), json!({"active": 3, "paused": 1}));
+    world.delete(agent("root", json!({}))).await;
+    world.settle().await;
+    assert_eq!(names(world, "agents"), ["stays"]);
+    assert_eq!(counts(world), json!({"paused": 1}));
+    assert_eq!(names(world, "sandboxes").len(), 2, "what was started stays");
+    world.delete(one()).await;
+    world.settle().await;
+    assert_eq!((names(world, "agents").len(), names(world, "sandboxes").len()), (0, 0));
 }

@@ -9,11 +9,15 @@ use std::{
 };
 
 use aigise_operator::{
-    api::{AigiseSession, Sandbox, condition::Reason, meta},
+    api::{
+        Agent, AigiseSession, Sandbox,
+        condition::{RUNTIME_HEALTHY, Reason},
+        meta,
+    },
     config::Secret,
     gate,
     plan::{
-        self, Child, Failure, Landed, Lookup, Next, Note, Settings, Slot, When, Write, name, ownership, sandbox,
+        self, Child, Failure, Landed, Lookup, Next, Note, Settings, Slot, When, Write, agent, name, ownership, sandbox,
         session::{
             self, ConfigMapContent,
             configuration::{self, ConfigSecret, Configuration, Contents, Reference},
@@ -45,6 +49,12 @@ pub enum Event {
     ApplySession(Box<AigiseSession>),
     /// A user applies a Sandbox of their own.
     ApplySandbox(Box<Sandbox>),
+    /// A user applies an agent.
+    ApplyAgent(Box<Agent>),
+    /// A user deletes an agent.
+    DeleteAgent(String),
+    /// A program that runs an agent says how it is: a condition of its own.
+    AgentSays { agent: String, healthy: bool, message: String },
     /// A user makes or changes a ConfigMap.
     ConfigMap { name: String, content: String },
     /// A user makes or changes a Secret; each of its keys has this text.
@@ -125,6 +135,7 @@ pub struct World {
     pub now: Timestamp,
     pub sessions: BTreeMap<String, AigiseSession>,
     pub sandboxes: BTreeMap<String, Sandbox>,
+    pub agents: BTreeMap<String, Agent>,
     pub pods: BTreeMap<String, Pod>,
     pub claims: BTreeMap<String, PersistentVolumeClaim>,
     pub services: BTreeMap<String, Service>,
@@ -196,6 +207,22 @@ impl World {
                 let fixed = |sandbox: &Sandbox| (sandbox.spec.session.clone(), sandbox.spec.sandbox_type.clone());
                 if self.sandboxes.get(&sandbox.name_any()).is_none_or(|live| fixed(live) == fixed(&sandbox)) {
                     self.put_sandbox(*sandbox);
+                }
+            }
+            Event::ApplyAgent(agent) => self.put_agent(*agent),
+            Event::DeleteAgent(name) => _ = self.agents.remove(&name),
+            Event::AgentSays { agent, healthy, message } => {
+                if let Some(agent) = self.agents.get_mut(&agent) {
+                    let conditions = &mut agent.status.get_or_insert_default().conditions;
+                    conditions.retain(|condition| condition.type_ != RUNTIME_HEALTHY);
+                    conditions.push(Condition {
+                        type_: RUNTIME_HEALTHY.into(),
+                        status: if healthy { "True" } else { "False" }.into(),
+                        reason: "Runtime".into(),
+                        message,
+                        last_transition_time: Time(self.now),
+                        observed_generation: None,
+                    });
                 }
             }
             Event::ConfigMap { name, content } => {
@@ -369,6 +396,22 @@ impl World {
         }
     }
 
+    fn put_agent(&mut self, mut agent: Agent) {
+        let name = agent.name_any();
+        match self.agents.get_mut(&name) {
+            // What the API server does not let through does not happen.
+            Some(live) if live.spec.session != agent.spec.session || live.spec == agent.spec => {}
+            Some(live) => {
+                live.spec = agent.spec;
+                live.metadata.generation = live.metadata.generation.map(|generation| generation + 1);
+            }
+            None => {
+                self.birth(&mut agent.metadata);
+                self.agents.insert(name, agent);
+            }
+        }
+    }
+
     fn remove_sandbox(&mut self, name: &str) {
         if let Some(uid) = self.sandboxes.remove(name).and_then(|sandbox| sandbox.uid()) {
             self.pods.retain(|_, pod| ownership::controller(&pod.metadata).is_none_or(|owner| owner.uid != uid));
@@ -405,6 +448,9 @@ impl World {
             for name in self.sandboxes.keys().cloned().collect::<Vec<_>>() {
                 self.reconcile_sandbox(&name);
             }
+            for name in self.agents.keys().cloned().collect::<Vec<_>>() {
+                self.reconcile_agent(&name);
+            }
             if self.writes == before {
                 return round;
             }
@@ -414,7 +460,9 @@ impl World {
 
     pub fn observe_session(&self, name: &str) -> session::Observed {
         let (configuration, config_secret) = self.read_configuration(&self.sessions[name]);
-        let session = configuration::effective_now(Arc::new(self.sessions[name].clone()), &configuration);
+        let agents = self.agents.iter().filter(|(_, agent)| agent.spec.session == name);
+        let agents = agents.map(|(name, agent)| (name.clone(), Arc::new(agent.clone()))).collect();
+        let session = session::meant_now(Arc::new(self.sessions[name].clone()), &configuration, &agents);
         let session = &*session;
         let slot = |found: Option<&Pod>| ownership::slot(found.cloned().map(Arc::new), &session.metadata);
         let mut names: BTreeSet<_> = self
@@ -454,6 +502,7 @@ impl World {
                     (name, slot)
                 })
                 .collect(),
+            agents,
             config_maps: BTreeMap::new(),
             undone: None,
             settings: Arc::new(settings()),
@@ -491,7 +540,7 @@ impl World {
         let session = match &sandbox.spec.session {
             None => Lookup::NotNamed,
             Some(name) => {
-                let found = self.sessions.get(name).map(|found| configuration::effective(Arc::new(found.clone())));
+                let found = self.sessions.get(name).map(|found| session::meant(Arc::new(found.clone())));
                 found.map_or(Lookup::Missing, Lookup::Found)
             }
         };
@@ -580,6 +629,56 @@ impl World {
         }
     }
 
+    pub fn observe_agent(&self, name: &str) -> agent::Observed {
+        let agent = &self.agents[name];
+        let found = |name: &str| self.agents.get(name).cloned().map(Arc::new);
+        let session = self.sessions.get(&agent.spec.session).map(|found| session::meant(Arc::new(found.clone())));
+        let parent = match agent.spec.parent.as_deref() {
+            None => Lookup::NotNamed,
+            Some(parent) => found(parent).map_or(Lookup::Missing, Lookup::Found),
+        };
+        let below = self.agents.values().filter(|other| other.spec.parent.as_deref() == Some(name));
+        let sandboxes =
+            self.sandboxes.values().filter(|sandbox| sandbox.spec.session.as_ref() == Some(&agent.spec.session));
+        agent::Observed {
+            session: session.map_or(Lookup::Missing, Lookup::Found),
+            parent,
+            ancestors: agent::ancestors(agent, found),
+            children: below.map(ResourceExt::name_any).collect(),
+            sandboxes: sandboxes.cloned().map(Arc::new).collect(),
+            undone: None,
+            now: self.now,
+            agent: Arc::new(agent.clone()),
+        }
+    }
+
+    fn reconcile_agent(&mut self, name: &str) {
+        let mut observed = self.observe_agent(name);
+        let writes = agent::plan(&observed);
+        self.note_stage("agent", name, &format!("{:?}", agent::Stage::of(&observed)), &writes);
+        let owner = observed.agent.metadata.clone();
+        for write in writes {
+            let landed = self.write(&owner, write);
+            observed.absorb(landed);
+        }
+        let report = agent::report(&observed);
+        let before = observed.agent.status.clone().unwrap_or_default();
+        times_move_with_status(&before.conditions, &report.status.conditions);
+        if report.when != When::Later {
+            self.writes += 1;
+            let state = report.status.status.map(|state| format!("status={state}"));
+            let said = &report.status.conditions;
+            self.note_status("agent", name, state, &before.conditions, said, report.note, report.next);
+            if let Some(agent) = self.agents.get_mut(name) {
+                // Conditions of others stay.
+                let foreign = before.conditions.into_iter().filter(|condition| condition.type_ == RUNTIME_HEALTHY);
+                let mut status = report.status;
+                status.conditions.extend(foreign);
+                agent.status = Some(status);
+            }
+        }
+    }
+
     /// Carries out one write as the API server would, and sees to it that nothing is touched that is not the owner's (P4).
     fn write(&mut self, owner: &ObjectMeta, write: Write) -> Landed {
         // What is refused changes nothing, and is tried again.
@@ -624,7 +723,7 @@ impl World {
                 self.birth(&mut sandbox.metadata);
                 Landed::Sandbox(create(&mut self.sandboxes, *sandbox, owner, failed))
             }
-            Child::Session(_) => panic!("sessions are made by users"),
+            Child::Session(_) | Child::Agent(_) => panic!("users make these"),
         }
     }
 
@@ -696,6 +795,11 @@ impl World {
                 assert_eq!(session.uid(), owner.uid, "a session deletes itself and no other");
                 self.remove_session(&session.name_any());
                 Landed::Session(Slot::Absent)
+            }
+            Child::Agent(agent) => {
+                assert_eq!(agent.uid(), owner.uid, "an agent deletes itself and no other");
+                self.agents.remove(&agent.name_any());
+                Landed::Agent(Slot::Absent)
             }
             Child::Service(_) => panic!("nothing deletes a Service"),
         }

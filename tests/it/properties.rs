@@ -11,13 +11,14 @@ use std::{
 
 use aigise_operator::{
     api::{
-        AigiseSession, Sandbox,
+        Agent, AigiseSession, Sandbox,
+        agent::AgentState,
         condition::{ConditionType, Reason},
         sandbox::SandboxState,
     },
     gate,
     plan::{
-        Failure, Lookup, Slot, When, Write, ownership,
+        Failure, Lookup, Slot, When, Write, agent, ownership,
         pod::Progress,
         sandbox::{self, Attachment},
         session::{self, ConfigMapContent},
@@ -41,6 +42,8 @@ fn a_wish() -> impl Strategy<Value = serde_json::Value> {
         1 => Just(json!({"autoCleanup": false})),
         1 => Just(json!({"continueOnError": true})),
         1 => Just(json!({"launch": {"types": ["main"]}})),
+        1 => Just(json!({"launch": {"mode": "OnDemand"}})),
+        1 => Just(json!({"tools": ["view_file"], "toolsTopRoots": ["fuzz"], "enabledSkills": ["all"]})),
         1 => Just(json!({"lifetime": {"ttl": "200s"}})),
         1 => Just(json!({"lifetime": {"ttl": "200s", "onExpiry": "Delete"}})),
         1 => Just(json!({"lifetime": {"idle": "90s"}})),
@@ -104,6 +107,28 @@ fn a_sandbox() -> impl Strategy<Value = Sandbox> {
     })
 }
 
+/// An agent of the session, or of another, anywhere in a tree.
+fn an_agent() -> impl Strategy<Value = Agent> {
+    let name = || prop_oneof!["root", "child", "leaf"];
+    let wish = prop_oneof![
+        3 => Just(json!({})),
+        1 => Just(json!({"desiredStatus": "paused"})),
+        1 => Just(json!({"desiredStatus": "stopped"})),
+        1 => Just(json!({"requires": {"sandboxes": ["fuzz", "gdb_mcp"]}})),
+        1 => Just(json!({"config": {"toolNames": ["search"], "enabledSkills": ["fuzz/run"]}})),
+        1 => Just(json!({"session": "other"})),
+    ];
+    let parent = proptest::option::of(name());
+    (name(), parent, any::<bool>(), wish).prop_map(|(name, parent, goes, wish)| {
+        let mut spec = json!({"session": "demo", "parent": parent});
+        spec.as_object_mut().unwrap().extend(wish.as_object().unwrap().clone());
+        if goes {
+            spec["onParentDeleted"] = json!("Delete");
+        }
+        serde_json::from_value(json!({"metadata": {"name": name}, "spec": spec})).unwrap()
+    })
+}
+
 fn an_annotation() -> impl Strategy<Value = Event> {
     let (key, of) = (prop_oneof!["aigise.dev/restart", "aigise.dev/last-activity"], any::<bool>());
     let value = prop_oneof!["2026-01-01T00:01:00Z", "2026-01-01T00:05:00Z", "soon"];
@@ -124,6 +149,9 @@ fn an_event() -> impl Strategy<Value = Event> {
         4 => a_session().prop_map(|session| Event::ApplySession(Box::new(session))),
         2 => a_sandbox().prop_map(|sandbox| Event::ApplySandbox(Box::new(sandbox))),
         2 => an_annotation(),
+        3 => an_agent().prop_map(|agent| Event::ApplyAgent(Box::new(agent))),
+        1 => prop_oneof!["root", "child"].prop_map(Event::DeleteAgent),
+        1 => any::<bool>().prop_map(|healthy| Event::AgentSays { agent: "root".into(), healthy, message: "m".into() }),
         1 => proptest::option::of(prop_oneof!["demo", "alone"]).prop_map(|attachable| Event::MakePod { name: "theirs".into(), attachable }),
         1 => pod().prop_map(Event::NodeSilent),
         2 => "[ab]".prop_map(|content| Event::ConfigMap { name: "poc".into(), content }),
@@ -194,11 +222,17 @@ fn conditions_are_whole(conditions: &[Condition], generation: Option<i64>, full:
     );
 }
 
-const OF_A_SESSION: [ConditionType; 9] = {
+const OF_A_SESSION: [ConditionType; 10] = {
     use ConditionType::{
-        ConfigValid, Degraded, Expiring, Ready, Reconciling, SandboxesReady, Stalled, Suspended, VolumesReady,
+        AgentsReady, ConfigValid, Degraded, Expiring, Ready, Reconciling, SandboxesReady, Stalled, Suspended,
+        VolumesReady,
     };
-    [Ready, Reconciling, Stalled, ConfigValid, VolumesReady, SandboxesReady, Degraded, Suspended, Expiring]
+    [Ready, Reconciling, Stalled, ConfigValid, VolumesReady, SandboxesReady, AgentsReady, Degraded, Suspended, Expiring]
+};
+
+const OF_AN_AGENT: [ConditionType; 7] = {
+    use ConditionType::{ParentFound, Ready, Reconciling, SandboxesReady, Stalled, Suspended, ToolsCovered};
+    [Ready, Reconciling, Stalled, SandboxesReady, ToolsCovered, ParentFound, Suspended]
 };
 
 const OF_A_SANDBOX: [ConditionType; 8] = {
@@ -235,6 +269,17 @@ fn check(world: &World) {
         };
         assert_eq!(report.status.state == Some(SandboxState::Ready), ready, "state follows the cluster");
     }
+    for (name, live) in &world.agents {
+        let observed = world.observe_agent(name);
+        assert_eq!(agent::plan(&observed), [], "P2: a world at rest is left alone");
+        let report = agent::report(&observed);
+        assert_eq!(report.when, When::Later, "P2: and has nothing new to say");
+        conditions_are_whole(&report.status.conditions, live.metadata.generation, &OF_AN_AGENT);
+        if report.status.status == Some(AgentState::Active) {
+            assert!(world.sessions.contains_key(&live.spec.session), "who is active has a session");
+        }
+    }
+    no_agent_is_its_own_ancestor(world);
     for pod in world.pods.values().filter(|pod| ownership::controller(&pod.metadata).is_some()) {
         let spec = pod.spec.as_ref().unwrap();
         assert_eq!(spec.automount_service_account_token, Some(false), "{}: no token in any Pod", pod.name_any());
@@ -242,6 +287,22 @@ fn check(world: &World) {
         for value in pod.labels().values() {
             let fits = value.len() <= 63 && value.chars().all(|c| c.is_ascii_alphanumeric() || "-_.".contains(c));
             assert!(fits, "P6: {value} is no label value");
+        }
+    }
+}
+
+/// In its own words: whoever is found above itself does not work.
+fn no_agent_is_its_own_ancestor(world: &World) {
+    for (name, live) in &world.agents {
+        let mut above = live.spec.parent.as_ref();
+        for _ in 0..world.agents.len() {
+            let Some(ancestor) = above.and_then(|above| world.agents.get(above)) else { break };
+            if ancestor.spec.session != live.spec.session {
+                break;
+            }
+            let status = live.status.as_ref().and_then(|status| status.status);
+            assert!(ancestor.name_any() != *name || status != Some(AgentState::Active), "{name} is above itself");
+            above = ancestor.spec.parent.as_ref();
         }
     }
 }
@@ -263,6 +324,11 @@ fn what_goes_makes_nothing(world: &World) {
         }
         is_going(&mut Arc::make_mut(&mut observed.sandbox).metadata);
         assert_eq!(sandbox::plan(&observed), [], "P5: the sandbox {name}");
+    }
+    for name in world.agents.keys() {
+        let mut observed = world.observe_agent(name);
+        is_going(&mut Arc::make_mut(&mut observed.agent).metadata);
+        assert_eq!(agent::plan(&observed), [], "P5: the agent {name}");
     }
 }
 
@@ -346,6 +412,16 @@ fn what_is_not_read_leads_to_nothing(world: &World) {
             is_less(&sandbox::plan(&unread), &writes);
             let report = sandbox::report(&unread);
             conditions_are_whole(&report.status.conditions, live.metadata.generation, &OF_A_SANDBOX);
+        }
+    }
+    for (name, live) in &world.agents {
+        let observed = world.observe_agent(name);
+        let without_session = agent::Observed { session: Lookup::Failed(unread()), ..observed.clone() };
+        let without_parent = agent::Observed { parent: Lookup::Failed(unread()), ..observed.clone() };
+        for unread in [without_session, without_parent] {
+            is_less(&agent::plan(&unread), &agent::plan(&observed));
+            let report = agent::report(&unread);
+            conditions_are_whole(&report.status.conditions, live.metadata.generation, &OF_AN_AGENT);
         }
     }
 }

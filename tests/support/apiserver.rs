@@ -112,7 +112,7 @@ impl ApiServer {
             put("namespaces", name, json!({"spec": {"finalizers": ["kubernetes"]}, "status": {"phase": "Active"}}));
         }
         put("nodes", "node-1", json!({"status": {"nodeInfo": {"containerRuntimeVersion": "containerd://2.1.0"}}}));
-        for name in ["aigisesessions.aigise.dev", "sandboxes.aigise.dev"] {
+        for name in ["aigisesessions.aigise.dev", "sandboxes.aigise.dev", "agents.aigise.dev"] {
             let established = json!({"conditions": [{"type": "Established", "status": "True"}]});
             put("customresourcedefinitions", name, json!({"status": established}));
         }

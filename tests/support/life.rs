@@ -221,7 +221,7 @@ impl World {
 }
 
 /// What differs between two lives that are the same to a user: fields that say when, which and how often.
-const INCIDENTAL: [&str; 13] = [
+const INCIDENTAL: [&str; 15] = [
     "resourceVersion",
     "creationTimestamp",
     "lastTransitionTime",
@@ -231,6 +231,8 @@ const INCIDENTAL: [&str; 13] = [
     "startTime",
     "readyAt",
     "settledAt",
+    "createdAt",
+    "updatedAt",
     "clusterIP",
     "aigise.dev/last-activity",
     "aigise.dev/release",

@@ -5,13 +5,13 @@ verb. The ClusterRole of an operator for all namespaces and the Roles of one for
 {{- define "aigise-operator.rules" -}}
 # What users write, and the sandboxes that a session makes of it.
 - apiGroups: [aigise.dev]
-  resources: [aigisesessions]
+  resources: [aigisesessions, agents]
   verbs: [get, list, watch, delete]
 - apiGroups: [aigise.dev]
   resources: [sandboxes]
   verbs: [get, list, watch, create, update, delete]
 - apiGroups: [aigise.dev]
-  resources: [aigisesessions/status, sandboxes/status]
+  resources: [aigisesessions/status, sandboxes/status, agents/status]
   verbs: [patch]
 - apiGroups: [aigise.dev]
   resources: [aigisesessions/finalizers, sandboxes/finalizers]

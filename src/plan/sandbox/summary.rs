@@ -24,7 +24,7 @@ use crate::{
         sandbox::{SandboxPhase, SandboxState, SeenSession},
     },
     plan::{
-        Next, Note, Report, Slot, When,
+        Next, Note, Report, Slot, When, membership,
         pod::node,
         status::{self, Outlook, REFUSED_POLL, verdict},
     },
@@ -140,18 +140,10 @@ fn endpoints(observed: &Observed, stage: &Stage) -> BTreeMap<String, String> {
     host.zip(session).map(|(host, session)| gate::endpoints(session, &observed.sandbox, &host)).unwrap_or_default()
 }
 
-/// The session as it is; of one that is gone, what was last seen of it.
+/// Of a sandbox that was made by hand: the session that it goes with.
 fn seen_session(observed: &Observed, before: &SandboxStatus) -> Option<SeenSession> {
-    let is_hand_made = is_hand_made(&observed.sandbox);
-    let present = observed
-        .session
-        .found()
-        .filter(|_| is_hand_made)
-        .map(|session| SeenSession { uid: session.uid().unwrap_or_default(), auto_cleanup: session.spec.cleans_up() });
-    match &before.session {
-        Some(seen) if present.as_ref().is_none_or(|present| present.uid != seen.uid) => Some(seen.clone()),
-        _ => present,
-    }
+    let session = observed.session.found().filter(|_| is_hand_made(&observed.sandbox));
+    membership::remembered(before.session.as_ref(), session.map(AsRef::as_ref))
 }
 
 fn age(created: Option<Timestamp>, now: Timestamp) -> Duration {

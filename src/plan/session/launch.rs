@@ -1,11 +1,19 @@
 //! Which sandboxes a session wants, and of what each is made.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
 
 use super::profile;
 use crate::{
-    api::{AigiseSession, SandboxTemplate, session::McpService},
+    api::{
+        AigiseSession, SandboxTemplate,
+        session::{LaunchMode, McpService},
+    },
+    gate::ALL_SKILLS,
     overlay,
+    plan::agent::{Demand, MAIN},
 };
 
 /// The types that are started: those that `launch` names, or all, and those that they need. A type that is switched off or
@@ -29,6 +37,65 @@ pub fn launched(session: &AigiseSession) -> BTreeSet<&str> {
         }
     }
     launched
+}
+
+/// The types that may ever be started: all of them, where agents may ask for more than is started at once.
+#[must_use]
+pub fn launchable(session: &AigiseSession) -> BTreeSet<&str> {
+    if starts_on_demand(session) {
+        session.spec.sandboxes.keys().filter_map(|sandbox_type| enabled(session, sandbox_type)).collect()
+    } else {
+        launched(session)
+    }
+}
+
+fn starts_on_demand(session: &AigiseSession) -> bool {
+    session.spec.launch.as_ref().and_then(|launch| launch.mode) == Some(LaunchMode::OnDemand)
+}
+
+/// The session as its agents want it. With `launch.mode: OnDemand` those types are started that `launch.types` names, or `main`,
+/// those that have been started before, and those that agents require. Of the tools, where only some are staged, those are that
+/// agents and the session itself use. Neither grows less.
+pub(super) fn with_demand(session: Arc<AigiseSession>, demand: &Demand) -> Arc<AigiseSession> {
+    let mut types = None;
+    if starts_on_demand(&session) {
+        let named = session.spec.launch.as_ref().and_then(|launch| launch.types.clone());
+        let started = session.status.iter().flat_map(|status| status.launched.iter());
+        let asked = started.chain(&demand.sandboxes).filter_map(|sandbox_type| enabled(&session, sandbox_type));
+        let mut all: BTreeSet<_> = asked.map(String::from).collect();
+        all.extend(named.unwrap_or_else(|| enabled(&session, MAIN).map(String::from).into_iter().collect()));
+        types = Some(all.into_iter().collect());
+    }
+    let tools_top_roots = session.spec.tools_top_roots.as_ref().map(|named| {
+        let own = session.spec.enabled_skills.iter().flatten().filter_map(|skill| top_root(skill));
+        let volumes = session.status.as_ref().and_then(|status| status.volumes.as_ref());
+        let staged = volumes.and_then(|volumes| volumes.tools.as_ref()).map(|tools| tools.roots.clone());
+        let more = own.chain(demand.tools_roots.iter().cloned()).chain(staged.unwrap_or_default());
+        // In the user's order, and then in any that stays.
+        let more: BTreeSet<_> = more.filter(|root| !named.contains(root)).collect();
+        named.iter().cloned().chain(more).collect::<Vec<_>>()
+    });
+    if types.is_none() && tools_top_roots == session.spec.tools_top_roots {
+        return session;
+    }
+    let mut session = AigiseSession::clone(&session);
+    session.spec.tools_top_roots = tools_top_roots;
+    if let (Some(launch), Some(types)) = (&mut session.spec.launch, types) {
+        launch.types = Some(types);
+    }
+    Arc::new(session)
+}
+
+/// What the status remembers of what was started.
+pub(super) fn recorded(session: &AigiseSession) -> Vec<String> {
+    let launched = if starts_on_demand(session) { launched(session) } else { BTreeSet::new() };
+    launched.into_iter().map(String::from).collect()
+}
+
+/// The first-level folder of a skill; `all` names none.
+#[must_use]
+pub fn top_root(skill: &str) -> Option<String> {
+    skill.split('/').next().filter(|root| *root != ALL_SKILLS).map(String::from)
 }
 
 /// The type as the session spells it, if the session has it and did not switch it off.
@@ -112,7 +179,7 @@ pub fn check(session: &AigiseSession) -> Result<(), String> {
             return Err(format!("spec.launch.types: {sandbox_type} {}.", missing(session, sandbox_type)));
         }
     }
-    for sandbox_type in launched(session) {
+    for sandbox_type in launchable(session) {
         follow(session, &mut vec![sandbox_type])?;
         check_services(session, sandbox_type)?;
     }
@@ -158,7 +225,7 @@ fn check_services(session: &AigiseSession, sandbox_type: &str) -> Result<(), Str
 }
 
 fn check_skills(session: &AigiseSession) -> Result<(), String> {
-    let named = session.spec.enabled_skills.iter().flatten().find(|skill| *skill != crate::gate::ALL_SKILLS);
+    let named = session.spec.enabled_skills.iter().flatten().find(|skill| *skill != ALL_SKILLS);
     match named {
         Some(skill) if !session.spec.has_tools() => Err(format!(
             "spec.enabledSkills: {skill} is a folder of the tools, and the session has none (volumes.tools)."

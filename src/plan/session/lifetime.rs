@@ -7,7 +7,7 @@ use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use kube::ResourceExt;
 
-use super::Observed;
+use super::{Observed, agents};
 use crate::{
     api::{AigiseSession, meta, session::SessionPhase},
     plan::duration::{self, parse},
@@ -100,12 +100,15 @@ pub(super) fn ready_at(observed: &Observed, is_ready: bool) -> Option<Time> {
     before.or_else(|| is_ready.then_some(Time(observed.now)))
 }
 
-/// Since when nothing has been on its way. What is being filled, started or initialised is busy, however long that takes; a session
+/// Since when nothing has been on its way. What is being filled, started or initialised is busy, however long that takes, and so is
+/// a session with an agent that works; a session
 /// that rests keeps the time by which it came to rest, or it would wake at once; and one that cannot be read or written for a
 /// moment is as it was.
 pub(super) fn settled_at(observed: &Observed, phase: SessionPhase) -> Option<Time> {
     let before = observed.session.status.as_ref().and_then(|status| status.settled_at.clone());
     match phase {
+        // Who works is not idle.
+        SessionPhase::Ready | SessionPhase::Degraded | SessionPhase::Error if agents::is_any_active(observed) => None,
         SessionPhase::Ready | SessionPhase::Degraded | SessionPhase::Error => {
             Some(before.unwrap_or(Time(observed.now)))
         }
@@ -120,11 +123,12 @@ pub(super) fn settled_at(observed: &Observed, phase: SessionPhase) -> Option<Tim
 }
 
 /// When a session in which nothing has been on its way since then will have been idle for long enough.
-fn idle_at(session: &AigiseSession, settled: Option<&Time>) -> Option<Timestamp> {
+fn idle_at(observed: &Observed, settled: Option<&Time>) -> Option<Timestamp> {
+    let session = &observed.session;
     let idle = parse(session.spec.lifetime.as_ref()?.idle.as_ref()?)?;
     let activity = session.annotations().get(meta::LAST_ACTIVITY).and_then(|text| text.parse::<Timestamp>().ok());
-    let settled = settled?.0;
-    let last = activity.map_or(settled, |activity| activity.max(settled));
+    let times = [Some(settled?.0), activity, agents::last_activity(observed)];
+    let last = times.into_iter().flatten().max()?;
     Some(last.checked_add(idle).unwrap_or(Timestamp::MAX))
 }
 
@@ -135,13 +139,13 @@ pub(super) fn rest(observed: &Observed) -> Option<Rest> {
         return Some(Rest::Wanted);
     }
     let settled = session.status.as_ref().and_then(|status| status.settled_at.as_ref());
-    idle_at(session, settled).filter(|&at| at <= observed.now).map(|_| Rest::Idle)
+    idle_at(observed, settled).filter(|&at| at <= observed.now).map(|_| Rest::Idle)
 }
 
 /// How long until time alone changes something; that nothing is on its way any more may be news of this very moment.
 pub(super) fn next(observed: &Observed, settled: Option<&Time>) -> Option<Duration> {
     let session = &observed.session;
-    let times = [soon(session), end(session).map(|(_, end)| end), idle_at(session, settled)];
+    let times = [soon(session), end(session).map(|(_, end)| end), idle_at(observed, settled)];
     let next = times.into_iter().flatten().filter(|&at| at > observed.now).min()?;
     let wait = Duration::try_from(next.duration_since(observed.now)).ok()?;
     // The clock is read in whole seconds.

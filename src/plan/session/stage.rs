@@ -200,7 +200,7 @@ fn check(observed: &Observed) -> Result<(), String> {
         return Err(format!("spec.models.{name}.modelName: a name is required, here or in the configuration file."));
     }
     launch::check(session)?;
-    for sandbox_type in launch::launched(session) {
+    for sandbox_type in launch::launchable(session) {
         launch::template(session, sandbox_type)
             .and_then(|template| check_template(&template, &observed.settings))
             .map_err(|message| format!("spec.sandboxes.{sandbox_type}.{message}"))?;

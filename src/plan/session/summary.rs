@@ -5,7 +5,7 @@ use std::time::Duration;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 
 use super::{
-    Observed, Stage, configuration,
+    Observed, Stage, agents, configuration, launch,
     lifetime::{self, Rest},
     network::service_name,
     sandboxes,
@@ -51,6 +51,7 @@ pub(super) fn report(observed: &Observed) -> Report<AigiseSessionStatus> {
         configuration::config_valid(observed),
         volumes_ready(observed, &stage, &view),
         sandboxes_ready(&stage, &counts, &view),
+        agents::agents_ready(observed),
         degraded(&stage),
         suspended(&stage, &view),
         expiring(observed, &stage),
@@ -65,6 +66,8 @@ pub(super) fn report(observed: &Observed) -> Report<AigiseSessionStatus> {
         conditions: status::conditions(verdicts, &before.conditions, session.metadata.generation, now),
         configuration: configuration::status(observed),
         sandboxes: Some(counts),
+        launched: launch::recorded(session),
+        agents: agents::counts(observed),
         volumes: Some(volumes(observed)).filter(|volumes| *volumes != VolumesStatus::default()),
         service: Some(service_name(observed)),
         started_at: lifetime::started_at(observed),

@@ -66,6 +66,7 @@ pub static RESOURCES: LazyLock<Vec<Resource>> = LazyLock::new(|| {
     vec![
         ours("aigisesessions", "AigiseSession", include_str!("../../../crds/aigisesessions.yaml")),
         ours("sandboxes", "Sandbox", include_str!("../../../crds/sandboxes.yaml")),
+        ours("agents", "Agent", include_str!("../../../crds/agents.yaml")),
         Resource { has_status: true, counts_generations: true, ..builtin("", "v1", "pods", "Pod") },
         Resource { has_status: true, ..builtin("", "v1", "persistentvolumeclaims", "PersistentVolumeClaim") },
         Resource { has_status: true, ..builtin("", "v1", "services", "Service") },

@@ -1,0 +1,69 @@
+//! The agent controller.
+
+use std::{collections::BTreeSet, sync::Arc};
+
+use futures::channel::mpsc::UnboundedReceiver;
+use kube::{
+    Api, ResourceExt,
+    runtime::{controller::Action, reflector::ObjectRef},
+};
+
+use super::{Context, Error, look};
+use crate::{
+    api::Agent,
+    apply,
+    plan::{
+        Lookup,
+        agent::{self, Observed},
+        session,
+    },
+};
+
+/// Runs the controller until it is told to stop.
+pub async fn run(
+    context: Arc<Context<Agent>>,
+    triggers: UnboundedReceiver<ObjectRef<Agent>>,
+    concurrency: u16,
+    stop: impl Future<Output = ()> + Send + Sync + 'static,
+) {
+    super::run(context, triggers, concurrency, stop, reconcile).await;
+}
+
+async fn reconcile(agent: Arc<Agent>, context: Arc<Context<Agent>>) -> Result<Action, Error> {
+    let mut observed = observe(agent, &context).await;
+    let writes = agent::plan(&observed);
+    let owner = observed.agent.metadata.clone();
+    apply::execute(&context.client, context.counter(), &owner, writes, |_, landed| observed.absorb(landed)).await;
+    let report = agent::report(&observed);
+    context.publish(&*observed.agent, report).await
+}
+
+async fn observe(agent: Arc<Agent>, context: &Context<Agent>) -> Observed {
+    let caches = &context.caches;
+    let namespace = agent.namespace().unwrap_or_default();
+    let cached = |name: &str| caches.agents.get(&ObjectRef::new(name).within(&namespace));
+    // That a session or a parent is gone, or another one by now, has consequences, so a cache is not believed.
+    let session = match caches.sessions.get(&ObjectRef::new(&agent.spec.session).within(&namespace)) {
+        Some(session) if !agent::has_lost_session(&agent, &session) => Lookup::Found(session),
+        Some(_) | None => look(Api::namespaced(context.client.clone(), &namespace), &agent.spec.session).await,
+    };
+    let parent = match agent.spec.parent.as_deref() {
+        None => Lookup::NotNamed,
+        Some(name) => match cached(name) {
+            Some(parent) if !agent::has_lost_parent(&agent, &parent) => Lookup::Found(parent),
+            Some(_) | None => look(Api::namespaced(context.client.clone(), &namespace), name).await,
+        },
+    };
+    let required: BTreeSet<_> = caches.sandboxes_in.of_session(&namespace, &agent.spec.session);
+    let sandboxes = required.iter().filter_map(|name| caches.sandboxes.get(&ObjectRef::new(name).within(&namespace)));
+    Observed {
+        session: session.map(session::meant),
+        parent,
+        ancestors: agent::ancestors(&agent, cached),
+        children: caches.agents_in.children(&namespace, &agent.name_any()),
+        sandboxes: sandboxes.collect(),
+        undone: None,
+        now: context.now(),
+        agent,
+    }
+}

@@ -1,0 +1,213 @@
+//! Who is told about a change: only who reads what has changed.
+
+use std::sync::Arc;
+
+use futures::channel::mpsc::UnboundedSender;
+use k8s_openapi::api::{
+    core::v1::{PersistentVolumeClaim, Pod, Service},
+    networking::v1::NetworkPolicy,
+};
+use kube::{Resource, ResourceExt, runtime::reflector::ObjectRef};
+
+use super::{AgentsIn, Change, SandboxesIn, Written};
+use crate::{
+    api::{Agent, AigiseSession, Sandbox, condition::RUNTIME_HEALTHY, meta},
+    plan::{
+        ownership, pod,
+        session::{has_failed, has_volumes, is_at_rest},
+    },
+};
+
+/// The controllers' ears.
+pub struct Triggers {
+    /// The session controller.
+    pub sessions: UnboundedSender<ObjectRef<AigiseSession>>,
+    /// The sandbox controller.
+    pub sandboxes: UnboundedSender<ObjectRef<Sandbox>>,
+    /// The agent controller.
+    pub agents: UnboundedSender<ObjectRef<Agent>>,
+}
+
+/// Tells the controllers what has changed, and keeps what is derived from the caches.
+pub(super) struct Teller {
+    triggers: Triggers,
+    pub(super) sandboxes_in: Arc<SandboxesIn>,
+    pub(super) agents_in: Arc<AgentsIn>,
+    pub(super) written_sessions: Arc<Written<AigiseSession>>,
+    pub(super) written_sandboxes: Arc<Written<Sandbox>>,
+    pub(super) written_agents: Arc<Written<Agent>>,
+}
+
+impl Teller {
+    pub(super) fn new(triggers: Triggers) -> Self {
+        Self {
+            triggers,
+            sandboxes_in: Arc::default(),
+            agents_in: Arc::default(),
+            written_sessions: Arc::default(),
+            written_sandboxes: Arc::default(),
+            written_agents: Arc::default(),
+        }
+    }
+
+    pub(super) fn session_changed(&self, change: &Change<'_, AigiseSession>) {
+        let Some(session) = change.object() else { return };
+        let (name, namespace) = (session.name_any(), session.namespace().unwrap_or_default());
+        self.written_sessions.seen(session, change.after.is_none());
+        if change.touches_wish() {
+            self.tell_session(&name, &namespace);
+        }
+        let from_file =
+            |session: &AigiseSession| session.status.as_ref().and_then(|status| status.configuration.clone());
+        // What a sandbox reads of its session once its Pod is made. With its session goes only what was made by hand: the rest is
+        // the garbage collector's.
+        let hand_made_only = change.after.is_none()
+            || !change.touches(|session| {
+                let has = (session.spec.mcp_services.clone(), session.spec.enabled_skills.clone());
+                let told = (is_at_rest(session), has_failed(session), from_file(session));
+                (session.uid(), restart_wish(session), has, told)
+            });
+        if !hand_made_only || change.touches(|session| (session.metadata.generation, has_volumes(session))) {
+            for sandbox in self.sandboxes_in.of_session(&namespace, &name) {
+                // What a session makes has `--` in its name.
+                if !hand_made_only || !sandbox.contains("--") {
+                    self.tell_sandbox(&sandbox, &namespace);
+                }
+            }
+        }
+        if change.touches(|session| {
+            let volumes = session.status.as_ref().and_then(|status| status.volumes.as_ref());
+            let skills = volumes.and_then(|volumes| Some(volumes.tools.as_ref()?.skills.clone()));
+            let told = (is_at_rest(session), has_volumes(session), skills, from_file(session));
+            (session.uid(), session.metadata.generation, told)
+        }) {
+            self.tell_agents(self.agents_in.of_session(&namespace, &name), &namespace);
+        }
+    }
+
+    pub(super) fn sandbox_changed(&self, change: &Change<'_, Sandbox>) {
+        self.sandboxes_in.take_in(change);
+        let Some(sandbox) = change.object() else { return };
+        let namespace = sandbox.namespace().unwrap_or_default();
+        self.written_sandboxes.seen(sandbox, change.after.is_none());
+        if change.touches_wish() && change.after.is_some() {
+            self.tell_sandbox(&sandbox.name_any(), &namespace);
+        }
+        if change.touches_wish() || change.touches(|sandbox| sandbox.status.clone()) {
+            self.tell_owners(change);
+        }
+        let Some(session) = &sandbox.spec.session else { return };
+        if change.touches(|sandbox| sandbox.status.as_ref().and_then(|status| status.state)) {
+            for name in self.sandboxes_in.dependents(sandbox) {
+                self.tell_sandbox(&name, &namespace);
+            }
+            self.tell_agents(self.agents_in.of_session(&namespace, session), &namespace);
+        }
+        // The type of a session that one leaves is another's.
+        if change.after.is_none() {
+            let siblings = self.sandboxes_in.of_session(&namespace, session).into_iter();
+            for name in siblings.filter(|name| !name.contains("--")) {
+                self.tell_sandbox(&name, &namespace);
+            }
+        }
+    }
+
+    pub(super) fn agent_changed(&self, change: &Change<'_, Agent>) {
+        // Who was below it, or is.
+        let below =
+            |agent: &Agent| self.agents_in.descendants(&agent.namespace().unwrap_or_default(), &agent.name_any());
+        self.agents_in.take_in(change);
+        let Some(agent) = change.object() else { return };
+        let namespace = agent.namespace().unwrap_or_default();
+        self.written_agents.seen(agent, change.after.is_none());
+        if change.after.is_some() && (change.touches_wish() || change.touches(health)) {
+            self.tell_agents([agent.name_any()], &namespace);
+        }
+        if change.touches(|agent| (agent.uid(), agent.spec.parent.clone(), agent.spec.session.clone())) {
+            let above =
+                [change.before, change.after].into_iter().flatten().filter_map(|agent| agent.spec.parent.clone());
+            self.tell_agents(below(agent).into_iter().chain(above), &namespace);
+        }
+        if change.touches(|agent| (agent.metadata.generation, agent.uid(), agent.status.clone())) {
+            self.tell_session(&agent.spec.session, &namespace);
+        }
+    }
+
+    pub(super) fn pod_changed(&self, change: &Change<'_, Pod>) {
+        if change.touches_wish() || change.touches(pod::reading) {
+            self.tell_owners(change);
+        }
+    }
+
+    pub(super) fn claim_changed(&self, change: &Change<'_, PersistentVolumeClaim>) {
+        // The scheduler and the binder write annotations, which nobody here reads.
+        if change.touches(|claim| {
+            let meta = &claim.metadata;
+            let phase = claim.status.as_ref().and_then(|status| status.phase.clone());
+            (
+                meta.uid.clone(),
+                meta.deletion_timestamp.clone(),
+                meta.owner_references.clone(),
+                claim.spec.clone(),
+                phase,
+            )
+        }) {
+            self.tell_owners(change);
+        }
+    }
+
+    pub(super) fn service_changed(&self, change: &Change<'_, Service>) {
+        if change.touches(|service| service.spec.clone()) {
+            self.tell_owners(change);
+        }
+    }
+
+    pub(super) fn policy_changed(&self, change: &Change<'_, NetworkPolicy>) {
+        if change.touches(|policy| policy.spec.clone()) {
+            self.tell_owners(change);
+        }
+    }
+
+    fn tell_session(&self, name: &str, namespace: &str) {
+        let _ = self.triggers.sessions.unbounded_send(ObjectRef::new(name).within(namespace));
+    }
+
+    fn tell_sandbox(&self, name: &str, namespace: &str) {
+        let _ = self.triggers.sandboxes.unbounded_send(ObjectRef::new(name).within(namespace));
+    }
+
+    fn tell_agents(&self, names: impl IntoIterator<Item = String>, namespace: &str) {
+        for name in names {
+            let _ = self.triggers.agents.unbounded_send(ObjectRef::new(&name).within(namespace));
+        }
+    }
+
+    /// Wakes the owner of a child, and the one that it had before.
+    fn tell_owners<K: Resource>(&self, change: &Change<'_, K>) {
+        for child in [change.before, change.after].into_iter().flatten().map(Resource::meta) {
+            let namespace = child.namespace.as_deref().unwrap_or_default();
+            match ownership::controller(child) {
+                Some(owner) if owner.kind == "AigiseSession" => self.tell_session(&owner.name, namespace),
+                Some(owner) if owner.kind == "Sandbox" => self.tell_sandbox(&owner.name, namespace),
+                Some(_) => {} // somebody else's
+                // What is to outlive its session has only a label.
+                None => {
+                    if let Some(session) = ownership::label(child, meta::SESSION) {
+                        self.tell_session(session, namespace);
+                    }
+                }
+            }
+        }
+    }
+}
+
+fn restart_wish(session: &AigiseSession) -> Option<String> {
+    session.annotations().get(meta::RESTART).cloned()
+}
+
+/// What the program that runs an agent says of it.
+fn health(agent: &Agent) -> Option<(String, String, String)> {
+    let mut conditions = agent.status.iter().flat_map(|status| &status.conditions);
+    let health = conditions.find(|condition| condition.type_ == RUNTIME_HEALTHY)?;
+    Some((health.status.clone(), health.reason.clone(), health.message.clone()))
+}

@@ -1,0 +1,196 @@
+//! One agent: its place in the tree, what it needs, and where it is in its life. Nothing is made for it; it is told what is there.
+//!
+//! The walk of an agent whose session is there (`tests/walks/agent-happy-path.yaml` prints it):
+//!
+//! | sees | stage | says |
+//! |---|---|---|
+//! | no session, or no parent yet | `Waits` | `status: created` |
+//! | a sandbox that it requires is not ready | `Waits` | `status: created` |
+//! | a tool or skill that the session does not have | `NotCovered` | `status: pending_tools` |
+//! | all is there | `Active` | `status: active`, `Ready=True` |
+//! | its user wants it to rest | `AtRest` | `status: paused` or `stopped` |
+//! | its parent was deleted, and it is to go with it | `Orphaned` | deletes itself |
+
+mod coverage;
+mod stage;
+mod summary;
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
+
+use jiff::Timestamp;
+
+pub use self::{stage::Stage, summary::SHOWN_CHILDREN};
+use super::{
+    Child, Failure, Landed, Lookup, Report, Slot, Write, membership,
+    name::Label,
+    sandbox::is_hand_made,
+    session::{launchable, launched, top_root},
+};
+use crate::api::{
+    Agent, AgentStatus, AigiseSession, Sandbox,
+    agent::SeenParent,
+    sandbox::{SandboxState, SeenSession},
+};
+
+/// The longest line of ancestors.
+pub const MAX_DEPTH: usize = 32;
+
+/// All that is known of an agent when it is decided about.
+#[derive(Clone, Debug)]
+pub struct Observed {
+    /// The agent itself.
+    pub agent: Arc<Agent>,
+    /// The session that it names.
+    pub session: Lookup<AigiseSession>,
+    /// The agent that it names as its parent.
+    pub parent: Lookup<Agent>,
+    /// The agents above it, as far as they are known: the parent first, [`MAX_DEPTH`] and one more at most.
+    pub ancestors: Vec<Arc<Agent>>,
+    /// The names of the agents directly below it.
+    pub children: BTreeSet<String>,
+    /// The session's sandboxes that it requires.
+    pub sandboxes: Vec<Arc<Sandbox>>,
+    /// Why it could not be deleted just now.
+    pub undone: Option<Failure>,
+    /// The time.
+    pub now: Timestamp,
+}
+
+impl Observed {
+    /// Takes in what a write left: an agent writes nothing but its own end.
+    pub fn absorb(&mut self, landed: Landed) {
+        if let Landed::Agent(Slot::Failed(failure)) = landed {
+            self.undone = Some(failure);
+        }
+    }
+}
+
+/// The session that the agent belongs to, as it was last seen.
+fn seen_session(agent: &Agent) -> Option<&SeenSession> {
+    agent.status.as_ref()?.session.as_ref()
+}
+
+/// The parent, as it was last seen. One that the agent no longer names is nothing to it.
+fn seen_parent(agent: &Agent) -> Option<&SeenParent> {
+    agent.status.as_ref()?.parent.as_ref().filter(|seen| Some(&seen.name) == agent.spec.parent.as_ref())
+}
+
+/// Whether the agent belonged to another session than this one, which has its name.
+#[must_use]
+pub fn has_lost_session(agent: &Agent, session: &AigiseSession) -> bool {
+    membership::has_lost(seen_session(agent), session)
+}
+
+/// Whether the agent had another parent than this one, which has its name.
+#[must_use]
+pub fn has_lost_parent(agent: &Agent, parent: &Agent) -> bool {
+    seen_parent(agent).is_some_and(|seen| Some(&seen.uid) != parent.metadata.uid.as_ref())
+}
+
+/// The types of sandboxes that have to be ready: those that it names, and `main`, where the session has it.
+#[must_use]
+pub fn required<'a>(agent: &'a Agent, session: &'a AigiseSession) -> BTreeSet<&'a str> {
+    let main = launched(session).into_iter().find(|sandbox_type| *sandbox_type == MAIN);
+    agent.spec.required_sandboxes().iter().map(String::as_str).chain(main).collect()
+}
+
+/// The sandbox that every agent works in.
+pub const MAIN: &str = "main";
+
+/// The sandboxes that are required, and what each says of itself: nothing of one that is not there yet.
+fn required_sandboxes<'a>(
+    observed: &'a Observed,
+    session: &'a AigiseSession,
+) -> impl Iterator<Item = (&'a str, Option<&'a Sandbox>)> {
+    required(&observed.agent, session).into_iter().map(|sandbox_type| {
+        let label = Label::of(sandbox_type);
+        let same = observed.sandboxes.iter().filter(|sandbox| Label::of(&sandbox.spec.sandbox_type) == label);
+        // Of several, the one that can be worked in; else the session's own.
+        let best = same.max_by_key(|sandbox| (state(sandbox) == SandboxState::Ready, !is_hand_made(sandbox)));
+        (sandbox_type, best.map(Arc::as_ref))
+    })
+}
+
+/// Those of them that are not ready.
+fn unready_sandboxes<'a>(
+    observed: &'a Observed,
+    session: &'a AigiseSession,
+) -> impl Iterator<Item = (&'a str, Option<&'a Sandbox>)> {
+    let is_ready = |sandbox: &Sandbox| state(sandbox) == SandboxState::Ready;
+    required_sandboxes(observed, session).filter(move |(_, sandbox)| !sandbox.is_some_and(is_ready))
+}
+
+fn state(sandbox: &Sandbox) -> SandboxState {
+    sandbox.status.as_ref().and_then(|status| status.state).unwrap_or_default()
+}
+
+/// Required types that the session does not have, and that nobody made by hand.
+fn unknown_types<'a>(observed: &'a Observed, session: &'a AigiseSession) -> Vec<&'a str> {
+    let known = launchable(session);
+    let missing = required_sandboxes(observed, session).filter(|(_, sandbox)| sandbox.is_none());
+    missing.map(|(sandbox_type, _)| sandbox_type).filter(|sandbox_type| !known.contains(sandbox_type)).collect()
+}
+
+/// The writes that bring the agent further.
+#[must_use]
+pub fn plan(observed: &Observed) -> Vec<Write> {
+    match Stage::of(observed) {
+        Stage::Orphaned(_) => vec![Write::Delete(Child::Agent(Box::new(Agent::clone(&observed.agent))))],
+        Stage::Terminating
+        | Stage::LeftBehind
+        | Stage::Blocked(_)
+        | Stage::Failed(_)
+        | Stage::AtRest(_)
+        | Stage::Waits { .. }
+        | Stage::NotCovered(_)
+        | Stage::Unhealthy(_)
+        | Stage::Active => vec![],
+    }
+}
+
+/// What to say about the agent.
+#[must_use]
+pub fn report(observed: &Observed) -> Report<AgentStatus> {
+    summary::report(observed)
+}
+
+/// The agents above one, in the words of whoever knows them by name. It ends where nobody is above, where somebody comes for the
+/// second time, and where there are more than an agent may have.
+pub fn ancestors(agent: &Agent, find: impl Fn(&str) -> Option<Arc<Agent>>) -> Vec<Arc<Agent>> {
+    let mut line: Vec<Arc<Agent>> = vec![];
+    let mut next = agent.spec.parent.clone();
+    while let Some(above) = next.and_then(|name| find(&name)).filter(|above| above.spec.session == agent.spec.session) {
+        let is_known = line.iter().any(|known| known.metadata.name == above.metadata.name);
+        next = above.spec.parent.clone().filter(|_| !is_known && line.len() < MAX_DEPTH);
+        line.push(above);
+    }
+    line
+}
+
+/// What agents ask of their session.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Demand {
+    /// Types of sandboxes.
+    pub sandboxes: BTreeSet<String>,
+    /// First-level folders of the tools volume.
+    pub tools_roots: BTreeSet<String>,
+}
+
+impl Demand {
+    /// What these agents ask of this session. One that was made for an earlier session of the name asks nothing.
+    #[must_use]
+    pub fn of(agents: &BTreeMap<String, Arc<Agent>>, session: &AigiseSession) -> Self {
+        let present = agents
+            .values()
+            .filter(|agent| agent.metadata.deletion_timestamp.is_none() && !has_lost_session(agent, session));
+        let mut demand = Demand::default();
+        for agent in present {
+            demand.sandboxes.extend(agent.spec.required_sandboxes().iter().cloned());
+            demand.tools_roots.extend(coverage::skills(agent).iter().filter_map(|skill| top_root(skill)));
+        }
+        demand
+    }
+}

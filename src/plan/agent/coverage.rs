@@ -1,0 +1,156 @@
+//! Whether a session has the tools and skills that an agent uses. The rules are the framework's.
+
+use crate::{
+    api::{Agent, AigiseSession},
+    gate::ALL_SKILLS,
+    plan::session::services,
+};
+
+/// Tools that every agent has.
+const BASELINE: [&str; 5] =
+    ["run_terminal_command", "list_background_tasks", "get_background_task_output", "wait_for_background", "complain"];
+
+/// The skills that an agent uses.
+pub(super) fn skills(agent: &Agent) -> &[String] {
+    agent.spec.config.as_ref().map_or(&[], |config| &config.enabled_skills)
+}
+
+fn tools(agent: &Agent) -> &[String] {
+    agent.spec.config.as_ref().map_or(&[], |config| &config.tool_names)
+}
+
+/// What the agent uses and the session does not have, in words; empty if it has everything.
+pub(super) fn missing(agent: &Agent, session: &AigiseSession) -> Vec<String> {
+    let tools = tools(agent).iter().filter(|tool| !has_tool(session, tool)).map(|tool| format!("the tool {tool}"));
+    let skills =
+        skills(agent).iter().filter(|skill| !has_skill(session, skill)).map(|skill| format!("the skill {skill}"));
+    tools.chain(skills).collect()
+}
+
+/// Whether it matters what is on the tools volume.
+pub(super) fn rests_on_staging(agent: &Agent, session: &AigiseSession) -> bool {
+    !skills(agent).is_empty() || tools(agent).iter().any(|tool| !has_tool_without_skills(session, tool))
+}
+
+/// A tool is one of the session's tools, which may be any, one that everybody has, a staged skill, or `<MCP service>_<tool>`.
+fn has_tool(session: &AigiseSession, tool: &str) -> bool {
+    let is_skill = || staged(session).is_some_and(|mut skills| skills.any(|skill| is_at_the_end_of(tool, skill)));
+    has_tool_without_skills(session, tool) || is_skill()
+}
+
+fn has_tool_without_skills(session: &AigiseSession, tool: &str) -> bool {
+    let named = session.spec.tools.as_ref().is_none_or(|tools| tools.iter().any(|known| known == tool));
+    let of_service = || {
+        let services = services(session);
+        services.keys().any(|service| tool.strip_prefix(service).is_some_and(|rest| rest.starts_with('_')))
+    };
+    named || BASELINE.contains(&tool) || of_service()
+}
+
+/// A skill is called by its path, or by its last folder.
+fn is_at_the_end_of(tool: &str, skill: &str) -> bool {
+    skill.strip_suffix(tool).is_some_and(|rest| rest.is_empty() || rest.ends_with('/'))
+}
+
+/// A skill is covered by itself or a folder above it among the session's, `all` by `all` alone; and where it is known what was
+/// staged, it has to be there.
+fn has_skill(session: &AigiseSession, skill: &str) -> bool {
+    let enabled = session.spec.enabled_skills.iter().flatten();
+    let mut enabled = enabled.map(String::as_str);
+    let is_enabled = enabled.any(|known| known == ALL_SKILLS || is_in(skill, known));
+    let is_there =
+        skill == ALL_SKILLS || staged(session).is_none_or(|mut skills| skills.any(|known| is_in(known, skill)));
+    is_enabled && is_there
+}
+
+/// Whether a folder is another one, or below it.
+fn is_in(folder: &str, other: &str) -> bool {
+    folder.strip_prefix(other).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
+}
+
+/// The skills that were staged. Of a claim that was there already nobody knows what is in it.
+fn staged(session: &AigiseSession) -> Option<impl Iterator<Item = &str>> {
+    let volumes = session.spec.volumes.as_ref();
+    let is_foreign = volumes.and_then(|volumes| volumes.tools.as_ref()).is_some_and(|tools| tools.claim_name.is_some());
+    if is_foreign {
+        return None;
+    }
+    let status = session.status.as_ref();
+    let tools = status.and_then(|status| status.volumes.as_ref()?.tools.as_ref());
+    Some(tools.into_iter().flat_map(|tools| &tools.skills).map(String::as_str))
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    fn agent(config: serde_json::Value) -> Agent {
+        let spec = json!({"session": "demo", "config": config});
+        serde_json::from_value(json!({"metadata": {"name": "a"}, "spec": spec})).unwrap()
+    }
+
+    fn session(spec: serde_json::Value, staged: &[&str]) -> AigiseSession {
+        let volumes = json!({"tools": {"claimName": "demo--tools", "skills": staged}});
+        serde_json::from_value(json!({"metadata": {"name": "demo"}, "spec": spec, "status": {"volumes": volumes}}))
+            .unwrap()
+    }
+
+    fn missing_tools(session: &AigiseSession, tools: &[&str]) -> Vec<String> {
+        missing(&agent(json!({"toolNames": tools})), session)
+    }
+
+    fn missing_skills(session: &AigiseSession, skills: &[&str]) -> Vec<String> {
+        missing(&agent(json!({"enabledSkills": skills})), session)
+    }
+
+    #[test]
+    fn without_a_list_of_tools_any_tool_is_there() {
+        assert!(missing_tools(&session(json!({}), &[]), &["view_file", "anything"]).is_empty());
+    }
+
+    #[test]
+    fn tools_are_the_sessions_those_of_everybody_services_and_skills() {
+        let session = session(
+            json!({"tools": ["view_file"], "mcpServices": {"gdb": {"sandbox": "gdb_mcp", "port": 1}}}),
+            &["fuzz/run-campaign", "report"],
+        );
+        let there = ["view_file", "complain", "gdb_break", "report", "run-campaign", "fuzz/run-campaign"];
+        assert!(missing_tools(&session, &there).is_empty());
+        assert_eq!(
+            missing_tools(&session, &["search", "gdb", "gdbx_break", "campaign", "view"]),
+            ["the tool search", "the tool gdb", "the tool gdbx_break", "the tool campaign", "the tool view"]
+        );
+    }
+
+    #[test]
+    fn an_empty_list_of_tools_is_none() {
+        assert_eq!(missing_tools(&session(json!({"tools": []}), &[]), &["view_file"]), ["the tool view_file"]);
+    }
+
+    #[test]
+    fn a_skill_needs_itself_or_a_folder_above_it() {
+        let session = session(json!({"enabledSkills": ["fuzz", "static/joern"]}), &["fuzz/run", "static/joern"]);
+        assert!(missing_skills(&session, &["fuzz", "fuzz/run", "static/joern"]).is_empty());
+        assert_eq!(
+            missing_skills(&session, &["static", "fuzzy", "all"]),
+            ["the skill static", "the skill fuzzy", "the skill all"]
+        );
+        assert_eq!(missing_skills(&session, &["fuzz/other"]), ["the skill fuzz/other"], "it was not staged");
+    }
+
+    #[test]
+    fn all_covers_everything_and_nothing_else_covers_all() {
+        let everything = session(json!({"enabledSkills": ["all"]}), &["fuzz"]);
+        assert!(missing_skills(&everything, &["all", "fuzz"]).is_empty());
+        assert!(missing_skills(&session(json!({}), &[]), &[]).is_empty(), "who uses none lacks none");
+        assert_eq!(missing_skills(&session(json!({}), &["fuzz"]), &["fuzz"]), ["the skill fuzz"]);
+    }
+
+    #[test]
+    fn what_is_in_a_claim_of_somebody_else_is_not_known() {
+        let spec = json!({"enabledSkills": ["fuzz"], "volumes": {"tools": {"claimName": "team-tools"}}});
+        assert!(missing_skills(&session(spec, &[]), &["fuzz/any"]).is_empty());
+    }
+}

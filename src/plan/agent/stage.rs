@@ -1,0 +1,215 @@
+//! Where an agent is in its life, in one ordered chain: the first that holds is the one that a user reads.
+
+use kube::ResourceExt;
+
+use super::{
+    MAX_DEPTH, Observed, coverage, has_lost_parent, has_lost_session, required, seen_parent, seen_session, state,
+    unknown_types, unready_sandboxes,
+};
+use crate::{
+    api::{
+        Agent, AigiseSession,
+        agent::{DesiredStatus, OnParentDeleted},
+        condition::{RUNTIME_HEALTHY, Reason},
+        sandbox::SandboxState,
+    },
+    plan::{
+        Failure, Lookup,
+        session::{has_volumes, is_at_rest},
+    },
+};
+
+/// Where an agent is in its life.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Stage {
+    /// It is being deleted.
+    Terminating,
+    /// What it goes with is gone: it goes as well.
+    Orphaned(String),
+    /// Its session is gone and wanted it to stay.
+    LeftBehind,
+    /// Something about it is in the way.
+    Blocked(Failure),
+    /// Its session or its parent could not be read.
+    Failed(Failure),
+    /// It does nothing, and nobody wants it to.
+    AtRest(Rest),
+    /// Something that it needs is not there yet.
+    Waits {
+        /// Which condition says so.
+        reason: Reason,
+        /// A person has to do something, and not here.
+        stalled: bool,
+        /// For what.
+        message: String,
+    },
+    /// The session does not have these tools and skills.
+    NotCovered(Vec<String>),
+    /// The program that runs it says that it is not well.
+    Unhealthy(String),
+    /// It has what it needs.
+    Active,
+}
+
+/// Why an agent does nothing.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Rest {
+    /// `desiredStatus: paused`.
+    Paused,
+    /// `desiredStatus: stopped`.
+    Stopped,
+    /// Its session is suspended, or its time is over.
+    BySession,
+}
+
+impl Stage {
+    /// Where the agent is.
+    #[must_use]
+    pub fn of(observed: &Observed) -> Self {
+        let agent = &observed.agent;
+        if agent.metadata.deletion_timestamp.is_some() {
+            return Stage::Terminating;
+        }
+        let session = match session(observed) {
+            Ok(session) => session,
+            Err(stage) => return *stage,
+        };
+        if let Err(stage) = parent(observed) {
+            return *stage;
+        }
+        match agent.spec.desired_status() {
+            DesiredStatus::Paused => return Stage::AtRest(Rest::Paused),
+            DesiredStatus::Stopped => return Stage::AtRest(Rest::Stopped),
+            DesiredStatus::Active => {}
+        }
+        if let Some(message) = misplaced(observed) {
+            return Stage::Blocked(Failure { reason: Reason::InvalidSpec, message });
+        }
+        let Some(session) = session else {
+            let message = format!("Waits for the session {}, which is not there yet.", agent.spec.session);
+            return waits(Reason::SessionNotFound, message);
+        };
+        if is_at_rest(session) {
+            return Stage::AtRest(Rest::BySession);
+        }
+        if let Some(name) = agent.spec.parent.as_ref().filter(|_| never_had_parent(observed)) {
+            return waits(
+                Reason::ParentNotFound,
+                format!("Waits for its parent, the agent {name}, which is not there yet."),
+            );
+        }
+        if let [first, ..] = unknown_types(observed, session).as_slice() {
+            let message = format!(
+                "spec.requires.sandboxes: the session {} has no sandbox of the type {first}.",
+                agent.spec.session
+            );
+            return Stage::Blocked(Failure { reason: Reason::InvalidSpec, message });
+        }
+        let is_known = has_volumes(session) || !coverage::rests_on_staging(agent, session);
+        let missing = coverage::missing(agent, session);
+        if is_known && !missing.is_empty() {
+            return Stage::NotCovered(missing);
+        }
+        if let Some(wait) = sandboxes(observed, session) {
+            return wait;
+        }
+        if !is_known {
+            let message = format!("The session {} has not filled its volumes yet.", session.name_any());
+            return waits(Reason::VolumesNotReady, message);
+        }
+        match unhealthy(agent) {
+            Some(message) => Stage::Unhealthy(message),
+            None => Stage::Active,
+        }
+    }
+}
+
+fn waits(reason: Reason, message: String) -> Stage {
+    Stage::Waits { reason, stalled: false, message }
+}
+
+/// The session, if it is there; or what it means that it is not.
+fn session(observed: &Observed) -> Result<Option<&AigiseSession>, Box<Stage>> {
+    let agent = &observed.agent;
+    let session = match &observed.session {
+        Lookup::Failed(failure) => return Err(Box::new(Stage::Failed(failure.clone()))),
+        Lookup::Found(session) if !has_lost_session(agent, session) => return Ok(Some(session)),
+        Lookup::Found(_) | Lookup::Missing | Lookup::NotNamed => None,
+    };
+    match seen_session(agent) {
+        Some(seen) if seen.auto_cleanup => {
+            Err(Box::new(Stage::Orphaned(format!("The session {} is gone", agent.spec.session))))
+        }
+        Some(_) => Err(Box::new(Stage::LeftBehind)),
+        None => Ok(session),
+    }
+}
+
+/// What becomes of an agent whose parent is gone.
+fn parent(observed: &Observed) -> Result<(), Box<Stage>> {
+    let agent = &observed.agent;
+    let is_gone = match &observed.parent {
+        Lookup::Failed(failure) => return Err(Box::new(Stage::Failed(failure.clone()))),
+        Lookup::Found(parent) => has_lost_parent(agent, parent),
+        Lookup::Missing => seen_parent(agent).is_some(),
+        Lookup::NotNamed => false,
+    };
+    if is_gone && agent.spec.on_parent_deleted() == OnParentDeleted::Delete {
+        let name = agent.spec.parent.as_deref().unwrap_or_default();
+        return Err(Box::new(Stage::Orphaned(format!("Its parent, the agent {name}, is gone"))));
+    }
+    Ok(())
+}
+
+/// Whether its parent is not there and never was.
+fn never_had_parent(observed: &Observed) -> bool {
+    observed.parent.found().is_none() && seen_parent(&observed.agent).is_none()
+}
+
+/// What is wrong with its place in the tree.
+fn misplaced(observed: &Observed) -> Option<String> {
+    let agent = &observed.agent;
+    let parent = agent.spec.parent.as_deref()?;
+    if let Some(found) = observed.parent.found().filter(|found| found.spec.session != agent.spec.session) {
+        return Some(format!("spec.parent: {parent} is an agent of another session, {}.", found.spec.session));
+    }
+    let names: Vec<_> = observed.ancestors.iter().map(|above| above.name_any()).collect();
+    let own = agent.name_any();
+    if let Some(at) = names.iter().position(|name| *name == own) {
+        return Some(format!("spec.parent: {own} → {}, which is a circle.", names[..=at].join(" → ")));
+    }
+    if let Some((last, others)) = names.split_last().filter(|(last, others)| others.contains(last)) {
+        return Some(format!("spec.parent: {last} is among its own ancestors ({}).", others.join(" → ")));
+    }
+    (names.len() > MAX_DEPTH).then(|| format!("spec.parent: there are more than {MAX_DEPTH} agents above it."))
+}
+
+/// What it waits for among the sandboxes. Which of them are ready, and what each says of itself, is not repeated: it would be in
+/// each agent of a session, at each change.
+fn sandboxes(observed: &Observed, session: &AigiseSession) -> Option<Stage> {
+    let waiting: Vec<_> = unready_sandboxes(observed, session).collect();
+    let failed =
+        waiting.iter().find(|(_, sandbox)| sandbox.is_some_and(|sandbox| state(sandbox) == SandboxState::Error));
+    match (failed, waiting.is_empty()) {
+        (Some((sandbox_type, _)), _) => Some(Stage::Waits {
+            reason: Reason::SandboxFailed,
+            stalled: true,
+            message: format!("The sandbox {sandbox_type} has failed, and the agent needs it."),
+        }),
+        (None, true) => None,
+        (None, false) => {
+            let required: Vec<_> = required(&observed.agent, session).into_iter().collect();
+            Some(waits(
+                Reason::SandboxesNotReady,
+                format!("Waits until these sandboxes are ready: {}.", required.join(", ")),
+            ))
+        }
+    }
+}
+
+/// What the program that runs it says, if it is not well.
+fn unhealthy(agent: &Agent) -> Option<String> {
+    let conditions = agent.status.iter().flat_map(|status| &status.conditions);
+    let mut reports = conditions.filter(|condition| condition.type_ == RUNTIME_HEALTHY && condition.status == "False");
+    reports.next().map(|report| format!("{}: {}", report.reason, report.message))
+}

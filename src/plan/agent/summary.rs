@@ -1,0 +1,220 @@
+//! What an agent's stage means to its user.
+
+use std::time::Duration;
+
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
+use kube::ResourceExt;
+
+use super::{
+    Lookup, Observed, Stage, coverage, has_lost_session, membership, required, seen_parent, seen_session, stage::Rest,
+    unready_sandboxes,
+};
+use crate::{
+    api::{
+        AgentStatus,
+        agent::{AgentState, Children, SeenParent},
+        condition::{ConditionType, Reason},
+    },
+    plan::{
+        Next, Note, Report, When,
+        session::has_volumes,
+        status::{self, Outlook, Verdict, verdict},
+    },
+};
+
+/// How many children are named in a status.
+pub const SHOWN_CHILDREN: usize = 20;
+
+/// What one stage means.
+struct View {
+    state: AgentState,
+    outlook: Outlook,
+    reason: Reason,
+    message: String,
+    next: Next,
+}
+
+/// The status, the event and the next look.
+pub(super) fn report(observed: &Observed) -> Report<AgentStatus> {
+    let (agent, now) = (&observed.agent, observed.now);
+    let stage = Stage::of(observed);
+    let mut before = agent.status.clone().unwrap_or_default();
+    status::retain_ours(&mut before.conditions);
+    let view = owned_once(&before.conditions, view(observed, &stage));
+    let verdicts = status::standard(view.outlook, view.reason, &view.message).into_iter().chain([
+        sandboxes_ready(observed),
+        tools_covered(observed),
+        parent_found(observed),
+        suspended(&stage, &view),
+    ]);
+    let generation = agent.metadata.generation;
+    let is_new = before.status != Some(view.state) || before.observed_generation != generation;
+    let status = AgentStatus {
+        observed_generation: generation,
+        status: Some(view.state),
+        created_at: agent.metadata.creation_timestamp.clone(),
+        updated_at: if is_new { Some(Time(now)) } else { before.updated_at.clone() },
+        session: membership::remembered(seen_session(agent), observed.session.found().map(AsRef::as_ref)),
+        parent: remembered_parent(observed),
+        children: children(observed),
+        conditions: status::conditions(verdicts, &before.conditions, generation, now),
+    };
+    let when = match &stage {
+        // It was deleted a moment ago: nobody is there to be told.
+        Stage::Orphaned(_) if observed.undone.is_none() => When::Later,
+        _ if before == status => When::Later,
+        // That a child more or less is there, or that another sandbox is waited for, is small news.
+        _ if before.status == status.status && before.parent == status.parent && before.session == status.session => {
+            When::Soon
+        }
+        _ => When::Now,
+    };
+    let changed = status::has_news(&before.conditions, view.reason);
+    Report {
+        status,
+        note: (changed && view.outlook != Outlook::Moving).then_some(Note {
+            warning: view.outlook == Outlook::Stalled,
+            reason: view.reason,
+            message: view.message,
+        }),
+        next: view.next,
+        when,
+    }
+}
+
+/// What rests from the start says for a moment that it is not ready: see [`status::is_untouched`].
+fn owned_once(before: &[Condition], view: View) -> View {
+    if view.outlook == Outlook::AtRest && status::is_untouched(before) {
+        View { outlook: Outlook::Moving, next: Next::In(Duration::ZERO), ..view }
+    } else {
+        view
+    }
+}
+
+fn view(observed: &Observed, stage: &Stage) -> View {
+    let view = |state, outlook, reason, message: String| View { state, outlook, reason, message, next: Next::OnChange };
+    match stage {
+        Stage::Terminating => {
+            view(AgentState::Stopped, Outlook::Moving, Reason::Terminating, "The agent is being deleted.".into())
+        }
+        Stage::Orphaned(why) => {
+            let trouble = observed.undone.as_ref().map(|failure| format!(" {}", failure.message)).unwrap_or_default();
+            let message = format!("{why}; the agent goes with it.{trouble}");
+            View { next: Next::Backoff, ..view(AgentState::Stopped, Outlook::Moving, Reason::Terminating, message) }
+        }
+        Stage::LeftBehind => {
+            let message = format!("The session {} is gone and left this agent behind.", observed.agent.spec.session);
+            view(AgentState::Stopped, Outlook::AtRest, Reason::SessionNotFound, message)
+        }
+        Stage::Blocked(failure) => view(AgentState::Error, Outlook::Stalled, failure.reason, failure.message.clone()),
+        Stage::Failed(failure) => {
+            let before = observed.agent.status.as_ref().and_then(|status| status.status);
+            let state = before.unwrap_or(AgentState::Created);
+            View { next: Next::Backoff, ..view(state, Outlook::Moving, failure.reason, failure.message.clone()) }
+        }
+        Stage::AtRest(Rest::Paused) => view(
+            AgentState::Paused,
+            Outlook::AtRest,
+            Reason::Paused,
+            "It is paused until spec.desiredStatus is active.".into(),
+        ),
+        Stage::AtRest(Rest::Stopped) => view(
+            AgentState::Stopped,
+            Outlook::AtRest,
+            Reason::Stopped,
+            "It is stopped, since spec.desiredStatus says so.".into(),
+        ),
+        Stage::AtRest(Rest::BySession) => view(
+            AgentState::Created,
+            Outlook::AtRest,
+            Reason::Suspended,
+            "Its session is suspended or expired; it goes on with it.".into(),
+        ),
+        Stage::Waits { reason, stalled, message } => {
+            let outlook = if *stalled { Outlook::Stalled } else { Outlook::Moving };
+            view(AgentState::Created, outlook, *reason, message.clone())
+        }
+        Stage::NotCovered(missing) => {
+            view(AgentState::PendingTools, Outlook::Stalled, Reason::NotCovered, not_covered(missing))
+        }
+        Stage::Unhealthy(message) => view(AgentState::Error, Outlook::Stalled, Reason::Unhealthy, message.clone()),
+        Stage::Active => view(AgentState::Active, Outlook::Ready, Reason::Ready, "The agent has what it needs.".into()),
+    }
+}
+
+fn not_covered(missing: &[String]) -> String {
+    format!("The session does not have {}: see its tools, mcpServices and enabledSkills.", missing.join(", "))
+}
+
+fn remembered_parent(observed: &Observed) -> Option<SeenParent> {
+    let agent = &observed.agent;
+    let present = observed.parent.found().filter(|parent| parent.spec.session == agent.spec.session);
+    let now = present.map(|parent| SeenParent { name: parent.name_any(), uid: parent.uid().unwrap_or_default() });
+    now.or_else(|| seen_parent(agent).cloned())
+}
+
+fn children(observed: &Observed) -> Option<Children> {
+    let names = &observed.children;
+    (!names.is_empty()).then(|| Children {
+        total: i32::try_from(names.len()).unwrap_or(i32::MAX),
+        names: names.iter().take(SHOWN_CHILDREN).cloned().collect(),
+    })
+}
+
+fn sandboxes_ready(observed: &Observed) -> Verdict {
+    let kind = ConditionType::SandboxesReady;
+    let Some(session) = observed.session.found().filter(|session| !has_lost_session(&observed.agent, session)) else {
+        return verdict(kind, false, Reason::SessionNotFound, "The session is not there.");
+    };
+    let required: Vec<_> = required(&observed.agent, session).into_iter().collect();
+    let required = required.join(", ");
+    if unready_sandboxes(observed, session).next().is_some() {
+        verdict(kind, false, Reason::SandboxesNotReady, format!("Not all of these are ready: {required}."))
+    } else {
+        verdict(kind, true, Reason::Ready, format!("All of these are ready: {required}."))
+    }
+}
+
+fn tools_covered(observed: &Observed) -> Verdict {
+    let kind = ConditionType::ToolsCovered;
+    let Some(session) = observed.session.found().filter(|session| !has_lost_session(&observed.agent, session)) else {
+        return verdict(kind, None, Reason::SessionNotFound, "The session is not there.");
+    };
+    if !has_volumes(session) && coverage::rests_on_staging(&observed.agent, session) {
+        return verdict(
+            kind,
+            None,
+            Reason::VolumesNotReady,
+            "What the session has is known when its volumes are filled.",
+        );
+    }
+    let missing = coverage::missing(&observed.agent, session);
+    if missing.is_empty() {
+        verdict(kind, true, Reason::Covered, "The session has the tools and skills that it uses.")
+    } else {
+        verdict(kind, false, Reason::NotCovered, not_covered(&missing))
+    }
+}
+
+fn parent_found(observed: &Observed) -> Verdict {
+    let kind = ConditionType::ParentFound;
+    let name = observed.agent.spec.parent.as_deref().unwrap_or_default();
+    match &observed.parent {
+        Lookup::NotNamed => verdict(kind, true, Reason::NoParent, "It has no parent."),
+        Lookup::Found(_) => verdict(kind, true, Reason::ParentFound, format!("The agent {name} is there.")),
+        Lookup::Missing if seen_parent(&observed.agent).is_some() => {
+            verdict(kind, false, Reason::ParentGone, format!("The agent {name} was deleted."))
+        }
+        Lookup::Missing => verdict(kind, false, Reason::ParentNotFound, format!("There is no agent {name} yet.")),
+        Lookup::Failed(failure) => verdict(kind, None, failure.reason, failure.message.clone()),
+    }
+}
+
+fn suspended(stage: &Stage, view: &View) -> Verdict {
+    let kind = ConditionType::Suspended;
+    if matches!(stage, Stage::AtRest(_) | Stage::LeftBehind) {
+        verdict(kind, true, view.reason, view.message.clone())
+    } else {
+        verdict(kind, false, Reason::Active, "It is not suspended.")
+    }
+}

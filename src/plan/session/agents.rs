@@ -1,0 +1,72 @@
+//! The agents of a session, as far as they matter to it: how many there are and how they are, and whether one works.
+
+use std::{collections::BTreeMap, sync::Arc};
+
+use jiff::Timestamp;
+use kube::ResourceExt;
+
+use super::Observed;
+use crate::{
+    api::{
+        Agent,
+        agent::AgentState,
+        condition::{ConditionType, Reason},
+        session::AgentCounts,
+    },
+    plan::{
+        agent,
+        status::{Verdict, verdict},
+    },
+};
+
+/// The session's own agents: those of an earlier session of its name are on their way out, or left behind.
+fn own(observed: &Observed) -> impl Iterator<Item = &Arc<Agent>> {
+    observed.agents.values().filter(|agent| !agent::has_lost_session(agent, &observed.session))
+}
+
+fn state(agent: &Agent) -> AgentState {
+    agent.status.as_ref().and_then(|status| status.status).unwrap_or(AgentState::Created)
+}
+
+/// How many there are.
+pub(super) fn counts(observed: &Observed) -> Option<AgentCounts> {
+    let mut counts = BTreeMap::new();
+    for agent in own(observed) {
+        *counts.entry(state(agent).to_string()).or_insert(0) += 1;
+    }
+    (!counts.is_empty()).then(|| AgentCounts { total: counts.values().sum(), counts })
+}
+
+/// Whether one of them works.
+pub(super) fn is_any_active(observed: &Observed) -> bool {
+    own(observed).any(|agent| state(agent) == AgentState::Active)
+}
+
+/// When one of them was last made, edited, or became something else.
+pub(super) fn last_activity(observed: &Observed) -> Option<Timestamp> {
+    let times = own(observed).flat_map(|agent| {
+        let updated = agent.status.as_ref().and_then(|status| status.updated_at.as_ref());
+        [updated, agent.metadata.creation_timestamp.as_ref()]
+    });
+    times.flatten().map(|time| time.0).max()
+}
+
+/// Whether all of them are as their users want them to be. A session is ready without: an agent may be made at any time.
+pub(super) fn agents_ready(observed: &Observed) -> Verdict {
+    let kind = ConditionType::AgentsReady;
+    let is_waiting = |agent: &&Arc<Agent>| match state(agent) {
+        AgentState::Active | AgentState::Paused | AgentState::Stopped => false,
+        AgentState::Created | AgentState::Error | AgentState::PendingTools => true,
+    };
+    let waiting: Vec<_> = own(observed).filter(is_waiting).collect();
+    match (waiting.first(), own(observed).count()) {
+        (_, 0) => verdict(kind, true, Reason::NoAgents, "The session has no agents."),
+        (None, total) => verdict(kind, true, Reason::Ready, format!("All agents are as they are wanted ({total}).")),
+        // What it says of itself is not repeated: news of many agents would be as much news of their session.
+        (Some(first), total) => {
+            let message =
+                format!("Of {total} agents {} cannot begin; the first is {}.", waiting.len(), first.name_any());
+            verdict(kind, false, Reason::AgentsNotReady, message)
+        }
+    }
+}
