@@ -20,6 +20,7 @@ mod scenarios;
 
 mod e2e {
     mod admission;
+    mod agents;
     mod alone;
     mod apiserver;
     mod attach;

@@ -1,16 +1,20 @@
 //! What strikes the whole cluster: these run one at a time, when the other tests are over.
 
-use std::{thread, time::Duration};
+use std::{
+    thread,
+    time::{Duration, Instant},
+};
 
 use serde_json::{Value, json};
 
 use super::{
+    audit::{self, Breakdown},
     client::{OPERATOR, kubectl, kubectl_json, run},
     ground::Ground,
     install::Asleep,
     objects::{
-        ROOT_IMAGE, condition, config_map, is_stalled, list, message, plain, plain_session, reason, sandbox, session,
-        staged_session, uid,
+        ROOT_IMAGE, agent, condition, config_map, is_stalled, list, message, plain, plain_session, reason, sandbox,
+        session, staged_session, uid,
     },
 };
 
@@ -369,4 +373,52 @@ fn a_step_that_ends_while_the_operator_is_down_is_found_done() {
     ground.until_ready("asess/s");
     assert_eq!(ground.run("s--main", "cat /shared/runs"), "began\nended");
     assert_eq!(uid(&ground.get("pod/s--main")), uid(&before));
+}
+
+/// A root, twenty below it, and 479 below those; each goes with the one above it.
+fn tree_of_500(ground: &Ground) {
+    ground.apply(&plain_session("s", &["main"]));
+    ground.until_ready("asess/s");
+    let parent = |n: usize| if n < 20 { "root".to_string() } else { format!("a{}", n % 20) };
+    let below = |n: usize| agent(&format!("a{n}"), json!({"parent": parent(n), "onParentDeleted": "Delete"}));
+    let tree: Vec<_> = std::iter::once(agent("root", json!({}))).chain((0..499).map(below)).collect();
+    ground.kubectl_reading(&["create", "-f", "-"], &list(&tree).to_string()).text();
+    let all = json!({"total": 500, "counts": {"active": 500}});
+    ground.until("asess/s", "has 500 agents at work", |seen| seen["status"]["agents"] == all);
+}
+
+/// What was written in a namespace after the first `before` writes: deletes of agents, and the rest.
+fn cost_of_a_cascade(ground: &Ground, before: usize) -> (usize, usize) {
+    let writes = audit::writes(ground).split_off(before);
+    let deletes = writes.iter().filter(|write| write.resource == "agents" && write.verb == "delete").count();
+    println!("{}", Breakdown(&writes.into_iter().filter(|write| write.resource != "agents").collect::<Vec<_>>()));
+    (deletes, audit::writes(ground).len() - before - deletes)
+}
+
+#[test]
+#[ignore = "needs a cluster: make e2e"]
+fn a_tree_of_500_agents_goes_with_its_root_at_once_also_when_nobody_looked() {
+    let ground = Ground::new("agent-cascade");
+    tree_of_500(&ground);
+    let before = audit::writes(&ground).len();
+    let start = Instant::now();
+    ground.delete("aag/root");
+    ground.until("asess/s", "has no agents any more", |seen| seen["status"]["agents"].is_null());
+    let took = start.elapsed();
+    assert!(ground.names("aag", "").is_empty());
+    let (deletes, others) = cost_of_a_cascade(&ground, before);
+    println!("500 agents are gone after {took:?}, by {deletes} deletes and {others} other writes");
+    assert!(took < Duration::from_secs(10), "the tree took {took:?}");
+    assert!((499..=540).contains(&deletes) && others < 60, "{deletes} deletes, {others} other writes");
+
+    tree_of_500(&ground);
+    let before = audit::writes(&ground).len();
+    let asleep = Asleep::begin();
+    ground.delete("aag/root");
+    ground.until_gone("aag/root");
+    drop(asleep);
+    ground.until("asess/s", "has no agents any more", |seen| seen["status"]["agents"].is_null());
+    assert!(ground.names("aag", "").is_empty());
+    let (deletes, others) = cost_of_a_cascade(&ground, before);
+    assert!((499..=540).contains(&deletes) && others < 60, "{deletes} deletes, {others} other writes");
 }

@@ -45,6 +45,7 @@ impl Cluster {
         let (group, version, kind) = match kind {
             "asess" => ("aigise.dev", "v1alpha1", "AigiseSession"),
             "asb" => ("aigise.dev", "v1alpha1", "Sandbox"),
+            "aag" => ("aigise.dev", "v1alpha1", "Agent"),
             "configmap" => ("", "v1", "ConfigMap"),
             "pod" => ("", "v1", "Pod"),
             "pv" => ("", "v1", "PersistentVolume"),

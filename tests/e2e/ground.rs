@@ -169,12 +169,16 @@ impl Ground {
     /// What the cluster knows when a test has failed.
     fn explain(&self) {
         let show = |title: &str, text: &str| println!("\n==> {title}\n{text}");
-        let all = ["get", "asess,asb,pods,pvc,services,networkpolicies", "-o", "wide"];
+        let all = ["get", "asess,asb,aag,pods,pvc,services,networkpolicies", "-o", "wide"];
         show("objects", &self.kubectl(&all).stdout);
         show("pods", &self.kubectl(&["describe", "pods"]).stdout);
         show("events", &self.kubectl(&["get", "events", "--sort-by", ".metadata.creationTimestamp"]).stdout);
-        let statuses =
-            ["get", "asess,asb", "-o", "jsonpath={range .items[*]}{.kind} {.metadata.name} {.status}{\"\\n\"}{end}"];
+        let statuses = [
+            "get",
+            "asess,asb,aag",
+            "-o",
+            "jsonpath={range .items[*]}{.kind} {.metadata.name} {.status}{\"\\n\"}{end}",
+        ];
         show("status", &self.kubectl(&statuses).stdout);
         let (namespace, operator) = OPERATOR;
         let logs = kubectl(&["-n", namespace, "logs", operator, "--since", "10m"]).stdout;

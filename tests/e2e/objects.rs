@@ -33,6 +33,12 @@ pub fn sandbox(name: &str, spec: Value) -> Value {
     json!({"apiVersion": "aigise.dev/v1alpha1", "kind": "Sandbox", "metadata": {"name": name}, "spec": spec})
 }
 
+/// An agent of the session `s`.
+pub fn agent(name: &str, mut spec: Value) -> Value {
+    spec["session"] = json!("s");
+    json!({"apiVersion": "aigise.dev/v1alpha1", "kind": "Agent", "metadata": {"name": name}, "spec": spec})
+}
+
 /// A ConfigMap of these files.
 pub fn config_map(name: &str, files: &[(&str, &str)]) -> Value {
     let data: serde_json::Map<_, _> = files.iter().map(|(key, text)| ((*key).to_string(), json!(text))).collect();
