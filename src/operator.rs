@@ -87,6 +87,7 @@ async fn control(
         helper_image: args.helper_image,
         helper_mount,
         allow_privileged_templates: args.allow_privileged_templates,
+        allow_runner_exec: args.allow_runner_exec,
     };
     info!(version = env!("CARGO_PKG_VERSION"), watching = %scope, ?settings, "the operator starts");
 

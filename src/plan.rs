@@ -25,8 +25,9 @@ use std::{sync::Arc, time::Duration};
 
 use k8s_openapi::{
     api::{
-        core::v1::{PersistentVolumeClaim, Pod, Secret, Service},
+        core::v1::{PersistentVolumeClaim, Pod, Secret, Service, ServiceAccount},
         networking::v1::NetworkPolicy,
+        rbac::v1::{Role, RoleBinding},
     },
     apimachinery::pkg::apis::meta::v1::ObjectMeta,
 };
@@ -46,6 +47,12 @@ pub enum Child {
     NetworkPolicy(Box<NetworkPolicy>),
     /// A Secret: applied.
     Secret(Box<Secret>),
+    /// An account: applied.
+    ServiceAccount(Box<ServiceAccount>),
+    /// A role: applied.
+    Role(Box<Role>),
+    /// Who has it: applied.
+    RoleBinding(Box<RoleBinding>),
     /// A Sandbox: created, and updated as a whole.
     Sandbox(Box<Sandbox>),
     /// A session itself, which nobody but its user makes; it is deleted when its time is over, if its user wanted so.
@@ -64,6 +71,9 @@ impl Child {
             Child::Service(_) => "Service",
             Child::NetworkPolicy(_) => "NetworkPolicy",
             Child::Secret(_) => "Secret",
+            Child::ServiceAccount(_) => "ServiceAccount",
+            Child::Role(_) => "Role",
+            Child::RoleBinding(_) => "RoleBinding",
             Child::Sandbox(_) => "Sandbox",
             Child::Session(_) => "AigiseSession",
             Child::Agent(_) => "Agent",
@@ -79,6 +89,9 @@ impl Child {
             Child::Service(service) => &service.metadata,
             Child::NetworkPolicy(policy) => &policy.metadata,
             Child::Secret(secret) => &secret.metadata,
+            Child::ServiceAccount(account) => &account.metadata,
+            Child::Role(role) => &role.metadata,
+            Child::RoleBinding(binding) => &binding.metadata,
             Child::Sandbox(sandbox) => &sandbox.metadata,
             Child::Session(session) => &session.metadata,
             Child::Agent(agent) => &agent.metadata,
@@ -96,7 +109,7 @@ impl Child {
 /// rest on what comes before.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Write {
-    /// See to it that it is there. A Service, a policy and a Secret are applied, the others made.
+    /// See to it that it is there. Pods, claims and Sandboxes are made, the others applied.
     Ensure(Child),
     /// Make the one that is there be as it is here: a Sandbox as a whole, of a claim its size and its owner, of a Pod its
     /// annotations. The version that it carries is a precondition.
@@ -128,6 +141,12 @@ pub enum Landed {
     NetworkPolicy(Slot<NetworkPolicy>),
     /// A Secret.
     Secret(Slot<Secret>),
+    /// An account.
+    ServiceAccount(Slot<ServiceAccount>),
+    /// A role.
+    Role(Slot<Role>),
+    /// Who has it.
+    RoleBinding(Slot<RoleBinding>),
     /// A Sandbox.
     Sandbox(Slot<Sandbox>),
     /// A session.
@@ -291,6 +310,8 @@ pub struct Settings {
     pub helper_mount: HelperMount,
     /// Whether a template may ask for what lets a sandbox out of its container.
     pub allow_privileged_templates: bool,
+    /// Whether the Pod of an agent may have a token with which it runs commands in the sandboxes of its session.
+    pub allow_runner_exec: bool,
 }
 
 /// How `sandboxd` gets into a sandbox's Pod.

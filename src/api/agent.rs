@@ -2,13 +2,16 @@
 
 use std::collections::BTreeMap;
 
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
+use k8s_openapi::{
+    api::core::v1::{EnvFromSource, EnvVar, ResourceRequirements, SecurityContext},
+    apimachinery::pkg::apis::meta::v1::{Condition, Time},
+};
 use kube::CustomResource;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use super::{crds::rule, sandbox::SeenSession, session::SKILL};
+use super::{crds::rule, sandbox::SeenSession, session::SKILL, template::Restart};
 
 /// What the agent is, and what it needs.
 #[derive(CustomResource, Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
@@ -86,6 +89,10 @@ pub struct AgentSpec {
     /// What its user wants it to be.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub desired_status: Option<DesiredStatus>,
+
+    /// A Pod that runs it. Absent: whoever reads its status does.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub runner: Option<Runner>,
 }
 
 /// What becomes of an agent whose parent is deleted. `Orphan` (the default): it stays, and its condition `ParentFound` says so.
@@ -140,6 +147,63 @@ pub struct AgentConfig {
     /// Everything else.
     #[serde(flatten)]
     pub other: BTreeMap<String, Value>,
+}
+
+/// The Pod that runs an agent: a sandbox of its own, beside those that the agent works in and with none of their volumes. It
+/// finds the session's configuration as a file in the framework's form, which `AIGISE_CONFIG` names, its own name in `AIGISE_AGENT`,
+/// the hosts of the sandboxes in `AIGISE_<TYPE>_HOST`, and the keys of the models in `AIGISE_<MODEL>_API_KEY`.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct Runner {
+    /// The container image.
+    #[schemars(length(min = 1, max = 512))]
+    pub image: String,
+
+    /// The program and its arguments, run without a shell. Absent: what the image itself starts.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 64), inner(length(max = 32768)))]
+    pub command: Vec<String>,
+
+    /// Environment variables, as in a Pod's container.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 256))]
+    pub env: Vec<EnvVar>,
+
+    /// Environment variables from whole ConfigMaps and Secrets, as in a Pod's container.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 32))]
+    pub env_from: Vec<EnvFromSource>,
+
+    /// CPU, memory and other resources, as in a Pod's container.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub resources: Option<ResourceRequirements>,
+
+    /// Security settings of the container, as in a Pod's container, with the limits of a sandbox.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub security_context: Option<SecurityContext>,
+
+    /// What happens when the program ends. Default of `policy`: `OnFailure`. One that ended with 0 and is not started again has
+    /// `stopped` the agent; one that failed too often is an `error`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub restart: Option<Restart>,
+
+    /// `true`: the program may run commands in the sandboxes of its session with `kubectl exec`, and has a token for nothing else.
+    /// The operator has to be installed with `agents.runnerExec`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub sandbox_exec: Option<bool>,
+
+    /// A Pod template, laid over the Pod last, by the rules of a sandbox's. The container is called `sandbox`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(schema_with = "super::template::any_object")]
+    pub pod_template: Option<Value>,
+}
+
+impl Runner {
+    /// Whether it may run commands in the sandboxes.
+    #[must_use]
+    pub fn may_exec(&self) -> bool {
+        self.sandbox_exec == Some(true)
+    }
 }
 
 /// What has to be there before an agent begins.
@@ -202,6 +266,14 @@ pub struct AgentStatus {
     /// The agents below it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub children: Option<Children>,
+
+    /// The Pod that runs it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub pod_name: Option<String>,
+
+    /// What the program that runs it last ended with.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub exit_code: Option<i32>,
 
     /// What is true of the agent now, and why. A program that runs the agent may add a condition `RuntimeHealthy` of its own.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]

@@ -208,6 +208,10 @@ pub enum Reason {
     ParentNotFound,
     /// The parent of the agent was deleted.
     ParentGone,
+    /// The Pod that runs the agent is on its way.
+    RunnerNotReady,
+    /// The program that runs the agent failed, too often or for good.
+    RunnerFailed,
     /// The program that runs the agent says that it is not well.
     Unhealthy,
     /// The session has no agents.

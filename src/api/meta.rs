@@ -77,6 +77,12 @@ pub const STAGE_CONTAINER: &str = "stage";
 /// Where the helper `sandboxd` is mounted in each sandbox.
 pub const HELPER_PATH: &str = "/aigise";
 
+/// Where an agent's Pod finds the configuration of its session.
+pub const CONFIG_FOLDER: &str = "/etc/aigise";
+
+/// The key of the configuration in the Secret of a session, and its file in [`CONFIG_FOLDER`].
+pub const CONFIG_FILE: &str = "config.toml";
+
 /// Where a stage Pod finds a session's volume.
 #[must_use]
 pub fn stage_volume_path(volume: &str) -> String {
@@ -97,4 +103,6 @@ pub enum Component {
     Network,
     /// What of a session's configuration is secret.
     Config,
+    /// What lets the Pod of an agent into the sandboxes.
+    Agent,
 }

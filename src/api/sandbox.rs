@@ -142,6 +142,10 @@ pub struct SandboxStatus {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub restarts: Option<i32>,
 
+    /// What its container ended with.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub exit_code: Option<i32>,
+
     /// What came of its initialiser.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub init: Option<InitStatus>,

@@ -3,7 +3,7 @@
 //! What is written is read as the same again: `thread_safe_tools` and keys that nobody knows are kept, a text that only looks like a
 //! `${NAME}` is written so that it stays one, and a secret is written as the `${NAME}` that it came from, unless it is for a Secret.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use ::toml as format;
 use serde_json::Value as Json;
@@ -177,6 +177,32 @@ pub fn put_own(file: &mut Table, own: &Json) {
     let switched_off = own["sandboxes"].as_object().into_iter().flatten().filter(|(_, own)| own["enabled"] == false);
     for (sandbox_type, _) in switched_off {
         file.change("sandbox", |section| section.change("sandboxes", |types| types.remove(sandbox_type)));
+    }
+}
+
+/// Where the services and the database of a session are, from inside the cluster.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Hosts {
+    /// The host and the port of each MCP service.
+    pub services: BTreeMap<String, (String, i32)>,
+    /// The host of the database.
+    pub neo4j: Option<String>,
+}
+
+/// Puts the addresses of a cluster in place of those of a single host.
+pub fn put_hosts(file: &mut Table, hosts: &Hosts) {
+    for (name, (host, port)) in &hosts.services {
+        file.change("mcp", |mcp| {
+            mcp.change("services", |services| {
+                services.change(name, |service| {
+                    service.put("sse_host", Value::Text(host.clone()));
+                    service.put("sse_port", Value::Integer(i64::from(*port)));
+                });
+            });
+        });
+    }
+    if let Some(host) = &hosts.neo4j {
+        file.change("neo4j", |neo4j| neo4j.put("host", Value::Text(host.clone())));
     }
 }
 

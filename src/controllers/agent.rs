@@ -11,11 +11,11 @@ use kube::{
 use super::{Context, Error, look};
 use crate::{
     api::Agent,
-    apply,
+    apply::{self, Object},
     plan::{
-        Lookup,
-        agent::{self, Observed},
-        session,
+        Lookup, Slot,
+        agent::{self, Grant, Observed, runner},
+        ownership, session,
     },
 };
 
@@ -56,7 +56,25 @@ async fn observe(agent: Arc<Agent>, context: &Context<Agent>) -> Observed {
     };
     let required: BTreeSet<_> = caches.sandboxes_in.of_session(&namespace, &agent.spec.session);
     let sandboxes = required.iter().filter_map(|name| caches.sandboxes.get(&ObjectRef::new(name).within(&namespace)));
+    let runner_name = runner::name(&agent);
+    let found = caches.sandboxes.get(&ObjectRef::new(&runner_name).within(&namespace));
+    let grant = if runner::is_let_in(&agent, &context.settings) {
+        Some(Grant {
+            account: child(&agent, context).await,
+            role: child(&agent, context).await,
+            binding: child(&agent, context).await,
+            policy: ownership::slot(
+                caches.policies.get(&ObjectRef::new(&runner_name).within(&namespace)),
+                &agent.metadata,
+            ),
+        })
+    } else {
+        None
+    };
     Observed {
+        runner: ownership::slot(found, &agent.metadata),
+        grant,
+        settings: context.settings.clone(),
         session: session.map(session::meant),
         parent,
         ancestors: agent::ancestors(&agent, cached),
@@ -65,5 +83,14 @@ async fn observe(agent: Arc<Agent>, context: &Context<Agent>) -> Observed {
         undone: None,
         now: context.now(),
         agent,
+    }
+}
+
+/// A child that nobody watches, by the name that all of an agent's have.
+async fn child<K: Object>(agent: &Agent, context: &Context<Agent>) -> Slot<K> {
+    let api: Api<K> = Api::namespaced(context.client.clone(), &agent.namespace().unwrap_or_default());
+    match api.get_opt(&runner::name(agent)).await {
+        Ok(found) => ownership::slot(found.map(Arc::new), &agent.metadata),
+        Err(error) => Slot::Failed(apply::failure(&error)),
     }
 }

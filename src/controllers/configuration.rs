@@ -33,8 +33,8 @@ pub struct Configurations(Mutex<HashMap<String, Remembered>>);
 /// What is remembered of a session's configuration.
 #[derive(Clone, Debug)]
 pub(super) struct Remembered {
-    /// What of the session it was read for: its generation, and whether it rested.
-    of: (Option<i64>, bool),
+    /// What of the session it was read for: its generation, whether it rested, and whether a Pod wanted to read it.
+    of: (Option<i64>, bool, bool),
     /// The version of the object that the file is in.
     file: Option<String>,
     /// When that was last looked at.
@@ -74,15 +74,24 @@ impl Configurations {
 /// After this long nobody asks any more: every session looks at its file oftener.
 const FORGOTTEN: SignedDuration = SignedDuration::from_hours(1);
 
-/// What is known of a session's configuration file.
-pub(super) async fn read(session: &Arc<AigiseSession>, context: &Context<AigiseSession>) -> Reading {
-    let Some(file) = configuration::file(session) else {
-        return Reading { configuration: Configuration::None, config_secret: None, remembered: None };
-    };
-    let (now, of) = (context.now(), (session.metadata.generation, is_at_rest(session)));
+/// What is known of a session's configuration file. A session without one has a configuration as well, which is told where a Pod
+/// wants to read it.
+pub(super) async fn read(session: &Arc<AigiseSession>, has_runner: bool, context: &Context<AigiseSession>) -> Reading {
+    let nothing = Reading { configuration: Configuration::None, config_secret: None, remembered: None };
+    let (now, of) = (context.now(), (session.metadata.generation, is_at_rest(session), has_runner));
     let since = |then: Timestamp| now.duration_since(then).unsigned_abs();
     let known = context.configurations.recall(session).filter(|known| known.of == of);
     let known = known.filter(|known| since(known.read_at) < SECRET_POLL);
+    let Some(file) = configuration::file(session) else {
+        if !has_runner || known.is_some() {
+            return nothing;
+        }
+        let (configuration, wanted) = configuration::read(session, &Contents::new(), has_runner);
+        let config_secret = Some(ConfigSecret { wanted, slot: config_secret(session, context).await });
+        let remembered =
+            Remembered { of, file: None, looked_at: now, read_at: now, configuration: configuration.clone() };
+        return Reading { configuration, config_secret, remembered: Some(remembered) };
+    };
     let kept = |known: Remembered| Reading {
         configuration: known.configuration.clone(),
         config_secret: None,
@@ -112,7 +121,7 @@ pub(super) async fn read(session: &Arc<AigiseSession>, context: &Context<AigiseS
         let text = found.map(|object| object.and_then(|(_, texts)| texts.get(key).cloned()));
         contents.insert(reference, text);
     }
-    let (configuration, wanted) = configuration::read(session, &contents);
+    let (configuration, wanted) = configuration::read(session, &contents, has_runner);
     let config_secret = match configuration {
         Configuration::Read { .. } => Some(ConfigSecret { wanted, slot: config_secret(session, context).await }),
         // What is there is still what runs.

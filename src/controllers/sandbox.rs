@@ -10,7 +10,7 @@ use kube::{
 
 use super::{Context, Error, look};
 use crate::{
-    api::Sandbox,
+    api::{Agent, Sandbox},
     apply,
     plan::{
         Lookup, ownership,
@@ -67,8 +67,16 @@ async fn observe(sandbox: Arc<Sandbox>, context: &Context<Sandbox>) -> Observed 
             &sandbox.metadata,
         ),
         attached,
+        agent: runs(&sandbox, context),
         settings: context.settings.clone(),
         now: context.now(),
         sandbox,
     }
+}
+
+/// The agent that a sandbox is made for.
+fn runs(sandbox: &Sandbox, context: &Context<Sandbox>) -> Option<Arc<Agent>> {
+    let owner = ownership::controller(&sandbox.metadata).filter(|_| sandbox::is_runner(sandbox))?;
+    let reference = ObjectRef::new(&owner.name).within(&sandbox.namespace()?);
+    context.caches.agents.get(&reference).filter(|agent| agent.uid().as_ref() == Some(&owner.uid))
 }

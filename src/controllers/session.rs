@@ -54,12 +54,13 @@ async fn observe(
     context: &Context<AigiseSession>,
 ) -> (Observed, Option<configuration::Remembered>) {
     let caches = &context.caches;
-    let Reading { configuration, config_secret, remembered } = configuration::read(&session, context).await;
     let (name, namespace) = (session.name_any(), session.namespace().unwrap_or_default());
     let agents = caches.agents_in.of_session(&namespace, &name).into_iter();
     let agents: BTreeMap<_, _> = agents
         .filter_map(|name| Some((name.clone(), caches.agents.get(&ObjectRef::new(&name).within(&namespace))?)))
         .collect();
+    let has_runner = agents.values().any(|agent| agent.spec.runner.is_some());
+    let Reading { configuration, config_secret, remembered } = configuration::read(&session, has_runner, context).await;
     let session = session::meant_now(session, &configuration, &agents);
     let mut claims = BTreeMap::new();
     for volume in SharedVolume::ALL {

@@ -50,6 +50,10 @@ pub struct RunArgs {
     #[arg(long, env = "ALLOW_PRIVILEGED_TEMPLATES")]
     pub allow_privileged_templates: bool,
 
+    /// Let the Pods of agents that ask for it run commands in the sandboxes of their session. The operator must hold that right itself.
+    #[arg(long, env = "AIGISE_ALLOW_RUNNER_EXEC")]
+    pub allow_runner_exec: bool,
+
     /// Where probes and metrics are served.
     #[arg(long, default_value = "0.0.0.0:8080")]
     pub listen: SocketAddr,

@@ -1,4 +1,4 @@
-//! One agent: its place in the tree, what it needs, and where it is in its life. Nothing is made for it; it is told what is there.
+//! One agent: its place in the tree, what it needs, where it is in its life, and the Pod that runs it where it has one.
 //!
 //! The walk of an agent whose session is there (`tests/walks/agent-happy-path.yaml` prints it):
 //!
@@ -8,10 +8,12 @@
 //! | a sandbox that it requires is not ready | `Waits` | `status: created` |
 //! | a tool or skill that the session does not have | `NotCovered` | `status: pending_tools` |
 //! | all is there | `Active` | `status: active`, `Ready=True` |
+//! | all is there, and it is to have a Pod | `NoRunner`, then `Waits` | `status: created`; makes its [`runner`] |
 //! | its user wants it to rest | `AtRest` | `status: paused` or `stopped` |
 //! | its parent was deleted, and it is to go with it | `Orphaned` | deletes itself |
 
 mod coverage;
+pub mod runner;
 mod stage;
 mod summary;
 
@@ -22,9 +24,10 @@ use std::{
 
 use jiff::Timestamp;
 
-pub use self::{stage::Stage, summary::SHOWN_CHILDREN};
+use self::stage::Rest;
+pub use self::{runner::Grant, stage::Stage, summary::SHOWN_CHILDREN};
 use super::{
-    Child, Failure, Landed, Lookup, Report, Slot, Write, membership,
+    Child, Failure, Landed, Lookup, Report, Settings, Slot, Write, membership,
     name::Label,
     sandbox::is_hand_made,
     session::{launchable, launched, top_root},
@@ -53,6 +56,12 @@ pub struct Observed {
     pub children: BTreeSet<String>,
     /// The session's sandboxes that it requires.
     pub sandboxes: Vec<Arc<Sandbox>>,
+    /// The Sandbox that runs it.
+    pub runner: Slot<Sandbox>,
+    /// What lets that into the session's sandboxes; looked at only where it is [`is_let_in`](runner::is_let_in).
+    pub grant: Option<Grant>,
+    /// What the operator was told.
+    pub settings: Arc<Settings>,
     /// Why it could not be deleted just now.
     pub undone: Option<Failure>,
     /// The time.
@@ -60,10 +69,16 @@ pub struct Observed {
 }
 
 impl Observed {
-    /// Takes in what a write left: an agent writes nothing but its own end.
+    /// Takes in what a write left.
     pub fn absorb(&mut self, landed: Landed) {
-        if let Landed::Agent(Slot::Failed(failure)) = landed {
-            self.undone = Some(failure);
+        match (landed, &mut self.grant) {
+            (Landed::Agent(Slot::Failed(failure)), _) => self.undone = Some(failure),
+            (Landed::Sandbox(slot), _) => self.runner = slot,
+            (Landed::ServiceAccount(slot), Some(grant)) => grant.account = slot,
+            (Landed::Role(slot), Some(grant)) => grant.role = slot,
+            (Landed::RoleBinding(slot), Some(grant)) => grant.binding = slot,
+            (Landed::NetworkPolicy(slot), Some(grant)) => grant.policy = slot,
+            _ => {} // nothing else is an agent's to write
         }
     }
 }
@@ -139,15 +154,18 @@ fn unknown_types<'a>(observed: &'a Observed, session: &'a AigiseSession) -> Vec<
 pub fn plan(observed: &Observed) -> Vec<Write> {
     match Stage::of(observed) {
         Stage::Orphaned(_) => vec![Write::Delete(Child::Agent(Box::new(Agent::clone(&observed.agent))))],
-        Stage::Terminating
-        | Stage::LeftBehind
-        | Stage::Blocked(_)
-        | Stage::Failed(_)
-        | Stage::AtRest(_)
+        Stage::NoRunner => runner::start(observed),
+        // A session that rests has its sandboxes rest, and this is one of them.
+        Stage::AtRest(Rest::Paused | Rest::Stopped) => runner::removal(observed),
+        Stage::Blocked(_)
+        | Stage::AtRest(Rest::BySession)
         | Stage::Waits { .. }
         | Stage::NotCovered(_)
         | Stage::Unhealthy(_)
-        | Stage::Active => vec![],
+        | Stage::RunnerFailed(_)
+        | Stage::Finished(_)
+        | Stage::Active => runner::changes(observed),
+        Stage::Terminating | Stage::LeftBehind | Stage::NameTaken(_) | Stage::Failed(_) => vec![],
     }
 }
 

@@ -53,6 +53,19 @@ impl Label {
         }
     }
 
+    /// The label of the Sandbox that runs an agent.
+    ///
+    /// # Errors
+    /// When the type is none of an agent's.
+    pub fn of_runner(sandbox_type: &str) -> Result<Self, NameError> {
+        match sandbox_type.strip_prefix("agent-") {
+            Some(hash) if !hash.is_empty() && hash.bytes().all(|byte| byte.is_ascii_hexdigit()) => {
+                Ok(Self(sandbox_type.into()))
+            }
+            _ => Err(NameError::Type(sandbox_type.into())),
+        }
+    }
+
     /// The variable in which every sandbox of the session finds this one's host name.
     #[must_use]
     pub fn host_variable(&self) -> String {

@@ -59,6 +59,13 @@ pub enum Progress {
     },
 }
 
+/// What a container of a Pod ended with.
+#[must_use]
+pub fn exit_code(pod: &Pod, container: &str) -> Option<i32> {
+    let status = find(pod.status.as_ref()?.container_statuses.as_deref(), container)?;
+    Some(status.state.as_ref()?.terminated.as_ref()?.exit_code)
+}
+
 /// The end of a container.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct End {

@@ -25,7 +25,7 @@ mod summary;
 use std::{collections::BTreeMap, sync::Arc};
 
 use jiff::Timestamp;
-use k8s_openapi::api::core::v1::Pod;
+use k8s_openapi::{api::core::v1::Pod, apimachinery::pkg::apis::meta::v1::ObjectMeta};
 use kube::ResourceExt;
 
 pub use self::{
@@ -34,10 +34,12 @@ pub use self::{
     stage::{Stage, check_template},
 };
 use super::{
-    Child, Failure, Landed, Lookup, Report, Settings, Slot, Write, membership, name, ownership,
+    Child, Failure, Landed, Lookup, Report, Settings, Slot, Write,
+    agent::runner,
+    membership, name, ownership,
     pod::{Progress, annotation},
 };
-use crate::api::{AigiseSession, Sandbox, SandboxStatus, condition::Reason, meta, template::UpdatePolicy};
+use crate::api::{Agent, AigiseSession, Sandbox, SandboxStatus, condition::Reason, meta, template::UpdatePolicy};
 
 /// All that is known of a sandbox when it is decided about.
 #[derive(Clone, Debug)]
@@ -52,6 +54,8 @@ pub struct Observed {
     pub pod: Slot<Pod>,
     /// The Pod that it is to attach to.
     pub attached: Lookup<Pod>,
+    /// The agent that it runs, if it is made for one.
+    pub agent: Option<Arc<Agent>>,
     /// What the operator was told.
     pub settings: Arc<Settings>,
     /// The time.
@@ -67,7 +71,13 @@ impl Observed {
     }
 
     fn label(&self) -> Result<name::Label, name::NameError> {
-        name::Label::of(&self.sandbox.spec.sandbox_type)
+        let sandbox_type = &self.sandbox.spec.sandbox_type;
+        if is_runner(&self.sandbox) { name::Label::of_runner(sandbox_type) } else { name::Label::of(sandbox_type) }
+    }
+
+    /// Whether its Pod may run commands in the others of the session.
+    fn is_let_in(&self) -> bool {
+        self.agent.as_ref().is_some_and(|agent| runner::is_let_in(agent, &self.settings))
     }
 
     /// The DNS name of the sandbox's Pod, if it has a session to be found in.
@@ -93,6 +103,31 @@ impl Observed {
 #[must_use]
 pub fn is_hand_made(sandbox: &Sandbox) -> bool {
     ownership::owner_uid(&sandbox.metadata).is_none()
+}
+
+/// Whether the sandbox was made to run an agent.
+#[must_use]
+pub fn is_runner(sandbox: &Sandbox) -> bool {
+    let controller = ownership::controller(&sandbox.metadata);
+    controller.is_some_and(|owner| owner.kind == "Agent" && owner.api_version.starts_with(meta::GROUP))
+}
+
+/// The Sandbox as its maker says, if that is another way than it is. A user may suspend it, and add labels and annotations.
+#[must_use]
+pub fn changed(live: &Sandbox, mut desired: Sandbox) -> Option<Sandbox> {
+    desired.spec.suspend = live.spec.suspend;
+    let mut labels = live.metadata.labels.clone().unwrap_or_default();
+    labels.extend(desired.metadata.labels.unwrap_or_default());
+    let metadata = ObjectMeta {
+        labels: Some(labels),
+        owner_references: desired.metadata.owner_references,
+        ..live.metadata.clone()
+    };
+    (live.spec != desired.spec || live.metadata != metadata).then_some(Sandbox {
+        metadata,
+        spec: desired.spec,
+        status: None,
+    })
 }
 
 /// Whether the sandbox was made by hand for another session than this one, which has its name: so it would go with the other.

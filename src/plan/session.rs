@@ -37,6 +37,7 @@ use self::{
 };
 pub use self::{
     launch::{launchable, launched, services, top_root},
+    network::has_own_policy,
     stage::Stage,
     staging::{config_maps, content_hash, wants_sources},
 };
@@ -122,7 +123,11 @@ impl Observed {
             }
             Landed::Session(Slot::Failed(failure)) => self.undone = Some(failure),
             // It is on its way out, and its own watch says so; and agents are not a session's to write.
-            Landed::Session(_) | Landed::Agent(_) => {}
+            Landed::Session(_)
+            | Landed::Agent(_)
+            | Landed::ServiceAccount(_)
+            | Landed::Role(_)
+            | Landed::RoleBinding(_) => {}
         }
     }
 

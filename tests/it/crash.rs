@@ -78,6 +78,7 @@ sweeps! {
     a_template_changes_and_is_taken_at_once: "a template changes and is taken at once",
     sandboxes_are_made_by_hand: "sandboxes are made by hand",
     an_initialiser_fails_and_is_tried_again: "an initialiser fails and is tried again",
+    an_agent_has_a_pod_that_runs_it: "an agent has a Pod that runs it",
     agents_come_and_go: "agents come and go",
     a_session_comes_from_a_file: "a session comes from a file",
 }

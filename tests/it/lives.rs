@@ -14,7 +14,7 @@ pub struct Life {
 }
 
 /// All of them.
-pub const LIVES: [Life; 23] = [
+pub const LIVES: [Life; 24] = [
     Life { name: "a session with sources", live: |world| Box::pin(session_with_sources(world)), writes: 28 },
     Life { name: "a sandbox alone", live: |world| Box::pin(sandbox_alone(world)), writes: 3 },
     Life { name: "types come and go", live: |world| Box::pin(types_come_and_go(world)), writes: 36 },
@@ -45,6 +45,7 @@ pub const LIVES: [Life; 23] = [
         writes: 14,
     },
     Life { name: "agents come and go", live: |world| Box::pin(agents(world)), writes: 44 },
+    Life { name: "an agent has a Pod that runs it", live: |world| Box::pin(runner(world)), writes: 56 },
     Life { name: "a session comes from a file", live: |world| Box::pin(from_file(world)), writes: 24 },
 ];
 
@@ -464,4 +465,38 @@ async fn agents(world: &mut World) {
     world.delete(one()).await;
     world.settle().await;
     assert_eq!((names(world, "agents").len(), names(world, "sandboxes").len()), (0, 0));
+}
+
+/// It fails and is started again, rests, goes on, and ends.
+async fn runner(world: &mut World) {
+    let one = || session(json!({"sandboxes": {"main": {"image": "a:1"}}}));
+    let of = |desired: &str| {
+        let runner = json!({"image": "b:1", "command": ["run"], "sandboxExec": true});
+        agent("root", json!({"desiredStatus": desired, "runner": runner}))
+    };
+    let status = |world: &World| world.get("agents", "root")["status"].clone();
+    world.apply(of("active")).await;
+    world.apply(one()).await;
+    world.settle().await;
+    assert_eq!(status(world)["status"], "active");
+    let name = status(world)["podName"].as_str().unwrap().to_string();
+    assert_eq!(world.get("pods", &name)["spec"]["serviceAccountName"].as_str(), Some(name.as_str()));
+    let rule = &world.get("roles", &name)["rules"][1];
+    assert_eq!((&rule["resources"], &rule["resourceNames"]), (&json!(["pods/exec"]), &json!(["demo--main"])));
+    assert!(world.get("secrets", "demo--config")["data"]["config.toml"].is_string());
+    world.cluster.end(&World::key("pods", &name), 3);
+    world.settle().await;
+    assert_eq!((&status(world)["status"], &status(world)["exitCode"]), (&json!("active"), &json!(3)));
+    world.apply(of("paused")).await;
+    world.settle().await;
+    assert_eq!((&status(world)["status"], world.get("pods", &name)), (&json!("paused"), Value::Null));
+    world.apply(of("active")).await;
+    world.settle().await;
+    assert_eq!(status(world)["status"], "active");
+    world.cluster.end(&World::key("pods", &name), 0);
+    world.settle().await;
+    assert_eq!((&status(world)["status"], &status(world)["exitCode"]), (&json!("stopped"), &json!(0)));
+    world.delete(one()).await;
+    world.settle().await;
+    assert_eq!((names(world, "agents").len(), names(world, "pods").len(), names(world, "roles").len()), (0, 0, 0));
 }

@@ -17,7 +17,9 @@ use aigise_operator::{
     config::Secret,
     gate,
     plan::{
-        self, Child, Failure, Landed, Lookup, Next, Note, Settings, Slot, When, Write, agent, name, ownership, sandbox,
+        self, Child, Failure, Landed, Lookup, Next, Note, Settings, Slot, When, Write,
+        agent::{self, Grant},
+        name, ownership, sandbox,
         session::{
             self, ConfigMapContent,
             configuration::{self, ConfigSecret, Configuration, Contents, Reference},
@@ -32,9 +34,10 @@ use k8s_openapi::{
         core::v1::{
             Container, ContainerState, ContainerStateRunning, ContainerStateTerminated, ContainerStateWaiting,
             ContainerStatus, PersistentVolumeClaim, PersistentVolumeClaimStatus, Pod, PodCondition, PodSpec, PodStatus,
-            Secret as SecretObject, Service,
+            Secret as SecretObject, Service, ServiceAccount,
         },
         networking::v1::NetworkPolicy,
+        rbac::v1::{Role, RoleBinding},
     },
     apimachinery::pkg::apis::meta::v1::{Condition, ObjectMeta, Time},
 };
@@ -145,6 +148,9 @@ pub struct World {
     pub secret_texts: BTreeMap<String, String>,
     /// Secrets that are ours, or in our way.
     pub secrets: BTreeMap<String, SecretObject>,
+    pub accounts: BTreeMap<String, ServiceAccount>,
+    pub roles: BTreeMap<String, Role>,
+    pub bindings: BTreeMap<String, RoleBinding>,
     /// Writes so far, status included.
     pub writes: usize,
     /// What the API server says to every write of a child.
@@ -160,6 +166,7 @@ pub fn settings() -> Settings {
         helper_image: "registry.example/aigise-operator:1".into(),
         helper_mount: plan::HelperMount::Image,
         allow_privileged_templates: false,
+        allow_runner_exec: true,
     }
 }
 
@@ -210,7 +217,7 @@ impl World {
                 }
             }
             Event::ApplyAgent(agent) => self.put_agent(*agent),
-            Event::DeleteAgent(name) => _ = self.agents.remove(&name),
+            Event::DeleteAgent(name) => self.remove_agent(&name),
             Event::AgentSays { agent, healthy, message } => {
                 if let Some(agent) = self.agents.get_mut(&agent) {
                     let conditions = &mut agent.status.get_or_insert_default().conditions;
@@ -412,6 +419,20 @@ impl World {
         }
     }
 
+    fn remove_agent(&mut self, name: &str) {
+        let Some(uid) = self.agents.remove(name).and_then(|agent| agent.uid()) else { return };
+        let owned = |meta: &ObjectMeta| ownership::controller(meta).is_some_and(|owner| owner.uid == uid);
+        self.policies.retain(|_, policy| !owned(&policy.metadata));
+        self.accounts.retain(|_, account| !owned(&account.metadata));
+        self.roles.retain(|_, role| !owned(&role.metadata));
+        self.bindings.retain(|_, binding| !owned(&binding.metadata));
+        let sandboxes: Vec<_> =
+            self.sandboxes.values().filter(|sandbox| owned(&sandbox.metadata)).map(ResourceExt::name_any).collect();
+        for name in sandboxes {
+            self.remove_sandbox(&name);
+        }
+    }
+
     fn remove_sandbox(&mut self, name: &str) {
         if let Some(uid) = self.sandboxes.remove(name).and_then(|sandbox| sandbox.uid()) {
             self.pods.retain(|_, pod| ownership::controller(&pod.metadata).is_none_or(|owner| owner.uid != uid));
@@ -528,9 +549,11 @@ impl World {
             };
             contents.insert(reference, Ok(text.map(|text| Secret::new(text.clone()))));
         }
-        let (configuration, wanted) = configuration::read(session, &contents);
+        let mut agents = self.agents.values().filter(|agent| agent.spec.session == session.name_any());
+        let has_runner = agents.any(|agent| agent.spec.runner.is_some());
+        let (configuration, wanted) = configuration::read(session, &contents, has_runner);
         let found = self.secrets.get(&configuration::secret_name(session)).cloned().map(Arc::new);
-        let is_read = matches!(configuration, Configuration::Read { .. });
+        let is_read = matches!(configuration, Configuration::Read { .. }) || !wanted.is_empty();
         let secret = is_read.then(|| ConfigSecret { wanted, slot: ownership::slot(found, &session.metadata) });
         (configuration, secret)
     }
@@ -562,6 +585,9 @@ impl World {
             siblings: siblings.map(|(_, sibling)| Arc::new(sibling.clone())).collect(),
             pod: ownership::slot(self.pods.get(name).cloned().map(Arc::new), &sandbox.metadata),
             attached,
+            agent: ownership::controller(&sandbox.metadata)
+                .and_then(|owner| self.agents.get(&owner.name).filter(|agent| agent.uid().as_ref() == Some(&owner.uid)))
+                .map(|agent| Arc::new(agent.clone())),
             sandbox: Arc::new(sandbox.clone()),
             settings: Arc::new(settings()),
             now: self.now,
@@ -640,7 +666,17 @@ impl World {
         let below = self.agents.values().filter(|other| other.spec.parent.as_deref() == Some(name));
         let sandboxes =
             self.sandboxes.values().filter(|sandbox| sandbox.spec.session.as_ref() == Some(&agent.spec.session));
+        let runner = agent::runner::name(agent);
+        let grant = agent::runner::is_let_in(agent, &settings()).then(|| Grant {
+            account: ownership::slot(self.accounts.get(&runner).cloned().map(Arc::new), &agent.metadata),
+            role: ownership::slot(self.roles.get(&runner).cloned().map(Arc::new), &agent.metadata),
+            binding: ownership::slot(self.bindings.get(&runner).cloned().map(Arc::new), &agent.metadata),
+            policy: ownership::slot(self.policies.get(&runner).cloned().map(Arc::new), &agent.metadata),
+        });
         agent::Observed {
+            runner: ownership::slot(self.sandboxes.get(&runner).cloned().map(Arc::new), &agent.metadata),
+            grant,
+            settings: Arc::new(settings()),
             session: session.map_or(Lookup::Missing, Lookup::Found),
             parent,
             ancestors: agent::ancestors(agent, found),
@@ -718,6 +754,21 @@ impl World {
                 may_write(self.secrets.get(&secret.name_any()), &secret.metadata, owner);
                 self.birth(&mut secret.metadata);
                 Landed::Secret(apply(&mut self.secrets, *secret, owner, failed))
+            }
+            Child::ServiceAccount(mut account) => {
+                may_write(self.accounts.get(&account.name_any()), &account.metadata, owner);
+                self.birth(&mut account.metadata);
+                Landed::ServiceAccount(apply(&mut self.accounts, *account, owner, failed))
+            }
+            Child::Role(mut role) => {
+                may_write(self.roles.get(&role.name_any()), &role.metadata, owner);
+                self.birth(&mut role.metadata);
+                Landed::Role(apply(&mut self.roles, *role, owner, failed))
+            }
+            Child::RoleBinding(mut binding) => {
+                may_write(self.bindings.get(&binding.name_any()), &binding.metadata, owner);
+                self.birth(&mut binding.metadata);
+                Landed::RoleBinding(apply(&mut self.bindings, *binding, owner, failed))
             }
             Child::Sandbox(mut sandbox) => {
                 self.birth(&mut sandbox.metadata);
@@ -798,10 +849,10 @@ impl World {
             }
             Child::Agent(agent) => {
                 assert_eq!(agent.uid(), owner.uid, "an agent deletes itself and no other");
-                self.agents.remove(&agent.name_any());
+                self.remove_agent(&agent.name_any());
                 Landed::Agent(Slot::Absent)
             }
-            Child::Service(_) => panic!("nothing deletes a Service"),
+            other => panic!("nothing deletes a {}", other.kind()),
         }
     }
 

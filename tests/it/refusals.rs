@@ -59,6 +59,9 @@ fn left(write: Write, failure: Option<Failure>) -> Landed {
         Child::Secret(secret) => Landed::Secret(slot(is_deleted, *secret, failure)),
         Child::Sandbox(sandbox) => Landed::Sandbox(slot(is_deleted, *sandbox, failure)),
         Child::Session(session) => Landed::Session(slot(is_deleted, *session, failure)),
+        Child::ServiceAccount(account) => Landed::ServiceAccount(slot(is_deleted, *account, failure)),
+        Child::Role(role) => Landed::Role(slot(is_deleted, *role, failure)),
+        Child::RoleBinding(binding) => Landed::RoleBinding(slot(is_deleted, *binding, failure)),
         Child::Agent(agent) => Landed::Agent(slot(is_deleted, *agent, failure)),
     }
 }

@@ -77,6 +77,7 @@ impl World {
                 helper_image: "registry.example/aigise-operator:1".into(),
                 helper_mount: HelperMount::Image,
                 allow_privileged_templates: false,
+                allow_runner_exec: true,
             }),
             scope: Scope::of(vec![]),
             metrics: metrics.clone(),

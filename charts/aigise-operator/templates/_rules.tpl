@@ -14,7 +14,7 @@ verb. The ClusterRole of an operator for all namespaces and the Roles of one for
   resources: [aigisesessions/status, sandboxes/status, agents/status]
   verbs: [patch]
 - apiGroups: [aigise.dev]
-  resources: [aigisesessions/finalizers, sandboxes/finalizers]
+  resources: [aigisesessions/finalizers, sandboxes/finalizers, agents/finalizers]
   verbs: [update]
 # What sessions and sandboxes consist of.
 - apiGroups: [""]
@@ -38,6 +38,19 @@ verb. The ClusterRole of an operator for all namespaces and the Roles of one for
 - apiGroups: [""]
   resources: [secrets]
   verbs: [get, create, patch, delete]
+{{- end }}
+{{- if .Values.agents.runnerExec }}
+# An agent's Pod that may run commands in the sandboxes of its session has an account and a role of its own. Nobody can give what
+# they do not hold.
+- apiGroups: [""]
+  resources: [serviceaccounts]
+  verbs: [get, create, patch]
+- apiGroups: [rbac.authorization.k8s.io]
+  resources: [roles, rolebindings]
+  verbs: [get, create, patch]
+- apiGroups: [""]
+  resources: [pods/exec]
+  verbs: [get, create]
 {{- end }}
 # What the operator tells.
 - apiGroups: [events.k8s.io]

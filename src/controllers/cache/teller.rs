@@ -11,8 +11,9 @@ use kube::{Resource, ResourceExt, runtime::reflector::ObjectRef};
 
 use super::{AgentsIn, Change, SandboxesIn, Written};
 use crate::{
-    api::{Agent, AigiseSession, Sandbox, condition::RUNTIME_HEALTHY, meta},
+    api::{Agent, AigiseSession, Sandbox, agent::Runner, condition::RUNTIME_HEALTHY, meta},
     plan::{
+        agent::runner,
         ownership, pod,
         session::{has_failed, has_volumes, is_at_rest},
     },
@@ -128,6 +129,10 @@ impl Teller {
                 [change.before, change.after].into_iter().flatten().filter_map(|agent| agent.spec.parent.clone());
             self.tell_agents(below(agent).into_iter().chain(above), &namespace);
         }
+        // What its Pod may is not in its Sandbox.
+        if change.touches(|agent| agent.spec.runner.as_ref().map(Runner::may_exec)) && agent.spec.runner.is_some() {
+            self.tell_sandbox(&runner::name(agent), &namespace);
+        }
         if change.touches(|agent| (agent.metadata.generation, agent.uid(), agent.status.clone())) {
             self.tell_session(&agent.spec.session, &namespace);
         }
@@ -189,6 +194,7 @@ impl Teller {
             match ownership::controller(child) {
                 Some(owner) if owner.kind == "AigiseSession" => self.tell_session(&owner.name, namespace),
                 Some(owner) if owner.kind == "Sandbox" => self.tell_sandbox(&owner.name, namespace),
+                Some(owner) if owner.kind == "Agent" => self.tell_agents([owner.name.clone()], namespace),
                 Some(_) => {} // somebody else's
                 // What is to outlive its session has only a label.
                 None => {

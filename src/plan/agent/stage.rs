@@ -3,19 +3,20 @@
 use kube::ResourceExt;
 
 use super::{
-    MAX_DEPTH, Observed, coverage, has_lost_parent, has_lost_session, required, seen_parent, seen_session, state,
-    unknown_types, unready_sandboxes,
+    Grant, MAX_DEPTH, Observed, coverage, has_lost_parent, has_lost_session, required, runner, seen_parent,
+    seen_session, state, unknown_types, unready_sandboxes,
 };
 use crate::{
     api::{
         Agent, AigiseSession,
         agent::{DesiredStatus, OnParentDeleted},
         condition::{RUNTIME_HEALTHY, Reason},
-        sandbox::SandboxState,
+        sandbox::{SandboxPhase, SandboxState},
     },
     plan::{
-        Failure, Lookup,
+        Failure, Foreign, Lookup, Slot,
         session::{has_volumes, is_at_rest},
+        status,
     },
 };
 
@@ -45,6 +46,14 @@ pub enum Stage {
     },
     /// The session does not have these tools and skills.
     NotCovered(Vec<String>),
+    /// An object that is not ours has the name of its Sandbox, or of what lets that in.
+    NameTaken(Foreign),
+    /// It has what it needs, and its Sandbox is made.
+    NoRunner,
+    /// Its Sandbox will not come back by itself.
+    RunnerFailed(String),
+    /// The program that ran it has ended with 0.
+    Finished(String),
     /// The program that runs it says that it is not well.
     Unhealthy(String),
     /// It has what it needs.
@@ -117,9 +126,43 @@ impl Stage {
             let message = format!("The session {} has not filled its volumes yet.", session.name_any());
             return waits(Reason::VolumesNotReady, message);
         }
+        if let Some(stage) = of_runner(observed) {
+            return stage;
+        }
         match unhealthy(agent) {
             Some(message) => Stage::Unhealthy(message),
             None => Stage::Active,
+        }
+    }
+}
+
+/// What its Sandbox says, unless it runs.
+fn of_runner(observed: &Observed) -> Option<Stage> {
+    let runner = observed.agent.spec.runner.as_ref()?;
+    if let Err(failure) = runner::check(runner, &observed.settings) {
+        return Some(Stage::Blocked(failure));
+    }
+    if let Some(foreign) = observed.grant.as_ref().and_then(Grant::foreign) {
+        return Some(Stage::NameTaken(foreign.clone()));
+    }
+    if let Some(failure) = observed.grant.as_ref().and_then(Grant::failure) {
+        return Some(Stage::Failed(failure.clone()));
+    }
+    let live = match &observed.runner {
+        Slot::Absent => return Some(Stage::NoRunner),
+        Slot::Foreign(foreign) => return Some(Stage::NameTaken(foreign.clone())),
+        Slot::Failed(failure) => return Some(Stage::Failed(failure.clone())),
+        Slot::Ours(live) => live,
+    };
+    let status = live.status.as_ref().filter(|status| status.observed_generation == live.metadata.generation);
+    let words = status.and_then(|status| status::ready(&status.conditions)).map(|ready| ready.message.clone());
+    match (status.and_then(|status| status.state), status.and_then(|status| status.phase)) {
+        (Some(SandboxState::Ready), _) => None,
+        (Some(SandboxState::Error), _) => Some(Stage::RunnerFailed(words.unwrap_or_default())),
+        (_, Some(SandboxPhase::Finished)) => Some(Stage::Finished("The program that ran it has ended with 0.".into())),
+        (Some(SandboxState::Uninitialized) | None, _) => {
+            let words = words.unwrap_or_else(|| "it is new.".into());
+            Some(waits(Reason::RunnerNotReady, format!("The Pod that runs it is on its way: {words}")))
         }
     }
 }

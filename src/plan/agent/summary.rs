@@ -18,7 +18,7 @@ use crate::{
     plan::{
         Next, Note, Report, When,
         session::has_volumes,
-        status::{self, Outlook, Verdict, verdict},
+        status::{self, Outlook, REFUSED_POLL, Verdict, verdict},
     },
 };
 
@@ -48,6 +48,7 @@ pub(super) fn report(observed: &Observed) -> Report<AgentStatus> {
         suspended(&stage, &view),
     ]);
     let generation = agent.metadata.generation;
+    let runner = observed.runner.ours().and_then(|runner| runner.status.as_ref());
     let is_new = before.status != Some(view.state) || before.observed_generation != generation;
     let status = AgentStatus {
         observed_generation: generation,
@@ -57,6 +58,11 @@ pub(super) fn report(observed: &Observed) -> Report<AgentStatus> {
         session: membership::remembered(seen_session(agent), observed.session.found().map(AsRef::as_ref)),
         parent: remembered_parent(observed),
         children: children(observed),
+        pod_name: runner.and_then(|runner| runner.pod_name.clone()),
+        // What it last ended with is worth to be known when it has been started again, or is gone.
+        exit_code: runner
+            .and_then(|runner| runner.exit_code)
+            .or(before.exit_code.filter(|_| agent.spec.runner.is_some())),
         conditions: status::conditions(verdicts, &before.conditions, generation, now),
     };
     let when = match &stage {
@@ -107,6 +113,14 @@ fn view(observed: &Observed, stage: &Stage) -> View {
             view(AgentState::Stopped, Outlook::AtRest, Reason::SessionNotFound, message)
         }
         Stage::Blocked(failure) => view(AgentState::Error, Outlook::Stalled, failure.reason, failure.message.clone()),
+        Stage::Failed(failure) if failure.reason == Reason::Refused => {
+            let view = view(AgentState::Error, Outlook::Stalled, failure.reason, failure.message.clone());
+            View { next: Next::In(REFUSED_POLL), ..view }
+        }
+        Stage::Failed(failure) if failure.reason == Reason::Forbidden => {
+            let view = view(AgentState::Error, Outlook::Stalled, failure.reason, failure.message.clone());
+            View { next: Next::Backoff, ..view }
+        }
         Stage::Failed(failure) => {
             let before = observed.agent.status.as_ref().and_then(|status| status.status);
             let state = before.unwrap_or(AgentState::Created);
@@ -137,6 +151,29 @@ fn view(observed: &Observed, stage: &Stage) -> View {
         Stage::NotCovered(missing) => {
             view(AgentState::PendingTools, Outlook::Stalled, Reason::NotCovered, not_covered(missing))
         }
+        Stage::NameTaken(foreign) if foreign.leaving => {
+            let message = format!("Waits until {} of an earlier owner is gone.", foreign.object);
+            let view = view(AgentState::Created, Outlook::Moving, Reason::NameTaken, message);
+            View { next: Next::In(Duration::from_secs(1)), ..view }
+        }
+        Stage::NameTaken(foreign) => {
+            let message = format!(
+                "{} is not ours and has a name that the agent's Pod needs; delete or rename it.",
+                foreign.object
+            );
+            let view = view(AgentState::Error, Outlook::Stalled, Reason::NameTaken, message);
+            View { next: Next::In(Duration::from_secs(30)), ..view }
+        }
+        Stage::NoRunner => view(
+            AgentState::Created,
+            Outlook::Moving,
+            Reason::RunnerNotReady,
+            "The Pod that runs it is about to be made.".into(),
+        ),
+        Stage::RunnerFailed(message) => {
+            view(AgentState::Error, Outlook::Stalled, Reason::RunnerFailed, message.clone())
+        }
+        Stage::Finished(message) => view(AgentState::Stopped, Outlook::AtRest, Reason::Finished, message.clone()),
         Stage::Unhealthy(message) => view(AgentState::Error, Outlook::Stalled, Reason::Unhealthy, message.clone()),
         Stage::Active => view(AgentState::Active, Outlook::Ready, Reason::Ready, "The agent has what it needs.".into()),
     }
@@ -212,7 +249,7 @@ fn parent_found(observed: &Observed) -> Verdict {
 
 fn suspended(stage: &Stage, view: &View) -> Verdict {
     let kind = ConditionType::Suspended;
-    if matches!(stage, Stage::AtRest(_) | Stage::LeftBehind) {
+    if matches!(stage, Stage::AtRest(_) | Stage::LeftBehind | Stage::Finished(_)) {
         verdict(kind, true, view.reason, view.message.clone())
     } else {
         verdict(kind, false, Reason::Active, "It is not suspended.")

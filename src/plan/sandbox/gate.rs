@@ -342,10 +342,12 @@ mod tests {
             siblings: vec![],
             pod: Slot::Absent,
             attached: Lookup::NotNamed,
+            agent: None,
             settings: Arc::new(Settings {
                 helper_image: "helper".into(),
                 helper_mount: HelperMount::Image,
                 allow_privileged_templates: false,
+                allow_runner_exec: false,
             }),
             now: Timestamp::UNIX_EPOCH,
         }

@@ -3,19 +3,20 @@
 use std::collections::BTreeMap;
 
 use k8s_openapi::api::core::v1::{
-    Container, EmptyDirVolumeSource, EnvVar, ImageVolumeSource, PersistentVolumeClaimVolumeSource, Pod, PodSpec,
-    Volume, VolumeMount,
+    Container, EmptyDirVolumeSource, EnvVar, EnvVarSource, ImageVolumeSource, KeyToPath,
+    PersistentVolumeClaimVolumeSource, Pod, PodSpec, SecretKeySelector, SecretVolumeSource, Volume, VolumeMount,
 };
 use kube::ResourceExt;
 
 use super::{
     Observed,
     gate::{self, STATE_VOLUME, WORK_VOLUME},
-    pod_template, restart,
+    is_runner, pod_template, restart,
 };
 use crate::{
     api::{
-        SandboxTemplate,
+        AigiseSession, SandboxTemplate,
+        config::KeyRef,
         meta::{self, Component},
         template::Entrypoint,
     },
@@ -24,6 +25,7 @@ use crate::{
         name::{self, Label},
         ownership,
         pod_spec::{base_spec, claim_volume, helper_container},
+        session::configuration,
         volumes::SharedVolume,
     },
 };
@@ -34,11 +36,15 @@ pub(super) const HELPER_VOLUME: &str = "aigise-helper";
 /// The init container that fills it where the cluster cannot mount an image.
 pub(super) const HELPER_INSTALLER: &str = "install-helper";
 
-/// The names of the volumes that every sandbox of a session has.
-pub(super) const VOLUMES: [&str; 6] = ["scripts", "data", "tools", HELPER_VOLUME, WORK_VOLUME, STATE_VOLUME];
+/// The volume that holds the configuration of the session, for a Pod that runs an agent.
+pub(super) const CONFIG_VOLUME: &str = "aigise-config";
+
+/// The names of the volumes that the operator gives to a sandbox.
+pub(super) const VOLUMES: [&str; 7] =
+    ["scripts", "data", "tools", HELPER_VOLUME, WORK_VOLUME, STATE_VOLUME, CONFIG_VOLUME];
 /// Where they are.
-pub(super) const MOUNT_PATHS: [&str; 5] =
-    ["/sandbox_scripts", "/shared", "/bash_tools", meta::HELPER_PATH, crate::gate::FOLDER];
+pub(super) const MOUNT_PATHS: [&str; 6] =
+    ["/sandbox_scripts", "/shared", "/bash_tools", meta::HELPER_PATH, crate::gate::FOLDER, meta::CONFIG_FOLDER];
 
 /// The sandbox's Pod.
 ///
@@ -54,8 +60,11 @@ pub fn pod(observed: &Observed, label: &Label) -> Result<Pod, String> {
     let gate_volumes = (!gate.is_empty()).then(gate::volumes).into_iter().flatten();
     metadata.annotations = Some(annotations(observed).chain(gate).collect());
 
+    // Who runs an agent has secrets, and shares no files with code that nobody trusts.
+    let worked_in = session.filter(|_| !is_runner(sandbox));
+    let config = session.filter(|_| is_runner(sandbox)).map(config_volume);
     let (helper_volume, helper_installer) = helper(&observed.settings);
-    let shared = session.into_iter().flat_map(|session| {
+    let shared = worked_in.into_iter().flat_map(|session| {
         SharedVolume::ALL.map(|volume| claim_volume(session, volume, volume == SharedVolume::Scripts))
     });
     let own = sandbox.spec.volumes.iter().map(|volume| Volume {
@@ -73,16 +82,33 @@ pub fn pod(observed: &Observed, label: &Label) -> Result<Pod, String> {
             subdomain: session.map(ResourceExt::name_any),
             init_containers: helper_installer.map(|container| vec![container]),
             containers: vec![container(observed, &sandbox.spec.template)],
-            volumes: Some(shared.chain(own).chain([helper_volume]).chain(gate_volumes).collect()),
-            ..base_spec(session)
+            volumes: Some(shared.chain(own).chain([helper_volume]).chain(config).chain(gate_volumes).collect()),
+            ..base_spec(worked_in)
         }),
         status: None,
     };
-    match &sandbox.spec.template.pod_template {
+    let mut pod = match &sandbox.spec.template.pod_template {
         Some(template) => pod_template::overlay(pod, template, observed.settings.allow_privileged_templates)
-            .map_err(|message| format!("spec.{message}")),
-        None => Ok(pod),
+            .map_err(|message| format!("spec.{message}"))?,
+        None => pod,
+    };
+    // No template gives a token. This one is the agent's own, which has it for the sandboxes of its session and nothing else.
+    if let Some(spec) = pod.spec.as_mut().filter(|_| observed.is_let_in()) {
+        spec.service_account_name = Some(sandbox.name_any());
+        spec.automount_service_account_token = Some(true);
     }
+    Ok(pod)
+}
+
+/// The session's configuration, as a file.
+fn config_volume(session: &AigiseSession) -> Volume {
+    let file = KeyToPath { key: meta::CONFIG_FILE.into(), path: meta::CONFIG_FILE.into(), ..KeyToPath::default() };
+    let secret = SecretVolumeSource {
+        secret_name: Some(configuration::secret_name(session)),
+        items: Some(vec![file]),
+        ..SecretVolumeSource::default()
+    };
+    Volume { name: CONFIG_VOLUME.into(), secret: Some(secret), ..Volume::default() }
 }
 
 fn annotations(observed: &Observed) -> impl Iterator<Item = (String, String)> {
@@ -100,7 +126,15 @@ fn annotations(observed: &Observed) -> impl Iterator<Item = (String, String)> {
 }
 
 fn container(observed: &Observed, template: &SandboxTemplate) -> Container {
-    let shared = observed.session.found().into_iter().flat_map(|_| SharedVolume::ALL).map(|volume| VolumeMount {
+    let is_runner = is_runner(&observed.sandbox);
+    let worked_in = observed.session.found().filter(|_| !is_runner);
+    let config = is_runner.then(|| VolumeMount {
+        name: CONFIG_VOLUME.into(),
+        mount_path: meta::CONFIG_FOLDER.into(),
+        read_only: Some(true),
+        ..VolumeMount::default()
+    });
+    let shared = worked_in.into_iter().flat_map(|_| SharedVolume::ALL).map(|volume| VolumeMount {
         name: volume.to_string(),
         mount_path: volume.mount_path().into(),
         read_only: (volume == SharedVolume::Scripts).then_some(true),
@@ -141,7 +175,7 @@ fn container(observed: &Observed, template: &SandboxTemplate) -> Container {
         },
         startup_probe: has_gate.then(gate::startup_probe),
         security_context: template.security_context.clone(),
-        volume_mounts: Some(shared.chain(own).chain([helper]).chain(gate_mounts).collect()),
+        volume_mounts: Some(shared.chain(own).chain([helper]).chain(config).chain(gate_mounts).collect()),
         ..Container::default()
     }
 }
@@ -154,7 +188,11 @@ fn environment(observed: &Observed) -> impl Iterator<Item = EnvVar> {
     let own = [
         session.map(|session| variable("AIGISE_SESSION".into(), session.name_any())),
         Some(variable("AIGISE_SANDBOX_TYPE".into(), observed.sandbox.spec.sandbox_type.clone())),
+        observed.agent.as_ref().map(|agent| variable("AIGISE_AGENT".into(), agent.name_any())),
+        is_runner(&observed.sandbox)
+            .then(|| variable("AIGISE_CONFIG".into(), format!("{}/{}", meta::CONFIG_FOLDER, meta::CONFIG_FILE))),
     ];
+    let keys = session.filter(|_| is_runner(&observed.sandbox)).into_iter().flat_map(model_keys);
     let hosts = session.into_iter().flat_map(move |session| {
         let types = session
             .spec
@@ -167,7 +205,19 @@ fn environment(observed: &Observed) -> impl Iterator<Item = EnvVar> {
             Some(variable(label.host_variable(), host))
         })
     });
-    own.into_iter().flatten().chain(hosts)
+    own.into_iter().flatten().chain(hosts).chain(keys)
+}
+
+/// The keys of the session's models, for who runs an agent: `AIGISE_<MODEL>_API_KEY`.
+fn model_keys(session: &AigiseSession) -> impl Iterator<Item = EnvVar> {
+    session.spec.models.iter().filter_map(|(name, model)| {
+        let KeyRef { name: secret, key } = model.api_key_secret_ref.clone()?;
+        let word: String =
+            name.chars().map(|c| if c.is_ascii_alphanumeric() { c.to_ascii_uppercase() } else { '_' }).collect();
+        let selector = SecretKeySelector { name: secret, key, ..SecretKeySelector::default() };
+        let source = EnvVarSource { secret_key_ref: Some(selector), ..EnvVarSource::default() };
+        Some(EnvVar { name: format!("AIGISE_{word}_API_KEY"), value: None, value_from: Some(source) })
+    })
 }
 
 /// The volume that holds `sandboxd`, and what fills it where the cluster cannot mount an image.
@@ -209,6 +259,9 @@ pub(super) fn template_hash(observed: &Observed) -> String {
         attach: None,
         ..spec.template.clone()
     };
+    if observed.is_let_in() {
+        return digest::short(&(of_the_pod, "is let in"));
+    }
     let work = gate::work(observed).unwrap_or_default();
     let of_the_session = (work.skills, work.services);
     match (spec.volumes.is_empty(), of_the_session == <_>::default()) {

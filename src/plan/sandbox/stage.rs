@@ -10,7 +10,7 @@ use super::{
     Observed, Progress,
     attach::Attachment,
     gate::{self as own_gate, Gate, failure, is_gated},
-    is_hand_made, pod, pod_template, privilege, restart,
+    is_hand_made, is_runner, pod, pod_template, privilege, restart,
 };
 use crate::{
     api::{AigiseSession, Sandbox, SandboxTemplate, condition::Reason, meta},
@@ -219,6 +219,14 @@ fn membership<'a>(observed: &'a Observed, label: &Label) -> Result<Membership<'a
         Lookup::Failed(failure) => return Err(failed(failure.clone())),
         Lookup::Missing | Lookup::NotNamed => None,
     };
+    if is_runner(sandbox) {
+        return match session {
+            Some(session) if sandbox.name_any() == name::child(name, label) => Ok(Membership::Of(session)),
+            Some(_) => Err(blocked(Reason::InvalidSpec, "An agent makes its sandbox by another name.".into())),
+            // It goes with its agent.
+            None => Ok(Membership::LeftBehind),
+        };
+    }
     let own = session.filter(|session| observed.is_sessions_own(session));
     if let Some(session) = own {
         return if sandbox.name_any() == name::child(name, label) {

@@ -25,7 +25,7 @@ use crate::{
     },
     plan::{
         Next, Note, Report, Slot, When, membership,
-        pod::node,
+        pod::{exit_code, node},
         status::{self, Outlook, REFUSED_POLL, verdict},
     },
 };
@@ -80,6 +80,7 @@ pub(super) fn report(observed: &Observed) -> Report<SandboxStatus> {
             .and_then(|pod| restart::ready_at(observed, pod).cloned())
             .or_else(|| (view.state == SandboxState::Ready).then_some(Time(now))),
         restarts: (restarts > 0).then_some(restarts),
+        exit_code: pod.and_then(|pod| exit_code(pod, meta::SANDBOX_CONTAINER)),
         init: gate::status(observed, &before),
         session: seen_session(observed, &before),
         attached: sandbox.spec.template.attach.as_ref().and_then(|_| match &stage {

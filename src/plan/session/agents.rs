@@ -65,7 +65,7 @@ pub(super) fn agents_ready(observed: &Observed) -> Verdict {
         // What it says of itself is not repeated: news of many agents would be as much news of their session.
         (Some(first), total) => {
             let message =
-                format!("Of {total} agents {} cannot begin; the first is {}.", waiting.len(), first.name_any());
+                format!("{} of {total} agents cannot work; the first is {}.", waiting.len(), first.name_any());
             verdict(kind, false, Reason::AgentsNotReady, message)
         }
     }

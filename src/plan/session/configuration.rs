@@ -10,18 +10,26 @@ use k8s_openapi::{ByteString, api::core::v1::Secret as SecretObject};
 use kube::ResourceExt;
 use serde_json::Value;
 
-use super::{Child, Failure, Observed, Slot, Write};
+use super::{
+    Child, Failure, Observed, Slot, Write,
+    launch::{launchable, services, template},
+};
 use crate::{
     api::{
         AigiseSession, AigiseSessionSpec,
         condition::{ConditionType, Reason},
         config::{ConfigFrom, KeyRef},
-        meta::Component,
+        meta::{self, Component},
         session::ConfigurationStatus,
     },
-    config::{self, Given, Ignored, Input, Mistake, Origin, Secret, Variables},
+    config::{
+        self, Given, Ignored, Input, Mistake, Origin, Secret, Variables,
+        tree::Table,
+        write::{self, Hosts},
+    },
     plan::{
-        name, ownership,
+        name::{self, Label},
+        ownership,
         status::{Verdict, verdict},
     },
 };
@@ -112,17 +120,52 @@ pub fn references(session: &AigiseSession) -> Vec<Reference> {
     std::iter::once(file).chain(variables.map(|source| Reference::secret(&source.secret_key_ref))).collect()
 }
 
-/// Reads a session's configuration from what was found, and what its Secret has to hold.
+/// Reads a session's configuration from what was found, and what its Secret has to hold: with the whole configuration, where an
+/// agent has a Pod that runs it.
 #[must_use]
-pub fn read(session: &AigiseSession, contents: &Contents) -> (Configuration, BTreeMap<String, Secret>) {
-    let Some(file) = file(session) else { return (Configuration::None, BTreeMap::new()) };
-    match read_file(session, &file, contents) {
-        Ok(config::Configuration { spec, ignored, secrets, file: _ }) => {
-            (Configuration::Read { spec, ignored }, secrets)
+pub fn read(
+    session: &AigiseSession,
+    contents: &Contents,
+    has_runner: bool,
+) -> (Configuration, BTreeMap<String, Secret>) {
+    let (configuration, mut wanted, tree) = match file(session).map(|file| read_file(session, &file, contents)) {
+        None => (Configuration::None, BTreeMap::new(), Table::default()),
+        Some(Ok(config::Configuration { spec, ignored, secrets, file })) => {
+            (Configuration::Read { spec, ignored }, secrets, file)
         }
-        Err(failure) => (Configuration::Unusable(failure), BTreeMap::new()),
+        Some(Err(failure)) => return (Configuration::Unusable(failure), BTreeMap::new()),
+    };
+    if has_runner {
+        let text = whole(&effective_now(Arc::new(session.clone()), &configuration), tree);
+        wanted.insert(meta::CONFIG_FILE.into(), Secret::new(text));
     }
+    (configuration, wanted)
 }
+
+/// The effective configuration as the framework's file, with all values in it and the addresses of this cluster: for a Secret.
+fn whole(session: &AigiseSession, mut file: Table) -> String {
+    let namespace = session.namespace().unwrap_or_default();
+    let host = |sandbox_type: &str| Some(name::host(&Label::of(sandbox_type).ok()?, &session.name_any(), &namespace));
+    let services = services(session).into_iter();
+    let hosts = Hosts {
+        services: services
+            .filter_map(|(name, service)| Some((name.to_string(), (host(&service.sandbox)?, service.port))))
+            .collect(),
+        neo4j: launchable(session).get(NEO4J).and_then(|sandbox_type| host(sandbox_type)),
+    };
+    // What all types have in common is each one's own in the file.
+    let mut spec = session.spec.clone();
+    for (sandbox_type, sandbox) in &mut spec.sandboxes {
+        sandbox.template = template(session, sandbox_type).unwrap_or_else(|_| sandbox.template.clone());
+    }
+    write::put_own(&mut file, &serde_json::to_value(&spec).unwrap_or_default());
+    write::put_hosts(&mut file, &hosts);
+    // What was read as TOML, or is put in here, can be written as TOML.
+    write::file(&file, write::Secrets::InClear).unwrap_or_default()
+}
+
+/// The type of the sandbox with the database.
+const NEO4J: &str = "neo4j";
 
 fn read_file(session: &AigiseSession, file: &Reference, contents: &Contents) -> Result<config::Configuration, Failure> {
     let text_of_file = text(file, contents)?;

@@ -20,6 +20,7 @@ use kube::ResourceExt;
 use super::{Child, Observed, Slot, Write};
 use crate::{
     api::{
+        AigiseSession,
         meta::{self, Component},
         session::{Egress, Network, PolicyMode},
     },
@@ -87,7 +88,13 @@ pub(super) fn policies(observed: &Observed) -> impl Iterator<Item = &Slot<Networ
 }
 
 fn wants_policy(observed: &Observed) -> bool {
-    observed.session.spec.network_policy() == PolicyMode::Managed
+    has_own_policy(&observed.session)
+}
+
+/// Whether the operator makes the policies of a session.
+#[must_use]
+pub fn has_own_policy(session: &AigiseSession) -> bool {
+    session.spec.network_policy() == PolicyMode::Managed
 }
 
 /// Policies add up: where the sandboxes may not reach the internet, the commands that fill the volumes do by one of their own.

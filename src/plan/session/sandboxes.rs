@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, ObjectMeta};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 
 use super::{Child, Observed, Slot, Write, configuration, launch, stage::Stage};
 use crate::{
@@ -12,7 +12,7 @@ use crate::{
         meta::{self, Component},
         sandbox::{SandboxPhase, SandboxState},
     },
-    plan::{name::Label, ownership, status},
+    plan::{name::Label, ownership, sandbox::changed, status},
 };
 
 /// A type that the session wants, and its Sandbox as it is.
@@ -171,23 +171,6 @@ pub(super) fn sandbox(observed: &Observed, wanted: &Wanted<'_>) -> Option<Sandbo
             volumes: vec![],
             template: launch::template(session, wanted.sandbox_type).ok()?,
         },
-        status: None,
-    })
-}
-
-/// The Sandbox as the session says, if that is another way than it is. A user may suspend it, and add labels and annotations.
-fn changed(live: &Sandbox, mut desired: Sandbox) -> Option<Sandbox> {
-    desired.spec.suspend = live.spec.suspend;
-    let mut labels = live.metadata.labels.clone().unwrap_or_default();
-    labels.extend(desired.metadata.labels.unwrap_or_default());
-    let metadata = ObjectMeta {
-        labels: Some(labels),
-        owner_references: desired.metadata.owner_references,
-        ..live.metadata.clone()
-    };
-    (live.spec != desired.spec || live.metadata != metadata).then_some(Sandbox {
-        metadata,
-        spec: desired.spec,
         status: None,
     })
 }

@@ -74,6 +74,8 @@ pub static RESOURCES: LazyLock<Vec<Resource>> = LazyLock::new(|| {
         builtin("", "v1", "configmaps", "ConfigMap"),
         builtin("", "v1", "secrets", "Secret"),
         builtin("", "v1", "serviceaccounts", "ServiceAccount"),
+        builtin("rbac.authorization.k8s.io", "v1", "roles", "Role"),
+        builtin("rbac.authorization.k8s.io", "v1", "rolebindings", "RoleBinding"),
         builtin("events.k8s.io", "v1", "events", "Event"),
         Resource { namespaced: false, has_status: true, ..builtin("", "v1", "namespaces", "Namespace") },
         Resource { namespaced: false, has_status: true, ..builtin("", "v1", "nodes", "Node") },

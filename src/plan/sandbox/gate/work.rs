@@ -13,7 +13,7 @@ use crate::{
     plan::{
         duration,
         name::{self, Label},
-        sandbox::Observed,
+        sandbox::{Observed, is_runner},
         session,
     },
 };
@@ -60,7 +60,8 @@ pub(in crate::plan::sandbox) fn work(observed: &Observed) -> Option<Work> {
     let skills = session.and_then(|session| skills(session, &observed.sandbox));
     let services: Vec<_> = session.map(|session| services(session, &observed.sandbox)).unwrap_or_default();
     let is_idle = init.steps.is_empty() && template.depends_on.is_empty() && skills.is_none() && services.is_empty();
-    if is_idle || init.skip == Some(true) || template.attach.is_some() {
+    // Skills and services are for those that are worked in.
+    if is_idle || is_runner(&observed.sandbox) || init.skip == Some(true) || template.attach.is_some() {
         return None;
     }
     let seconds = |text: &Option<String>| {

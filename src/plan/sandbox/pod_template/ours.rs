@@ -15,7 +15,7 @@ use crate::{
     plan::{
         sandbox::{
             gate::{STATE_VOLUME, WORK_VOLUME},
-            pod::{HELPER_INSTALLER, HELPER_VOLUME},
+            pod::{CONFIG_VOLUME, HELPER_INSTALLER, HELPER_VOLUME},
         },
         volumes::SharedVolume,
     },
@@ -88,7 +88,7 @@ fn fs_group(spec: &PodSpec) -> Option<i64> {
 }
 
 fn is_our_volume(name: &str) -> bool {
-    [HELPER_VOLUME, WORK_VOLUME, STATE_VOLUME].contains(&name)
+    [HELPER_VOLUME, WORK_VOLUME, STATE_VOLUME, CONFIG_VOLUME].contains(&name)
         || SharedVolume::ALL.iter().any(|volume| name == <&str>::from(volume))
 }
 
@@ -148,7 +148,8 @@ fn check_working(container: &Container) -> Result<(), String> {
 /// Whoever could write there would run in place of the helper.
 fn check_helper_is_left_alone(container: &Container) -> Result<(), String> {
     let mut mounts = container.volume_mounts.iter().flatten();
-    match mounts.find(|mount| [HELPER_VOLUME, WORK_VOLUME, STATE_VOLUME].contains(&mount.name.as_str())) {
+    let ours = [HELPER_VOLUME, WORK_VOLUME, STATE_VOLUME, CONFIG_VOLUME];
+    match mounts.find(|mount| ours.contains(&mount.name.as_str())) {
         Some(mount) => Err(format!("volumeMounts: `{}` is the operator's own volume; leave it out.", mount.name)),
         None => Ok(()),
     }
@@ -161,7 +162,11 @@ fn mounted(container: &Container) -> impl Iterator<Item = &str> {
 
 /// The first path of ours of which a mount would hide the whole or a part.
 fn hidden_by(path: &str) -> Option<&'static str> {
-    let ours = SharedVolume::ALL.into_iter().map(SharedVolume::mount_path).chain([meta::HELPER_PATH, FOLDER]);
+    let ours = SharedVolume::ALL.into_iter().map(SharedVolume::mount_path).chain([
+        meta::HELPER_PATH,
+        FOLDER,
+        meta::CONFIG_FOLDER,
+    ]);
     ours.into_iter().find(|ours| segments(path).iter().zip(segments(ours)).all(|(one, other)| *one == other))
 }
 

@@ -99,6 +99,7 @@ fn room(observed: &Observed) -> Room {
             siblings: vec![],
             pod: Slot::Absent,
             attached: Lookup::NotNamed,
+            agent: None,
             settings: observed.settings.clone(),
             now: observed.now,
         };

@@ -1,0 +1,265 @@
+//! The Pod that runs an agent. It is a Sandbox of its own, which the agent owns: so it starts, fails, is started again and rests as
+//! every sandbox does. Where it may run commands in the session's sandboxes, an account, a role and a policy of its own let it.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use k8s_openapi::{
+    api::{
+        core::v1::ServiceAccount,
+        networking::v1::{NetworkPolicy, NetworkPolicyEgressRule, NetworkPolicyPort, NetworkPolicySpec},
+        rbac::v1::{PolicyRule, Role, RoleBinding, RoleRef, Subject},
+    },
+    apimachinery::pkg::{
+        apis::meta::v1::{LabelSelector, ObjectMeta},
+        util::intstr::IntOrString,
+    },
+};
+use kube::ResourceExt;
+
+use super::{Child, Failure, Observed, Slot, Write};
+use crate::{
+    api::{
+        Agent, AigiseSession, Sandbox, SandboxSpec, SandboxTemplate,
+        agent::Runner,
+        condition::Reason,
+        meta::{self, Component},
+        template::{Entrypoint, Restart, RestartPolicy, UpdatePolicy},
+    },
+    plan::{
+        Foreign, Settings, digest, name, ownership,
+        sandbox::{self, check_template},
+        session::has_own_policy,
+        status::ready,
+    },
+};
+
+/// Where an API server listens: to its Service, and on its nodes.
+const API_PORTS: [i32; 2] = [443, 6443];
+
+/// What lets a runner into the sandboxes of its session.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Grant {
+    /// Who it is.
+    pub account: Slot<ServiceAccount>,
+    /// What it may.
+    pub role: Slot<Role>,
+    /// That it may.
+    pub binding: Slot<RoleBinding>,
+    /// How it reaches the API server.
+    pub policy: Slot<NetworkPolicy>,
+}
+
+impl Grant {
+    /// The first of its names that somebody else has.
+    pub(super) fn foreign(&self) -> Option<&Foreign> {
+        fn of<K>(slot: &Slot<K>) -> Option<&Foreign> {
+            if let Slot::Foreign(foreign) = slot { Some(foreign) } else { None }
+        }
+        of(&self.account).or(of(&self.role)).or(of(&self.binding)).or(of(&self.policy))
+    }
+
+    /// The first of it that could not be read or written.
+    pub(super) fn failure(&self) -> Option<&Failure> {
+        fn of<K>(slot: &Slot<K>) -> Option<&Failure> {
+            if let Slot::Failed(failure) = slot { Some(failure) } else { None }
+        }
+        of(&self.account).or(of(&self.role)).or(of(&self.binding)).or(of(&self.policy))
+    }
+}
+
+/// The name of an agent's Sandbox, of its Pod, and of what lets it in.
+#[must_use]
+pub fn name(agent: &Agent) -> String {
+    name::child(&agent.spec.session, runner_type(agent))
+}
+
+/// The type of an agent's Sandbox: no session has one that begins so.
+fn runner_type(agent: &Agent) -> String {
+    format!("agent-{}", &digest::short(&agent.name_any())[..12])
+}
+
+/// Whether the agent's Pod is to be let into the sandboxes, and may be.
+#[must_use]
+pub fn is_let_in(agent: &Agent, settings: &Settings) -> bool {
+    settings.allow_runner_exec && agent.spec.runner.as_ref().is_some_and(Runner::may_exec)
+}
+
+fn template(runner: &Runner) -> SandboxTemplate {
+    let Runner { image, command, env, env_from, resources, security_context, restart, sandbox_exec: _, pod_template } =
+        runner.clone();
+    let restart = restart.unwrap_or_default();
+    SandboxTemplate {
+        image: Some(image),
+        entrypoint: command.is_empty().then_some(Entrypoint::Image),
+        command,
+        env,
+        env_from,
+        resources,
+        security_context,
+        pod_template,
+        restart: Some(Restart { policy: restart.policy.or(Some(RestartPolicy::OnFailure)), ..restart }),
+        update_policy: Some(UpdatePolicy::Recreate),
+        ..SandboxTemplate::default()
+    }
+}
+
+/// What is wrong with a runner.
+///
+/// # Errors
+/// Why it cannot be started.
+pub(super) fn check(runner: &Runner, settings: &Settings) -> Result<(), Failure> {
+    check_template(&template(runner), settings)
+        .map_err(|message| Failure { reason: Reason::InvalidSpec, message: format!("spec.runner.{message}") })?;
+    if runner.may_exec() && !settings.allow_runner_exec {
+        let message = "spec.runner.sandboxExec: the operator is installed without agents.runnerExec, so that it may let nobody into the sandboxes.";
+        return Err(Failure { reason: Reason::Forbidden, message: message.into() });
+    }
+    Ok(())
+}
+
+/// The Sandbox, as the agent says.
+fn sandbox(agent: &Agent, runner: &Runner, session: &AigiseSession) -> Sandbox {
+    let mut labels = ownership::labels(Some(session), Component::Sandbox);
+    labels.insert(meta::SANDBOX_TYPE.into(), runner_type(agent));
+    Sandbox {
+        metadata: ownership::child_meta(agent, name(agent), labels),
+        spec: SandboxSpec {
+            session: Some(agent.spec.session.clone()),
+            sandbox_type: runner_type(agent),
+            suspend: None,
+            volumes: vec![],
+            template: template(runner),
+        },
+        status: None,
+    }
+}
+
+/// All that is needed to start it: what lets it in comes first.
+pub(super) fn start(observed: &Observed) -> Vec<Write> {
+    let (Some(runner), Some(session)) = (&observed.agent.spec.runner, observed.session.found()) else { return vec![] };
+    let sandbox = sandbox(&observed.agent, runner, session);
+    let sandbox = Write::Ensure(Child::Sandbox(Box::new(sandbox)));
+    grants(observed, session).into_iter().chain([sandbox]).collect()
+}
+
+/// What has changed about one that is there.
+pub(super) fn changes(observed: &Observed) -> Vec<Write> {
+    let Some(live) = observed.runner.ours().filter(|live| live.metadata.deletion_timestamp.is_none()) else {
+        return vec![];
+    };
+    let (Some(runner), Some(session)) = (&observed.agent.spec.runner, observed.session.found()) else {
+        return if observed.agent.spec.runner.is_none() { removal(observed) } else { vec![] };
+    };
+    if check(runner, &observed.settings).is_err() {
+        return vec![];
+    }
+    let changed = sandbox::changed(live, sandbox(&observed.agent, runner, session));
+    let changed = changed.map(|changed| Write::Update(Child::Sandbox(Box::new(changed))));
+    grants(observed, session).into_iter().chain(changed).collect()
+}
+
+/// It goes, and its Pod with it.
+pub(super) fn removal(observed: &Observed) -> Vec<Write> {
+    let live = observed.runner.ours().filter(|live| live.metadata.deletion_timestamp.is_none());
+    let gone = |live: &Sandbox| {
+        let mut live = live.clone();
+        live.metadata.resource_version = None; // whatever it has become meanwhile
+        Write::Delete(Child::Sandbox(Box::new(live)))
+    };
+    live.map(|live| gone(live)).into_iter().collect()
+}
+
+/// What lets it in, where it is missing or not as it should be.
+fn grants(observed: &Observed, session: &AigiseSession) -> Vec<Write> {
+    let Some(grant) = &observed.grant else { return vec![] };
+    let agent = &*observed.agent;
+    let metadata = || {
+        let labels = ownership::labels(Some(session), Component::Agent);
+        ownership::child_meta(agent, name(agent), labels)
+    };
+    let role = role(observed, metadata());
+    let binding = binding(agent, metadata());
+    let policy = policy(agent, session, metadata());
+    let account = ServiceAccount {
+        metadata: metadata(),
+        // A token is mounted where it is asked for, and nowhere else.
+        automount_service_account_token: Some(false),
+        ..ServiceAccount::default()
+    };
+    [
+        (grant.policy.ours().is_none_or(|live| live.spec != policy.spec) && has_own_policy(session))
+            .then(|| Child::NetworkPolicy(Box::new(ownership::pinned(policy, &grant.policy)))),
+        grant.account.ours().is_none().then(|| Child::ServiceAccount(Box::new(account))),
+        grant
+            .role
+            .ours()
+            .is_none_or(|live| live.rules != role.rules)
+            .then(|| Child::Role(Box::new(ownership::pinned(role, &grant.role)))),
+        grant.binding.ours().is_none().then(|| Child::RoleBinding(Box::new(binding))),
+    ]
+    .into_iter()
+    .flatten()
+    .map(Write::Ensure)
+    .collect()
+}
+
+/// The Pods of the session's sandboxes, by name: `kubectl exec` looks at a Pod before it runs something in it.
+fn role(observed: &Observed, metadata: ObjectMeta) -> Role {
+    let rule = |resource: &str, verbs: &[&str]| PolicyRule {
+        api_groups: Some(vec![String::new()]),
+        resources: Some(vec![resource.into()]),
+        resource_names: Some(pods(observed).into_iter().collect()),
+        verbs: verbs.iter().map(|verb| (*verb).to_string()).collect(),
+        ..PolicyRule::default()
+    };
+    // Without a name, a rule would be about all Pods.
+    let has_any = !pods(observed).is_empty();
+    let rules = has_any.then(|| vec![rule("pods", &["get"]), rule("pods/exec", &["create", "get"])]);
+    Role { metadata, rules: Some(rules.unwrap_or_default()) }
+}
+
+/// Those that are the session's to be worked in: no runner, no Pod of somebody else's, whether attached to or in our way.
+fn pods(observed: &Observed) -> BTreeSet<String> {
+    let is_taken = |sandbox: &Sandbox| {
+        let conditions = sandbox.status.as_ref().map(|status| status.conditions.as_slice());
+        conditions.and_then(ready).is_some_and(|ready| ready.reason == Reason::NameTaken.to_string())
+    };
+    let own = observed
+        .sandboxes
+        .iter()
+        .filter(|sandbox| !sandbox::is_runner(sandbox) && sandbox.spec.template.attach.is_none() && !is_taken(sandbox));
+    own.map(|sandbox| sandbox.name_any()).collect()
+}
+
+fn binding(agent: &Agent, metadata: ObjectMeta) -> RoleBinding {
+    RoleBinding {
+        metadata,
+        role_ref: RoleRef { api_group: "rbac.authorization.k8s.io".into(), kind: "Role".into(), name: name(agent) },
+        subjects: Some(vec![Subject {
+            kind: "ServiceAccount".into(),
+            name: name(agent),
+            namespace: agent.namespace(),
+            ..Subject::default()
+        }]),
+    }
+}
+
+/// The session's policy keeps its Pods from the cluster; this one may ask the API server.
+fn policy(agent: &Agent, session: &AigiseSession, metadata: ObjectMeta) -> NetworkPolicy {
+    let mut labels: BTreeMap<_, _> = ownership::members(session);
+    labels.insert(meta::SANDBOX_TYPE.into(), runner_type(agent));
+    let port = |port| NetworkPolicyPort {
+        port: Some(IntOrString::Int(port)),
+        protocol: Some("TCP".into()),
+        ..NetworkPolicyPort::default()
+    };
+    NetworkPolicy {
+        metadata,
+        spec: Some(NetworkPolicySpec {
+            pod_selector: Some(LabelSelector { match_labels: Some(labels), ..LabelSelector::default() }),
+            policy_types: Some(vec!["Egress".into()]),
+            egress: Some(vec![NetworkPolicyEgressRule { ports: Some(API_PORTS.map(port).into()), to: None }]),
+            ..NetworkPolicySpec::default()
+        }),
+    }
+}
