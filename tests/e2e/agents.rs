@@ -3,7 +3,11 @@
 use serde_json::{Value, json};
 
 use super::{
+    audit,
+    chart::CHART,
+    client::{OPERATOR, kubectl},
     ground::Ground,
+    install::{BackAgain, RELEASE, helm},
     objects::{
         ROOT_IMAGE, agent, condition, config_map, from_config_map, list, message, plain_session, reason, session, uid,
     },
@@ -206,4 +210,127 @@ fn agents_below_an_agent_go_or_stay_as_they_say() {
     ground.delete("asess/s");
     let left = until_status(&ground, "stays", "stopped");
     assert_eq!(condition(&left, "Suspended")["reason"], "SessionNotFound");
+}
+
+/// A program that tells what it sees, and then does what `/tmp/then` says.
+fn program() -> Value {
+    let script = "cat $AIGISE_CONFIG; echo agent=$AIGISE_AGENT host=$AIGISE_MAIN_HOST key=$AIGISE_MAIN_API_KEY; \
+        while [ ! -e /tmp/then ]; do sleep 0.2; done; exit $(cat /tmp/then)";
+    json!({"image": ROOT_IMAGE, "command": ["sh", "-c", script], "resources": {"requests": {"cpu": "10m"}}})
+}
+
+#[test]
+#[ignore = "needs a cluster: make e2e"]
+fn a_runner_has_the_configuration_fails_rests_goes_on_and_ends() {
+    let ground = Ground::new("runner");
+    let secret =
+        json!({"apiVersion": "v1", "kind": "Secret", "metadata": {"name": "keys"}, "stringData": {"main": "sesame"}});
+    let spec = json!({
+        "sandboxes": {"main": {"image": ROOT_IMAGE, "env": [{"name": "LEVEL", "value": "0123"}]}},
+        "mcpServices": {"gdb": {"sandbox": "main", "port": 1111}},
+        "models": {"main": {"modelName": "openai/gpt-5", "apiKeySecretRef": {"name": "keys", "key": "main"}}},
+    });
+    let with = |restart: Value| {
+        let mut runner = program();
+        runner["restart"] = restart;
+        agent("triager", json!({"runner": runner}))
+    };
+    ground.apply(&list(&[secret, with(json!({"limit": 1})), session("s", spec)]));
+    let active = until_status(&ground, "triager", "active");
+    let pod = active["status"]["podName"].as_str().unwrap().to_string();
+    assert!(pod.starts_with("s--agent-"), "{pod}");
+    let host = format!("main.s.{}.svc", ground.namespace);
+    let said = ground.until_log(&pod, "agent=");
+    for expected in [
+        "image = \"localhost/aigise-e2e:dev\"".to_string(),
+        "LEVEL = \"0123\"".into(),
+        "model_name = \"openai/gpt-5\"".into(),
+        format!("sse_host = \"{host}\""),
+        format!("agent=triager host={host} key=sesame"),
+    ] {
+        assert!(said.contains(&expected), "{expected} is not in {said}");
+    }
+    let live = ground.get(&format!("pod/{pod}"));
+    let mounts = live["spec"]["containers"][0]["volumeMounts"].to_string();
+    assert!(!mounts.contains("/shared") && !mounts.contains("serviceaccount"), "{mounts}");
+
+    // It fails once, and again: it is started once.
+    ground.run(&pod, "echo 3 >/tmp/then");
+    ground.until("aag/triager", "has failed", |seen| seen["status"]["exitCode"] == 3);
+    until_status(&ground, "triager", "active");
+    ground.run(&pod, "echo 4 >/tmp/then");
+    let failed = until_status(&ground, "triager", "error");
+    assert_eq!((reason(&failed), &failed["status"]["exitCode"]), ("RunnerFailed", &json!(4)));
+    assert!(message(&failed).contains("exit code 4"), "{}", message(&failed));
+
+    // It is paused, and goes on with a new Pod.
+    ground.patch("aag/triager", &json!({"spec": {"desiredStatus": "paused"}}));
+    until_status(&ground, "triager", "paused");
+    ground.until_gone(&format!("pod/{pod}"));
+    ground.patch("aag/triager", &json!({"spec": {"desiredStatus": "active"}}));
+    until_status(&ground, "triager", "active");
+    ground.run(&pod, "echo 0 >/tmp/then");
+    let ended = until_status(&ground, "triager", "stopped");
+    assert_eq!(
+        (condition(&ended, "Suspended")["reason"].as_str(), &ended["status"]["exitCode"]),
+        (Some("Finished"), &json!(0))
+    );
+
+    // Nobody has let it into the sandboxes of its session, and it says so.
+    ground.patch("aag/triager", &json!({"spec": {"runner": {"sandboxExec": true}}}));
+    let refused = until_status(&ground, "triager", "error");
+    assert_eq!(reason(&refused), "Forbidden");
+    assert!(message(&refused).contains("agents.runnerExec"), "{}", message(&refused));
+    ground.delete("asess/s");
+    ground.until_gone("aag/triager");
+    ground.until_gone(&format!("pod/{pod}"));
+}
+
+#[test]
+#[ignore = "needs a cluster: make e2e"]
+fn a_runner_may_run_commands_in_the_sandboxes_of_its_session_and_in_no_others() {
+    let ground = Ground::new("runner-exec");
+    let _alone = audit::operator_may_go();
+    let _back = BackAgain::when_dropped();
+    helm(&["upgrade", RELEASE, CHART, "-n", OPERATOR.0, "--reuse-values", "--set", "agents.runnerExec=true"]).text();
+    kubectl(&["-n", OPERATOR.0, "rollout", "status", OPERATOR.1, "--timeout", "120s"]).text();
+
+    let mut runner = program();
+    runner["sandboxExec"] = json!(true);
+    ground.apply(&list(&[
+        plain_session("s", &["main"]),
+        plain_session("other", &["main"]),
+        agent("root", json!({"runner": runner})),
+    ]));
+    let pod = until_status(&ground, "root", "active")["status"]["podName"].as_str().unwrap().to_string();
+    ground.until_ready("asess/other");
+    // kubectl itself, in the Pod.
+    Ground::run_here(&format!(
+        "kubectl -n {} exec -i {pod} -c sandbox -- sh -c 'cat >/tmp/kubectl && chmod +x /tmp/kubectl' <\"$(command -v kubectl)\"",
+        ground.namespace
+    ));
+    let inside = |command: &str| ground.try_run(&pod, &format!("/tmp/kubectl {command}"));
+    assert_eq!(inside("exec s--main -- sh -c 'echo in $AIGISE_SANDBOX_TYPE'").text().trim(), "in main");
+    for forbidden in [
+        "exec other--main -- true".to_string(),
+        format!("exec {pod} -- true"),
+        "get pods".into(),
+        "get secret s--config".into(),
+        "delete pod s--main".into(),
+        "-n default get pods".into(),
+    ] {
+        let complaint = inside(&forbidden).complaint();
+        assert!(complaint.contains("forbidden"), "{forbidden}: {complaint}");
+    }
+    // One that is added can be worked in as well.
+    ground.patch("asess/s", &json!({"spec": {"sandboxes": {"fuzz": {"image": ROOT_IMAGE}}}}));
+    ground.until(&format!("role/{pod}"), "names the new one", |role| role["rules"].to_string().contains("s--fuzz"));
+    ground.until_ready("asb/s--fuzz");
+    assert_eq!(inside("exec s--fuzz -- echo there").text().trim(), "there");
+
+    // What let it in goes with it.
+    ground.delete("aag/root");
+    for kind in ["pod", "role", "rolebinding", "networkpolicy", "serviceaccount"] {
+        ground.until_gone(&format!("{kind}/{pod}"));
+    }
 }

@@ -54,6 +54,8 @@ impl Cluster {
             "service" => ("", "v1", "Service"),
             "serviceaccount" => ("", "v1", "ServiceAccount"),
             "resourcequota" => ("", "v1", "ResourceQuota"),
+            "role" => ("rbac.authorization.k8s.io", "v1", "Role"),
+            "rolebinding" => ("rbac.authorization.k8s.io", "v1", "RoleBinding"),
             "networkpolicy" => ("networking.k8s.io", "v1", "NetworkPolicy"),
             other => panic!("tests know no kind {other}"),
         };

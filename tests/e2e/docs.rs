@@ -129,6 +129,9 @@ fn paste(page: &str) {
     let _gone_with_it = Namespaces(namespaces.map(str::to_string).collect());
     let folder = tempfile::tempdir().unwrap();
     fs::write(folder.path().join("page"), script).unwrap();
+    // Some pages apply an example.
+    let examples = Path::new(env!("CARGO_MANIFEST_DIR")).join("examples");
+    std::os::unix::fs::symlink(examples, folder.path().join("examples")).unwrap();
     let program = Path::new(env!("CARGO_BIN_EXE_aigise-operator")).parent().unwrap().display().to_string();
     let command = "cd \"$0\" && PATH=\"$PATH:$1\" exec bash page";
     let said = run("sh", &["-c", command, &folder.path().display().to_string(), &program], "");
@@ -181,4 +184,16 @@ fn the_page_of_configuration_files_can_be_pasted() {
 #[ignore = "needs a cluster: make e2e"]
 fn the_page_for_those_who_come_from_the_framework_can_be_pasted() {
     paste("docs/coming-from-the-framework.md");
+}
+
+#[test]
+#[ignore = "needs a cluster: make e2e"]
+fn the_page_of_agents_can_be_pasted() {
+    paste("docs/agents.md");
+}
+
+#[test]
+#[ignore = "needs a cluster: make e2e"]
+fn the_example_of_agents_can_be_pasted() {
+    paste("examples/agents/README.md");
 }

@@ -160,6 +160,20 @@ impl Ground {
         }
     }
 
+    /// Waits until a Pod has said something, and gives all that it has said.
+    #[track_caller]
+    pub fn until_log(&self, pod: &str, what: &str) -> String {
+        let start = Instant::now();
+        loop {
+            let said = self.kubectl(&["logs", pod]).stdout;
+            if said.contains(what) {
+                return said;
+            }
+            assert!(start.elapsed() < PATIENCE, "{pod} does not say {what}: {said}");
+            thread::sleep(LOOK_EVERY);
+        }
+    }
+
     /// Waits until the object is gone.
     #[track_caller]
     pub fn until_gone(&self, object: &str) {

@@ -11,19 +11,19 @@ use super::{
 };
 
 /// The release of the operator for all namespaces, as `make install` makes it.
-const RELEASE: &str = "aigise";
+pub const RELEASE: &str = "aigise";
 
-fn helm(arguments: &[&str]) -> Outcome {
+pub fn helm(arguments: &[&str]) -> Outcome {
     run("helm", arguments, "")
 }
 
 /// Takes the release back to what it was, also when the test has failed.
-struct BackAgain {
+pub struct BackAgain {
     revision: String,
 }
 
 impl BackAgain {
-    fn when_dropped() -> Self {
+    pub fn when_dropped() -> Self {
         let history = helm(&["history", RELEASE, "-n", OPERATOR.0, "--max", "1", "-o", "json"]).text();
         let history: Value = serde_json::from_str(&history).unwrap();
         Self { revision: history[0]["revision"].to_string() }
