@@ -7,6 +7,7 @@ pub mod cache;
 mod configuration;
 pub mod metrics;
 mod pace;
+mod packed;
 mod reading;
 pub mod sandbox;
 pub mod session;
@@ -217,6 +218,15 @@ impl<K: Object> Context<K> {
 
     fn counter(&self) -> &WriteCounter {
         &self.metrics.writes
+    }
+
+    /// Whether the object is gone, past every cache: what it has lost is not made again for something that is not there.
+    async fn is_gone(&self, object: &K) -> bool {
+        let api: Api<K> = Api::namespaced(self.client.clone(), &object.namespace().unwrap_or_default());
+        match api.get_opt(&object.name_any()).await {
+            Ok(found) => found.is_none_or(|live| live.uid() != object.uid()),
+            Err(_) => false, // nobody knows
+        }
     }
 
     /// Says what there is to say, and tells when to look again.

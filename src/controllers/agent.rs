@@ -31,6 +31,9 @@ pub async fn run(
 
 async fn reconcile(agent: Arc<Agent>, context: Arc<Context<Agent>>) -> Result<Action, Error> {
     let mut observed = observe(agent, &context).await;
+    if agent::has_lost_something(&observed) && context.is_gone(&observed.agent).await {
+        return Ok(Action::await_change());
+    }
     let writes = agent::plan(&observed);
     let owner = observed.agent.metadata.clone();
     apply::execute(&context.client, context.counter(), &owner, writes, |_, landed| observed.absorb(landed)).await;
@@ -43,7 +46,7 @@ async fn observe(agent: Arc<Agent>, context: &Context<Agent>) -> Observed {
     let namespace = agent.namespace().unwrap_or_default();
     let cached = |name: &str| caches.agents.get(&ObjectRef::new(name).within(&namespace));
     // That a session or a parent is gone, or another one by now, has consequences, so a cache is not believed.
-    let session = match caches.sessions.get(&ObjectRef::new(&agent.spec.session).within(&namespace)) {
+    let session = match caches.session(&agent.spec.session, &namespace) {
         Some(session) if !agent::has_lost_session(&agent, &session) => Lookup::Found(session),
         Some(_) | None => look(Api::namespaced(context.client.clone(), &namespace), &agent.spec.session).await,
     };

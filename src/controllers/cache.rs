@@ -19,7 +19,7 @@ use k8s_openapi::api::{
 use kube::{
     Client, Resource,
     runtime::{
-        reflector::{self, Store},
+        reflector::{self, ObjectRef, Store},
         watcher,
     },
 };
@@ -30,7 +30,7 @@ pub use self::{
     teller::Triggers,
 };
 use self::{teller::Teller, watching::watch};
-use super::written::Written;
+use super::{packed::Packed, written::Written};
 use crate::api::{Agent, AigiseSession, Sandbox, meta};
 
 /// What the operator knows of the cluster.
@@ -41,8 +41,8 @@ pub struct Caches {
     pub sandboxes: Store<Sandbox>,
     /// All agents.
     pub agents: Store<Agent>,
-    /// The Pods that are ours.
-    pub pods: Store<Pod>,
+    /// The Pods that are ours, as text.
+    pods: Store<Packed<Pod>>,
     /// The claims that are ours.
     pub claims: Store<PersistentVolumeClaim>,
     /// The Services that are ours.
@@ -62,6 +62,19 @@ pub struct Caches {
 }
 
 impl Caches {
+    /// The session of this name, as it is known now: its own controller may have said more of it than the watch has told yet.
+    #[must_use]
+    pub fn session(&self, name: &str, namespace: &str) -> Option<Arc<AigiseSession>> {
+        let cached = self.sessions.get(&ObjectRef::new(name).within(namespace))?;
+        Some(self.written_sessions.newest(cached, &self.sessions))
+    }
+
+    /// The Pod of ours with this name.
+    #[must_use]
+    pub fn pod(&self, name: &str, namespace: &str) -> Option<Arc<Pod>> {
+        self.pods.get(&ObjectRef::new(name).within(namespace))?.unpack().map(Arc::new)
+    }
+
     /// Waits until every cache has been filled once.
     ///
     /// # Errors
@@ -130,7 +143,10 @@ pub fn watch_all(client: &Client, scope: &Scope, triggers: Triggers) -> (Caches,
     let of = teller.clone();
     let (agents, watch_agents) = watch(cluster, all(), move |change| of.agent_changed(&change));
     let of = teller.clone();
-    let (pods, watch_pods) = watch(cluster, ours(), move |change| of.pod_changed(&change));
+    let (pods, watch_pods) = watch(cluster, ours(), move |change: Change<'_, Packed<Pod>>| {
+        let [before, after] = [change.before, change.after].map(|packed| packed.and_then(Packed::unpack));
+        of.pod_changed(&Change { before: before.as_ref(), after: after.as_ref() });
+    });
     let of = teller.clone();
     let (claims, watch_claims) = watch(cluster, ours(), move |change| of.claim_changed(&change));
     let of = teller.clone();

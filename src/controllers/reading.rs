@@ -17,7 +17,7 @@ use serde::{
 };
 use serde_json::{Map, Value};
 
-use crate::api::{Agent, AigiseSession, Sandbox};
+use crate::api::{Agent, AigiseSession, Sandbox, meta};
 
 /// How much of something is kept. Lists are as their elements.
 #[derive(Clone, Copy, Debug)]
@@ -66,7 +66,15 @@ impl Cached for NetworkPolicy {}
 impl Cached for Pod {
     /// We made its spec and never look at it again, but for where it runs. An empty `Container` alone takes 2 KB.
     const KEEP: Keep = Keep::AllBut(&[
-        METADATA,
+        (
+            "metadata",
+            Keep::AllBut(&[
+                ("managedFields", Keep::Nothing),
+                ("annotations", Keep::AllBut(&[("kubectl.kubernetes.io/last-applied-configuration", Keep::Nothing)])),
+                // Whose it is, and what.
+                ("labels", Keep::Only(&[(meta::SESSION, Keep::All), (meta::COMPONENT, Keep::All)])),
+            ]),
+        ),
         ("spec", Keep::Only(&[("nodeName", Keep::All)])),
         (
             "status",
@@ -272,8 +280,12 @@ mod tests {
         assert_eq!(Progress::of(&kept, meta::SANDBOX_CONTAINER), Progress::Ready);
         assert!(pod::reading(&kept) == pod::reading(&whole));
         assert_eq!(kept.status.as_ref().unwrap().conditions, whole.status.unwrap().conditions);
-        let metadata =
-            ObjectMeta { managed_fields: None, annotations: kept.metadata.annotations.clone(), ..whole.metadata };
+        let metadata = ObjectMeta {
+            managed_fields: None,
+            annotations: kept.metadata.annotations.clone(),
+            labels: Some(<_>::default()),
+            ..whole.metadata
+        };
         assert_eq!(kept.metadata, metadata);
         assert_eq!(kept.annotations().keys().collect::<Vec<_>>(), ["aigise.dev/template-hash"]);
         assert_eq!(kept.metadata.creation_timestamp, Some(Time("2026-01-01T00:00:00Z".parse().unwrap())));

@@ -31,6 +31,9 @@ pub async fn run(
 
 async fn reconcile(sandbox: Arc<Sandbox>, context: Arc<Context<Sandbox>>) -> Result<Action, Error> {
     let mut observed = observe(sandbox, &context).await;
+    if sandbox::has_lost_something(&observed) && context.is_gone(&observed.sandbox).await {
+        return Ok(Action::await_change());
+    }
     let writes = sandbox::plan(&observed);
     let owner = observed.sandbox.metadata.clone();
     apply::execute(&context.client, context.counter(), &owner, writes, |_, landed| observed.absorb(landed)).await;
@@ -43,7 +46,7 @@ async fn observe(sandbox: Arc<Sandbox>, context: &Context<Sandbox>) -> Observed 
     let namespace = sandbox.namespace().unwrap_or_default();
     let session = match sandbox.spec.session.as_deref() {
         None => Lookup::NotNamed,
-        Some(name) => match caches.sessions.get(&ObjectRef::new(name).within(&namespace)) {
+        Some(name) => match caches.session(name, &namespace) {
             Some(session) if !sandbox::has_lost(&sandbox, &session) => Lookup::Found(session),
             // That a session is gone, or another one by now, has consequences, so a cache is not believed.
             Some(_) | None => look(Api::namespaced(context.client.clone(), &namespace), name).await,
@@ -62,10 +65,7 @@ async fn observe(sandbox: Arc<Sandbox>, context: &Context<Sandbox>) -> Observed 
     Observed {
         session: session.map(session::meant),
         siblings: siblings.collect(),
-        pod: ownership::slot(
-            caches.pods.get(&ObjectRef::new(&sandbox.name_any()).within(&namespace)),
-            &sandbox.metadata,
-        ),
+        pod: ownership::slot(caches.pod(&sandbox.name_any(), &namespace), &sandbox.metadata),
         attached,
         agent: runs(&sandbox, context),
         settings: context.settings.clone(),

@@ -38,6 +38,9 @@ pub async fn run(
 
 async fn reconcile(session: Arc<AigiseSession>, context: Arc<Context<AigiseSession>>) -> Result<Action, Error> {
     let (mut observed, read) = observe(session, &context).await;
+    if session::has_lost_something(&observed) && context.is_gone(&observed.session).await {
+        return Ok(Action::await_change());
+    }
     let writes = session::plan(&observed);
     let owner = observed.session.metadata.clone();
     apply::execute(&context.client, context.counter(), &owner, writes, |name, landed| observed.absorb(name, landed))
@@ -77,7 +80,7 @@ async fn observe(
         configuration,
         config_secret,
         claims,
-        stage_pod: child(&caches.pods, &session, &Observed::stage_pod_name(&session)),
+        stage_pod: ownership::slot(caches.pod(&Observed::stage_pod_name(&session), &namespace), session.meta()),
         service: child(&caches.services, &session, &name),
         policy: child(&caches.policies, &session, &name),
         stage_policy: child(&caches.policies, &session, &Observed::stage_pod_name(&session)),

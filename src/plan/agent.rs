@@ -169,6 +169,14 @@ pub fn plan(observed: &Observed) -> Vec<Write> {
     }
 }
 
+/// Whether the Sandbox is missing that the agent says was there: somebody has deleted it, or the agent itself is gone, and the
+/// watch is late to tell.
+#[must_use]
+pub fn has_lost_something(observed: &Observed) -> bool {
+    let status = observed.agent.status.as_ref();
+    observed.runner == Slot::Absent && status.is_some_and(|status| status.pod_name.is_some())
+}
+
 /// What to say about the agent.
 #[must_use]
 pub fn report(observed: &Observed) -> Report<AgentStatus> {

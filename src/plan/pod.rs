@@ -293,6 +293,21 @@ pub fn reading(pod: &Pod) -> impl PartialEq + use<> {
     (Progress::of(pod, container), node(pod), pod.status.as_ref().and_then(|status| status.pod_ip.clone()))
 }
 
+/// Whether neither the scheduler nor a kubelet has said anything of the Pod.
+#[must_use]
+pub fn is_unheard_of(pod: &Pod) -> bool {
+    let has_conditions =
+        pod.status.as_ref().and_then(|status| status.conditions.as_ref()).is_some_and(|all| !all.is_empty());
+    node(pod).is_none() && !has_conditions && pod.metadata.deletion_timestamp.is_none()
+}
+
+/// Since when the Pod has a node.
+#[must_use]
+pub fn scheduled_at(pod: &Pod) -> Option<Timestamp> {
+    let scheduled = condition(pod, "PodScheduled").filter(|scheduled| scheduled.status == "True")?;
+    scheduled.last_transition_time.as_ref().map(|time| time.0)
+}
+
 /// The name of the Pod's node.
 #[must_use]
 pub fn node(pod: &Pod) -> Option<String> {

@@ -184,6 +184,14 @@ pub fn report(observed: &Observed) -> Report<SandboxStatus> {
     summary::report(observed)
 }
 
+/// Whether the Pod is missing that the sandbox says was there: it has ended, or the sandbox itself is gone, and the watch is late
+/// to tell.
+#[must_use]
+pub fn has_lost_something(observed: &Observed) -> bool {
+    let status = observed.sandbox.status.as_ref();
+    observed.pod == Slot::Absent && status.is_some_and(|status| status.pod_name.is_some() && status.attached.is_none())
+}
+
 /// Whether the others of its session matter to the sandbox.
 #[must_use]
 pub fn wants_siblings(sandbox: &Sandbox) -> bool {

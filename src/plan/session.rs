@@ -47,6 +47,7 @@ use super::{
 use crate::api::{
     Agent, AigiseSession, AigiseSessionStatus, Sandbox,
     condition::{ConditionType, Reason},
+    sandbox::SandboxState,
     session::{OnExpiry, SessionPhase},
 };
 
@@ -243,6 +244,30 @@ pub fn meant_now(
 #[must_use]
 pub fn report(observed: &Observed) -> Report<AigiseSessionStatus> {
     summary::report(observed)
+}
+
+/// Whether something is missing that the session says was there. Somebody may have deleted it; or the session itself is gone, the
+/// garbage collector is at work, and the watch is late to tell.
+#[must_use]
+pub fn has_lost_something(observed: &Observed) -> bool {
+    let Some(said) = &observed.session.status else { return false };
+    let volumes = said.volumes.clone().unwrap_or_default();
+    let claims = [
+        (SharedVolume::Scripts, volumes.scripts),
+        (SharedVolume::Data, volumes.data),
+        (SharedVolume::Tools, volumes.tools),
+    ];
+    let is_absent = |volume| matches!(observed.claims.get(&volume), Some(Slot::Absent));
+    let states = said.sandboxes.iter().flat_map(|counts| &counts.states);
+    let mut sandboxes = states.filter(|(_, state)| **state != SandboxState::Uninitialized);
+    let lacks = |sandbox_type: &str| {
+        let name = name::Label::of(sandbox_type).map(|label| observed.child_name(label));
+        name.is_ok_and(|name| matches!(observed.sandboxes.get(&name), Some(Slot::Absent)))
+    };
+    (said.service.is_some() && observed.service == Slot::Absent)
+        || (said.phase == Some(SessionPhase::Staging) && observed.stage_pod == Slot::Absent)
+        || claims.into_iter().any(|(volume, said)| said.is_some() && is_absent(volume))
+        || sandboxes.any(|(sandbox_type, _)| lacks(sandbox_type))
 }
 
 /// Whether the session wants no Pods now: its sandboxes read it from what the session says of itself.

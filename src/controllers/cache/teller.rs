@@ -139,6 +139,10 @@ impl Teller {
     }
 
     pub(super) fn pod_changed(&self, change: &Change<'_, Pod>) {
+        // Who has made it knows, and looks again by itself.
+        if change.before.is_none() && change.after.is_some_and(pod::is_unheard_of) {
+            return;
+        }
         if change.touches_wish() || change.touches(pod::reading) {
             self.tell_owners(change);
         }

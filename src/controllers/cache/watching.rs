@@ -6,8 +6,9 @@ use futures::{
     StreamExt,
     stream::{self, BoxStream, Stream},
 };
+use k8s_openapi::NamespaceResourceScope;
 use kube::{
-    Client,
+    Client, Resource,
     runtime::{
         WatchStreamExt,
         reflector::{ObjectRef, Store},
@@ -17,10 +18,7 @@ use kube::{
 use tracing::warn;
 
 use super::{Change, Scope, intake::Intake};
-use crate::{
-    apply::Object,
-    controllers::reading::{Cached, Reading},
-};
+use crate::controllers::reading::{Cached, Reading};
 
 /// The longest time until a list that was refused is tried again.
 const REFUSED_POLL: Duration = Duration::from_secs(60);
@@ -29,7 +27,7 @@ const REFUSED_POLL: Duration = Duration::from_secs(60);
 /// and were no faster.
 const PAGE: u32 = 100;
 
-pub(super) fn watch<K: Object + Cached>(
+pub(super) fn watch<K: Cached + Resource<Scope = NamespaceResourceScope>>(
     &(client, scope): &(&Client, &Scope),
     config: watcher::Config,
     tell: impl Fn(Change<'_, K>) + Send + 'static,

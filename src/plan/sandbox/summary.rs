@@ -25,7 +25,7 @@ use crate::{
     },
     plan::{
         Next, Note, Report, Slot, When, membership,
-        pod::{exit_code, node},
+        pod::{exit_code, node, scheduled_at},
         status::{self, Outlook, REFUSED_POLL, verdict},
     },
 };
@@ -33,6 +33,10 @@ use crate::{
 /// How long the scheduler may be silent before we say that the Pod waits for it. It speaks within milliseconds, or when the
 /// claims are provisioned, which takes some seconds; what it says is worth a status, that the Pod was made is not.
 const SCHEDULER_PATIENCE: Duration = Duration::from_secs(10);
+
+/// How long a kubelet may be silent before we say that the container is on its way. Where the image is there it runs within a
+/// second or two, and a status for each of many sandboxes is as many writes.
+const KUBELET_PATIENCE: Duration = Duration::from_secs(3);
 
 /// How often a Pod that is attached to is looked at.
 const ATTACHED_POLL: Duration = Duration::from_secs(5);
@@ -80,7 +84,7 @@ pub(super) fn report(observed: &Observed) -> Report<SandboxStatus> {
             .and_then(|pod| restart::ready_at(observed, pod).cloned())
             .or_else(|| (view.state == SandboxState::Ready).then_some(Time(now))),
         restarts: (restarts > 0).then_some(restarts),
-        exit_code: pod.and_then(|pod| exit_code(pod, meta::SANDBOX_CONTAINER)),
+        exit_code: pod.and_then(|pod| exit_code(pod, meta::SANDBOX_CONTAINER)).or(before.exit_code),
         init: gate::status(observed, &before),
         session: seen_session(observed, &before),
         attached: sandbox.spec.template.attach.as_ref().and_then(|_| match &stage {
@@ -91,13 +95,14 @@ pub(super) fn report(observed: &Observed) -> Report<SandboxStatus> {
     };
     let young = pod
         .is_some_and(|pod| age(pod.metadata.creation_timestamp.as_ref().map(|time| time.0), now) < SCHEDULER_PATIENCE);
-    // Nobody has been told more than that it is on its way, and the scheduler is about to say more. Which session it belongs to
+    // Nobody has been told more than that it is on its way, and the scheduler or the kubelet is about to say more. Which session it belongs to
     // is remembered at once: the sandbox goes with it.
     let unheard =
         before.state.is_none_or(|state| state == SandboxState::Uninitialized) && before.session == status.session;
     let when = match &stage {
         _ if before == status => When::Later,
         Stage::Pod(Progress::Created) if young && unheard => When::Later,
+        Stage::Pod(progress) if unheard && kubelet_has(observed, progress).is_some() => When::Later,
         _ => When::Now,
     };
     let changed = status::has_news(&before.conditions, view.reason);
@@ -145,6 +150,13 @@ fn endpoints(observed: &Observed, stage: &Stage) -> BTreeMap<String, String> {
 fn seen_session(observed: &Observed, before: &SandboxStatus) -> Option<SeenSession> {
     let session = observed.session.found().filter(|_| is_hand_made(&observed.sandbox));
     membership::remembered(before.session.as_ref(), session.map(AsRef::as_ref))
+}
+
+/// For how long the kubelet may still be silent.
+fn kubelet_has(observed: &Observed, progress: &Progress) -> Option<Duration> {
+    let Progress::Waiting { reason: Reason::ContainerCreating, .. } = progress else { return None };
+    let until = scheduled_at(observed.pod.ours()?)?.checked_add(KUBELET_PATIENCE).ok()?;
+    until.duration_since(observed.now).try_into().ok().filter(|left| *left > Duration::ZERO)
 }
 
 fn age(created: Option<Timestamp>, now: Timestamp) -> Duration {
@@ -314,7 +326,10 @@ fn of_pod(observed: &Observed, stage: &Stage, progress: &Progress) -> View {
             };
             waiting(SandboxPhase::Pending, *reason, format!("{what}: {message}"))
         }
-        Progress::Waiting { reason, message } => waiting(SandboxPhase::Starting, *reason, message.clone()),
+        Progress::Waiting { reason, message } => {
+            let view = waiting(SandboxPhase::Starting, *reason, message.clone());
+            View { next: view.next.within(kubelet_has(observed, progress)), ..view }
+        }
         Progress::Running if !template.mcp_services.is_empty() => waiting(
             SandboxPhase::Starting,
             Reason::NotReady,
