@@ -102,7 +102,7 @@ fn an_operator_of_some_namespaces_has_roles_there_and_nothing_else() {
 fn the_definitions_outlive_the_release() {
     let crds = render(&[]);
     let crds = of_kind(&crds, "CustomResourceDefinition");
-    assert_eq!(crds.len(), 2);
+    assert_eq!(crds.len(), 3);
     assert!(crds.iter().all(|crd| crd["metadata"]["annotations"]["helm.sh/resource-policy"] == "keep"));
     assert!(of_kind(&render(&["crds.install=false"]), "CustomResourceDefinition").is_empty());
 }

@@ -68,7 +68,10 @@ fn objects(block: &Block) -> Vec<Value> {
 /// A whole object, also of a part of ours. Null if it is something else.
 fn whole(value: Value) -> Option<Value> {
     let says = |field| value.get(field).is_some();
-    if says("kind") && says("apiVersion") {
+    if says("status") && !says("spec") {
+        // Of a status alone, as a program says it.
+        None
+    } else if says("kind") && says("apiVersion") {
         Some(value)
     } else if says("sandboxes") {
         Some(session("part", value))

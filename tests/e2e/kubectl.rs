@@ -61,7 +61,7 @@ fn the_columns_say_how_it_stands() {
         table.lines().map(|line| line.split_whitespace().map(str::to_string).collect()).collect()
     };
     let sessions = rows(&["get", "asess"]);
-    assert_eq!(sessions[0], ["NAME", "PHASE", "SANDBOXES", "AGE"]);
+    assert_eq!(sessions[0], ["NAME", "PHASE", "SANDBOXES", "AGENTS", "AGE"]);
     assert_eq!(sessions[1][..3], ["s", "Ready", "3/3"]);
     let sandboxes = rows(&["get", "asb"]);
     assert_eq!(sandboxes[0], ["NAME", "TYPE", "STATE", "PHASE", "AGE"]);
