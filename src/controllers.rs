@@ -222,10 +222,11 @@ impl<K: Object> Context<K> {
 
     /// Whether the object is gone, past every cache: what it has lost is not made again for something that is not there.
     async fn is_gone(&self, object: &K) -> bool {
-        let api: Api<K> = Api::namespaced(self.client.clone(), &object.namespace().unwrap_or_default());
-        match api.get_opt(&object.name_any()).await {
-            Ok(found) => found.is_none_or(|live| live.uid() != object.uid()),
-            Err(_) => false, // nobody knows
+        let api = Api::namespaced(self.client.clone(), &object.namespace().unwrap_or_default());
+        match look::<K>(api, &object.name_any()).await {
+            Lookup::Found(live) => live.uid() != object.uid(),
+            Lookup::Missing => true,
+            Lookup::NotNamed | Lookup::Failed(_) => false, // nobody knows
         }
     }
 

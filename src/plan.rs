@@ -213,6 +213,18 @@ impl<K> Slot<K> {
         }
     }
 
+    /// Who has the name, if that is somebody else.
+    #[must_use]
+    pub fn foreign(&self) -> Option<&Foreign> {
+        if let Slot::Foreign(foreign) = self { Some(foreign) } else { None }
+    }
+
+    /// Why it could not be read or written, if it could not.
+    #[must_use]
+    pub fn failure(&self) -> Option<&Failure> {
+        if let Slot::Failed(failure) = self { Some(failure) } else { None }
+    }
+
     /// Whether something of ours may still be there: what could not be deleted, or looked at, is not known to be gone.
     #[must_use]
     pub fn may_be_there(&self) -> bool {

@@ -1,6 +1,6 @@
 //! The agent controller.
 
-use std::{collections::BTreeSet, sync::Arc};
+use std::sync::Arc;
 
 use futures::channel::mpsc::UnboundedReceiver;
 use kube::{
@@ -15,7 +15,9 @@ use crate::{
     plan::{
         Lookup, Slot,
         agent::{self, Grant, Observed, runner},
-        ownership, session,
+        ownership,
+        sandbox::is_runner,
+        session,
     },
 };
 
@@ -57,32 +59,26 @@ async fn observe(agent: Arc<Agent>, context: &Context<Agent>) -> Observed {
             Some(_) | None => look(Api::namespaced(context.client.clone(), &namespace), name).await,
         },
     };
-    let required: BTreeSet<_> = caches.sandboxes_in.of_session(&namespace, &agent.spec.session);
-    let sandboxes = required.iter().filter_map(|name| caches.sandboxes.get(&ObjectRef::new(name).within(&namespace)));
-    let runner_name = runner::name(&agent);
-    let found = caches.sandboxes.get(&ObjectRef::new(&runner_name).within(&namespace));
-    let grant = if runner::is_let_in(&agent, &context.settings) {
-        Some(Grant {
-            account: child(&agent, context).await,
-            role: child(&agent, context).await,
-            binding: child(&agent, context).await,
-            policy: ownership::slot(
-                caches.policies.get(&ObjectRef::new(&runner_name).within(&namespace)),
-                &agent.metadata,
-            ),
-        })
+    let sandboxes = caches.sandboxes_in.of_session(&namespace, &agent.spec.session).into_iter();
+    let sandboxes = sandboxes.filter_map(|name| caches.sandboxes.get(&ObjectRef::new(&name).within(&namespace)));
+    let runner = ObjectRef::new(&runner::name(&agent)).within(&namespace);
+    let policy = caches.policies.get(&ObjectRef::new(&runner.name).within(&namespace));
+    let policy = ownership::slot(policy, &agent.metadata);
+    let grant = if runner::wants_grant(&agent, &context.settings, &policy) {
+        let (account, role) = (child(&agent, context).await, child(&agent, context).await);
+        Some(Grant { account, role, binding: child(&agent, context).await, policy })
     } else {
         None
     };
     Observed {
-        runner: ownership::slot(found, &agent.metadata),
+        runner: ownership::slot(caches.sandboxes.get(&runner), &agent.metadata),
         grant,
         settings: context.settings.clone(),
         session: session.map(session::meant),
         parent,
         ancestors: agent::ancestors(&agent, cached),
         children: caches.agents_in.children(&namespace, &agent.name_any()),
-        sandboxes: sandboxes.collect(),
+        sandboxes: sandboxes.filter(|sandbox| !is_runner(sandbox)).collect(),
         undone: None,
         now: context.now(),
         agent,

@@ -30,7 +30,7 @@ pub use self::{
     teller::Triggers,
 };
 use self::{teller::Teller, watching::watch};
-use super::{packed::Packed, written::Written};
+use super::{packed::PackedPod, written::Written};
 use crate::api::{Agent, AigiseSession, Sandbox, meta};
 
 /// What the operator knows of the cluster.
@@ -42,7 +42,7 @@ pub struct Caches {
     /// All agents.
     pub agents: Store<Agent>,
     /// The Pods that are ours, as text.
-    pods: Store<Packed<Pod>>,
+    pods: Store<PackedPod>,
     /// The claims that are ours.
     pub claims: Store<PersistentVolumeClaim>,
     /// The Services that are ours.
@@ -143,8 +143,8 @@ pub fn watch_all(client: &Client, scope: &Scope, triggers: Triggers) -> (Caches,
     let of = teller.clone();
     let (agents, watch_agents) = watch(cluster, all(), move |change| of.agent_changed(&change));
     let of = teller.clone();
-    let (pods, watch_pods) = watch(cluster, ours(), move |change: Change<'_, Packed<Pod>>| {
-        let [before, after] = [change.before, change.after].map(|packed| packed.and_then(Packed::unpack));
+    let (pods, watch_pods) = watch(cluster, ours(), move |change: Change<'_, PackedPod>| {
+        let [before, after] = [change.before, change.after].map(|packed| packed.and_then(PackedPod::unpack));
         of.pod_changed(&Change { before: before.as_ref(), after: after.as_ref() });
     });
     let of = teller.clone();

@@ -1,88 +1,50 @@
-//! An object that is kept as text. The types of Kubernetes are large where nothing is in them: a Pod takes 6 KB in memory, and less
-//! than one as JSON. It is looked at a few times in its life, and then it is made of its text anew.
+//! A Pod that is kept as text. The types of Kubernetes are large where nothing is in them: a Pod takes 6 KB in memory, and less than
+//! one as JSON. It is looked at a few times in its life, and then it is made of its text anew.
 
-use std::{borrow::Cow, fmt, marker::PhantomData};
+use std::fmt;
 
 use k8s_openapi::api::core::v1::Pod;
 use kube::{Resource, api::ObjectMeta};
-use serde::{
-    Deserialize, Deserializer,
-    de::{DeserializeOwned, Error},
-};
+use serde::{Deserialize, Deserializer, de::Error};
 use serde_json::Value;
 
 use super::reading::{Cached, Keep};
 
-/// An object as text, and what it is found by.
-#[derive(Clone)]
-pub struct Packed<K> {
+/// A Pod as text, and what it is found by.
+#[derive(Clone, Resource)]
+#[resource(inherit = Pod)]
+pub struct PackedPod {
     metadata: ObjectMeta,
     text: Box<str>,
-    kind: PhantomData<fn() -> K>,
 }
 
-impl<K: DeserializeOwned> Packed<K> {
-    /// The object.
+impl PackedPod {
+    /// The Pod.
     #[must_use]
-    pub fn unpack(&self) -> Option<K> {
+    pub fn unpack(&self) -> Option<Pod> {
         // It could be read when it was packed.
         serde_json::from_str(&self.text).ok()
     }
 }
 
-impl<'de, K: Resource<DynamicType = ()> + DeserializeOwned> Deserialize<'de> for Packed<K> {
+impl<'de> Deserialize<'de> for PackedPod {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         let value = Value::deserialize(deserializer)?;
         // What cannot be read is told now and not later.
-        let object = K::deserialize(&value).map_err(D::Error::custom)?;
-        let all = object.meta();
-        let metadata = ObjectMeta {
-            name: all.name.clone(),
-            namespace: all.namespace.clone(),
-            uid: all.uid.clone(),
-            resource_version: all.resource_version.clone(),
-            ..ObjectMeta::default()
-        };
-        Ok(Self { metadata, text: value.to_string().into(), kind: PhantomData })
+        let ObjectMeta { name, namespace, uid, resource_version, .. } =
+            Pod::deserialize(&value).map_err(D::Error::custom)?.metadata;
+        let metadata = ObjectMeta { name, namespace, uid, resource_version, ..ObjectMeta::default() };
+        Ok(Self { metadata, text: value.to_string().into() })
     }
 }
 
-impl<K: Resource<DynamicType = ()>> Resource for Packed<K> {
-    type DynamicType = ();
-    type Scope = K::Scope;
-
-    fn kind((): &()) -> Cow<'_, str> {
-        K::kind(&())
-    }
-
-    fn group((): &()) -> Cow<'_, str> {
-        K::group(&())
-    }
-
-    fn version((): &()) -> Cow<'_, str> {
-        K::version(&())
-    }
-
-    fn plural((): &()) -> Cow<'_, str> {
-        K::plural(&())
-    }
-
-    fn meta(&self) -> &ObjectMeta {
-        &self.metadata
-    }
-
-    fn meta_mut(&mut self) -> &mut ObjectMeta {
-        &mut self.metadata
-    }
-}
-
-impl<K> fmt::Debug for Packed<K> {
+impl fmt::Debug for PackedPod {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.text)
     }
 }
 
-impl Cached for Packed<Pod> {
+impl Cached for PackedPod {
     const KEEP: Keep = Pod::KEEP;
 }
 
@@ -94,7 +56,7 @@ mod tests {
     use super::*;
     use crate::controllers::reading::Reading;
 
-    fn read(object: &Value) -> Reading<Packed<Pod>> {
+    fn read(object: &Value) -> Reading<PackedPod> {
         serde_json::from_str(&object.to_string()).unwrap()
     }
 

@@ -25,7 +25,7 @@ use std::{
 use jiff::Timestamp;
 
 use self::stage::Rest;
-pub use self::{runner::Grant, stage::Stage, summary::SHOWN_CHILDREN};
+pub use self::{runner::Grant, stage::Stage};
 use super::{
     Child, Failure, Landed, Lookup, Report, Settings, Slot, Write, membership,
     name::Label,
@@ -54,11 +54,11 @@ pub struct Observed {
     pub ancestors: Vec<Arc<Agent>>,
     /// The names of the agents directly below it.
     pub children: BTreeSet<String>,
-    /// The session's sandboxes that it requires.
+    /// The session's sandboxes that are worked in: none that runs an agent.
     pub sandboxes: Vec<Arc<Sandbox>>,
     /// The Sandbox that runs it.
     pub runner: Slot<Sandbox>,
-    /// What lets that into the session's sandboxes; looked at only where it is [`is_let_in`](runner::is_let_in).
+    /// What lets that into the session's sandboxes; looked at only where [`wants_grant`](runner::wants_grant) says so.
     pub grant: Option<Grant>,
     /// What the operator was told.
     pub settings: Arc<Settings>,
@@ -69,6 +69,11 @@ pub struct Observed {
 }
 
 impl Observed {
+    /// The session, if it is there, and not another one of its name.
+    fn own_session(&self) -> Option<&AigiseSession> {
+        self.session.found().map(AsRef::as_ref).filter(|session| !has_lost_session(&self.agent, session))
+    }
+
     /// Takes in what a write left.
     pub fn absorb(&mut self, landed: Landed) {
         match (landed, &mut self.grant) {
@@ -155,9 +160,9 @@ pub fn plan(observed: &Observed) -> Vec<Write> {
     match Stage::of(observed) {
         Stage::Orphaned(_) => vec![Write::Delete(Child::Agent(Box::new(Agent::clone(&observed.agent))))],
         Stage::NoRunner => runner::start(observed),
-        // A session that rests has its sandboxes rest, and this is one of them.
-        Stage::AtRest(Rest::Paused | Rest::Stopped) => runner::removal(observed),
+        Stage::AtRest(Rest::Paused | Rest::Stopped) | Stage::LeftBehind => runner::removal(observed),
         Stage::Blocked(_)
+        // A session that rests has its sandboxes rest, and this is one of them.
         | Stage::AtRest(Rest::BySession)
         | Stage::Waits { .. }
         | Stage::NotCovered(_)
@@ -165,7 +170,7 @@ pub fn plan(observed: &Observed) -> Vec<Write> {
         | Stage::RunnerFailed(_)
         | Stage::Finished(_)
         | Stage::Active => runner::changes(observed),
-        Stage::Terminating | Stage::LeftBehind | Stage::NameTaken(_) | Stage::Failed(_) => vec![],
+        Stage::Terminating | Stage::NameTaken(_) | Stage::Failed(_) => vec![],
     }
 }
 

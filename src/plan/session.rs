@@ -144,32 +144,27 @@ impl Observed {
 
     /// The first of our names that somebody else has.
     fn foreign(&self) -> Option<&Foreign> {
-        fn of<K>(slot: &Slot<K>) -> Option<&Foreign> {
-            if let Slot::Foreign(foreign) = slot { Some(foreign) } else { None }
-        }
-        let claims = self.claims.values().filter_map(of);
-        let rest = [of(&self.service), of(&self.stage_pod)].into_iter().flatten();
-        let policies = network::policies(self).filter_map(of);
-        let secret = self.config_secret.iter().filter_map(|secret| of(&secret.slot));
-        secret.chain(claims).chain(rest).chain(policies).chain(self.sandboxes.values().filter_map(of)).next()
+        let claims = self.claims.values().filter_map(Slot::foreign);
+        let rest = [self.service.foreign(), self.stage_pod.foreign()].into_iter().flatten();
+        let policies = network::policies(self).filter_map(Slot::foreign);
+        let secret = self.config_secret.iter().filter_map(|secret| secret.slot.foreign());
+        secret.chain(claims).chain(rest).chain(policies).chain(self.sandboxes.values().filter_map(Slot::foreign)).next()
     }
 
     /// The first read or write that failed.
     fn failure(&self) -> Option<&Failure> {
-        fn of<K>(slot: &Slot<K>) -> Option<&Failure> {
-            if let Slot::Failed(failure) = slot { Some(failure) } else { None }
-        }
         let config_maps = self.config_maps.values().filter_map(|content| match content {
             ConfigMapContent::Unknown(failure) => Some(failure),
             ConfigMapContent::Hash(_) | ConfigMapContent::Missing => None,
         });
-        let rest = [of(&self.service), of(&self.policy), of(&self.stage_policy), of(&self.stage_pod)];
-        let claims = self.claims.values().filter_map(of);
-        let secret = self.config_secret.iter().filter_map(|secret| of(&secret.slot));
+        let rest =
+            [self.service.failure(), self.policy.failure(), self.stage_policy.failure(), self.stage_pod.failure()];
+        let claims = self.claims.values().filter_map(Slot::failure);
+        let secret = self.config_secret.iter().filter_map(|secret| secret.slot.failure());
         secret
             .chain(claims)
             .chain(rest.into_iter().flatten())
-            .chain(self.sandboxes.values().filter_map(of))
+            .chain(self.sandboxes.values().filter_map(Slot::failure))
             .chain(config_maps)
             .next()
     }

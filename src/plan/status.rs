@@ -5,6 +5,7 @@ use std::time::Duration;
 use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
 
+use super::{Failure, Next};
 use crate::api::condition::{ConditionType, Reason};
 
 /// One condition before it has a time.
@@ -75,8 +76,33 @@ pub fn is_untouched(before: &[Condition]) -> bool {
         && before.iter().all(|condition| condition.type_ == ConditionType::Ready.to_string())
 }
 
+/// How an object stands, and when to look again, once [`is_untouched`] is minded: what rests from the start is on its way for a
+/// moment.
+#[must_use]
+pub fn owned_once(before: &[Condition], outlook: Outlook, next: Next) -> (Outlook, Next) {
+    if outlook == Outlook::AtRest && is_untouched(before) {
+        (Outlook::Moving, Next::In(Duration::ZERO))
+    } else {
+        (outlook, next)
+    }
+}
+
+/// What it means that something could not be read or written: whether a person has to do something, and when it is tried again.
+#[must_use]
+pub fn of_failure(failure: &Failure) -> (Outlook, Next) {
+    match failure.reason {
+        Reason::Refused => (Outlook::Stalled, Next::In(REFUSED_POLL)),
+        // Somebody has to do something, and perhaps not here.
+        Reason::Forbidden => (Outlook::Stalled, Next::Backoff),
+        // The namespace or the owner goes.
+        Reason::Terminating => (Outlook::Moving, Next::OnChange),
+        // The rest passes by itself.
+        _ => (Outlook::Moving, Next::Backoff),
+    }
+}
+
 /// What the API server refused is tried again after this long: a policy of the cluster may have been what refused it.
-pub const REFUSED_POLL: Duration = Duration::from_secs(300);
+const REFUSED_POLL: Duration = Duration::from_secs(300);
 
 /// Leaves out the conditions of other managers: they stay on the object and are none of our business.
 pub fn retain_ours(conditions: &mut Vec<Condition>) {

@@ -204,6 +204,47 @@ fn a_tree_of_agents_goes_with_a_root_that_was_deleted_while_nobody_looked() {
     });
 }
 
+/// Each reads what it needs, and none asks about the others' Pods.
+#[test]
+fn many_agents_with_pods_cost_as_much_each_as_few() {
+    let reconciles = |agents: usize| {
+        in_fast_time(async {
+            let mut world = World::new();
+            world.apply(session(json!({"sandboxes": {"main": {"image": "a:1"}}}))).await;
+            for n in 0..agents {
+                world.apply(agent(&format!("a{n}"), json!({"runner": {"image": "b:1"}}))).await;
+            }
+            world.settle().await;
+            let status = world.get("aigisesessions", "demo")["status"]["agents"].clone();
+            assert_eq!(status, json!({"total": agents, "counts": {"active": agents}}));
+            world.reconciles("agent")
+        })
+    };
+    let (few, many) = (reconciles(5), reconciles(40));
+    assert!(many <= few * 8 + few, "{few} reconciles for 5 agents, {many} for 40");
+}
+
+/// Only what is missing is asked for past the caches.
+#[test]
+fn an_ordinary_life_asks_for_nothing_of_ours() {
+    for name in ["a session with sources", "a sandbox alone", "types come and go"] {
+        in_fast_time(async {
+            let mut world = lived(life(name)).await;
+            world.restart();
+            world.settle().await;
+            let of_ours = |seen: &&Seen| {
+                let is_ours = ["aigisesessions", "sandboxes", "agents"].contains(&seen.key.plural);
+                seen.client.starts_with("operator") && seen.verb == Verb::Get && is_ours
+            };
+            let requests = world.api.requests();
+            let asked: Vec<_> = requests.iter().filter(of_ours).map(Seen::line).collect();
+            // A Pod that was deleted is missed once.
+            let missed = usize::from(name == "types come and go");
+            assert!(asked.len() <= missed, "{name}: {asked:?}");
+        });
+    }
+}
+
 /// A condition of somebody else's is read, and never written.
 #[test]
 fn what_the_program_of_an_agent_says_stays_as_it_is() {

@@ -667,11 +667,12 @@ impl World {
         let sandboxes =
             self.sandboxes.values().filter(|sandbox| sandbox.spec.session.as_ref() == Some(&agent.spec.session));
         let runner = agent::runner::name(agent);
-        let grant = agent::runner::is_let_in(agent, &settings()).then(|| Grant {
+        let policy = ownership::slot(self.policies.get(&runner).cloned().map(Arc::new), &agent.metadata);
+        let grant = agent::runner::wants_grant(agent, &settings(), &policy).then(|| Grant {
             account: ownership::slot(self.accounts.get(&runner).cloned().map(Arc::new), &agent.metadata),
             role: ownership::slot(self.roles.get(&runner).cloned().map(Arc::new), &agent.metadata),
             binding: ownership::slot(self.bindings.get(&runner).cloned().map(Arc::new), &agent.metadata),
-            policy: ownership::slot(self.policies.get(&runner).cloned().map(Arc::new), &agent.metadata),
+            policy,
         });
         agent::Observed {
             runner: ownership::slot(self.sandboxes.get(&runner).cloned().map(Arc::new), &agent.metadata),
@@ -681,7 +682,7 @@ impl World {
             parent,
             ancestors: agent::ancestors(agent, found),
             children: below.map(ResourceExt::name_any).collect(),
-            sandboxes: sandboxes.cloned().map(Arc::new).collect(),
+            sandboxes: sandboxes.filter(|sandbox| !sandbox::is_runner(sandbox)).cloned().map(Arc::new).collect(),
             undone: None,
             now: self.now,
             agent: Arc::new(agent.clone()),
@@ -847,12 +848,27 @@ impl World {
                 self.remove_session(&session.name_any());
                 Landed::Session(Slot::Absent)
             }
+            Child::ServiceAccount(account) => {
+                assert_ours(&self.accounts[&account.name_any()], owner);
+                self.accounts.remove(&account.name_any());
+                Landed::ServiceAccount(Slot::Absent)
+            }
+            Child::Role(role) => {
+                assert_ours(&self.roles[&role.name_any()], owner);
+                self.roles.remove(&role.name_any());
+                Landed::Role(Slot::Absent)
+            }
+            Child::RoleBinding(binding) => {
+                assert_ours(&self.bindings[&binding.name_any()], owner);
+                self.bindings.remove(&binding.name_any());
+                Landed::RoleBinding(Slot::Absent)
+            }
             Child::Agent(agent) => {
                 assert_eq!(agent.uid(), owner.uid, "an agent deletes itself and no other");
                 self.remove_agent(&agent.name_any());
                 Landed::Agent(Slot::Absent)
             }
-            other => panic!("nothing deletes a {}", other.kind()),
+            Child::Service(_) => panic!("nothing deletes a Service"),
         }
     }
 

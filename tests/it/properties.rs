@@ -282,6 +282,10 @@ fn check(world: &World) {
         let report = agent::report(&observed);
         assert!(report.when == When::Later || !writes.is_empty(), "P2: and has nothing new to say");
         conditions_are_whole(&report.status.conditions, live.metadata.generation, &OF_AN_AGENT);
+        if report.status.status == Some(AgentState::Paused) && world.refuses.is_none() {
+            let own = |sandbox: &Sandbox| ownership::owner_uid(&sandbox.metadata) == live.metadata.uid.as_deref();
+            assert!(!world.sandboxes.values().any(own), "who is paused has no Pod");
+        }
         if report.status.status == Some(AgentState::Active) {
             assert!(world.sessions.contains_key(&live.spec.session), "who is active has a session");
         }
@@ -428,7 +432,20 @@ fn what_is_not_read_leads_to_nothing(world: &World) {
         let observed = world.observe_agent(name);
         let without_session = agent::Observed { session: Lookup::Failed(unread()), ..observed.clone() };
         let without_parent = agent::Observed { parent: Lookup::Failed(unread()), ..observed.clone() };
-        for unread in [without_session, without_parent] {
+        let mut without_runner = observed.clone();
+        forget(&mut without_runner.runner);
+        let without = |change: fn(&mut agent::Grant)| {
+            let mut observed = observed.clone();
+            observed.grant.iter_mut().for_each(change);
+            observed
+        };
+        let without_grant = [
+            without(|grant| forget(&mut grant.account)),
+            without(|grant| forget(&mut grant.role)),
+            without(|grant| forget(&mut grant.binding)),
+            without(|grant| forget(&mut grant.policy)),
+        ];
+        for unread in [without_session, without_parent, without_runner].into_iter().chain(without_grant) {
             is_less(&agent::plan(&unread), &agent::plan(&observed));
             let report = agent::report(&unread);
             conditions_are_whole(&report.status.conditions, live.metadata.generation, &OF_AN_AGENT);

@@ -44,10 +44,10 @@ verb. The ClusterRole of an operator for all namespaces and the Roles of one for
 # they do not hold.
 - apiGroups: [""]
   resources: [serviceaccounts]
-  verbs: [get, create, patch]
+  verbs: [get, create, patch, delete]
 - apiGroups: [rbac.authorization.k8s.io]
   resources: [roles, rolebindings]
-  verbs: [get, create, patch]
+  verbs: [get, create, patch, delete]
 - apiGroups: [""]
   resources: [pods/exec]
   verbs: [get, create]

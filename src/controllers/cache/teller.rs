@@ -15,6 +15,7 @@ use crate::{
     plan::{
         agent::runner,
         ownership, pod,
+        sandbox::is_runner,
         session::{has_failed, has_volumes, is_at_rest},
     },
 };
@@ -102,7 +103,10 @@ impl Teller {
             for name in self.sandboxes_in.dependents(sandbox) {
                 self.tell_sandbox(&name, &namespace);
             }
-            self.tell_agents(self.agents_in.of_session(&namespace, session), &namespace);
+            // One that runs an agent is that agent's alone, who is told as its owner.
+            if !is_runner(sandbox) {
+                self.tell_agents(self.agents_in.of_session(&namespace, session), &namespace);
+            }
         }
         // The type of a session that one leaves is another's.
         if change.after.is_none() {
@@ -114,9 +118,6 @@ impl Teller {
     }
 
     pub(super) fn agent_changed(&self, change: &Change<'_, Agent>) {
-        // Who was below it, or is.
-        let below =
-            |agent: &Agent| self.agents_in.descendants(&agent.namespace().unwrap_or_default(), &agent.name_any());
         self.agents_in.take_in(change);
         let Some(agent) = change.object() else { return };
         let namespace = agent.namespace().unwrap_or_default();
@@ -127,7 +128,8 @@ impl Teller {
         if change.touches(|agent| (agent.uid(), agent.spec.parent.clone(), agent.spec.session.clone())) {
             let above =
                 [change.before, change.after].into_iter().flatten().filter_map(|agent| agent.spec.parent.clone());
-            self.tell_agents(below(agent).into_iter().chain(above), &namespace);
+            let below = self.agents_in.descendants(&namespace, &agent.name_any());
+            self.tell_agents(below.into_iter().chain(above), &namespace);
         }
         // What its Pod may is not in its Sandbox.
         if change.touches(|agent| agent.spec.runner.as_ref().map(Runner::may_exec)) && agent.spec.runner.is_some() {

@@ -3,7 +3,7 @@
 use crate::{
     api::{Agent, AigiseSession},
     gate::ALL_SKILLS,
-    plan::session::services,
+    plan::session::{has_volumes, services},
 };
 
 /// Tools that every agent has.
@@ -19,8 +19,29 @@ fn tools(agent: &Agent) -> &[String] {
     agent.spec.config.as_ref().map_or(&[], |config| &config.tool_names)
 }
 
+/// How a session covers what an agent uses.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Coverage {
+    /// It has all of it.
+    Whole,
+    /// It does not have this, in words.
+    Lacks(Vec<String>),
+    /// It has not filled its volumes, and that matters.
+    Unknown,
+}
+
+impl Coverage {
+    pub(super) fn of(agent: &Agent, session: &AigiseSession) -> Self {
+        if !has_volumes(session) && rests_on_staging(agent, session) {
+            return Coverage::Unknown;
+        }
+        let missing = missing(agent, session);
+        if missing.is_empty() { Coverage::Whole } else { Coverage::Lacks(missing) }
+    }
+}
+
 /// What the agent uses and the session does not have, in words; empty if it has everything.
-pub(super) fn missing(agent: &Agent, session: &AigiseSession) -> Vec<String> {
+fn missing(agent: &Agent, session: &AigiseSession) -> Vec<String> {
     let tools = tools(agent).iter().filter(|tool| !has_tool(session, tool)).map(|tool| format!("the tool {tool}"));
     let skills =
         skills(agent).iter().filter(|skill| !has_skill(session, skill)).map(|skill| format!("the skill {skill}"));
@@ -28,7 +49,7 @@ pub(super) fn missing(agent: &Agent, session: &AigiseSession) -> Vec<String> {
 }
 
 /// Whether it matters what is on the tools volume.
-pub(super) fn rests_on_staging(agent: &Agent, session: &AigiseSession) -> bool {
+fn rests_on_staging(agent: &Agent, session: &AigiseSession) -> bool {
     !skills(agent).is_empty() || tools(agent).iter().any(|tool| !has_tool_without_skills(session, tool))
 }
 

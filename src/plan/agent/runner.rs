@@ -52,18 +52,25 @@ pub struct Grant {
 impl Grant {
     /// The first of its names that somebody else has.
     pub(super) fn foreign(&self) -> Option<&Foreign> {
-        fn of<K>(slot: &Slot<K>) -> Option<&Foreign> {
-            if let Slot::Foreign(foreign) = slot { Some(foreign) } else { None }
-        }
-        of(&self.account).or(of(&self.role)).or(of(&self.binding)).or(of(&self.policy))
+        let Self { account, role, binding, policy } = self;
+        account.foreign().or(role.foreign()).or(binding.foreign()).or(policy.foreign())
     }
 
     /// The first of it that could not be read or written.
     pub(super) fn failure(&self) -> Option<&Failure> {
-        fn of<K>(slot: &Slot<K>) -> Option<&Failure> {
-            if let Slot::Failed(failure) = slot { Some(failure) } else { None }
-        }
-        of(&self.account).or(of(&self.role)).or(of(&self.binding)).or(of(&self.policy))
+        let Self { account, role, binding, policy } = self;
+        account.failure().or(role.failure()).or(binding.failure()).or(policy.failure())
+    }
+
+    /// All of it that is there goes: what opens the network first.
+    fn removal(&self) -> Vec<Write> {
+        let children = [
+            self.policy.ours().map(|policy| Child::NetworkPolicy(Box::new(policy.as_ref().clone()))),
+            self.binding.ours().map(|binding| Child::RoleBinding(Box::new(binding.as_ref().clone()))),
+            self.role.ours().map(|role| Child::Role(Box::new(role.as_ref().clone()))),
+            self.account.ours().map(|account| Child::ServiceAccount(Box::new(account.as_ref().clone()))),
+        ];
+        children.into_iter().flatten().map(Write::Delete).collect()
     }
 }
 
@@ -76,6 +83,12 @@ pub fn name(agent: &Agent) -> String {
 /// The type of an agent's Sandbox: no session has one that begins so.
 fn runner_type(agent: &Agent) -> String {
     format!("agent-{}", &digest::short(&agent.name_any())[..12])
+}
+
+/// Whether it has to be known what lets the agent's Pod in: it is let in, or was. The policy is the one part that is watched.
+#[must_use]
+pub fn wants_grant(agent: &Agent, settings: &Settings, policy: &Slot<NetworkPolicy>) -> bool {
+    is_let_in(agent, settings) || policy.ours().is_some()
 }
 
 /// Whether the agent's Pod is to be let into the sandboxes, and may be.
@@ -150,12 +163,14 @@ pub(super) fn changes(observed: &Observed) -> Vec<Write> {
     let (Some(runner), Some(session)) = (&observed.agent.spec.runner, observed.session.found()) else {
         return if observed.agent.spec.runner.is_none() { removal(observed) } else { vec![] };
     };
+    // What the operator no longer allows goes, also where the rest cannot be as it is written.
+    let grants = grants(observed, session);
     if check(runner, &observed.settings).is_err() {
-        return vec![];
+        return grants;
     }
     let changed = sandbox::changed(live, sandbox(&observed.agent, runner, session));
     let changed = changed.map(|changed| Write::Update(Child::Sandbox(Box::new(changed))));
-    grants(observed, session).into_iter().chain(changed).collect()
+    grants.into_iter().chain(changed).collect()
 }
 
 /// It goes, and its Pod with it.
@@ -169,10 +184,16 @@ pub(super) fn removal(observed: &Observed) -> Vec<Write> {
     live.map(|live| gone(live)).into_iter().collect()
 }
 
-/// What lets it in, where it is missing or not as it should be.
+/// What lets it in, where it is missing or not as it should be, or is no longer asked for.
 fn grants(observed: &Observed, session: &AigiseSession) -> Vec<Write> {
     let Some(grant) = &observed.grant else { return vec![] };
     let agent = &*observed.agent;
+    if !is_let_in(agent, &observed.settings) {
+        return grant.removal();
+    }
+    if grant.foreign().is_some() || grant.failure().is_some() {
+        return vec![];
+    }
     let metadata = || {
         let labels = ownership::labels(Some(session), Component::Agent);
         ownership::child_meta(agent, name(agent), labels)
@@ -218,16 +239,13 @@ fn role(observed: &Observed, metadata: ObjectMeta) -> Role {
     Role { metadata, rules: Some(rules.unwrap_or_default()) }
 }
 
-/// Those that are the session's to be worked in: no runner, no Pod of somebody else's, whether attached to or in our way.
+/// Those that are the session's to be worked in: no Pod of somebody else's, whether attached to or in our way.
 fn pods(observed: &Observed) -> BTreeSet<String> {
     let is_taken = |sandbox: &Sandbox| {
         let conditions = sandbox.status.as_ref().map(|status| status.conditions.as_slice());
         conditions.and_then(ready).is_some_and(|ready| ready.reason == Reason::NameTaken.to_string())
     };
-    let own = observed
-        .sandboxes
-        .iter()
-        .filter(|sandbox| !sandbox::is_runner(sandbox) && sandbox.spec.template.attach.is_none() && !is_taken(sandbox));
+    let own = observed.sandboxes.iter().filter(|sandbox| sandbox.spec.template.attach.is_none() && !is_taken(sandbox));
     own.map(|sandbox| sandbox.name_any()).collect()
 }
 

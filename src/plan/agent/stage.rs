@@ -3,8 +3,8 @@
 use kube::ResourceExt;
 
 use super::{
-    Grant, MAX_DEPTH, Observed, coverage, has_lost_parent, has_lost_session, required, runner, seen_parent,
-    seen_session, state, unknown_types, unready_sandboxes,
+    Grant, MAX_DEPTH, Observed, coverage::Coverage, has_lost_parent, required, runner, seen_parent, seen_session,
+    state, unknown_types, unready_sandboxes,
 };
 use crate::{
     api::{
@@ -13,11 +13,7 @@ use crate::{
         condition::{RUNTIME_HEALTHY, Reason},
         sandbox::{SandboxPhase, SandboxState},
     },
-    plan::{
-        Failure, Foreign, Lookup, Slot,
-        session::{has_volumes, is_at_rest},
-        status,
-    },
+    plan::{Failure, Foreign, Lookup, Slot, session::is_at_rest, status},
 };
 
 /// Where an agent is in its life.
@@ -31,7 +27,7 @@ pub enum Stage {
     LeftBehind,
     /// Something about it is in the way.
     Blocked(Failure),
-    /// Its session or its parent could not be read.
+    /// Its session or its parent could not be read, or something of its Pod's could not be read or made.
     Failed(Failure),
     /// It does nothing, and nobody wants it to.
     AtRest(Rest),
@@ -114,15 +110,14 @@ impl Stage {
             );
             return Stage::Blocked(Failure { reason: Reason::InvalidSpec, message });
         }
-        let is_known = has_volumes(session) || !coverage::rests_on_staging(agent, session);
-        let missing = coverage::missing(agent, session);
-        if is_known && !missing.is_empty() {
+        let coverage = Coverage::of(agent, session);
+        if let Coverage::Lacks(missing) = coverage {
             return Stage::NotCovered(missing);
         }
         if let Some(wait) = sandboxes(observed, session) {
             return wait;
         }
-        if !is_known {
+        if coverage == Coverage::Unknown {
             let message = format!("The session {} has not filled its volumes yet.", session.name_any());
             return waits(Reason::VolumesNotReady, message);
         }
@@ -174,17 +169,15 @@ fn waits(reason: Reason, message: String) -> Stage {
 /// The session, if it is there; or what it means that it is not.
 fn session(observed: &Observed) -> Result<Option<&AigiseSession>, Box<Stage>> {
     let agent = &observed.agent;
-    let session = match &observed.session {
-        Lookup::Failed(failure) => return Err(Box::new(Stage::Failed(failure.clone()))),
-        Lookup::Found(session) if !has_lost_session(agent, session) => return Ok(Some(session)),
-        Lookup::Found(_) | Lookup::Missing | Lookup::NotNamed => None,
-    };
-    match seen_session(agent) {
-        Some(seen) if seen.auto_cleanup => {
+    if let Lookup::Failed(failure) = &observed.session {
+        return Err(Box::new(Stage::Failed(failure.clone())));
+    }
+    match (observed.own_session(), seen_session(agent)) {
+        (None, Some(seen)) if seen.auto_cleanup => {
             Err(Box::new(Stage::Orphaned(format!("The session {} is gone", agent.spec.session))))
         }
-        Some(_) => Err(Box::new(Stage::LeftBehind)),
-        None => Ok(session),
+        (None, Some(_)) => Err(Box::new(Stage::LeftBehind)),
+        (session, _) => Ok(session),
     }
 }
 

@@ -2,11 +2,11 @@
 
 use std::time::Duration;
 
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use kube::ResourceExt;
 
 use super::{
-    Lookup, Observed, Stage, coverage, has_lost_session, membership, required, seen_parent, seen_session, stage::Rest,
+    Lookup, Observed, Stage, coverage::Coverage, membership, required, seen_parent, seen_session, stage::Rest,
     unready_sandboxes,
 };
 use crate::{
@@ -17,13 +17,12 @@ use crate::{
     },
     plan::{
         Next, Note, Report, When,
-        session::has_volumes,
-        status::{self, Outlook, REFUSED_POLL, Verdict, verdict},
+        status::{self, Outlook, Verdict, verdict},
     },
 };
 
 /// How many children are named in a status.
-pub const SHOWN_CHILDREN: usize = 20;
+const SHOWN_CHILDREN: usize = 20;
 
 /// What one stage means.
 struct View {
@@ -40,7 +39,9 @@ pub(super) fn report(observed: &Observed) -> Report<AgentStatus> {
     let stage = Stage::of(observed);
     let mut before = agent.status.clone().unwrap_or_default();
     status::retain_ours(&mut before.conditions);
-    let view = owned_once(&before.conditions, view(observed, &stage));
+    let view = view(observed, &stage);
+    let (outlook, next) = status::owned_once(&before.conditions, view.outlook, view.next);
+    let view = View { outlook, next, ..view };
     let verdicts = status::standard(view.outlook, view.reason, &view.message).into_iter().chain([
         sandboxes_ready(observed),
         tools_covered(observed),
@@ -49,7 +50,9 @@ pub(super) fn report(observed: &Observed) -> Report<AgentStatus> {
     ]);
     let generation = agent.metadata.generation;
     let runner = observed.runner.ours().and_then(|runner| runner.status.as_ref());
-    let is_new = before.status != Some(view.state) || before.observed_generation != generation;
+    // That its session rests is no news of the agent: a session rests because there was none.
+    let became_another = before.status != Some(view.state) && stage != Stage::AtRest(Rest::BySession);
+    let is_new = became_another || before.observed_generation != generation;
     let status = AgentStatus {
         observed_generation: generation,
         status: Some(view.state),
@@ -88,15 +91,6 @@ pub(super) fn report(observed: &Observed) -> Report<AgentStatus> {
     }
 }
 
-/// What rests from the start says for a moment that it is not ready: see [`status::is_untouched`].
-fn owned_once(before: &[Condition], view: View) -> View {
-    if view.outlook == Outlook::AtRest && status::is_untouched(before) {
-        View { outlook: Outlook::Moving, next: Next::In(Duration::ZERO), ..view }
-    } else {
-        view
-    }
-}
-
 fn view(observed: &Observed, stage: &Stage) -> View {
     let view = |state, outlook, reason, message: String| View { state, outlook, reason, message, next: Next::OnChange };
     match stage {
@@ -113,18 +107,13 @@ fn view(observed: &Observed, stage: &Stage) -> View {
             view(AgentState::Stopped, Outlook::AtRest, Reason::SessionNotFound, message)
         }
         Stage::Blocked(failure) => view(AgentState::Error, Outlook::Stalled, failure.reason, failure.message.clone()),
-        Stage::Failed(failure) if failure.reason == Reason::Refused => {
-            let view = view(AgentState::Error, Outlook::Stalled, failure.reason, failure.message.clone());
-            View { next: Next::In(REFUSED_POLL), ..view }
-        }
-        Stage::Failed(failure) if failure.reason == Reason::Forbidden => {
-            let view = view(AgentState::Error, Outlook::Stalled, failure.reason, failure.message.clone());
-            View { next: Next::Backoff, ..view }
-        }
         Stage::Failed(failure) => {
+            let (outlook, next) = status::of_failure(failure);
+            // What passes by itself makes it no other than it was.
             let before = observed.agent.status.as_ref().and_then(|status| status.status);
-            let state = before.unwrap_or(AgentState::Created);
-            View { next: Next::Backoff, ..view(state, Outlook::Moving, failure.reason, failure.message.clone()) }
+            let state =
+                if outlook == Outlook::Stalled { AgentState::Error } else { before.unwrap_or(AgentState::Created) };
+            View { next, ..view(state, outlook, failure.reason, failure.message.clone()) }
         }
         Stage::AtRest(Rest::Paused) => view(
             AgentState::Paused,
@@ -200,7 +189,7 @@ fn children(observed: &Observed) -> Option<Children> {
 
 fn sandboxes_ready(observed: &Observed) -> Verdict {
     let kind = ConditionType::SandboxesReady;
-    let Some(session) = observed.session.found().filter(|session| !has_lost_session(&observed.agent, session)) else {
+    let Some(session) = observed.own_session() else {
         return verdict(kind, false, Reason::SessionNotFound, "The session is not there.");
     };
     let required: Vec<_> = required(&observed.agent, session).into_iter().collect();
@@ -214,22 +203,16 @@ fn sandboxes_ready(observed: &Observed) -> Verdict {
 
 fn tools_covered(observed: &Observed) -> Verdict {
     let kind = ConditionType::ToolsCovered;
-    let Some(session) = observed.session.found().filter(|session| !has_lost_session(&observed.agent, session)) else {
+    let Some(session) = observed.own_session() else {
         return verdict(kind, None, Reason::SessionNotFound, "The session is not there.");
     };
-    if !has_volumes(session) && coverage::rests_on_staging(&observed.agent, session) {
-        return verdict(
-            kind,
-            None,
-            Reason::VolumesNotReady,
-            "What the session has is known when its volumes are filled.",
-        );
-    }
-    let missing = coverage::missing(&observed.agent, session);
-    if missing.is_empty() {
-        verdict(kind, true, Reason::Covered, "The session has the tools and skills that it uses.")
-    } else {
-        verdict(kind, false, Reason::NotCovered, not_covered(&missing))
+    match Coverage::of(&observed.agent, session) {
+        Coverage::Whole => verdict(kind, true, Reason::Covered, "The session has the tools and skills that it uses."),
+        Coverage::Lacks(missing) => verdict(kind, false, Reason::NotCovered, not_covered(&missing)),
+        Coverage::Unknown => {
+            let message = "What the session has is known when its volumes are filled.";
+            verdict(kind, None, Reason::VolumesNotReady, message)
+        }
     }
 }
 

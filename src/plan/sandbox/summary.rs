@@ -3,10 +3,7 @@
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use jiff::Timestamp;
-use k8s_openapi::{
-    api::core::v1::Pod,
-    apimachinery::pkg::apis::meta::v1::{Condition, Time},
-};
+use k8s_openapi::{api::core::v1::Pod, apimachinery::pkg::apis::meta::v1::Time};
 use kube::ResourceExt;
 
 use super::{
@@ -26,7 +23,7 @@ use crate::{
     plan::{
         Next, Note, Report, Slot, When, membership,
         pod::{exit_code, node, scheduled_at},
-        status::{self, Outlook, REFUSED_POLL, verdict},
+        status::{self, Outlook, verdict},
     },
 };
 
@@ -57,7 +54,9 @@ pub(super) fn report(observed: &Observed) -> Report<SandboxStatus> {
     let stage = Stage::of(observed);
     let mut before = sandbox.status.clone().unwrap_or_default();
     status::retain_ours(&mut before.conditions);
-    let view = owned_once(&before.conditions, view(observed, &stage));
+    let view = view(observed, &stage);
+    let (outlook, next) = status::owned_once(&before.conditions, view.outlook, view.next);
+    let view = View { outlook, next, ..view };
     let verdicts = status::standard(view.outlook, view.reason, &view.message).into_iter().chain([
         scheduled(&stage),
         initialized(observed, &stage, &view),
@@ -117,15 +116,6 @@ pub(super) fn report(observed: &Observed) -> Report<SandboxStatus> {
         }),
         next: view.next,
         when,
-    }
-}
-
-/// What rests from the start says for a moment that it is not ready: see [`status::is_untouched`].
-fn owned_once(before: &[Condition], view: View) -> View {
-    if view.outlook == Outlook::AtRest && status::is_untouched(before) {
-        View { outlook: Outlook::Moving, next: Next::In(Duration::ZERO), ..view }
-    } else {
-        view
     }
 }
 
@@ -211,14 +201,17 @@ fn view(observed: &Observed, stage: &Stage) -> View {
             );
             after(Duration::from_secs(30), stalled(Reason::NameTaken, &message))
         }
-        Stage::Failed(failure) | Stage::Attached(Attachment::Unknown(failure)) => match failure.reason {
-            Reason::Refused => after(REFUSED_POLL, stalled(failure.reason, &failure.message)),
-            Reason::Terminating => waiting(SandboxPhase::Terminating, failure.reason, &failure.message),
-            // Somebody has to do something, and perhaps not here: it is tried again.
-            Reason::Forbidden => View { next: Next::Backoff, ..stalled(failure.reason, &failure.message) },
-            // The rest passes by itself.
-            _ => View { next: Next::Backoff, ..waiting(SandboxPhase::Pending, failure.reason, &failure.message) },
-        },
+        Stage::Failed(failure) | Stage::Attached(Attachment::Unknown(failure)) => {
+            let (outlook, next) = status::of_failure(failure);
+            let view = match outlook {
+                Outlook::Stalled => stalled(failure.reason, &failure.message),
+                _ if failure.reason == Reason::Terminating => {
+                    waiting(SandboxPhase::Terminating, failure.reason, &failure.message)
+                }
+                _ => waiting(SandboxPhase::Pending, failure.reason, &failure.message),
+            };
+            View { next, ..view }
+        }
         Stage::WaitsForVolumes(message) => waiting(SandboxPhase::Pending, Reason::VolumesNotReady, message),
         Stage::NoPod(_) => waiting(SandboxPhase::Pending, Reason::NoPod, "The Pod is about to be made."),
         Stage::NodeLost { node, ending } => {

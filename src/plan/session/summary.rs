@@ -2,8 +2,6 @@
 
 use std::time::Duration;
 
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
-
 use super::{
     Observed, Stage, agents, configuration, launch,
     lifetime::{self, Rest},
@@ -21,7 +19,7 @@ use crate::{
     },
     plan::{
         Next, Note, Report, Slot, When,
-        status::{self, Outlook, REFUSED_POLL, Verdict, verdict},
+        status::{self, Outlook, Verdict, verdict},
         volumes::SharedVolume,
     },
 };
@@ -46,7 +44,9 @@ pub(super) fn report(observed: &Observed) -> Report<AigiseSessionStatus> {
     let mut before = session.status.clone().unwrap_or_default();
     status::retain_ours(&mut before.conditions);
     let counts = counts(observed);
-    let view = owned_once(&before.conditions, misconfigured(observed, &stage, view(observed, &stage, &counts)));
+    let view = misconfigured(observed, &stage, view(observed, &stage, &counts));
+    let (outlook, next) = status::owned_once(&before.conditions, view.outlook, view.next);
+    let view = View { outlook, next, ..view };
     let verdicts = status::standard(view.outlook, view.reason, &view.message).into_iter().chain([
         configuration::config_valid(observed),
         volumes_ready(observed, &stage, &view),
@@ -92,15 +92,6 @@ pub(super) fn report(observed: &Observed) -> Report<AigiseSessionStatus> {
         }),
         next,
         when,
-    }
-}
-
-/// What rests from the start says for a moment that it is not ready: see [`status::is_untouched`].
-fn owned_once(before: &[Condition], view: View) -> View {
-    if view.outlook == Outlook::AtRest && status::is_untouched(before) {
-        View { outlook: Outlook::Moving, next: Next::In(Duration::ZERO), ..view }
-    } else {
-        view
     }
 }
 
@@ -170,17 +161,15 @@ fn view(observed: &Observed, stage: &Stage, counts: &SandboxCounts) -> View {
             );
             after(Next::In(Duration::from_secs(30)), view(Error, Stalled, Reason::NameTaken, &message))
         }
-        Stage::Failed(failure) if failure.reason == Reason::Refused => {
-            after(Next::In(REFUSED_POLL), view(Error, Stalled, failure.reason, &failure.message))
+        Stage::Failed(failure) => {
+            let (outlook, next) = status::of_failure(failure);
+            let phase = match outlook {
+                Stalled => Error,
+                _ if failure.reason == Reason::Terminating => SessionPhase::Terminating,
+                _ => Pending,
+            };
+            after(next, view(phase, outlook, failure.reason, &failure.message))
         }
-        // Somebody has to do something, and perhaps not here: it is tried again.
-        Stage::Failed(failure) if failure.reason == Reason::Forbidden => {
-            after(Next::Backoff, view(Error, Stalled, failure.reason, &failure.message))
-        }
-        Stage::Failed(failure) if failure.reason == Reason::Terminating => {
-            view(SessionPhase::Terminating, Moving, failure.reason, &failure.message)
-        }
-        Stage::Failed(failure) => after(Next::Backoff, view(Pending, Moving, failure.reason, &failure.message)),
         Stage::SourceMissing(name) => {
             let message = format!("The ConfigMap {name}, a source of the volumes, is not there yet.");
             after(Next::In(SOURCE_POLL), view(Pending, Moving, Reason::SourceNotFound, &message))
