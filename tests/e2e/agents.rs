@@ -328,9 +328,20 @@ fn a_runner_may_run_commands_in_the_sandboxes_of_its_session_and_in_no_others() 
     ground.until_ready("asb/s--fuzz");
     assert_eq!(inside("exec s--fuzz -- echo there").text().trim(), "there");
 
-    // What let it in goes with it.
+    // What let it in goes when that is no longer asked for, and a Pod without a token follows.
+    let grant = ["role", "rolebinding", "networkpolicy", "serviceaccount"];
+    let before = ground.get(&format!("pod/{pod}"));
+    ground.patch("aag/root", &json!({"spec": {"runner": {"sandboxExec": false}}}));
+    grant.map(|kind| ground.until_gone(&format!("{kind}/{pod}")));
+    let after = ground.until(&format!("pod/{pod}"), "is made anew", |pod| !pod.is_null() && uid(pod) != uid(&before));
+    assert_eq!(after["spec"]["automountServiceAccountToken"], false);
+    until_status(&ground, "root", "active");
+
+    // And it goes with its agent.
+    ground.patch("aag/root", &json!({"spec": {"runner": {"sandboxExec": true}}}));
+    grant.map(|kind| ground.until(&format!("{kind}/{pod}"), "is there again", |seen| !seen.is_null()));
     ground.delete("aag/root");
-    for kind in ["pod", "role", "rolebinding", "networkpolicy", "serviceaccount"] {
+    for kind in grant.into_iter().chain(["pod"]) {
         ground.until_gone(&format!("{kind}/{pod}"));
     }
 }

@@ -1,5 +1,7 @@
 //! What a sandbox's stage means to its user.
 
+mod conditions;
+
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use jiff::Timestamp;
@@ -15,15 +17,14 @@ use super::{
 use crate::{
     api::{
         SandboxStatus,
-        condition::{ConditionType, Reason},
-        init::{InitOutcome, InitStatus},
+        condition::Reason,
         meta,
         sandbox::{SandboxPhase, SandboxState, SeenSession},
     },
     plan::{
         Next, Note, Report, Slot, When, membership,
         pod::{exit_code, node, scheduled_at},
-        status::{self, Outlook, verdict},
+        status::{self, Outlook},
     },
 };
 
@@ -58,11 +59,11 @@ pub(super) fn report(observed: &Observed) -> Report<SandboxStatus> {
     let (outlook, next) = status::owned_once(&before.conditions, view.outlook, view.next);
     let view = View { outlook, next, ..view };
     let verdicts = status::standard(view.outlook, view.reason, &view.message).into_iter().chain([
-        scheduled(&stage),
-        initialized(observed, &stage, &view),
-        up_to_date(observed, &stage),
-        suspended(&stage, &view),
-        attached(&stage, &view),
+        conditions::scheduled(&stage),
+        conditions::initialized(observed, &stage, &view),
+        conditions::up_to_date(observed, &stage),
+        conditions::suspended(&stage, &view),
+        conditions::attached(&stage, &view),
     ]);
     let pod = pod(observed, &stage);
     let restarts = match &stage {
@@ -358,87 +359,5 @@ fn of_pod(observed: &Observed, stage: &Stage, progress: &Progress) -> View {
             };
             view(SandboxState::Error, SandboxPhase::Error, Outlook::Stalled, *reason, format!("{message} {hint}"))
         }
-    }
-}
-
-fn scheduled(stage: &Stage) -> status::Verdict {
-    let kind = ConditionType::PodScheduled;
-    let has_node = || verdict(kind, true, Reason::Scheduled, "The Pod has a node.");
-    match stage {
-        Stage::Restarting { .. }
-        | Stage::Finished { .. }
-        | Stage::NodeLost { .. }
-        | Stage::Initializing(_)
-        | Stage::InitFailed(_) => has_node(),
-        Stage::Pod(progress) | Stage::LeftBehind(progress) | Stage::Attached(Attachment::To { progress, .. })
-            if progress.is_scheduled() =>
-        {
-            has_node()
-        }
-        Stage::Pod(Progress::Unschedulable { reason, message }) => verdict(kind, false, *reason, message.clone()),
-        Stage::Pod(_) | Stage::LeftBehind(_) | Stage::Attached(Attachment::To { .. }) => {
-            verdict(kind, None, Reason::PodCreated, "The scheduler has not spoken yet.")
-        }
-        Stage::Terminating
-        | Stage::Orphaned
-        | Stage::Blocked(_)
-        | Stage::NameTaken(_)
-        | Stage::Failed(_)
-        | Stage::Suspended { .. }
-        | Stage::WaitsForVolumes(_)
-        | Stage::Attached(_)
-        | Stage::NoPod(_) => verdict(kind, false, Reason::NoPod, "There is no Pod."),
-    }
-}
-
-fn initialized(observed: &Observed, stage: &Stage, view: &View) -> status::Verdict {
-    let kind = ConditionType::Initialized;
-    let has_gate = match observed.pod.ours() {
-        Some(pod) => gate::is_gated(pod),
-        None => gate::work(observed).is_some(),
-    };
-    if !has_gate {
-        return verdict(kind, true, Reason::NoInitializer, "Nothing has to be done before it is ready.");
-    }
-    match (stage, gate::status(observed, &observed.sandbox.status.clone().unwrap_or_default())) {
-        (Stage::Initializing(_) | Stage::InitFailed(_), _) => verdict(kind, false, view.reason, view.message.clone()),
-        (_, Some(InitStatus { outcome: InitOutcome::Succeeded, .. })) => {
-            verdict(kind, true, Reason::Initialized, "What was to be done before it is ready is done.")
-        }
-        _ => verdict(kind, false, Reason::NotReady, "What is to be done before it is ready is not known to be done."),
-    }
-}
-
-fn up_to_date(observed: &Observed, stage: &Stage) -> status::Verdict {
-    let kind = ConditionType::OutOfDate;
-    if let Stage::Attached(_) = stage {
-        verdict(kind, false, Reason::Attached, "The Pod is not made from a template of ours.")
-    } else if observed.pod.ours().is_none() {
-        verdict(kind, false, Reason::NoPod, "There is no Pod.")
-    } else if is_outdated(observed) {
-        let message = "The template changed after the Pod started; the next start takes the change.";
-        verdict(kind, true, Reason::TemplateChanged, message)
-    } else {
-        verdict(kind, false, Reason::UpToDate, "The Pod is made from the present template.")
-    }
-}
-
-fn suspended(stage: &Stage, view: &View) -> status::Verdict {
-    let kind = ConditionType::Suspended;
-    if let Stage::Suspended { .. } = stage {
-        verdict(kind, true, Reason::Suspended, view.message.clone())
-    } else {
-        verdict(kind, false, Reason::Active, "It is not suspended.")
-    }
-}
-
-fn attached(stage: &Stage, view: &View) -> status::Verdict {
-    let kind = ConditionType::Attached;
-    match stage {
-        Stage::Attached(Attachment::To { pin, .. }) => {
-            verdict(kind, true, Reason::Attached, format!("It works in the Pod {} (UID {}).", pin.name, pin.uid))
-        }
-        Stage::Attached(_) => verdict(kind, false, view.reason, view.message.clone()),
-        _ => verdict(kind, false, Reason::NotAttached, "It has a Pod of its own."),
     }
 }
