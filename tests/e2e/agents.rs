@@ -332,14 +332,18 @@ fn a_runner_may_run_commands_in_the_sandboxes_of_its_session_and_in_no_others() 
     let grant = ["role", "rolebinding", "networkpolicy", "serviceaccount"];
     let before = ground.get(&format!("pod/{pod}"));
     ground.patch("aag/root", &json!({"spec": {"runner": {"sandboxExec": false}}}));
-    grant.map(|kind| ground.until_gone(&format!("{kind}/{pod}")));
+    for kind in grant {
+        ground.until_gone(&format!("{kind}/{pod}"));
+    }
     let after = ground.until(&format!("pod/{pod}"), "is made anew", |pod| !pod.is_null() && uid(pod) != uid(&before));
     assert_eq!(after["spec"]["automountServiceAccountToken"], false);
     until_status(&ground, "root", "active");
 
     // And it goes with its agent.
     ground.patch("aag/root", &json!({"spec": {"runner": {"sandboxExec": true}}}));
-    grant.map(|kind| ground.until(&format!("{kind}/{pod}"), "is there again", |seen| !seen.is_null()));
+    for kind in grant {
+        ground.until(&format!("{kind}/{pod}"), "is there again", |seen| !seen.is_null());
+    }
     ground.delete("aag/root");
     for kind in grant.into_iter().chain(["pod"]) {
         ground.until_gone(&format!("{kind}/{pod}"));
