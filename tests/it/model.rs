@@ -262,17 +262,24 @@ impl World {
                 let spec = PodSpec { containers: vec![container], ..PodSpec::default() };
                 self.pods.insert(name, Pod { metadata, spec: Some(spec), status: Some(PodStatus::default()) });
             }
-            Event::NodeSilent(name) => self.pod(&name, |pod| {
-                condition(pod, "ContainersReady", "True", "");
-                condition(pod, "Ready", "False", "");
-            }),
+            Event::NodeSilent(name) => {
+                let at = self.now;
+                self.pod(&name, |pod| {
+                    condition(pod, "ContainersReady", "True", "", at);
+                    condition(pod, "Ready", "False", "", at);
+                });
+            }
             Event::Refuses(reason) => self.refuses = reason,
-            Event::Scheduled(name) => self.pod(&name, |pod| {
-                pod.spec.get_or_insert_default().node_name = Some("node-1".into());
-                condition(pod, "PodScheduled", "True", "");
-            }),
+            Event::Scheduled(name) => {
+                let at = self.now;
+                self.pod(&name, |pod| {
+                    pod.spec.get_or_insert_default().node_name = Some("node-1".into());
+                    condition(pod, "PodScheduled", "True", "", at);
+                });
+            }
             Event::Unschedulable { pod, message } => {
-                self.pod(&pod, |pod| condition(pod, "PodScheduled", "False", &message));
+                let at = self.now;
+                self.pod(&pod, |pod| condition(pod, "PodScheduled", "False", &message, at));
             }
             Event::ImageMissing(name) => self.container(&name, |_| ContainerState {
                 waiting: Some(ContainerStateWaiting {
@@ -998,13 +1005,14 @@ fn times_move_with_status(before: &[Condition], after: &[Condition]) {
     }
 }
 
-fn condition(pod: &mut Pod, type_: &str, status: &str, message: &str) {
+fn condition(pod: &mut Pod, type_: &str, status: &str, message: &str, at: Timestamp) {
     let conditions = pod.status.get_or_insert_default().conditions.get_or_insert_default();
     conditions.retain(|condition| condition.type_ != type_);
     conditions.push(PodCondition {
         type_: type_.into(),
         status: status.into(),
         message: (!message.is_empty()).then(|| message.into()),
+        last_transition_time: Some(Time(at)),
         ..PodCondition::default()
     });
 }
