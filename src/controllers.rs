@@ -2,6 +2,7 @@
 //! lives here.
 
 pub mod agent;
+mod announcer;
 mod backoff;
 pub mod cache;
 mod configuration;
@@ -22,7 +23,6 @@ use kube::{
     runtime::{
         Controller,
         controller::{Action, Config, Error as ControllerError},
-        events::{Event, EventType, Recorder, Reporter},
         reflector::{ObjectRef, Store},
     },
 };
@@ -31,6 +31,7 @@ use tokio::{sync::watch, task::JoinSet};
 use tracing::{debug, info, warn};
 
 use self::{
+    announcer::Announcer,
     backoff::Backoff,
     cache::{Caches, Scope, Triggers},
     configuration::Configurations,
@@ -39,9 +40,8 @@ use self::{
     written::Written,
 };
 use crate::{
-    api::meta,
     apply::{self, Object, WriteCounter},
-    plan::{Lookup, Next, Note, Report, Settings, When},
+    plan::{Lookup, Next, Report, Settings, When},
 };
 
 /// A reconcile that takes longer than this is given up and tried again: a hung request must not hold its object for ever.
@@ -60,8 +60,8 @@ pub struct Shared {
     configurations: Arc<Configurations>,
     /// What is counted.
     pub metrics: Arc<Metrics>,
-    /// Where events go; one for all, so that repeats are counted and not written again.
-    pub recorder: Recorder,
+    /// Where events go.
+    announcer: Arc<Announcer>,
     /// What time it is.
     pub clock: Clock,
 }
@@ -121,10 +121,10 @@ pub async fn run_all(start: Start, filled: watch::Sender<Option<Arc<Caches>>>, s
         watching.spawn(watch);
     }
     let caches = Arc::new(caches);
-    let recorder = Recorder::new(client.clone(), Reporter { controller: meta::MANAGER.into(), instance });
+    let announcer = Arc::new(Announcer::new(&client, instance.as_deref()));
 
     let configurations = Arc::default();
-    let shared = Shared { client, caches: caches.clone(), settings, configurations, metrics, recorder, clock };
+    let shared = Shared { client, caches: caches.clone(), settings, configurations, metrics, announcer, clock };
     let session_context =
         Context::new("session", shared.clone(), caches.sessions.clone(), caches.written_sessions.clone());
     let sandbox_context =
@@ -140,10 +140,12 @@ pub async fn run_all(start: Start, filled: watch::Sender<Option<Arc<Caches>>>, s
         }
         filled.send_replace(Some(caches.clone()));
         info!("the caches are filled");
-        let session = session::run(Arc::new(session_context), session_triggers, concurrency, stop.clone());
-        let sandbox = sandbox::run(Arc::new(sandbox_context), sandbox_triggers, concurrency, stop.clone());
-        let agent = agent::run(Arc::new(agent_context), agent_triggers, concurrency, stop.clone());
-        future::join3(session, sandbox, agent).await;
+        // Each is a task of its own, so that what wakes one is not asked of the others.
+        let mut controllers = JoinSet::new();
+        controllers.spawn(session::run(Arc::new(session_context), session_triggers, concurrency, stop.clone()));
+        controllers.spawn(sandbox::run(Arc::new(sandbox_context), sandbox_triggers, concurrency, stop.clone()));
+        controllers.spawn(agent::run(Arc::new(agent_context), agent_triggers, concurrency, stop.clone()));
+        controllers.join_all().await;
     };
     let too_long = async {
         stop.clone().await;
@@ -253,7 +255,7 @@ impl<K: Object> Context<K> {
                 Err(error) => return Err(Error::WriteStatus(error)),
             }
             if let Some(note) = &report.note {
-                self.announce(object, note).await;
+                self.announcer.announce(&object.object_ref(&()), note).await;
             }
         }
         Ok(match report.next {
@@ -267,20 +269,6 @@ impl<K: Object> Context<K> {
             }
             Next::Backoff => Action::requeue(self.backoff.next(&uid)),
         })
-    }
-
-    /// An event is a courtesy: one that cannot be written is logged and forgotten.
-    async fn announce(&self, object: &K, note: &Note) {
-        let event = Event {
-            type_: if note.warning { EventType::Warning } else { EventType::Normal },
-            reason: note.reason.to_string(),
-            note: Some(crate::plan::status::clip(note.message.clone(), 1024)),
-            action: "Reconcile".into(),
-            secondary: None,
-        };
-        if let Err(error) = self.recorder.publish(&event, &object.object_ref(&())).await {
-            debug!(%error, "an event could not be written");
-        }
     }
 }
 

@@ -44,8 +44,9 @@ fn run(command: Command) -> Result<(), Box<dyn std::error::Error>> {
     }
 }
 
+/// One thread: handing little pieces of work to others costs more than they do (docs/adr/0010-one-thread.md).
 fn runtime() -> std::io::Result<tokio::runtime::Runtime> {
-    tokio::runtime::Builder::new_multi_thread().enable_all().build()
+    tokio::runtime::Builder::new_current_thread().enable_all().build()
 }
 
 #[expect(clippy::print_stdout, reason = "printing is what the command is for")]

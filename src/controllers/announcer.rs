@@ -1,0 +1,71 @@
+//! Events about objects, for people and their tools.
+
+use std::hash::{BuildHasher, BuildHasherDefault, DefaultHasher};
+
+use k8s_openapi::api::core::v1::ObjectReference;
+use kube::{
+    Client,
+    runtime::events::{Event, EventType, Recorder, Reporter},
+};
+use tracing::debug;
+
+use crate::{
+    api::meta,
+    plan::{Note, status},
+};
+
+/// How many recorders share the objects among them.
+const RECORDERS: usize = 64;
+
+/// Writes events, and counts repeats instead of writing them again.
+///
+/// The library's recorder goes through all that it has recorded in six minutes for each event, which among thousands of objects
+/// was a tenth of what one costs. So there are many, and an object always has the same.
+pub(super) struct Announcer(Vec<Recorder>);
+
+impl Announcer {
+    /// `instance` is the name of this process.
+    pub(super) fn new(client: &Client, instance: Option<&str>) -> Self {
+        let reporter = Reporter { controller: meta::MANAGER.into(), instance: instance.map(Into::into) };
+        Self((0..RECORDERS).map(|_| Recorder::new(client.clone(), reporter.clone())).collect())
+    }
+
+    /// An event is a courtesy: one that cannot be written is logged and forgotten.
+    pub(super) async fn announce(&self, about: &ObjectReference, note: &Note) {
+        let event = Event {
+            type_: if note.warning { EventType::Warning } else { EventType::Normal },
+            reason: note.reason.to_string(),
+            note: Some(status::clip(note.message.clone(), 1024)),
+            action: "Reconcile".into(),
+            secondary: None,
+        };
+        if let Err(error) = self.0[share(about)].publish(&event, about).await {
+            debug!(%error, "an event could not be written");
+        }
+    }
+}
+
+/// Which recorder an object has.
+fn share(about: &ObjectReference) -> usize {
+    let hash = BuildHasherDefault::<DefaultHasher>::default().hash_one(&about.uid);
+    usize::try_from(hash % RECORDERS as u64).unwrap_or_default()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use super::*;
+
+    #[test]
+    fn objects_are_spread_over_the_recorders_and_each_keeps_its_own() {
+        let about = |index| ObjectReference { uid: Some(format!("uid-{index}")), ..ObjectReference::default() };
+        let mut shares = BTreeMap::<_, usize>::new();
+        for index in 0..6400 {
+            assert_eq!(share(&about(index)), share(&about(index)));
+            *shares.entry(share(&about(index))).or_default() += 1;
+        }
+        assert_eq!(shares.len(), RECORDERS);
+        assert!(shares.values().all(|&objects| objects < 200), "{shares:?}");
+    }
+}
