@@ -285,6 +285,16 @@ fn lost(reason: Option<&str>, message: Option<&str>) -> String {
     }
 }
 
+/// The kubelet's words, where it evicted the Pod for passing a limit of its own, and not for what its node lacks. There is no
+/// other sign for these.
+#[must_use]
+pub fn passed_limit(pod: &Pod) -> Option<&str> {
+    const WAYS: [&str; 3] =
+        ["exceeds the limit", "exceeds the total limit", "exceeded its local ephemeral storage limit"];
+    let status = pod.status.as_ref().filter(|status| status.reason.as_deref() == Some("Evicted"))?;
+    status.message.as_deref().filter(|words| WAYS.iter().any(|way| words.contains(way)))
+}
+
 /// All that is read of a Pod: what else changes in it wakes nobody.
 #[must_use]
 pub fn reading(pod: &Pod) -> impl PartialEq + use<> {

@@ -39,7 +39,9 @@ use super::{
     membership, name, ownership,
     pod::{Progress, annotation},
 };
-use crate::api::{Agent, AigiseSession, Sandbox, SandboxStatus, condition::Reason, meta, template::UpdatePolicy};
+use crate::api::{
+    Agent, AigiseSession, Sandbox, SandboxStatus, condition::Reason, init::InitOutcome, meta, template::UpdatePolicy,
+};
 
 /// All that is known of a sandbox when it is decided about.
 #[derive(Clone, Debug)]
@@ -190,6 +192,13 @@ pub fn report(observed: &Observed) -> Report<SandboxStatus> {
 pub fn has_lost_something(observed: &Observed) -> bool {
     let status = observed.sandbox.status.as_ref();
     observed.pod == Slot::Absent && status.is_some_and(|status| status.pod_name.is_some() && status.attached.is_none())
+}
+
+/// Whether the last initialiser of the sandbox failed, as it says.
+#[must_use]
+pub fn has_failed_init(sandbox: &Sandbox) -> bool {
+    let init = sandbox.status.as_ref().and_then(|status| status.init.as_ref());
+    init.is_some_and(|init| init.outcome == InitOutcome::Failed)
 }
 
 /// Whether the others of its session matter to the sandbox.

@@ -31,7 +31,7 @@ use crate::{
     gate::{FOLDER, Failure, LastWords, RELEASE_FILE, STATE, WORK_FILE, Work},
     plan::{
         Child,
-        pod::{End, Progress, annotation, running_since},
+        pod::{End, Progress, annotation, passed_limit, running_since},
         status::printable,
     },
 };
@@ -232,9 +232,16 @@ pub(super) fn failure(observed: &Observed, pod: &Pod, progress: &Progress) -> Op
             ..failure
         });
     }
-    // The kernel ended all of the container, the gate included.
-    let is_killed = *reason == Reason::OutOfMemory && !has_succeeded(observed, pod);
-    is_killed.then(|| Failure { how: "needed more memory than the sandbox may have".into(), ..Failure::default() })
+    // The gate ended with the container and could say nothing.
+    let how = match reason {
+        Reason::OutOfMemory => "needed more memory than the sandbox may have".to_string(),
+        Reason::PodLost => {
+            let words = passed_limit(pod)?.trim().trim_end_matches('.');
+            format!("needed more disk than the sandbox may have: {words}")
+        }
+        _ => return None,
+    };
+    (!has_succeeded(observed, pod)).then(|| Failure { how, ..Failure::default() })
 }
 
 /// Whether nothing is known yet of the end of the work in a Pod whose container has started. After a restart a kubelet says that of
@@ -252,9 +259,13 @@ fn has_succeeded(observed: &Observed, pod: &Pod) -> bool {
 
 /// What to say of the initialiser.
 pub(super) fn status(observed: &Observed, before: &SandboxStatus) -> Option<InitStatus> {
-    let Some(pod) = observed.pod.ours().filter(|pod| is_gated(pod)) else {
-        let skips = observed.sandbox.spec.template.init.as_ref().is_some_and(|init| init.skip == Some(true));
-        return skips.then(|| InitStatus { outcome: InitOutcome::Skipped, ..InitStatus::default() });
+    let skips = observed.sandbox.spec.template.init.as_ref().is_some_and(|init| init.skip == Some(true));
+    let skipped = || skips.then(|| InitStatus { outcome: InitOutcome::Skipped, ..InitStatus::default() });
+    let pod = match observed.pod.ours() {
+        // What failed is worth reading until there is another.
+        None => return skipped().or_else(|| before.init.clone().filter(|init| init.outcome == InitOutcome::Failed)),
+        Some(pod) if !is_gated(pod) => return skipped(),
+        Some(pod) => pod,
     };
     let before = before.init.clone().filter(|_| before.pod_uid == pod.uid()).unwrap_or_default();
     let progress = Progress::of(pod, meta::SANDBOX_CONTAINER);
@@ -428,6 +439,41 @@ mod tests {
         Arc::make_mut(&mut observed.sandbox).status = Some(seen);
         assert_eq!(Stage::of(&observed), Stage::Pod(Progress::Running), "what was done stays done");
         assert_eq!(outcome(&observed), Some(InitOutcome::Succeeded));
+    }
+
+    #[test]
+    fn an_initialiser_that_passes_a_limit_of_its_sandbox_has_failed_and_one_that_lost_its_node_has_not() {
+        let spec = json!({"type": "fuzz", "session": "demo", "image": "i", "init": {"steps": [{"name": "a", "command": ["a"]}]}});
+        let mut observed = observed(&spec, &json!({"sandboxes": {}}));
+        let mut stage = |words: &str, init: Option<InitOutcome>| {
+            let terminated =
+                json!({"terminated": {"exitCode": 137, "reason": "Error", "finishedAt": "2026-01-01T00:00:00Z"}});
+            let container = json!({"name": "sandbox", "started": false, "ready": false, "image": "i", "imageID": "", "restartCount": 0, "state": terminated});
+            let status =
+                json!({"phase": "Failed", "reason": "Evicted", "message": words, "containerStatuses": [container]});
+            let metadata = json!({"name": "s", "uid": "u", "annotations": {meta::GATE: "{}"}});
+            let pod: Pod = serde_json::from_value(json!({"metadata": metadata, "status": status})).unwrap();
+            observed.pod = Slot::Ours(Arc::new(pod));
+            let init = init.map(|outcome| InitStatus { outcome, ..InitStatus::default() });
+            let seen = SandboxStatus { pod_uid: Some("u".into()), init, ..SandboxStatus::default() };
+            Arc::make_mut(&mut observed.sandbox).status = Some(seen);
+            Stage::of(&observed)
+        };
+        for words in [
+            "Usage of EmptyDir volume \"tmp\" exceeds the limit \"1Mi\". ",
+            "Pod ephemeral local storage usage exceeds the total limit of containers 16Mi. ",
+            "Container sandbox exceeded its local ephemeral storage limit \"16Mi\". ",
+        ] {
+            let Stage::InitFailed(failure) = stage(words, None) else { panic!("{words}") };
+            let told = in_words(&failure);
+            assert!(told.contains(words.trim()) && !told.contains(". ."), "{told}");
+            let later = stage(words, Some(InitOutcome::Succeeded));
+            assert!(matches!(later, Stage::Restarting { .. }), "it was done: {later:?}");
+        }
+        let pressed = "The node was low on resource: ephemeral-storage. Threshold quantity: 1, available: 0. \
+                       Container sandbox was using 1Gi, request is 0, has larger consumption of ephemeral-storage. ";
+        let lost = stage(pressed, None);
+        assert!(matches!(lost, Stage::Restarting { .. }), "{lost:?}");
     }
 
     #[test]

@@ -11,7 +11,7 @@ use kube::ResourceExt;
 use super::{
     Attachment, Observed, Progress, Stage,
     gate::{self, Gate},
-    is_hand_made, is_outdated, restart,
+    has_failed_init, is_hand_made, is_outdated, restart,
     stage::overdue_at,
 };
 use crate::{
@@ -188,7 +188,12 @@ fn view(observed: &Observed, stage: &Stage) -> View {
             if *ending {
                 waiting(SandboxPhase::Pending, Reason::Suspended, &format!("{by}; its Pod is going."))
             } else {
-                resting(SandboxPhase::Suspended, Reason::Suspended, &format!("{by}."))
+                let failed = if has_failed_init(&observed.sandbox) {
+                    " Its initialiser had failed; status.init has the evidence."
+                } else {
+                    ""
+                };
+                resting(SandboxPhase::Suspended, Reason::Suspended, &format!("{by}.{failed}"))
             }
         }
         Stage::NameTaken(foreign) if foreign.leaving => {

@@ -12,7 +12,12 @@ use crate::{
         meta::{self, Component},
         sandbox::{SandboxPhase, SandboxState},
     },
-    plan::{name::Label, ownership, sandbox::changed, status},
+    plan::{
+        name::Label,
+        ownership,
+        sandbox::{changed, has_failed_init},
+        status,
+    },
 };
 
 /// A type that the session wants, and its Sandbox as it is.
@@ -94,6 +99,13 @@ pub(super) fn only_initialize(observed: &Observed) -> bool {
     let mut waiting =
         wanted(observed).filter(|wanted| wanted.state() == SandboxState::Uninitialized && !wanted.is_at_rest());
     waiting.all(|wanted| wanted.phase() == Some(SandboxPhase::Initializing))
+}
+
+/// The types whose last initialiser failed, if there are any.
+pub(super) fn failed_init(observed: &Observed) -> Option<String> {
+    let failed = wanted(observed).filter(|wanted| wanted.slot.ours().is_some_and(|sandbox| has_failed_init(sandbox)));
+    let types: Vec<_> = failed.map(|wanted| wanted.sandbox_type).collect();
+    (!types.is_empty()).then(|| types.join(", "))
 }
 
 /// Sandboxes of types that the session no longer wants.

@@ -236,11 +236,13 @@ fn resting(observed: &Observed, stage: &Stage) -> View {
                 Rest::Idle => (Reason::Idle, "It was idle and is suspended until aigise.dev/last-activity is newer"),
             };
             let invalid = invalid.as_ref().map(|message| format!(" {message}")).unwrap_or_default();
-            match awake {
-                Some(name) => {
-                    (Suspended, Moving, reason, format!("{why}; waits until the Pod {name} is gone.{invalid}"))
-                }
-                None => (Suspended, AtRest, reason, format!("{why}; the volumes stay.{invalid}")),
+            if let Some(name) = awake {
+                (Suspended, Moving, reason, format!("{why}; waits until the Pod {name} is gone.{invalid}"))
+            } else {
+                let failed = sandboxes::failed_init(observed).map_or(String::new(), |types| {
+                    format!(" The initialiser of {types} had failed; status.init of the Sandbox has the evidence.")
+                });
+                (Suspended, AtRest, reason, format!("{why}; the volumes stay.{failed}{invalid}"))
             }
         }
         // Expired, and something is still there.
