@@ -5,7 +5,7 @@ use kube::{
     Api,
     api::{Patch, PatchParams},
 };
-use serde_json::json;
+use serde_json::{Value, json};
 
 use super::lives::{LIVES, Life, agent, config_map, corpus, life, session, three_of_everything};
 use crate::support::{
@@ -222,6 +222,37 @@ fn many_agents_with_pods_cost_as_much_each_as_few() {
     };
     let (few, many) = (reconciles(5), reconciles(40));
     assert!(many <= few * 8 + few, "{few} reconciles for 5 agents, {many} for 40");
+}
+
+/// Each sandbox is started three times, and has one event for it that says so.
+#[test]
+fn what_happens_again_is_counted_and_not_told_anew() {
+    in_fast_time(async {
+        let mut world = World::new();
+        let names = ["one", "two", "three"];
+        for name in names {
+            world
+                .apply(json!({
+                    "apiVersion": "aigise.dev/v1alpha1", "kind": "Sandbox", "metadata": {"name": name},
+                    "spec": {"type": "main", "image": "a:1"},
+                }))
+                .await;
+        }
+        world.settle().await;
+        for _ in 0..2 {
+            for name in names {
+                world.api.delete(&World::key("pods", name), &json!({}));
+            }
+            world.settle().await;
+        }
+        for name in names {
+            let all = world.api.all();
+            let about = |event: &&Value| event["regarding"]["name"] == name && event["reason"] == "Ready";
+            let events: Vec<_> = all.iter().map(|(_, object)| &**object).filter(about).collect();
+            let counts: Vec<_> = events.iter().map(|event| &event["series"]["count"]).collect();
+            assert_eq!(counts, [&json!(3)], "{name}");
+        }
+    });
 }
 
 /// Only what is missing is asked for past the caches.
