@@ -96,6 +96,18 @@ fn a_step_that_fails_keeps_its_evidence_and_is_tried_again_when_somebody_wants_i
     // The session goes on with the others, and says what it lacks.
     ground.patch("asess/s", &json!({"spec": {"continueOnError": true}}));
     ground.until("asess/s", "is degraded", |seen| condition(seen, "Degraded")["status"] == "True");
+
+    // While it rests, its Pods are gone and the evidence is not. A resume is a start.
+    ground.patch("asess/s", &json!({"spec": {"suspend": true}}));
+    ground.until("asess/s", "rests, and says what failed", |seen| {
+        let told = condition(seen, "Suspended")["message"].as_str().unwrap_or_default();
+        seen["status"]["phase"] == "Suspended" && told.contains("initialiser of main had failed")
+    });
+    assert_eq!(ground.get("asb/s--main")["status"]["init"], *init);
+    ground.patch("asess/s", &json!({"spec": {"suspend": false}}));
+    ground.until_ready("asb/s--other");
+    ground.until_not_ready("asb/s--main", "InitFailed");
+
     ground.run("s--other", "touch /shared/mended");
     ground.kubectl(&["annotate", "asess/s", "aigise.dev/restart=1"]).text();
     ground.until_ready("asess/s");
