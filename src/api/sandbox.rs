@@ -146,7 +146,7 @@ pub struct SandboxStatus {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub exit_code: Option<i32>,
 
-    /// What came of its initialiser.
+    /// What came of its initialiser; of one that failed, until there is another Pod.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub init: Option<InitStatus>,
 

@@ -261,9 +261,12 @@ fn has_succeeded(observed: &Observed, pod: &Pod) -> bool {
 pub(super) fn status(observed: &Observed, before: &SandboxStatus) -> Option<InitStatus> {
     let skips = observed.sandbox.spec.template.init.as_ref().is_some_and(|init| init.skip == Some(true));
     let skipped = || skips.then(|| InitStatus { outcome: InitOutcome::Skipped, ..InitStatus::default() });
+    let failed = || before.init.clone().filter(|init| init.outcome == InitOutcome::Failed);
     let pod = match observed.pod.ours() {
+        // In a Pod of somebody else nothing is initialised.
+        None if observed.sandbox.spec.template.attach.is_some() => return None,
         // What failed is worth reading until there is another.
-        None => return skipped().or_else(|| before.init.clone().filter(|init| init.outcome == InitOutcome::Failed)),
+        None => return skipped().or_else(failed),
         Some(pod) if !is_gated(pod) => return skipped(),
         Some(pod) => pod,
     };
@@ -474,6 +477,25 @@ mod tests {
                        Container sandbox was using 1Gi, request is 0, has larger consumption of ephemeral-storage. ";
         let lost = stage(pressed, None);
         assert!(matches!(lost, Stage::Restarting { .. }), "{lost:?}");
+    }
+
+    #[test]
+    fn what_failed_is_told_until_there_is_another_pod() {
+        let steps = json!({"steps": [{"name": "a", "command": ["a"]}]});
+        let told = |spec: serde_json::Value, pod: Slot<Pod>| {
+            let mut observed = observed(&spec, &json!({"sandboxes": {}}));
+            let init = InitStatus { outcome: InitOutcome::Failed, exit_code: Some(2), ..InitStatus::default() };
+            let seen = SandboxStatus { pod_uid: Some("old".into()), init: Some(init), ..SandboxStatus::default() };
+            (Arc::make_mut(&mut observed.sandbox).status, observed.pod) = (Some(seen), pod);
+            status_of(&observed).map(|init| (init.outcome, init.exit_code))
+        };
+        let works = json!({"type": "main", "session": "demo", "image": "i", "init": steps});
+        assert_eq!(told(works.clone(), Slot::Absent), Some((InitOutcome::Failed, Some(2))));
+        let next = json!({"metadata": {"name": "s", "uid": "new", "annotations": {meta::GATE: "{}"}}});
+        let next = Slot::Ours(Arc::new(serde_json::from_value(next).unwrap()));
+        assert_eq!(told(works, next), Some((InitOutcome::Waiting, None)));
+        let attached = json!({"type": "main", "session": "demo", "attach": {"podName": "theirs", "container": "c"}});
+        assert_eq!(told(attached, Slot::Absent), None);
     }
 
     #[test]

@@ -53,6 +53,9 @@ pub(super) fn initialized(observed: &Observed, stage: &Stage, view: &View) -> Ve
         (_, Some(InitStatus { outcome: InitOutcome::Succeeded, .. })) => {
             verdict(kind, true, Reason::Initialized, "What was to be done before it is ready is done.")
         }
+        (_, Some(InitStatus { outcome: InitOutcome::Failed, .. })) => {
+            verdict(kind, false, Reason::InitFailed, "The initialiser failed; status.init has the evidence.")
+        }
         _ => verdict(kind, false, Reason::NotReady, "What is to be done before it is ready is not known to be done."),
     }
 }
