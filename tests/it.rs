@@ -21,5 +21,6 @@ mod it {
     mod properties;
     mod refusals;
     mod staging;
+    mod stored;
     mod walks;
 }

@@ -361,6 +361,23 @@ impl ApiServer {
         owner_is_there(&self.state().store, namespace, owner)
     }
 
+    /// Objects that another server stored, as this one shows them with its own CRDs: UIDs, versions and status are kept.
+    pub fn restore(&self, mut objects: Vec<Value>) {
+        objects.sort_by_key(|object| text(object, "/metadata/resourceVersion").parse::<u64>().unwrap_or_default());
+        self.with(|state| {
+            for mut object in objects {
+                let (api_version, kind) = (text(&object, "/apiVersion"), text(&object, "/kind"));
+                let resource = resource::of_kind(api_version, kind).unwrap_or_else(|| panic!("{kind} is not served"));
+                let (namespace, name) = (text(&object, "/metadata/namespace"), text(&object, "/metadata/name"));
+                let key = Key { plural: resource.plural, namespace: namespace.into(), name: name.into() };
+                if let Some(schema) = &resource.schema {
+                    schema.prune_and_default(&mut object);
+                }
+                state.store.put_stored(key, object);
+            }
+        });
+    }
+
     /// The cluster changes an object: what only it may change, without admission. It owns nothing by that.
     pub fn edit(&self, key: &Key, change: impl FnOnce(&mut Value)) {
         self.with(|state| {

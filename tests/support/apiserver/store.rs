@@ -101,6 +101,13 @@ impl Store {
         object
     }
 
+    /// Keeps an object that another server stored, under the version that it had there. Those of lower versions come first.
+    pub fn put_stored(&mut self, key: Key, object: Value) -> Arc<Value> {
+        let version = text(&object, "/metadata/resourceVersion").parse().unwrap_or_default();
+        self.version = self.version.max(u64::saturating_sub(version, 1));
+        self.put(key, object, vec![])
+    }
+
     /// Keeps a new object whose default status is not written down.
     pub fn put_bare(&mut self, key: Key, object: Value, managers: Vec<Manager>) -> Arc<Value> {
         let kept = self.put(key.clone(), object, managers);

@@ -1,0 +1,253 @@
+//! Objects as earlier versions of the operator stored them on a real cluster, `tests/stored`, under the operator as it is now: it
+//! finds nothing to write. This is the law of upgrades.
+
+use std::{
+    collections::BTreeSet,
+    fs,
+    path::{Path, PathBuf},
+    sync::Arc,
+    time::Duration,
+};
+
+use aigise_operator::{
+    api::{Agent, AigiseSession, Sandbox, agent::AgentState, sandbox::SandboxPhase, session::SessionPhase},
+    controllers::{
+        self, Start,
+        cache::{Caches, Scope},
+        metrics::Metrics,
+    },
+    plan::{HelperMount, Settings},
+};
+use futures::FutureExt;
+use jiff::{SignedDuration, Timestamp};
+use serde::{Deserialize, de::DeserializeOwned};
+use serde_json::{Value, json};
+use strum::IntoEnumIterator;
+use tokio::{sync::watch, task::JoinHandle};
+
+use crate::support::{
+    apiserver::{ApiServer, Key, Seen, faults, text},
+    life::in_fast_time,
+};
+
+/// How long the operator is watched. What it reads by polling it reads every half a minute at the latest, Secrets and what was
+/// refused left out.
+const WATCHED: Duration = Duration::from_secs(120);
+
+/// What was captured in one folder.
+struct Capture {
+    folder: String,
+    about: About,
+    objects: Vec<Value>,
+}
+
+/// When and how it was captured.
+#[derive(Deserialize)]
+struct About {
+    time: Timestamp,
+    namespace: String,
+    settings: Told,
+}
+
+/// What the operator had been told.
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Told {
+    helper_image: String,
+    helper_mount: String,
+    allow_privileged_templates: bool,
+    allow_runner_exec: bool,
+}
+
+impl Told {
+    fn settings(&self) -> Settings {
+        Settings {
+            helper_image: self.helper_image.clone(),
+            helper_mount: match self.helper_mount.as_str() {
+                "Image" => HelperMount::Image,
+                "Copy" => HelperMount::Copy,
+                other => panic!("helperMount: {other}"),
+            },
+            allow_privileged_templates: self.allow_privileged_templates,
+            allow_runner_exec: self.allow_runner_exec,
+        }
+    }
+}
+
+impl Capture {
+    fn read(folder: &Path) -> Self {
+        let mut objects = vec![];
+        for file in entries(folder) {
+            if file.ends_with("capture.yaml") {
+                continue;
+            }
+            let list: Value = read_yaml(&file);
+            objects.extend(list["items"].as_array().unwrap_or_else(|| panic!("{}: no list", file.display())).clone());
+        }
+        let about = read_yaml(&folder.join("capture.yaml"));
+        Self { folder: folder.file_name().unwrap().to_string_lossy().into(), about, objects }
+    }
+
+    /// The objects of a kind, as the operator reads them.
+    fn of<K: kube::Resource<DynamicType = ()> + DeserializeOwned>(&self) -> Vec<K> {
+        let kind = K::kind(&());
+        let found = self.objects.iter().filter(|object| object["kind"] == *kind);
+        let read = |object: &Value| {
+            K::deserialize(object)
+                .unwrap_or_else(|error| panic!("{}: {kind} {}: {error}", self.folder, text(object, "/metadata/name")))
+        };
+        found.map(read).collect()
+    }
+
+    /// A server that has stored it.
+    fn server(&self) -> ApiServer {
+        let name = &self.about.namespace;
+        let namespace = json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name, "uid": "stored", "creationTimestamp": "2026-01-01T00:00:00Z"}, "spec": {"finalizers": ["kubernetes"]}, "status": {"phase": "Active"}});
+        let server = ApiServer::new();
+        server.restore([vec![namespace], self.objects.clone()].concat());
+        server
+    }
+}
+
+fn read_yaml<T: DeserializeOwned>(file: &Path) -> T {
+    let text = fs::read_to_string(file).unwrap();
+    serde_yaml::from_str(&text).unwrap_or_else(|error| panic!("{}: {error}", file.display()))
+}
+
+/// What is in a folder, in order.
+fn entries(folder: &Path) -> Vec<PathBuf> {
+    let mut found: Vec<_> = fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path()).collect();
+    found.sort();
+    found
+}
+
+/// All captures, the oldest first.
+fn captures() -> Vec<Capture> {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/stored");
+    let captures = entries(&folder).into_iter().filter(|entry| entry.join("capture.yaml").exists());
+    captures.map(|folder| Capture::read(&folder)).collect()
+}
+
+/// A running operator, for which no time passes.
+struct Operator {
+    caches: watch::Receiver<Option<Arc<Caches>>>,
+    metrics: Arc<Metrics>,
+    task: JoinHandle<()>,
+}
+
+impl Operator {
+    fn start(server: &ApiServer, about: &About, name: &str, now: Timestamp) -> Self {
+        let metrics = Arc::new(Metrics::default());
+        let start = Start {
+            client: server.client(name),
+            settings: Arc::new(about.settings.settings()),
+            scope: Scope::of(vec![]),
+            metrics: metrics.clone(),
+            instance: Some(name.into()),
+            concurrency: 16,
+            clock: Arc::new(move || now),
+        };
+        let (filled, caches) = watch::channel(None);
+        let never = std::future::pending().boxed().shared();
+        let task = tokio::spawn(async move {
+            let ended = controllers::run_all(start, filled, never).await;
+            panic!("the operator ended by itself: {ended:?}");
+        });
+        Self { caches, metrics, task }
+    }
+
+    /// How many objects of our kinds it has read, kind by kind.
+    fn known(&self) -> [usize; 3] {
+        let caches = self.caches.borrow();
+        let caches = caches.as_ref().expect("the caches are filled");
+        [caches.sessions.state().len(), caches.sandboxes.state().len(), caches.agents.state().len()]
+    }
+}
+
+/// How many changed objects are shown.
+const SHOWN: usize = 10;
+
+/// What was written, and what became of the first objects by that.
+fn told(writes: &[Seen], before: &[(Key, Arc<Value>)], server: &ApiServer) -> String {
+    let after = server.all();
+    let changed = before.iter().filter_map(|(key, old)| {
+        let new = after.iter().find(|(other, _)| other == key).map_or(&Value::Null, |(_, new)| &**new);
+        let mut found = vec![];
+        differences(old, new, String::new(), &mut found);
+        found.retain(|line| !line.starts_with(".metadata.resourceVersion:"));
+        (!found.is_empty()).then(|| format!("{}/{}\n  {}", key.plural, key.name, found.join("\n  ")))
+    });
+    let changed: Vec<_> = changed.collect();
+    let shown = changed[..changed.len().min(SHOWN)].join("\n");
+    format!("{}\nof {} changed objects the first are:\n{shown}", faults::lines(writes), changed.len())
+}
+
+/// Where two values differ, by the way into them.
+fn differences(old: &Value, new: &Value, path: String, found: &mut Vec<String>) {
+    match (old, new) {
+        (Value::Object(before), Value::Object(after)) => {
+            for name in before.keys().chain(after.keys()).collect::<BTreeSet<_>>() {
+                differences(&old[name], &new[name], format!("{path}.{name}"), found);
+            }
+        }
+        (Value::Array(before), Value::Array(after)) if before.len() == after.len() => {
+            for (at, (old, new)) in before.iter().zip(after).enumerate() {
+                differences(old, new, format!("{path}[{at}]"), found);
+            }
+        }
+        (old, new) if old != new => found.push(format!("{path}: {old} -> {new}")),
+        _ => {}
+    }
+}
+
+#[test]
+fn what_is_stored_is_read_and_nothing_is_written() {
+    let captures = captures();
+    assert!(!captures.is_empty(), "nothing is stored");
+    for capture in captures {
+        let folder = &capture.folder;
+        let count = [capture.of::<AigiseSession>().len(), capture.of::<Sandbox>().len(), capture.of::<Agent>().len()];
+        in_fast_time(async {
+            let server = capture.server();
+            let before = server.all();
+            // The second finds what the first has left, and comes a day later: what rests does not wait for a time.
+            for (name, later) in [("operator/1", SignedDuration::ZERO), ("operator/2", SignedDuration::from_hours(24))]
+            {
+                let operator = Operator::start(&server, &capture.about, name, capture.about.time + later);
+                tokio::time::sleep(WATCHED).await;
+                assert!(!operator.task.is_finished(), "{folder}: {name} has ended");
+                assert_eq!(operator.known(), count, "{folder}: {name} does not know all objects");
+                let metrics = operator.metrics.text(None);
+                for controller in ["session", "sandbox", "agent"] {
+                    let well = format!("aigise_reconciles_total{{controller=\"{controller}\",outcome=\"ok\"}}");
+                    assert!(metrics.contains(&well), "{folder}: {name}: no {controller} was reconciled:\n{metrics}");
+                }
+                server.kill(name);
+                operator.task.abort();
+                // Events are writes as well.
+                let writes = server.writes();
+                assert!(writes.is_empty(), "{folder}: {name} writes:\n{}", told(&writes, &before, &server));
+            }
+        });
+    }
+}
+
+/// What is not stored is not looked at above.
+#[test]
+fn every_phase_is_stored() {
+    let captures = captures();
+    let sessions: Vec<AigiseSession> = captures.iter().flat_map(Capture::of).collect();
+    let phases: Vec<_> = sessions.iter().filter_map(|session| session.status.as_ref()?.phase).collect();
+    let missing: Vec<_> = SessionPhase::iter().filter(|phase| !phases.contains(phase)).collect();
+    assert_eq!(missing, [], "no session is stored in these phases");
+
+    let sandboxes: Vec<Sandbox> = captures.iter().flat_map(Capture::of).collect();
+    let phases: Vec<_> = sandboxes.iter().filter_map(|sandbox| sandbox.status.as_ref()?.phase).collect();
+    let missing: Vec<_> = SandboxPhase::iter().filter(|phase| !phases.contains(phase)).collect();
+    assert_eq!(missing, [], "no Sandbox is stored in these phases");
+
+    let agents: Vec<Agent> = captures.iter().flat_map(Capture::of).collect();
+    let states: Vec<_> = agents.iter().filter_map(|agent| agent.status.as_ref()?.status).collect();
+    let missing: Vec<_> = AgentState::iter().filter(|state| !states.contains(state)).collect();
+    assert_eq!(missing, [], "no agent is stored in these states");
+}
