@@ -7,7 +7,9 @@ pub mod condition;
 pub mod config;
 pub mod crds;
 pub mod init;
+pub mod limits;
 pub mod meta;
+pub mod raw;
 pub mod sandbox;
 pub mod session;
 pub mod template;
@@ -19,6 +21,7 @@ const OBJECT_NAME: &str = "^[a-z0-9]([-a-z0-9.]*[a-z0-9])?$";
 const DURATION: &str = "^([0-9]{1,9}h)?([0-9]{1,9}m)?([0-9]{1,9}s)?$";
 
 pub use agent::{Agent, AgentSpec, AgentStatus};
+pub use raw::RawJson;
 pub use sandbox::{Sandbox, SandboxSpec, SandboxStatus};
 pub use session::{AigiseSession, AigiseSessionSpec, AigiseSessionStatus};
 pub use template::SandboxTemplate;

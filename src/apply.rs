@@ -2,8 +2,6 @@
 
 mod verbs;
 
-use std::fmt::Debug;
-
 use k8s_openapi::{
     NamespaceResourceScope,
     api::{
@@ -14,10 +12,10 @@ use k8s_openapi::{
     apimachinery::pkg::apis::meta::v1::ObjectMeta,
 };
 use kube::{
-    Api, Client, Resource, ResourceExt,
+    Client, Resource, ResourceExt,
     api::{Patch, PatchParams},
 };
-use serde::{Serialize, de::DeserializeOwned};
+use serde::Serialize;
 use serde_json::json;
 
 use self::verbs::Writer;
@@ -25,31 +23,15 @@ pub use self::verbs::{WriteCounter, failure};
 use crate::{
     api::{Agent, AigiseSession, Sandbox, meta},
     plan::{Child, Landed, Slot, Write},
+    reading::{
+        Kept,
+        live::{self, Reading},
+    },
 };
 
 /// What every kind that we write has in common.
-pub trait Object:
-    Resource<DynamicType = (), Scope = NamespaceResourceScope>
-    + Clone
-    + Debug
-    + DeserializeOwned
-    + Serialize
-    + Send
-    + Sync
-    + 'static
-{
-}
-impl<K> Object for K where
-    K: Resource<DynamicType = (), Scope = NamespaceResourceScope>
-        + Clone
-        + Debug
-        + DeserializeOwned
-        + Serialize
-        + Send
-        + Sync
-        + 'static
-{
-}
+pub trait Object: Kept + Resource<Scope = NamespaceResourceScope> + Serialize {}
+impl<K> Object for K where K: Kept + Resource<Scope = NamespaceResourceScope> + Serialize {}
 
 /// Makes the writes in order, tells what each left, and stops at the first that did not succeed: what comes later may rest on
 /// what comes before.
@@ -154,14 +136,38 @@ pub async fn status<K: Object>(
     counter: &WriteCounter,
     object: &K,
     status: &impl Serialize,
-) -> Result<K, kube::Error> {
-    let api: Api<K> = Api::namespaced(client.clone(), &object.namespace().unwrap_or_default());
+) -> kube::Result<Reading<K>> {
+    let request = status_request::<K>(object.meta(), meta::MANAGER, status);
+    counter.count(&K::kind(&()), "status");
+    live::send(client, request?, K::KEEP).await
+}
+
+/// Says of an object that cannot be read that this is so. The rest of its status stays as it is: what is said here belongs to a
+/// field manager of its own.
+///
+/// # Errors
+/// What the API server said.
+pub async fn status_of_unreadable<K: Object>(
+    client: &Client,
+    counter: &WriteCounter,
+    object: &ObjectMeta,
+    status: &impl Serialize,
+) -> kube::Result<()> {
+    let request = status_request::<K>(object, meta::MANAGER_OF_UNREADABLE, status);
+    counter.count(&K::kind(&()), "status");
+    // The answer is as large as the object.
+    client.request_stream(request?).await.map(drop)
+}
+
+fn status_request<K: Object>(object: &ObjectMeta, manager: &str, status: &impl Serialize) -> verbs::Built {
     let patch = json!({
         "apiVersion": K::api_version(&()),
         "kind": K::kind(&()),
-        "metadata": {"resourceVersion": object.resource_version()},
+        "metadata": {"resourceVersion": object.resource_version},
         "status": status,
     });
-    counter.count(&K::kind(&()), "status");
-    api.patch_status(&object.name_any(), &PatchParams::apply(meta::MANAGER).force(), &Patch::Apply(patch)).await
+    let name = object.name.as_deref().unwrap_or_default();
+    let params = PatchParams::apply(manager).force();
+    let requests = live::requests::<K>(object.namespace.as_deref());
+    verbs::built(requests.patch_subresource("status", name, &params, &Patch::Apply(patch)))
 }

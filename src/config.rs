@@ -36,6 +36,7 @@ pub use self::{
     error::{Error, Mistake, Position},
     expand::{Given, Secret, Variables},
 };
+use crate::api::limits;
 
 /// Where a file comes from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -121,12 +122,27 @@ pub fn read(input: Input<'_>) -> Result<Configuration, Error> {
     read_text(input).map_err(|fault| fault.in_text(input.file))
 }
 
+/// What a file adds is kept in the session's status, and laid under the session whenever it is looked at.
+fn check_size(spec: &serde_json::Value) -> Result<(), Fault> {
+    let (bytes, values) = (spec.to_string().len(), limits::values(spec));
+    if bytes > limits::CONFIGURATION_BYTES || values > limits::CONFIGURATION_VALUES {
+        let message = format!(
+            "the file adds {bytes} bytes and {values} values to the session, and {} and {} are allowed",
+            limits::CONFIGURATION_BYTES,
+            limits::CONFIGURATION_VALUES
+        );
+        return Err(Fault::new(Mistake::TooLarge, 0, "", message));
+    }
+    Ok(())
+}
+
 fn read_text(input: Input<'_>) -> Result<Configuration, Fault> {
     let mut file = toml::parse(input.file)?;
     expand::expand(&mut file, input.variables, input.origin)?;
     let mut reader = Reader { secret_name: input.secret_name, secrets: BTreeMap::new(), ignored: vec![] };
     cast::cast(&mut file, &mut reader.ignored)?;
     let spec = session::specification(&file, &mut reader)?;
+    check_size(&spec)?;
     let Reader { secrets, ignored, .. } = reader;
     Ok(Configuration { file, spec, secrets, ignored })
 }

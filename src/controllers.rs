@@ -6,10 +6,11 @@ mod announcer;
 mod backoff;
 pub mod cache;
 mod configuration;
+mod effort;
+mod live;
+mod memo;
 pub mod metrics;
 mod pace;
-mod packed;
-mod reading;
 pub mod sandbox;
 pub mod session;
 pub mod written;
@@ -18,12 +19,13 @@ use std::{sync::Arc, time::Duration};
 
 use futures::{FutureExt, StreamExt, channel::mpsc, future};
 use jiff::Timestamp;
+use k8s_openapi::api::core::v1::ObjectReference;
 use kube::{
-    Api, Client, ResourceExt,
+    Client, ResourceExt,
     runtime::{
         Controller,
         controller::{Action, Config, Error as ControllerError},
-        reflector::{ObjectRef, Store},
+        reflector::ObjectRef,
     },
 };
 use serde::Serialize;
@@ -33,15 +35,20 @@ use tracing::{debug, info, warn};
 use self::{
     announcer::Announcer,
     backoff::Backoff,
-    cache::{Caches, Scope, Triggers},
+    cache::{Cache, Caches, Found, Scope, Stored, Triggers},
     configuration::Configurations,
+    effort::Effort,
+    live::LiveReads,
+    memo::Memo,
     metrics::Metrics,
     pace::Pace,
     written::Written,
 };
 use crate::{
+    api::{AigiseSession, RawJson, condition::Reason},
     apply::{self, Object, WriteCounter},
-    plan::{Lookup, Next, Report, Settings, When},
+    plan::{self, Lookup, Next, Note, Report, Settings, When, session::Decided, status},
+    reading::{Said, Unreadable, live as single},
 };
 
 /// A reconcile that takes longer than this is given up and tried again: a hung request must not hold its object for ever.
@@ -58,6 +65,12 @@ pub struct Shared {
     pub settings: Arc<Settings>,
     /// What was read of sessions' configuration files.
     configurations: Arc<Configurations>,
+    /// What is read past the caches.
+    live: Arc<LiveReads>,
+    /// What the specifications of sessions decide, by generation and what their files add.
+    decided: Arc<Memo<(Option<i64>, Option<RawJson>), Decided>>,
+    /// Sessions as they are meant, by version.
+    meant: Arc<Memo<Option<String>, AigiseSession>>,
     /// What is counted.
     pub metrics: Arc<Metrics>,
     /// Where events go.
@@ -123,8 +136,18 @@ pub async fn run_all(start: Start, filled: watch::Sender<Option<Arc<Caches>>>, s
     let caches = Arc::new(caches);
     let announcer = Arc::new(Announcer::new(&client, instance.as_deref()));
 
-    let configurations = Arc::default();
-    let shared = Shared { client, caches: caches.clone(), settings, configurations, metrics, announcer, clock };
+    let shared = Shared {
+        configurations: Arc::default(),
+        live: Arc::new(LiveReads::new(client.clone())),
+        decided: Arc::new(Memo::of(DECIDED_BYTES)),
+        meant: Arc::new(Memo::of(MEANT_BYTES)),
+        client,
+        caches: caches.clone(),
+        settings,
+        metrics,
+        announcer,
+        clock,
+    };
     let session_context =
         Context::new("session", shared.clone(), caches.sessions.clone(), caches.written_sessions.clone());
     let sandbox_context =
@@ -159,22 +182,44 @@ pub async fn run_all(start: Start, filled: watch::Sender<Option<Arc<Caches>>>, s
     if stop.now_or_never().is_none() { Err(Ended("the controllers")) } else { Ok(()) }
 }
 
-/// Looks at an object by its name, past every cache.
-async fn look<K: Object>(api: Api<K>, name: &str) -> Lookup<K> {
-    match api.get_opt(name).await {
-        Ok(Some(object)) => Lookup::Found(Arc::new(object)),
-        Ok(None) => Lookup::Missing,
-        Err(error) => Lookup::Failed(apply::failure(&error)),
+/// How much is remembered of what specifications decide: of some hundred usual sessions.
+const DECIDED_BYTES: u32 = 8 * 1024 * 1024;
+
+/// How much is remembered of sessions as they are meant.
+const MEANT_BYTES: u32 = 4 * 1024 * 1024;
+
+impl Shared {
+    /// Looks at an object by its name, past every cache.
+    async fn look<K: Object>(&self, namespace: &str, name: &str) -> Lookup<K> {
+        match single::get::<K>(&self.client, namespace, name, K::KEEP).await {
+            Ok(Some(Ok(object))) => Lookup::Found(Arc::new(object)),
+            Ok(Some(Err(unreadable))) => Lookup::Failed(unreadable.failure()),
+            Ok(None) => Lookup::Missing,
+            Err(error) => Lookup::Failed(apply::failure(&error)),
+        }
+    }
+
+    /// A session as it is meant: its own fields over those of its configuration file, worked out once for each version.
+    fn meant(&self, session: Arc<AigiseSession>) -> Arc<AigiseSession> {
+        let bytes = session.status.as_ref().and_then(|status| status.configuration.as_ref());
+        // Of one without a file it is no work.
+        let Some(bytes) = bytes.map(|from_file| 8 * from_file.spec.text().len()) else {
+            return plan::session::meant(session);
+        };
+        let (uid, version) = (session.uid().unwrap_or_default(), session.resource_version());
+        self.meant.get_or(&uid, version, || (plan::session::meant(session), 16 * 1024 + bytes))
     }
 }
 
 /// What all reconciles of one kind share.
 pub struct Context<K: Object> {
     shared: Shared,
-    store: Store<K>,
+    cache: Arc<Cache<K>>,
     written: Arc<Written<K>>,
     backoff: Backoff,
     pace: Pace,
+    /// Of what is said of objects that cannot be read.
+    rare: Pace,
     name: &'static str,
 }
 
@@ -209,8 +254,9 @@ impl Error {
 }
 
 impl<K: Object> Context<K> {
-    fn new(name: &'static str, shared: Shared, store: Store<K>, written: Arc<Written<K>>) -> Self {
-        Self { shared, store, written, backoff: Backoff::default(), pace: Pace::default(), name }
+    fn new(name: &'static str, shared: Shared, cache: Arc<Cache<K>>, written: Arc<Written<K>>) -> Self {
+        let (pace, rare) = (Pace::of(STATUS_PACE), Pace::of(UNREADABLE_PACE));
+        Self { shared, cache, written, backoff: Backoff::default(), pace, rare, name }
     }
 
     /// The time, as the API server keeps it: whole seconds.
@@ -224,8 +270,7 @@ impl<K: Object> Context<K> {
 
     /// Whether the object is gone, past every cache: what it has lost is not made again for something that is not there.
     async fn is_gone(&self, object: &K) -> bool {
-        let api = Api::namespaced(self.client.clone(), &object.namespace().unwrap_or_default());
-        match look::<K>(api, &object.name_any()).await {
+        match self.look::<K>(&object.namespace().unwrap_or_default(), &object.name_any()).await {
             Lookup::Found(live) => live.uid() != object.uid(),
             Lookup::Missing => true,
             Lookup::NotNamed | Lookup::Failed(_) => false, // nobody knows
@@ -245,7 +290,10 @@ impl<K: Object> Context<K> {
             match live {
                 Ok(live) => {
                     self.pace.written(uid.clone());
-                    self.written.remember(live, &self.store);
+                    // Where it has become unreadable meanwhile, its watch says so.
+                    if let Ok(live) = live {
+                        self.written.remember(live, &self.cache);
+                    }
                 }
                 Err(kube::Error::Api(status)) if status.is_not_found() => return Ok(Action::await_change()),
                 // It changed a moment ago; what is to be said of it now is decided anew.
@@ -272,10 +320,52 @@ impl<K: Object> Context<K> {
     }
 }
 
+/// At most one write of small news in this time. A change of phase is written at once.
+const STATUS_PACE: Duration = Duration::from_secs(1);
+
+/// At most one write in this time that says that an object cannot be read.
+const UNREADABLE_PACE: Duration = Duration::from_secs(60);
+
+impl<K: Object> Context<K> {
+    /// Says of an object that cannot be read that this is so, once for each version of it, and leaves it alone.
+    async fn tell_unreadable(&self, unreadable: &Unreadable) -> Action {
+        let metadata = &unreadable.metadata;
+        let uid = metadata.uid.clone().unwrap_or_default();
+        let message = unreadable.message();
+        let said = Said {
+            reason: Reason::Unreadable.to_string(),
+            message: message.clone(),
+            observed_generation: metadata.generation,
+        };
+        if unreadable.said.as_ref() == Some(&said) {
+            return Action::await_change();
+        }
+        if let Some(wait) = self.rare.wait(&uid) {
+            return Action::requeue(wait);
+        }
+        self.rare.written(uid);
+        let verdicts = status::standard(status::Outlook::Stalled, Reason::Unreadable, &message);
+        let conditions = status::conditions(verdicts, &[], metadata.generation, self.now());
+        let status = serde_json::json!({"observedGeneration": metadata.generation, "conditions": conditions});
+        // What the API server does not take of such an object is in the event at least.
+        if let Err(error) = apply::status_of_unreadable::<K>(&self.client, self.counter(), metadata, &status).await {
+            debug!(controller = self.name, name = metadata.name, namespace = metadata.namespace, %error,
+                "the status of an object that cannot be read could not be written");
+        }
+        let about = ObjectRef::<Stored<K>>::new(metadata.name.as_deref().unwrap_or_default())
+            .within(metadata.namespace.as_deref().unwrap_or_default());
+        let mut about = ObjectReference::from(about);
+        about.uid.clone_from(&metadata.uid);
+        let note = Note { warning: true, reason: Reason::Unreadable, message };
+        self.announcer.announce(&about, &note).await;
+        Action::await_change()
+    }
+}
+
 /// Runs one kind's controller until it is told to stop and its reconciles have ended.
 async fn run<K, F>(
     context: Arc<Context<K>>,
-    triggers: futures::channel::mpsc::UnboundedReceiver<ObjectRef<K>>,
+    triggers: mpsc::UnboundedReceiver<ObjectRef<Stored<K>>>,
     concurrency: u16,
     stop: impl Future<Output = ()> + Send + Sync + 'static,
     reconcile: impl Fn(Arc<K>, Arc<Context<K>>) -> F + Send + Sync + Clone + 'static,
@@ -283,21 +373,31 @@ async fn run<K, F>(
     K: Object + Unpin,
     F: Future<Output = Result<Action, Error>> + Send + 'static,
 {
-    let (name, store) = (context.name, context.store.clone());
-    let reconcile_one = move |object: Arc<K>, context: Arc<Context<K>>| {
+    let (name, store) = (context.name, context.cache.store().clone());
+    let reconcile_one = move |stored: Arc<Stored<K>>, context: Arc<Context<K>>| {
         let reconcile = reconcile.clone();
         async move {
-            let object = context.written.newest(object, &context.store);
+            let object = match context.written.newest(&stored, &context.cache) {
+                Found::Object(object) => object,
+                Found::Unreadable(unreadable) => return Ok(context.tell_unreadable(&unreadable).await),
+                Found::Absent => return Ok(Action::await_change()),
+            };
             let timer = context.metrics.reconcile_started(name);
-            let result = tokio::time::timeout(RECONCILE_TIMEOUT, reconcile(object, context.clone())).await;
+            let (object_name, namespace) = (object.name_any(), object.namespace());
+            let (pass, effort) = Effort::of(reconcile(object, context.clone()));
+            let result = tokio::time::timeout(RECONCILE_TIMEOUT, pass).await;
             let result = result.unwrap_or(Err(Error::Timeout));
             timer.ended(result.as_ref().err().map_or("ok", Error::category));
+            if let Some(spent) = effort.too_much() {
+                context.metrics.slow_pass(name);
+                warn!(controller = name, object = %object_name, namespace, ?spent, "a pass took too much of the processor");
+            }
             result
         }
     };
-    let on_error = |object: Arc<K>, error: &Error, context: Arc<Context<K>>| {
-        let delay = context.backoff.next(&object.uid().unwrap_or_default());
-        warn!(controller = context.name, object = %object.name_any(), namespace = object.namespace(), %error,
+    let on_error = |stored: Arc<Stored<K>>, error: &Error, context: Arc<Context<K>>| {
+        let delay = context.backoff.next(&stored.uid().unwrap_or_default());
+        warn!(controller = context.name, object = %stored.name_any(), namespace = stored.namespace(), %error,
             source = std::error::Error::source(error).map(tracing::field::display), ?delay, "reconcile failed; it is tried again");
         Action::requeue(delay)
     };

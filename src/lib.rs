@@ -1,6 +1,6 @@
 //! A Kubernetes operator that runs AI security-analysis sessions: typed sandboxes over shared volumes.
 //!
-//! Modules depend strictly downward: `api ← config ← plan ← apply ← controllers ← operator ← main`; `overlay` is shared by
+//! Modules depend strictly downward: `api ← config ← plan ← reading ← apply ← controllers ← operator ← main`; `overlay` is shared by
 //! `config` and `plan`, `gate` and `staging` by `plan` and `sandboxd`. What is left of `apply` decides and never acts: it
 //! compiles without a client, and a test reads the `use` lines.
 
@@ -17,5 +17,7 @@ pub mod apply;
 pub mod controllers;
 #[cfg(feature = "runtime")]
 pub mod operator;
+#[cfg(feature = "runtime")]
+pub mod reading;
 #[cfg(feature = "sandboxd")]
 pub mod sandboxd;

@@ -44,7 +44,7 @@ fn run(command: Command) -> Result<(), Box<dyn std::error::Error>> {
     }
 }
 
-/// One thread: handing little pieces of work to others costs more than they do (docs/adr/0010-one-thread.md).
+/// One thread for all work: handing little pieces of it to others costs more than they do (docs/adr/0010-one-thread.md).
 fn runtime() -> std::io::Result<tokio::runtime::Runtime> {
     tokio::runtime::Builder::new_current_thread().enable_all().build()
 }

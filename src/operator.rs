@@ -15,7 +15,7 @@ use kube::Client;
 use tokio::sync::watch;
 use tracing::info;
 
-use self::args::RunArgs;
+use self::{args::RunArgs, server::Heartbeat};
 use crate::{
     controllers::{
         self, Start, Stop,
@@ -62,11 +62,12 @@ pub async fn run(args: RunArgs) -> Result<(), Error> {
     let (filled, is_filled) = watch::channel(None);
     let stopped = stop_signal()?;
 
-    let serving = server::serve(args.listen, is_filled, metrics.clone()).await?;
-    tokio::pin!(serving);
+    let heartbeat = Heartbeat::new();
+    let serving = server::serve(args.listen, is_filled, metrics.clone(), heartbeat.clone())?;
+    tokio::spawn(heartbeat.run());
     let controlling = control(args, client, metrics, filled, stopped.clone());
     tokio::select! {
-        result = &mut serving => result.and(Err(Error::ServerEnded)),
+        result = serving => result.unwrap_or(Ok(())).and(Err(Error::ServerEnded)),
         result = controlling => result,
     }
 }

@@ -12,9 +12,11 @@ mod it {
     mod config;
     mod configuration;
     mod controllers;
+    mod cost;
     mod crash;
     mod faults;
     mod generated;
+    mod hostile;
     mod lives;
     mod model;
     mod objects;

@@ -9,9 +9,8 @@ use k8s_openapi::{
 use kube::CustomResource;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
-use serde_json::Value;
 
-use super::{crds::rule, sandbox::SeenSession, session::SKILL, template::Restart};
+use super::{crds::rule, raw::RawJson, sandbox::SeenSession, session::SKILL, template::Restart};
 
 /// What the agent is, and what it needs.
 #[derive(CustomResource, Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
@@ -146,7 +145,7 @@ pub struct AgentConfig {
 
     /// Everything else.
     #[serde(flatten)]
-    pub other: BTreeMap<String, Value>,
+    pub other: BTreeMap<String, RawJson>,
 }
 
 /// The Pod that runs an agent: a sandbox of its own, beside those that the agent works in and with none of their volumes. It
@@ -195,7 +194,7 @@ pub struct Runner {
     /// A Pod template, laid over the Pod last, by the rules of a sandbox's. The container is called `sandbox`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(schema_with = "super::template::any_object")]
-    pub pod_template: Option<Value>,
+    pub pod_template: Option<RawJson>,
 }
 
 impl Runner {

@@ -219,6 +219,9 @@ pub enum Reason {
     /// Some agents wait for something.
     AgentsNotReady,
 
+    /// The object, or one that it needs, is larger or nested deeper than the operator reads, or not of a form that it knows.
+    Unreadable,
+
     /// The session has no configuration file.
     NoConfig,
     /// The configuration file was read.

@@ -6,6 +6,9 @@ pub const GROUP: &str = "aigise.dev";
 /// The field manager of everything that the operator writes.
 pub const MANAGER: &str = "aigise-operator";
 
+/// The field manager of what is said of an object that cannot be read.
+pub const MANAGER_OF_UNREADABLE: &str = "aigise-operator-unreadable";
+
 /// Label on every child of a session: the session's name.
 pub const SESSION: &str = "aigise.dev/session";
 

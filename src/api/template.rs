@@ -4,7 +4,7 @@ use k8s_openapi::api::core::v1::{ContainerPort, EnvFromSource, EnvVar, Probe, Re
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::{crds::rule, init::Init};
+use super::{crds::rule, init::Init, raw::RawJson};
 
 /// What runs when `command` is empty. `Idle` (the default): a helper that waits, so that the sandbox can be worked in with
 /// `kubectl exec`. `Image`: the image's own entrypoint.
@@ -75,7 +75,7 @@ pub struct SandboxTemplate {
     /// keeps for itself or what leads out of the sandbox; the condition Stalled names it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(schema_with = "any_object")]
-    pub pod_template: Option<serde_json::Value>,
+    pub pod_template: Option<RawJson>,
 
     /// What is done before the sandbox is ready.
     #[serde(default, skip_serializing_if = "Option::is_none")]

@@ -4,8 +4,8 @@ use std::sync::{Arc, atomic::AtomicU64};
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use kube::{
-    Api, Client, ResourceExt,
-    api::{DeleteParams, Patch, PatchParams, PostParams, Preconditions},
+    Client, ResourceExt,
+    api::{DeleteParams, Patch, PatchParams, PostParams, Preconditions, Request},
     core::response::StatusCause,
 };
 use prometheus_client::{
@@ -17,6 +17,10 @@ use super::Object;
 use crate::{
     api::{condition::Reason, meta},
     plan::{Failure, Slot, ownership},
+    reading::{
+        self,
+        live::{self, Reading},
+    },
 };
 
 /// The writes to the API server, by kind and verb.
@@ -44,28 +48,36 @@ pub(super) struct Writer<'a> {
 }
 
 impl Writer<'_> {
-    fn api<K: Object>(&self) -> Api<K> {
-        Api::namespaced(self.client.clone(), self.owner.namespace.as_deref().unwrap_or_default())
+    fn requests<K: Object>(&self) -> Request {
+        live::requests::<K>(self.owner.namespace.as_deref())
     }
 
-    fn slot<K: Object>(&self, object: K) -> Slot<K> {
-        ownership::slot(Some(Arc::new(object)), self.owner)
+    /// What has the name, by the answer to a request.
+    fn slot<K: Object>(&self, name: &str, answer: kube::Result<Reading<K>>) -> Slot<K> {
+        match answer {
+            Ok(Ok(object)) => ownership::slot(Some(Arc::new(object)), self.owner),
+            Ok(Err(unreadable)) => Slot::Failed(unreadable.failure()),
+            Err(error) => Slot::Failed(failed::<K>(name, &error)),
+        }
+    }
+
+    async fn send<K: Object>(&self, request: Built) -> kube::Result<Reading<K>> {
+        live::send(self.client, request?, K::KEEP).await
     }
 
     /// Makes the object. Where the name is taken already, what has it is looked at: a retry meets what it made before.
     pub(super) async fn create<K: Object>(&self, object: K) -> Slot<K> {
-        let api = self.api::<K>();
         let params = PostParams { field_manager: Some(meta::MANAGER.into()), ..PostParams::default() };
         let name = object.name_any();
         self.counter.count(&K::kind(&()), "create");
-        match api.create(&params, &object).await {
-            Ok(made) => self.slot(made),
+        let request = text_of(&object).and_then(|text| built(self.requests::<K>().create(&params, text)));
+        match self.send(request).await {
             Err(kube::Error::Api(status)) if status.is_already_exists() => match self.look(&name).await {
                 // It went away meanwhile, and perhaps nobody is told of that.
                 Slot::Absent => Slot::Failed(failed::<K>(&name, &kube::Error::Api(status))),
                 found => found,
             },
-            Err(error) => Slot::Failed(failed::<K>(&name, &error)),
+            answer => self.slot(&name, answer),
         }
     }
 
@@ -84,15 +96,15 @@ impl Writer<'_> {
             }
         }
         self.counter.count(&K::kind(&()), "apply");
-        match self.api::<K>().patch(&name, &params, &Patch::Apply(&object)).await {
-            Ok(applied) => self.slot(applied),
+        let request = built(self.requests::<K>().patch(&name, &params, &Patch::Apply(&object)));
+        match self.send(request).await {
             // Somebody else's object is told apart. The rest, such as a quota that many count against, is tried again: nothing
             // was written, so no event would wake us.
             Err(kube::Error::Api(status)) if status.is_conflict() => match self.look(&name).await {
                 Slot::Ours(_) | Slot::Absent => Slot::Failed(failed::<K>(&name, &kube::Error::Api(status))),
                 found => found,
             },
-            Err(error) => Slot::Failed(failed::<K>(&name, &error)),
+            answer => self.slot(&name, answer),
         }
     }
 
@@ -101,7 +113,8 @@ impl Writer<'_> {
         let params = PostParams { field_manager: Some(meta::MANAGER.into()), ..PostParams::default() };
         let name = object.name_any();
         self.counter.count(&K::kind(&()), "update");
-        self.changed(&name, self.api::<K>().replace(&name, &params, &object).await)
+        let request = text_of(&object).and_then(|text| built(self.requests::<K>().replace(&name, &params, text)));
+        self.changed(&name, self.send(request).await)
     }
 
     /// Changes these fields, and the owner and the annotations, if the object is still as it was when it was looked at. For kinds
@@ -116,21 +129,20 @@ impl Writer<'_> {
             "annotations": object.annotations(),
         });
         self.counter.count(&K::kind(&()), "patch");
-        self.changed(&name, self.api::<K>().patch(&name, &params, &Patch::Merge(&changes)).await)
+        let request = built(self.requests::<K>().patch(&name, &params, &Patch::Merge(&changes)));
+        self.changed(&name, self.send(request).await)
     }
 
     /// What a change left. One that came too late is made again, on what the object is then: nothing was written, and what made it
     /// late may be nothing that wakes anybody.
-    fn changed<K: Object>(&self, name: &str, result: kube::Result<K>) -> Slot<K> {
-        match result {
-            Ok(changed) => self.slot(changed),
+    fn changed<K: Object>(&self, name: &str, answer: kube::Result<Reading<K>>) -> Slot<K> {
+        match answer {
             Err(kube::Error::Api(status)) if status.is_not_found() => Slot::Absent,
-            Err(error) => Slot::Failed(failed::<K>(name, &error)),
+            answer => self.slot(name, answer),
         }
     }
 
     /// Deletes exactly this object; one that changed since it was looked at, if the object carries a version, is left.
-    #[expect(clippy::disallowed_methods, reason = "the one place that deletes; the UID is a precondition")]
     pub(super) async fn delete<K: Object>(&self, object: &K) -> Slot<K> {
         let params = DeleteParams {
             preconditions: Some(Preconditions { uid: object.uid(), resource_version: object.resource_version() }),
@@ -138,8 +150,14 @@ impl Writer<'_> {
         };
         let name = object.name_any();
         self.counter.count(&K::kind(&()), "delete");
-        match self.api::<K>().delete(&name, &params).await {
-            Ok(either) => either.either(|going| self.slot(going), |_| Slot::Absent),
+        let answer = match built(self.requests::<K>().delete(&name, &params)) {
+            Ok(request) => live::text(self.client, request).await,
+            Err(error) => Err(error),
+        };
+        match answer {
+            // It is gone; an object is on its way out.
+            Ok(text) if is_status(&text) => Slot::Absent,
+            Ok(text) => self.slot(&name, Ok(reading::read(&text).map(|read| read.object))),
             Err(kube::Error::Api(status)) if status.is_not_found() => Slot::Absent,
             // It changed a moment ago: it is looked at once more before it goes.
             Err(kube::Error::Api(status)) if status.is_conflict() => match self.look(&name).await {
@@ -151,11 +169,33 @@ impl Writer<'_> {
     }
 
     pub(super) async fn look<K: Object>(&self, name: &str) -> Slot<K> {
-        match self.api::<K>().get_opt(name).await {
-            Ok(found) => ownership::slot(found.map(Arc::new), self.owner),
+        let namespace = self.owner.namespace.as_deref().unwrap_or_default();
+        match live::get::<K>(self.client, namespace, name, K::KEEP).await {
+            Ok(None) => Slot::Absent,
+            Ok(Some(reading)) => self.slot(name, Ok(reading)),
             Err(error) => Slot::Failed(failed::<K>(name, &error)),
         }
     }
+}
+
+/// A request, or why it cannot be made.
+pub(super) type Built = kube::Result<http::Request<Vec<u8>>>;
+
+pub(super) fn built(request: Result<http::Request<Vec<u8>>, kube::core::request::Error>) -> Built {
+    request.map_err(kube::Error::BuildRequest)
+}
+
+fn text_of(object: &impl serde::Serialize) -> kube::Result<Vec<u8>> {
+    serde_json::to_vec(object).map_err(kube::Error::SerdeError)
+}
+
+/// Whether the API server says what became of something, and not how it is.
+fn is_status(text: &[u8]) -> bool {
+    #[derive(serde::Deserialize)]
+    struct Answer {
+        kind: String,
+    }
+    serde_json::from_slice(text).is_ok_and(|Answer { kind }| kind == "Status")
 }
 
 fn failed<K: Object>(name: &str, error: &kube::Error) -> Failure {

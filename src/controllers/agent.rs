@@ -4,11 +4,14 @@ use std::sync::Arc;
 
 use futures::channel::mpsc::UnboundedReceiver;
 use kube::{
-    Api, ResourceExt,
+    ResourceExt,
     runtime::{controller::Action, reflector::ObjectRef},
 };
 
-use super::{Context, Error, look};
+use super::{
+    Context, Error,
+    cache::{Found, Stored},
+};
 use crate::{
     api::Agent,
     apply::{self, Object},
@@ -17,14 +20,13 @@ use crate::{
         agent::{self, Grant, Observed, runner},
         ownership,
         sandbox::is_runner,
-        session,
     },
 };
 
 /// Runs the controller until it is told to stop.
 pub async fn run(
     context: Arc<Context<Agent>>,
-    triggers: UnboundedReceiver<ObjectRef<Agent>>,
+    triggers: UnboundedReceiver<ObjectRef<Stored<Agent>>>,
     concurrency: u16,
     stop: impl Future<Output = ()> + Send + Sync + 'static,
 ) {
@@ -46,24 +48,25 @@ async fn reconcile(agent: Arc<Agent>, context: Arc<Context<Agent>>) -> Result<Ac
 async fn observe(agent: Arc<Agent>, context: &Context<Agent>) -> Observed {
     let caches = &context.caches;
     let namespace = agent.namespace().unwrap_or_default();
-    let cached = |name: &str| caches.agents.get(&ObjectRef::new(name).within(&namespace));
+    let cached = |name: &str| caches.agents.get(name, &namespace).object();
     // That a session or a parent is gone, or another one by now, has consequences, so a cache is not believed.
     let session = match caches.session(&agent.spec.session, &namespace) {
-        Some(session) if !agent::has_lost_session(&agent, &session) => Lookup::Found(session),
-        Some(_) | None => look(Api::namespaced(context.client.clone(), &namespace), &agent.spec.session).await,
+        Found::Object(session) if !agent::has_lost_session(&agent, &session) => Lookup::Found(session),
+        Found::Unreadable(unreadable) => Lookup::Failed(unreadable.failure()),
+        Found::Object(_) | Found::Absent => context.look(&namespace, &agent.spec.session).await,
     };
     let parent = match agent.spec.parent.as_deref() {
         None => Lookup::NotNamed,
-        Some(name) => match cached(name) {
-            Some(parent) if !agent::has_lost_parent(&agent, &parent) => Lookup::Found(parent),
-            Some(_) | None => look(Api::namespaced(context.client.clone(), &namespace), name).await,
+        Some(name) => match caches.agents.get(name, &namespace) {
+            Found::Object(parent) if !agent::has_lost_parent(&agent, &parent) => Lookup::Found(parent),
+            Found::Unreadable(unreadable) => Lookup::Failed(unreadable.failure()),
+            Found::Object(_) | Found::Absent => context.look(&namespace, name).await,
         },
     };
     let sandboxes = caches.sandboxes_in.of_session(&namespace, &agent.spec.session).into_iter();
-    let sandboxes = sandboxes.filter_map(|name| caches.sandboxes.get(&ObjectRef::new(&name).within(&namespace)));
-    let runner = ObjectRef::new(&runner::name(&agent)).within(&namespace);
-    let policy = caches.policies.get(&ObjectRef::new(&runner.name).within(&namespace));
-    let policy = ownership::slot(policy, &agent.metadata);
+    let sandboxes = sandboxes.filter_map(|name| caches.sandboxes.get(&name, &namespace).object());
+    let runner = runner::name(&agent);
+    let policy = caches.policies.get(&runner, &namespace).slot(&agent.metadata);
     let grant = if runner::wants_grant(&agent, &context.settings, &policy) {
         let (account, role) = (child(&agent, context).await, child(&agent, context).await);
         Some(Grant { account, role, binding: child(&agent, context).await, policy })
@@ -71,10 +74,10 @@ async fn observe(agent: Arc<Agent>, context: &Context<Agent>) -> Observed {
         None
     };
     Observed {
-        runner: ownership::slot(caches.sandboxes.get(&runner), &agent.metadata),
+        runner: caches.sandboxes.get(&runner, &namespace).slot(&agent.metadata),
         grant,
         settings: context.settings.clone(),
-        session: session.map(session::meant),
+        session: session.map(|session| context.meant(session)),
         parent,
         ancestors: agent::ancestors(&agent, cached),
         children: caches.agents_in.children(&namespace, &agent.name_any()),
@@ -87,9 +90,9 @@ async fn observe(agent: Arc<Agent>, context: &Context<Agent>) -> Observed {
 
 /// A child that nobody watches, by the name that all of an agent's have.
 async fn child<K: Object>(agent: &Agent, context: &Context<Agent>) -> Slot<K> {
-    let api: Api<K> = Api::namespaced(context.client.clone(), &agent.namespace().unwrap_or_default());
-    match api.get_opt(&runner::name(agent)).await {
-        Ok(found) => ownership::slot(found.map(Arc::new), &agent.metadata),
-        Err(error) => Slot::Failed(apply::failure(&error)),
+    match context.look::<K>(&agent.namespace().unwrap_or_default(), &runner::name(agent)).await {
+        Lookup::Found(found) => ownership::slot(Some(found), &agent.metadata),
+        Lookup::Missing | Lookup::NotNamed => Slot::Absent,
+        Lookup::Failed(failure) => Slot::Failed(failure),
     }
 }

@@ -4,9 +4,12 @@
 //! deleted meanwhile. Here one watch serves all, and a change is told with the object before and after, so that a controller is
 //! only woken by what it reads.
 
+mod health;
 mod index;
 mod intake;
+mod room;
 mod scope;
+mod stored;
 mod teller;
 mod watching;
 
@@ -16,39 +19,39 @@ use k8s_openapi::api::{
     core::v1::{PersistentVolumeClaim, Pod, Service},
     networking::v1::NetworkPolicy,
 };
-use kube::{
-    Client, Resource,
-    runtime::{
-        reflector::{self, ObjectRef, Store},
-        watcher,
-    },
-};
+use kube::{Client, Resource, api::ObjectMeta, runtime::reflector};
 
 pub use self::{
+    health::Health,
     index::{AgentsIn, SandboxesIn},
     scope::Scope,
+    stored::{Cache, Found, Stored},
     teller::Triggers,
 };
-use self::{teller::Teller, watching::watch};
-use super::{packed::PackedPod, written::Written};
+use self::{
+    room::{Room, Share},
+    teller::Teller,
+    watching::{Cluster, watch},
+};
+use super::written::Written;
 use crate::api::{Agent, AigiseSession, Sandbox, meta};
 
 /// What the operator knows of the cluster.
 pub struct Caches {
     /// All sessions.
-    pub sessions: Store<AigiseSession>,
+    pub sessions: Arc<Cache<AigiseSession>>,
     /// All Sandboxes.
-    pub sandboxes: Store<Sandbox>,
+    pub sandboxes: Arc<Cache<Sandbox>>,
     /// All agents.
-    pub agents: Store<Agent>,
-    /// The Pods that are ours, as text.
-    pods: Store<PackedPod>,
+    pub agents: Arc<Cache<Agent>>,
+    /// The Pods that are ours.
+    pub pods: Arc<Cache<Pod>>,
     /// The claims that are ours.
-    pub claims: Store<PersistentVolumeClaim>,
+    pub claims: Arc<Cache<PersistentVolumeClaim>>,
     /// The Services that are ours.
-    pub services: Store<Service>,
+    pub services: Arc<Cache<Service>>,
     /// The policies that are ours.
-    pub policies: Store<NetworkPolicy>,
+    pub policies: Arc<Cache<NetworkPolicy>>,
     /// Which Sandboxes belong to a session.
     pub sandboxes_in: Arc<SandboxesIn>,
     /// Which agents belong to a session or an agent.
@@ -59,20 +62,15 @@ pub struct Caches {
     pub written_sandboxes: Arc<Written<Sandbox>>,
     /// Agents whose status was written a moment ago.
     pub written_agents: Arc<Written<Agent>>,
+    /// Which of the watches fail.
+    pub health: Arc<Health>,
 }
 
 impl Caches {
     /// The session of this name, as it is known now: its own controller may have said more of it than the watch has told yet.
     #[must_use]
-    pub fn session(&self, name: &str, namespace: &str) -> Option<Arc<AigiseSession>> {
-        let cached = self.sessions.get(&ObjectRef::new(name).within(namespace))?;
-        Some(self.written_sessions.newest(cached, &self.sessions))
-    }
-
-    /// The Pod of ours with this name.
-    #[must_use]
-    pub fn pod(&self, name: &str, namespace: &str) -> Option<Arc<Pod>> {
-        self.pods.get(&ObjectRef::new(name).within(namespace))?.unpack().map(Arc::new)
+    pub fn session(&self, name: &str, namespace: &str) -> Found<AigiseSession> {
+        self.written_sessions.newest_of(self.sessions.get(name, namespace))
     }
 
     /// Waits until every cache has been filled once.
@@ -80,13 +78,13 @@ impl Caches {
     /// # Errors
     /// When a watch has ended.
     pub async fn synced(&self) -> Result<(), reflector::store::WriterDropped> {
-        self.sessions.wait_until_ready().await?;
-        self.sandboxes.wait_until_ready().await?;
-        self.agents.wait_until_ready().await?;
-        self.pods.wait_until_ready().await?;
-        self.claims.wait_until_ready().await?;
-        self.services.wait_until_ready().await?;
-        self.policies.wait_until_ready().await
+        self.sessions.store().wait_until_ready().await?;
+        self.sandboxes.store().wait_until_ready().await?;
+        self.agents.store().wait_until_ready().await?;
+        self.pods.store().wait_until_ready().await?;
+        self.claims.store().wait_until_ready().await?;
+        self.services.store().wait_until_ready().await?;
+        self.policies.store().wait_until_ready().await
     }
 }
 
@@ -131,28 +129,37 @@ pub type Watches = Vec<futures::future::BoxFuture<'static, ()>>;
 /// Starts to watch everything that the controllers read.
 #[must_use]
 pub fn watch_all(client: &Client, scope: &Scope, triggers: Triggers) -> (Caches, Watches) {
-    let cluster = &(client, scope);
-    let all = watcher::Config::default;
-    let ours = || watcher::Config::default().labels(&format!("{}={}", meta::MANAGED_BY, meta::MANAGER));
-    let teller = Arc::new(Teller::new(triggers));
+    let health = Arc::new(Health::default());
+    let cluster = &Cluster { client, scope, room: Arc::new(Room::default()), health: health.clone() };
+    let ours = format!("{}={}", meta::MANAGED_BY, meta::MANAGER);
+    let ours = Some(ours.as_str());
+    let teller = &Arc::new(Teller::new(triggers));
 
+    let (of, to) = (teller.clone(), teller.clone());
+    let wake = move |it: &ObjectMeta| {
+        to.tell_session(&it.name.clone().unwrap_or_default(), &it.namespace.clone().unwrap_or_default())
+    };
+    let (sessions, watch_sessions) = watch(cluster, Share(0), None, move |change| of.session_changed(&change), wake);
+    let (of, to) = (teller.clone(), teller.clone());
+    let wake = move |it: &ObjectMeta| {
+        to.tell_sandbox(&it.name.clone().unwrap_or_default(), &it.namespace.clone().unwrap_or_default())
+    };
+    let (sandboxes, watch_sandboxes) = watch(cluster, Share(1), None, move |change| of.sandbox_changed(&change), wake);
+    let (of, to) = (teller.clone(), teller.clone());
+    let wake = move |it: &ObjectMeta| {
+        to.tell_agents([it.name.clone().unwrap_or_default()], &it.namespace.clone().unwrap_or_default())
+    };
+    let (agents, watch_agents) = watch(cluster, Share(2), None, move |change| of.agent_changed(&change), wake);
+    // Who needs one of these that cannot be read says so.
+    let nobody = |_: &ObjectMeta| {};
     let of = teller.clone();
-    let (sessions, watch_sessions) = watch(cluster, all(), move |change| of.session_changed(&change));
+    let (pods, watch_pods) = watch(cluster, Share(3), ours, move |change| of.pod_changed(&change), nobody);
     let of = teller.clone();
-    let (sandboxes, watch_sandboxes) = watch(cluster, all(), move |change| of.sandbox_changed(&change));
+    let (claims, watch_claims) = watch(cluster, Share(4), ours, move |change| of.claim_changed(&change), nobody);
     let of = teller.clone();
-    let (agents, watch_agents) = watch(cluster, all(), move |change| of.agent_changed(&change));
+    let (services, watch_services) = watch(cluster, Share(5), ours, move |change| of.service_changed(&change), nobody);
     let of = teller.clone();
-    let (pods, watch_pods) = watch(cluster, ours(), move |change: Change<'_, PackedPod>| {
-        let [before, after] = [change.before, change.after].map(|packed| packed.and_then(PackedPod::unpack));
-        of.pod_changed(&Change { before: before.as_ref(), after: after.as_ref() });
-    });
-    let of = teller.clone();
-    let (claims, watch_claims) = watch(cluster, ours(), move |change| of.claim_changed(&change));
-    let of = teller.clone();
-    let (services, watch_services) = watch(cluster, ours(), move |change| of.service_changed(&change));
-    let of = teller.clone();
-    let (policies, watch_policies) = watch(cluster, ours(), move |change| of.policy_changed(&change));
+    let (policies, watch_policies) = watch(cluster, Share(6), ours, move |change| of.policy_changed(&change), nobody);
     let watches =
         vec![watch_sessions, watch_sandboxes, watch_agents, watch_pods, watch_claims, watch_services, watch_policies];
     let caches = Caches {
@@ -168,6 +175,7 @@ pub fn watch_all(client: &Client, scope: &Scope, triggers: Triggers) -> (Caches,
         written_sessions: teller.written_sessions.clone(),
         written_sandboxes: teller.written_sandboxes.clone(),
         written_agents: teller.written_agents.clone(),
+        health,
     };
     (caches, watches)
 }

@@ -9,21 +9,29 @@ use std::{
 };
 
 use jiff::{SignedDuration, Timestamp};
-use k8s_openapi::api::core::v1::{ConfigMap, Secret as SecretObject};
-use kube::{Api, ResourceExt};
+use k8s_openapi::{
+    api::core::v1::{ConfigMap, Secret as SecretObject},
+    apimachinery::pkg::apis::meta::v1::ObjectMeta,
+};
+use kube::ResourceExt;
 
-use super::Context;
+use super::{
+    Context,
+    live::{Busy, PASS_BYTES},
+};
 use crate::{
-    api::AigiseSession,
+    api::{AigiseSession, condition::Reason},
     apply::{self, Object},
     config::Secret,
     plan::{
         Failure, Slot, ownership,
         session::{
-            configuration::{self, ConfigSecret, Configuration, Contents, FILE_POLL, Reference, SECRET_POLL},
+            Observed,
+            configuration::{self, ConfigSecret, Configuration, Contents, Reference, SECRET_POLL},
             is_at_rest,
         },
     },
+    reading::live::{self, Version},
 };
 
 /// What was read of the sessions that have a configuration file, by their UIDs.
@@ -35,14 +43,16 @@ pub struct Configurations(Mutex<HashMap<String, Remembered>>);
 pub(super) struct Remembered {
     /// What of the session it was read for: its generation, whether it rested, and whether a Pod wanted to read it.
     of: (Option<i64>, bool, bool),
-    /// The version of the object that the file is in.
-    file: Option<String>,
-    /// When that was last looked at.
+    /// The versions of all objects that it was read from, with the Secret that was written; nothing of one that was not there.
+    versions: Versions,
+    /// When it was last looked at whether these are other ones.
     looked_at: Timestamp,
-    /// When all was last read.
-    read_at: Timestamp,
+    /// Likewise, for the Secrets among them.
+    secrets_at: Timestamp,
     configuration: Configuration,
 }
+
+type Versions = BTreeMap<Place, Option<Version>>;
 
 /// What was read in this pass, or is remembered.
 pub(super) struct Reading {
@@ -52,18 +62,28 @@ pub(super) struct Reading {
     pub(super) remembered: Option<Remembered>,
 }
 
-/// An object that holds texts: its version, and the texts by their keys.
-type Texts = (Option<String>, BTreeMap<String, Secret>);
+/// An object that a configuration is made of.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Place {
+    ConfigMap(String),
+    Secret(String),
+}
+
+/// The texts that were looked for in an object, by their keys.
+type Texts = BTreeMap<String, Secret>;
 
 impl Configurations {
     /// Remembers what was read in a pass that has written all of it.
-    pub(super) fn remember(&self, session: &AigiseSession, remembered: Option<Remembered>) {
-        if let (Ok(mut all), Some(remembered)) = (self.0.lock(), remembered) {
-            // Whoever has not looked for so long is gone.
-            let is_alive = |other: &Remembered| remembered.looked_at.duration_since(other.looked_at) < FORGOTTEN;
-            all.retain(|_, other| is_alive(other));
-            all.insert(session.uid().unwrap_or_default(), remembered);
+    pub(super) fn remember(&self, observed: &Observed, remembered: Option<Remembered>) {
+        let (Ok(mut all), Some(mut remembered)) = (self.0.lock(), remembered) else { return };
+        if let Some(secret) = &observed.config_secret {
+            let written = secret.slot.ours().and_then(|secret| secret.uid().zip(secret.resource_version()));
+            remembered.versions.insert(own_secret(&observed.session), written);
         }
+        // Whoever has not looked for so long is gone.
+        let is_alive = |other: &Remembered| remembered.looked_at.duration_since(other.looked_at) < FORGOTTEN;
+        all.retain(|_, other| is_alive(other));
+        all.insert(observed.session.uid().unwrap_or_default(), remembered);
     }
 
     fn recall(&self, session: &AigiseSession) -> Option<Remembered> {
@@ -74,96 +94,146 @@ impl Configurations {
 /// After this long nobody asks any more: every session looks at its file oftener.
 const FORGOTTEN: SignedDuration = SignedDuration::from_hours(1);
 
+fn own_secret(session: &AigiseSession) -> Place {
+    Place::Secret(configuration::secret_name(session))
+}
+
 /// What is known of a session's configuration file. A session without one has a configuration as well, which is told where a Pod
 /// wants to read it.
-pub(super) async fn read(session: &Arc<AigiseSession>, has_runner: bool, context: &Context<AigiseSession>) -> Reading {
+pub(super) async fn read(
+    session: &Arc<AigiseSession>,
+    has_runner: bool,
+    context: &Context<AigiseSession>,
+) -> Result<Reading, Busy> {
     let nothing = Reading { configuration: Configuration::None, config_secret: None, remembered: None };
     let (now, of) = (context.now(), (session.metadata.generation, is_at_rest(session), has_runner));
-    let since = |then: Timestamp| now.duration_since(then).unsigned_abs();
     let known = context.configurations.recall(session).filter(|known| known.of == of);
-    let known = known.filter(|known| since(known.read_at) < SECRET_POLL);
-    let Some(file) = configuration::file(session) else {
-        if !has_runner || known.is_some() {
-            return nothing;
-        }
-        let (configuration, wanted) = configuration::read(session, &Contents::new(), has_runner);
-        let config_secret = Some(ConfigSecret { wanted, slot: config_secret(session, context).await });
-        let remembered =
-            Remembered { of, file: None, looked_at: now, read_at: now, configuration: configuration.clone() };
-        return Reading { configuration, config_secret, remembered: Some(remembered) };
-    };
-    let kept = |known: Remembered| Reading {
-        configuration: known.configuration.clone(),
-        config_secret: None,
-        remembered: Some(Remembered { looked_at: now, ..known }),
-    };
-    let mut objects = HashMap::new();
-    if let Some(known) = known {
-        let is_read = matches!(known.configuration, Configuration::Read { .. });
-        if is_read && (matches!(file, Reference::Secret(..)) || since(known.looked_at) < FILE_POLL) {
-            return Reading { remembered: None, ..kept(known) };
-        }
-        let found = look(&file, session, context).await;
-        let version = found.as_ref().ok().and_then(|found| found.as_ref()?.0.clone());
-        if is_read && version.is_some() && version == known.file {
-            return kept(known);
-        }
-        objects.insert(place(&file), found);
+    let file = configuration::file(session);
+    if file.is_none() && !has_runner {
+        return Ok(nothing);
     }
-    let mut contents = Contents::new();
-    for reference in configuration::references(session) {
-        let place = place(&reference);
-        if !objects.contains_key(&place) {
-            objects.insert(place.clone(), look(&reference, session, context).await);
+    if let Some(mut known) = known {
+        let since = |then: Timestamp| now.duration_since(then).unsigned_abs();
+        let mut has_changed = false;
+        if since(known.looked_at) >= configuration::poll(file.as_ref(), &known.configuration) {
+            let is_used = !matches!(known.configuration, Configuration::Unusable(_));
+            let with_secrets = !is_used || since(known.secrets_at) >= SECRET_POLL;
+            known.looked_at = now;
+            if with_secrets {
+                known.secrets_at = now;
+            }
+            has_changed = versions_differ(&known, with_secrets, session, context).await;
         }
-        let found = objects.get(&place).cloned().unwrap_or(Ok(None));
-        let (Reference::ConfigMap(_, key) | Reference::Secret(_, key)) = &reference;
-        let text = found.map(|object| object.and_then(|(_, texts)| texts.get(key).cloned()));
-        contents.insert(reference, text);
+        if !has_changed {
+            return Ok(Reading {
+                configuration: known.configuration.clone(),
+                config_secret: None,
+                remembered: Some(known),
+            });
+        }
     }
+    let pass = context.live.begin(&session.namespace().unwrap_or_default())?;
+    let mut versions = Versions::new();
+    let contents = contents(session, &mut versions, context).await;
     let (configuration, wanted) = configuration::read(session, &contents, has_runner);
+    drop((contents, pass));
     let config_secret = match configuration {
-        Configuration::Read { .. } => Some(ConfigSecret { wanted, slot: config_secret(session, context).await }),
+        Configuration::None | Configuration::Read { .. } => {
+            Some(ConfigSecret { wanted, slot: config_secret(session, context).await })
+        }
         // What is there is still what runs.
-        Configuration::None | Configuration::Unusable(_) => None,
+        Configuration::Unusable(_) => None,
     };
-    let version = objects.get(&place(&file)).and_then(|found| found.as_ref().ok()?.as_ref()?.0.clone());
-    let remembered =
-        Remembered { of, file: version, looked_at: now, read_at: now, configuration: configuration.clone() };
-    Reading { configuration, config_secret, remembered: Some(remembered) }
+    let configuration_read = configuration.clone();
+    let remembered = Remembered { of, versions, looked_at: now, secrets_at: now, configuration: configuration_read };
+    Ok(Reading { configuration, config_secret, remembered: Some(remembered) })
+}
+
+/// Whether one of the objects is another one than it was; only their versions are read.
+async fn versions_differ(
+    known: &Remembered,
+    with_secrets: bool,
+    session: &AigiseSession,
+    context: &Context<AigiseSession>,
+) -> bool {
+    let namespace = session.namespace().unwrap_or_default();
+    for (place, version) in &known.versions {
+        let now = match place {
+            Place::Secret(_) if !with_secrets => continue,
+            Place::ConfigMap(name) => context.live.version::<ConfigMap>(&namespace, name).await,
+            Place::Secret(name) => context.live.version::<SecretObject>(&namespace, name).await,
+        };
+        if now.as_ref() != Ok(version) {
+            return true;
+        }
+    }
+    false
+}
+
+/// The texts that a configuration is made of. No more of them is held than a pass may hold.
+async fn contents(session: &AigiseSession, versions: &mut Versions, context: &Context<AigiseSession>) -> Contents {
+    let mut wanted = BTreeMap::<_, Vec<_>>::new();
+    for reference in configuration::references(session) {
+        wanted.entry(place(&reference)).or_default().push(reference);
+    }
+    let (mut contents, mut bytes) = (Contents::new(), 0);
+    for (place, references) in wanted {
+        let found = look(&place, &references, session, context).await;
+        let found = found.map(|found| {
+            versions.insert(place.clone(), found.as_ref().and_then(|(version, _)| version.clone()));
+            found.map(|(_, texts)| texts)
+        });
+        bytes += found.iter().flatten().flatten().map(|(_, text)| text.reveal().len()).sum::<usize>();
+        for reference in references {
+            let text = match &found {
+                _ if bytes > PASS_BYTES => Err(Failure {
+                    reason: Reason::TooLarge,
+                    message: format!(
+                        "The configuration file and what its variables refer to have more than {} MiB together.",
+                        PASS_BYTES / 1024 / 1024
+                    ),
+                }),
+                Ok(texts) => Ok(texts.as_ref().and_then(|texts| texts.get(reference.key()).cloned())),
+                Err(failure) => Err(failure.clone()),
+            };
+            contents.insert(reference, text);
+        }
+        if bytes > PASS_BYTES {
+            break;
+        }
+    }
+    contents
 }
 
 /// The object that a reference leads to.
-fn place(reference: &Reference) -> (bool, String) {
+fn place(reference: &Reference) -> Place {
     match reference {
-        Reference::ConfigMap(name, _) => (false, name.clone()),
-        Reference::Secret(name, _) => (true, name.clone()),
+        Reference::ConfigMap(name, _) => Place::ConfigMap(name.clone()),
+        Reference::Secret(name, _) => Place::Secret(name.clone()),
     }
 }
 
+/// An object, as far as it is referred to.
 async fn look(
-    reference: &Reference,
+    place: &Place,
+    references: &[Reference],
     session: &AigiseSession,
     context: &Context<AigiseSession>,
-) -> Result<Option<Texts>, Failure> {
-    match reference {
-        Reference::ConfigMap(name, _) => {
-            let found = get::<ConfigMap>(name, session, context).await?;
-            Ok(found.map(|object| {
-                let texts = object.data.unwrap_or_default().into_iter();
-                (object.metadata.resource_version, texts.map(|(key, text)| (key, Secret::new(text))).collect())
-            }))
-        }
-        Reference::Secret(name, _) => {
-            let found = get::<SecretObject>(name, session, context).await?;
-            Ok(found.map(|object| {
-                let texts = object.data.unwrap_or_default().into_iter();
-                // What is no text cannot be a part of one.
-                let texts = texts.filter_map(|(key, bytes)| Some((key, Secret::new(String::from_utf8(bytes.0).ok()?))));
-                (object.metadata.resource_version, texts.collect())
-            }))
-        }
-    }
+) -> Result<Option<(Option<Version>, Texts)>, Failure> {
+    let is_wanted = |key: &String| references.iter().any(|reference| reference.key() == key);
+    let version = |meta: &ObjectMeta| meta.uid.clone().zip(meta.resource_version.clone());
+    Ok(match place {
+        Place::ConfigMap(name) => get::<ConfigMap>(name, session, context).await?.map(|object| {
+            let texts = object.data.unwrap_or_default().into_iter().filter(|(key, _)| is_wanted(key));
+            (version(&object.metadata), texts.map(|(key, text)| (key, Secret::new(text))).collect())
+        }),
+        Place::Secret(name) => get::<SecretObject>(name, session, context).await?.map(|object| {
+            let texts = object.data.unwrap_or_default().into_iter().filter(|(key, _)| is_wanted(key));
+            // What is no text cannot be a part of one.
+            let texts = texts.filter_map(|(key, bytes)| Some((key, Secret::new(String::from_utf8(bytes.0).ok()?))));
+            (version(&object.metadata), texts.collect())
+        }),
+    })
 }
 
 async fn get<K: Object>(
@@ -171,8 +241,8 @@ async fn get<K: Object>(
     session: &AigiseSession,
     context: &Context<AigiseSession>,
 ) -> Result<Option<K>, Failure> {
-    let api: Api<K> = Api::namespaced(context.client.clone(), &session.namespace().unwrap_or_default());
-    api.get_opt(name).await.map_err(|error| apply::failure(&error))
+    let found = live::get::<K>(&context.client, &session.namespace().unwrap_or_default(), name, K::KEEP).await;
+    found.map_err(|error| apply::failure(&error))?.transpose().map_err(|unreadable| unreadable.failure())
 }
 
 async fn config_secret(session: &AigiseSession, context: &Context<AigiseSession>) -> Slot<SecretObject> {

@@ -3,33 +3,32 @@
 use std::{collections::BTreeMap, sync::Arc};
 
 use futures::channel::mpsc::UnboundedReceiver;
-use k8s_openapi::api::core::v1::{ConfigMap, PersistentVolumeClaim};
 use kube::{
-    Api, Resource, ResourceExt,
-    runtime::{
-        controller::Action,
-        reflector::{ObjectRef, Store},
-    },
+    Resource, ResourceExt,
+    runtime::{controller::Action, reflector::ObjectRef},
 };
 
 use super::{
     Context, Error,
+    cache::{Cache, Stored},
     configuration::{self, Reading},
+    live::{BUSY, Busy},
 };
 use crate::{
     api::AigiseSession,
-    apply::{self, Object},
+    apply,
     plan::{
-        Slot, name, ownership,
-        session::{self, ConfigMapContent, Observed},
+        Slot, name,
+        session::{self, Decided, Observed, configuration::Configuration},
         volumes::SharedVolume,
     },
+    reading::Kept,
 };
 
 /// Runs the controller until it is told to stop.
 pub async fn run(
     context: Arc<Context<AigiseSession>>,
-    triggers: UnboundedReceiver<ObjectRef<AigiseSession>>,
+    triggers: UnboundedReceiver<ObjectRef<Stored<AigiseSession>>>,
     concurrency: u16,
     stop: impl Future<Output = ()> + Send + Sync + 'static,
 ) {
@@ -37,7 +36,7 @@ pub async fn run(
 }
 
 async fn reconcile(session: Arc<AigiseSession>, context: Arc<Context<AigiseSession>>) -> Result<Action, Error> {
-    let (mut observed, read) = observe(session, &context).await;
+    let Ok((mut observed, read)) = observe(session, &context).await else { return Ok(Action::requeue(BUSY)) };
     if session::has_lost_something(&observed) && context.is_gone(&observed.session).await {
         return Ok(Action::await_change());
     }
@@ -46,7 +45,7 @@ async fn reconcile(session: Arc<AigiseSession>, context: Arc<Context<AigiseSessi
     apply::execute(&context.client, context.counter(), &owner, writes, |name, landed| observed.absorb(name, landed))
         .await;
     if session::configuration::is_kept(&observed) {
-        context.configurations.remember(&observed.session, read);
+        context.configurations.remember(&observed, read);
     }
     let report = session::report(&observed);
     context.publish(&*observed.session, report).await
@@ -55,20 +54,22 @@ async fn reconcile(session: Arc<AigiseSession>, context: Arc<Context<AigiseSessi
 async fn observe(
     session: Arc<AigiseSession>,
     context: &Context<AigiseSession>,
-) -> (Observed, Option<configuration::Remembered>) {
+) -> Result<(Observed, Option<configuration::Remembered>), Busy> {
     let caches = &context.caches;
     let (name, namespace) = (session.name_any(), session.namespace().unwrap_or_default());
     let agents = caches.agents_in.of_session(&namespace, &name).into_iter();
-    let agents: BTreeMap<_, _> = agents
-        .filter_map(|name| Some((name.clone(), caches.agents.get(&ObjectRef::new(&name).within(&namespace))?)))
-        .collect();
+    let agents: BTreeMap<_, _> =
+        agents.filter_map(|name| Some((name.clone(), caches.agents.get(&name, &namespace).object()?))).collect();
     let has_runner = agents.values().any(|agent| agent.spec.runner.is_some());
-    let Reading { configuration, config_secret, remembered } = configuration::read(&session, has_runner, context).await;
-    let session = session::meant_now(session, &configuration, &agents);
+    let Reading { configuration, config_secret, remembered } =
+        configuration::read(&session, has_runner, context).await?;
+    let session = session::configuration::effective_now(session, &configuration);
+    let decided = decided(&session, &configuration, context);
+    let session = session::as_demanded(session, &agents);
     let mut claims = BTreeMap::new();
     for volume in SharedVolume::ALL {
         let slot = match volume.existing(&session) {
-            Some(existing) => existing_claim(&session, existing, context).await,
+            Some(existing) => context.live.claim(&namespace, existing).await?,
             None => child(&caches.claims, &session, &volume.claim_name(&session)),
         };
         claims.insert(volume, slot);
@@ -77,10 +78,11 @@ async fn observe(
     let mut sandboxes = caches.sandboxes_in.owned_by(&session.uid().unwrap_or_default());
     sandboxes.extend(labels.map(|label| name::child(&name, label)));
     let mut observed = Observed {
+        decided,
         configuration,
         config_secret,
         claims,
-        stage_pod: ownership::slot(caches.pod(&Observed::stage_pod_name(&session), &namespace), session.meta()),
+        stage_pod: child(&caches.pods, &session, &Observed::stage_pod_name(&session)),
         service: child(&caches.services, &session, &name),
         policy: child(&caches.policies, &session, &name),
         stage_policy: child(&caches.policies, &session, &Observed::stage_pod_name(&session)),
@@ -99,41 +101,29 @@ async fn observe(
         session,
     };
     if session::wants_sources(&observed) {
-        observed.config_maps = config_maps(&observed.session, context).await;
+        let names = session::config_maps(&observed.session);
+        observed.config_maps = context.live.config_maps(&namespace, names).await?;
     }
-    (observed, remembered)
+    Ok((observed, remembered))
 }
 
-fn child<K: Object>(store: &Store<K>, session: &AigiseSession, name: &str) -> Slot<K> {
-    let namespace = session.namespace().unwrap_or_default();
-    ownership::slot(store.get(&ObjectRef::new(name).within(&namespace)), session.meta())
+/// What the session's specification decides, with what its file adds: once for each generation.
+fn decided(session: &AigiseSession, configuration: &Configuration, context: &Context<AigiseSession>) -> Arc<Decided> {
+    let from_file = match configuration {
+        Configuration::None => None,
+        Configuration::Read { spec, .. } => Some(spec.clone()),
+        Configuration::Unusable(_) => {
+            session.status.as_ref().and_then(|status| Some(status.configuration.as_ref()?.spec.clone()))
+        }
+    };
+    let of = (session.metadata.generation, from_file);
+    context.decided.get_or(&session.uid().unwrap_or_default(), of, || {
+        let decided = Decided::of(session, &context.settings);
+        let bytes = decided.size();
+        (Arc::new(decided), bytes)
+    })
 }
 
-/// A claim that a user made: read by its name, since only our own are watched.
-async fn existing_claim(
-    session: &AigiseSession,
-    name: &str,
-    context: &Context<AigiseSession>,
-) -> Slot<PersistentVolumeClaim> {
-    let namespace = session.namespace().unwrap_or_default();
-    match Api::<PersistentVolumeClaim>::namespaced(context.client.clone(), &namespace).get_opt(name).await {
-        Ok(Some(claim)) => Slot::Ours(Arc::new(claim)),
-        Ok(None) => Slot::Absent,
-        Err(error) => Slot::Failed(apply::failure(&error)),
-    }
-}
-
-/// The ConfigMaps among the sources, read one by one: the operator may get them by name and neither list nor watch them.
-async fn config_maps(session: &AigiseSession, context: &Context<AigiseSession>) -> BTreeMap<String, ConfigMapContent> {
-    let api: Api<ConfigMap> = Api::namespaced(context.client.clone(), &session.namespace().unwrap_or_default());
-    let mut contents = BTreeMap::new();
-    for name in session::config_maps(session) {
-        let content = match api.get_opt(&name).await {
-            Ok(Some(config_map)) => ConfigMapContent::Hash(session::content_hash(&config_map)),
-            Ok(None) => ConfigMapContent::Missing,
-            Err(error) => ConfigMapContent::Unknown(apply::failure(&error)),
-        };
-        contents.insert(name, content);
-    }
-    contents
+fn child<K: Kept>(cache: &Cache<K>, session: &AigiseSession, name: &str) -> Slot<K> {
+    cache.get(name, &session.namespace().unwrap_or_default()).slot(session.meta())
 }

@@ -6,10 +6,10 @@ use std::{
     sync::{Arc, Mutex},
 };
 
-use kube::{
-    Resource, ResourceExt,
-    runtime::reflector::{ObjectRef, Store},
-};
+use kube::{ResourceExt, runtime::reflector::ObjectRef};
+
+use super::cache::{Cache, Found, Stored};
+use crate::reading::Kept;
 
 /// The last version of each object that a write gave back, for as long as the cache has an older one.
 #[derive(Debug)]
@@ -21,11 +21,12 @@ impl<K> Default for Written<K> {
     }
 }
 
-impl<K: Resource<DynamicType = ()> + Clone + 'static> Written<K> {
+impl<K: Kept> Written<K> {
     /// A write gave this back. Where the watch was faster than the answer, there is nothing to remember.
-    pub fn remember(&self, object: K, cache: &Store<K>) {
+    pub fn remember(&self, object: K, cache: &Cache<K>) {
         let (Some(uid), Ok(mut written)) = (object.uid(), self.0.lock()) else { return };
-        let cached = cache.get(&ObjectRef::from_obj(&object));
+        let cached =
+            cache.store().get(&ObjectRef::new(&object.name_any()).within(&object.namespace().unwrap_or_default()));
         // Under the lock: an event that is not in the cache yet comes to `seen` after this.
         if cached.is_some_and(|cached| cached.uid().as_ref() == Some(&uid) && version(&*cached) < version(&object)) {
             written.insert(uid, Arc::new(object));
@@ -44,10 +45,25 @@ impl<K: Resource<DynamicType = ()> + Clone + 'static> Written<K> {
     /// The object as it is known now. What the runtime hands to a reconcile was read before the reconcile was spawned, so it is
     /// read again; and after what was written, since a write is forgotten only once the cache has it.
     #[must_use]
-    pub fn newest(&self, handed: Arc<K>, cache: &Store<K>) -> Arc<K> {
+    pub fn newest(&self, handed: &Stored<K>, cache: &Cache<K>) -> Found<K> {
         let ours = handed.uid().and_then(|uid| self.0.lock().ok()?.get(&uid).cloned());
-        let cached = cache.get(&ObjectRef::from_obj(&*handed)).unwrap_or(handed);
-        ours.filter(|ours| ours.uid() == cached.uid() && version(&**ours) > version(&*cached)).unwrap_or(cached)
+        newer(ours, cache.get(&handed.name_any(), &handed.namespace().unwrap_or_default()))
+    }
+
+    /// What was found, or what was written since.
+    #[must_use]
+    pub fn newest_of(&self, found: Found<K>) -> Found<K> {
+        let uid = if let Found::Object(object) = &found { object.uid() } else { None };
+        newer(uid.and_then(|uid| self.0.lock().ok()?.get(&uid).cloned()), found)
+    }
+}
+
+fn newer<K: Kept>(ours: Option<Arc<K>>, found: Found<K>) -> Found<K> {
+    match (ours, found) {
+        (Some(ours), Found::Object(cached)) if ours.uid() == cached.uid() && version(&*ours) > version(&*cached) => {
+            Found::Object(ours)
+        }
+        (_, found) => found,
     }
 }
 
@@ -58,35 +74,32 @@ fn version(object: &impl ResourceExt) -> Option<u64> {
 
 #[cfg(test)]
 mod tests {
-    use kube::{
-        api::ObjectMeta,
-        runtime::{reflector, watcher::Event},
-    };
+    use kube::runtime::{reflector, watcher::Event};
+    use serde_json::json;
 
     use super::*;
-    use crate::api::Sandbox;
+    use crate::{
+        api::Sandbox,
+        reading::{Read, read},
+    };
 
-    fn sandbox(version: &str) -> Sandbox {
-        let metadata = ObjectMeta {
-            name: Some("demo".into()),
-            uid: Some("u".into()),
-            resource_version: Some(version.into()),
-            ..ObjectMeta::default()
-        };
-        Sandbox { metadata, ..Sandbox::default() }
+    fn sandbox(version: &str) -> Read<Sandbox> {
+        let metadata = json!({"name": "demo", "uid": "u", "resourceVersion": version});
+        read(json!({"metadata": metadata, "spec": {"type": "main"}}).to_string().as_bytes()).unwrap()
     }
 
     #[test]
     fn what_was_written_is_read_until_the_watch_has_caught_up() {
-        let (cache, mut writer) = reflector::store();
+        let (store, mut writer) = reflector::store();
+        let cache = Cache::of(store);
         let written = Written::default();
         let mut tell = |version| {
-            writer.apply_watcher_event(&Event::Apply(sandbox(version)));
-            written.seen(&sandbox(version), false);
+            writer.apply_watcher_event(&Event::Apply(Stored::packed(&sandbox(version))));
+            written.seen(&sandbox(version).object, false);
         };
-        let read = || written.newest(Arc::new(sandbox("8")), &cache).resource_version();
+        let read = || written.newest(&Stored::packed(&sandbox("8")), &cache).object().unwrap().resource_version();
         tell("8");
-        written.remember(sandbox("10"), &cache);
+        written.remember(sandbox("10").object, &cache);
         assert_eq!(read().as_deref(), Some("10"));
         tell("9");
         assert_eq!(read().as_deref(), Some("10"), "an older event changes nothing");
@@ -99,15 +112,16 @@ mod tests {
 
     #[test]
     fn nothing_is_kept_of_an_object_that_is_gone_or_known_already() {
-        let (cache, mut writer) = reflector::store();
+        let (store, mut writer) = reflector::store();
+        let cache = Cache::of(store);
         let written = Written::default();
-        written.remember(sandbox("10"), &cache);
+        written.remember(sandbox("10").object, &cache);
         assert!(written.0.lock().unwrap().is_empty(), "it was deleted before the answer came");
-        writer.apply_watcher_event(&Event::Apply(sandbox("10")));
-        written.remember(sandbox("10"), &cache);
+        writer.apply_watcher_event(&Event::Apply(Stored::packed(&sandbox("10"))));
+        written.remember(sandbox("10").object, &cache);
         assert!(written.0.lock().unwrap().is_empty(), "the watch was faster than the answer");
-        written.remember(sandbox("12"), &cache);
-        written.seen(&sandbox("4"), true);
+        written.remember(sandbox("12").object, &cache);
+        written.seen(&sandbox("4").object, true);
         assert!(written.0.lock().unwrap().is_empty(), "it is gone");
     }
 }

@@ -125,12 +125,18 @@ fn required_sandboxes<'a>(
     observed: &'a Observed,
     session: &'a AigiseSession,
 ) -> impl Iterator<Item = (&'a str, Option<&'a Sandbox>)> {
-    required(&observed.agent, session).into_iter().map(|sandbox_type| {
-        let label = Label::of(sandbox_type);
-        let same = observed.sandboxes.iter().filter(|sandbox| Label::of(&sandbox.spec.sandbox_type) == label);
-        // Of several, the one that can be worked in; else the session's own.
-        let best = same.max_by_key(|sandbox| (state(sandbox) == SandboxState::Ready, !is_hand_made(sandbox)));
-        (sandbox_type, best.map(Arc::as_ref))
+    // Of several of a type, the one that can be worked in; else the session's own.
+    let rank = |sandbox: &Sandbox| (state(sandbox) == SandboxState::Ready, !is_hand_made(sandbox));
+    let mut best = BTreeMap::<Label, &Sandbox>::new();
+    for sandbox in &observed.sandboxes {
+        if let Ok(label) = Label::of(&sandbox.spec.sandbox_type)
+            && best.get(&label).is_none_or(|other| rank(other) <= rank(sandbox))
+        {
+            best.insert(label, sandbox);
+        }
+    }
+    required(&observed.agent, session).into_iter().map(move |sandbox_type| {
+        (sandbox_type, Label::of(sandbox_type).ok().and_then(|label| best.get(&label).copied()))
     })
 }
 

@@ -12,6 +12,7 @@
 
 mod agents;
 pub mod configuration;
+mod decided;
 mod launch;
 mod lifetime;
 mod network;
@@ -36,6 +37,7 @@ use self::{
     launch::with_demand,
 };
 pub use self::{
+    decided::Decided,
     launch::{launchable, launched, services, top_root},
     network::has_own_policy,
     stage::Stage,
@@ -56,6 +58,8 @@ use crate::api::{
 pub struct Observed {
     /// The session itself.
     pub session: Arc<AigiseSession>,
+    /// What its specification decides alone.
+    pub decided: Arc<Decided>,
     /// What is known of its configuration file; the session above is the one that is meant, with the file's fields.
     pub configuration: Configuration,
     /// The Secret for the values of the file that may stand nowhere else; absent where the file was not read in this pass.
@@ -231,8 +235,14 @@ pub fn meant_now(
     configuration: &Configuration,
     agents: &BTreeMap<String, Arc<Agent>>,
 ) -> Arc<AigiseSession> {
+    as_demanded(configuration::effective_now(session, configuration), agents)
+}
+
+/// The session, by what its agents ask of it.
+#[must_use]
+pub fn as_demanded(session: Arc<AigiseSession>, agents: &BTreeMap<String, Arc<Agent>>) -> Arc<AigiseSession> {
     let demand = Demand::of(agents, &session);
-    with_demand(configuration::effective_now(session, configuration), &demand)
+    with_demand(session, &demand)
 }
 
 /// What to say about the session.

@@ -91,7 +91,7 @@ pub fn owned_once(before: &[Condition], outlook: Outlook, next: Next) -> (Outloo
 #[must_use]
 pub fn of_failure(failure: &Failure) -> (Outlook, Next) {
     match failure.reason {
-        Reason::Refused => (Outlook::Stalled, Next::In(REFUSED_POLL)),
+        Reason::Refused | Reason::Unreadable => (Outlook::Stalled, Next::In(REFUSED_POLL)),
         // Somebody has to do something, and perhaps not here.
         Reason::Forbidden => (Outlook::Stalled, Next::Backoff),
         // The namespace or the owner goes.
@@ -101,7 +101,7 @@ pub fn of_failure(failure: &Failure) -> (Outlook, Next) {
     }
 }
 
-/// What the API server refused is tried again after this long: a policy of the cluster may have been what refused it.
+/// What the API server refused, or cannot be read, is tried again after this long: a policy of the cluster may have been what refused it.
 const REFUSED_POLL: Duration = Duration::from_secs(300);
 
 /// Leaves out the conditions of other managers: they stay on the object and are none of our business.
@@ -138,6 +138,19 @@ pub fn conditions(
             }
         })
         .collect()
+}
+
+/// The longest time between two looks at something that nobody tells of.
+const LONGEST_POLL: Duration = Duration::from_secs(60);
+
+/// How long to wait until the next look at something that nobody tells of: at first `shortest`, and longer the longer ago it is that
+/// the condition became what it is.
+#[must_use]
+pub fn poll(shortest: Duration, conditions: &[Condition], kind: ConditionType, now: Timestamp) -> Duration {
+    let kind: &str = kind.into();
+    let since = conditions.iter().find(|condition| condition.type_ == kind);
+    let age = since.map(|condition| Duration::try_from(now.duration_since(condition.last_transition_time.0)));
+    (age.and_then(Result::ok).unwrap_or_default() / 4).clamp(shortest, LONGEST_POLL)
 }
 
 /// The condition `Ready` in a status.

@@ -1,5 +1,7 @@
 //! What strikes the whole cluster: these run one at a time, when the other tests are over.
 
+mod hostile;
+
 use std::{
     thread,
     time::{Duration, Instant},

@@ -3,7 +3,8 @@
 use std::path::{Path, PathBuf};
 
 /// From the bottom up; a module may use those before it.
-const LAYERS: [&str; 9] = ["overlay", "api", "config", "gate", "staging", "plan", "apply", "controllers", "operator"];
+const LAYERS: [&str; 10] =
+    ["overlay", "api", "config", "gate", "staging", "plan", "reading", "apply", "controllers", "operator"];
 
 fn sources(folder: &Path, found: &mut Vec<PathBuf>) {
     for entry in std::fs::read_dir(folder).unwrap() {

@@ -12,7 +12,7 @@ use std::{
 };
 
 use aigise_operator::{
-    api::AigiseSession,
+    api::{AigiseSession, limits},
     config::{self, Configuration, Given, Input, Mistake, Origin, Secret, Variables, keys, manifest, merge, write},
     plan::{Slot, Write, session},
 };
@@ -233,6 +233,7 @@ fn session_of(spec: &Value) -> AigiseSession {
 
 fn observed(session: AigiseSession) -> session::Observed {
     session::Observed {
+        decided: Arc::new(session::Decided::of(&session, &settings())),
         session: Arc::new(session),
         configuration: session::configuration::Configuration::None,
         config_secret: None,
@@ -396,4 +397,19 @@ proptest! {
         let input = Input { file: &text, origin: Origin::Plain, variables: &Variables::new(), secret_name: "s" };
         let _ = config::read(input);
     }
+}
+
+#[test]
+fn what_a_file_adds_has_a_limit() {
+    let read = |bytes: usize| {
+        let text = "x".repeat(bytes);
+        let file = format!("[sandbox.sandboxes.main]\nimage = \"a\"\nenvironment = {{A = \"{text}\"}}\n");
+        let variables = Variables::new();
+        let input = Input { file: &file, origin: Origin::Plain, variables: &variables, secret_name: "demo--config" };
+        config::read(input).map(|_| ())
+    };
+    assert_eq!(read(limits::CONFIGURATION_BYTES - 1000), Ok(()));
+    let error = read(limits::CONFIGURATION_BYTES).unwrap_err();
+    assert_eq!(error.mistake, Mistake::TooLarge);
+    assert!(error.to_string().contains("the file adds 262"), "{error}");
 }

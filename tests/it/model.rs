@@ -511,6 +511,7 @@ impl World {
             (volume, slot)
         });
         let mut observed = session::Observed {
+            decided: Arc::new(session::Decided::of(session, &settings())),
             session: Arc::new(session.clone()),
             configuration,
             config_secret,

@@ -132,6 +132,7 @@ fn where_images_cannot_be_mounted_an_image_source_is_refused_before_anything_is_
     world.happens(with_sources(json!([a_container_source(), {"image": {"reference": "a"}}])));
     let mut observed = world.observe_session("demo");
     observed.settings = Arc::new(Settings { helper_mount: HelperMount::Copy, ..super::model::settings() });
+    observed.decided = Arc::new(session::Decided::of(&observed.session, &observed.settings));
     let writes = session::plan(&observed);
     assert_eq!(writes, []);
     let report = session::report(&observed);

@@ -13,10 +13,11 @@ use aigise_operator::{
     api::{Agent, AigiseSession, Sandbox, agent::AgentState, sandbox::SandboxPhase, session::SessionPhase},
     controllers::{
         self, Start,
-        cache::{Caches, Scope},
+        cache::{Cache, Caches, Scope},
         metrics::Metrics,
     },
     plan::{HelperMount, Settings},
+    reading::Kept,
 };
 use futures::FutureExt;
 use jiff::{SignedDuration, Timestamp};
@@ -160,8 +161,12 @@ impl Operator {
     fn known(&self) -> [usize; 3] {
         let caches = self.caches.borrow();
         let caches = caches.as_ref().expect("the caches are filled");
-        [caches.sessions.state().len(), caches.sandboxes.state().len(), caches.agents.state().len()]
+        [readable(&caches.sessions), readable(&caches.sandboxes), readable(&caches.agents)]
     }
+}
+
+fn readable<K: Kept>(cache: &Cache<K>) -> usize {
+    cache.store().state().iter().filter(|stored| stored.unreadable().is_none()).count()
 }
 
 /// How many changed objects are shown.

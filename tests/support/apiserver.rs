@@ -163,6 +163,8 @@ impl ApiServer {
             Ok(ask) => ask,
             Err(refusal) => return Ok(refused(&refusal)),
         };
+        let accepts = head.headers.get(header::ACCEPT).and_then(|value| value.to_str().ok()).unwrap_or_default();
+        ask.metadata_only = accepts.contains("as=PartialObjectMetadata;");
         let content = head.headers.get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or_default();
         let body = read_body(body.collect_bytes().await?.as_ref());
         if let (Verb::Create, Ok(object)) = (ask.verb, &body) {
@@ -193,6 +195,7 @@ impl State {
             verb: ask.verb,
             key: ask.key.clone(),
             subresource: ask.subresource,
+            metadata_only: ask.metadata_only,
             code: None,
         };
         if let Some(fault) = self.faults.iter_mut().find(|fault| fault.times > 0 && (fault.matches)(&seen)) {
@@ -242,6 +245,8 @@ impl State {
             _ => self.write(ask, content, body.clone(), now),
         };
         self.note(client, ask, &result);
+        let result =
+            result.map(|(code, object)| if ask.metadata_only { (code, metadata_of(&object)) } else { (code, object) });
         if crashes.is_some() {
             return Fate::Never;
         }
@@ -255,6 +260,7 @@ impl State {
             verb: ask.verb,
             key: ask.key.clone(),
             subresource: ask.subresource,
+            metadata_only: ask.metadata_only,
             code: Some(code),
         });
     }
@@ -317,6 +323,11 @@ impl State {
         };
         answered.map(|(code, object)| (code, Value::clone(&object)))
     }
+}
+
+/// What a real one gives who asks for metadata only.
+fn metadata_of(object: &Value) -> Value {
+    json!({"apiVersion": "meta.k8s.io/v1", "kind": "PartialObjectMetadata", "metadata": object["metadata"]})
 }
 
 fn read_body(bytes: &[u8]) -> Result<Value, Refusal> {

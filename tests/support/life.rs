@@ -3,7 +3,11 @@
 use std::{sync::Arc, time::Duration};
 
 use aigise_operator::{
-    controllers::{self, Start, cache::Scope, metrics::Metrics},
+    controllers::{
+        self, Start,
+        cache::{Caches, Scope},
+        metrics::Metrics,
+    },
     plan::{HelperMount, Settings},
 };
 use futures::FutureExt;
@@ -44,6 +48,8 @@ pub struct World {
 pub struct Operator {
     pub client: String,
     pub metrics: Arc<Metrics>,
+    /// What it knows, once its caches are filled.
+    pub caches: watch::Receiver<Option<Arc<Caches>>>,
     task: JoinHandle<()>,
 }
 
@@ -86,12 +92,12 @@ impl World {
             clock: Arc::new(move || api.now()),
         };
         let never = std::future::pending().boxed().shared();
+        let (filled, caches) = watch::channel(None);
         let task = tokio::spawn(async move {
-            let (filled, _is_filled) = watch::channel(None);
             let ended = controllers::run_all(start, filled, never).await;
             panic!("the operator ended by itself: {ended:?}");
         });
-        self.operator = Some(Operator { client, metrics, task });
+        self.operator = Some(Operator { client, metrics, caches, task });
     }
 
     /// The operator's process ends, whatever it is doing.

@@ -6,7 +6,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::api::sandbox::SandboxState;
+use crate::api::{raw::RawJson, sandbox::SandboxState};
 
 /// What the operator last saw of a session.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
@@ -108,7 +108,7 @@ pub enum SessionPhase {
 pub struct ConfigurationStatus {
     /// Fields of a specification, which those of `spec` lie over. Of secrets it has references and never a value.
     #[schemars(schema_with = "crate::api::template::any_object")]
-    pub spec: serde_json::Value,
+    pub spec: RawJson,
 }
 
 /// How many sandboxes there are and how they are.

@@ -11,7 +11,7 @@ use kube::ResourceExt;
 use super::Change;
 use crate::{
     api::{Agent, Sandbox},
-    plan::{name::Label, ownership},
+    plan::{agent::MAX_DEPTH, name::Label, ownership},
 };
 
 /// Names of objects, by what they belong to.
@@ -127,15 +127,15 @@ impl AgentsIn {
         self.0.get(&AgentKey::Below(namespace.into(), parent.into()))
     }
 
-    /// The names of all agents below another.
+    /// The names of the agents below another, as far as it may be one of their ancestors: so each agent hears of [`MAX_DEPTH`] and
+    /// one more at most, however many there are.
     #[must_use]
     pub fn descendants(&self, namespace: &str, ancestor: &str) -> BTreeSet<String> {
         let mut found = BTreeSet::new();
-        let mut waiting = self.children(namespace, ancestor);
-        while let Some(name) = waiting.pop_first() {
-            if found.insert(name.clone()) {
-                waiting.extend(self.children(namespace, &name));
-            }
+        let mut level = self.children(namespace, ancestor);
+        for _ in 0..=MAX_DEPTH {
+            let below = level.into_iter().filter(|name| found.insert(name.clone())).collect::<Vec<_>>();
+            level = below.iter().flat_map(|name| self.children(namespace, name)).collect();
         }
         found
     }

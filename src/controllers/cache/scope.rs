@@ -22,6 +22,15 @@ impl Scope {
         if namespaces.is_empty() { Scope::Cluster } else { Scope::Namespaces(namespaces) }
     }
 
+    /// The namespaces to ask in, each by itself; `None` stands for all of them.
+    #[must_use]
+    pub fn namespaces(&self) -> Vec<Option<String>> {
+        match self {
+            Scope::Cluster => vec![None],
+            Scope::Namespaces(namespaces) => namespaces.iter().cloned().map(Some).collect(),
+        }
+    }
+
     /// Where to ask for all objects of a kind: once, or once for each namespace.
     #[must_use]
     pub fn apis<K>(&self, client: &Client) -> Vec<(Option<String>, Api<K>)>

@@ -9,7 +9,7 @@ use k8s_openapi::api::{
 };
 use kube::{Resource, ResourceExt, runtime::reflector::ObjectRef};
 
-use super::{AgentsIn, Change, SandboxesIn, Written};
+use super::{AgentsIn, Change, SandboxesIn, Stored, Written};
 use crate::{
     api::{Agent, AigiseSession, Sandbox, agent::Runner, condition::RUNTIME_HEALTHY, meta},
     plan::{
@@ -23,11 +23,11 @@ use crate::{
 /// The controllers' ears.
 pub struct Triggers {
     /// The session controller.
-    pub sessions: UnboundedSender<ObjectRef<AigiseSession>>,
+    pub sessions: UnboundedSender<ObjectRef<Stored<AigiseSession>>>,
     /// The sandbox controller.
-    pub sandboxes: UnboundedSender<ObjectRef<Sandbox>>,
+    pub sandboxes: UnboundedSender<ObjectRef<Stored<Sandbox>>>,
     /// The agent controller.
-    pub agents: UnboundedSender<ObjectRef<Agent>>,
+    pub agents: UnboundedSender<ObjectRef<Stored<Agent>>>,
 }
 
 /// Tells the controllers what has changed, and keeps what is derived from the caches.
@@ -179,15 +179,15 @@ impl Teller {
         }
     }
 
-    fn tell_session(&self, name: &str, namespace: &str) {
+    pub(super) fn tell_session(&self, name: &str, namespace: &str) {
         let _ = self.triggers.sessions.unbounded_send(ObjectRef::new(name).within(namespace));
     }
 
-    fn tell_sandbox(&self, name: &str, namespace: &str) {
+    pub(super) fn tell_sandbox(&self, name: &str, namespace: &str) {
         let _ = self.triggers.sandboxes.unbounded_send(ObjectRef::new(name).within(namespace));
     }
 
-    fn tell_agents(&self, names: impl IntoIterator<Item = String>, namespace: &str) {
+    pub(super) fn tell_agents(&self, names: impl IntoIterator<Item = String>, namespace: &str) {
         for name in names {
             let _ = self.triggers.agents.unbounded_send(ObjectRef::new(&name).within(namespace));
         }

@@ -1,7 +1,9 @@
 //! Whether a session has the tools and skills that an agent uses. The rules are the framework's.
 
+use std::collections::{BTreeMap, BTreeSet};
+
 use crate::{
-    api::{Agent, AigiseSession},
+    api::{Agent, AigiseSession, session::McpService},
     gate::ALL_SKILLS,
     plan::session::{has_volumes, services},
 };
@@ -42,7 +44,10 @@ impl Coverage {
 
 /// What the agent uses and the session does not have, in words; empty if it has everything.
 fn missing(agent: &Agent, session: &AigiseSession) -> Vec<String> {
-    let tools = tools(agent).iter().filter(|tool| !has_tool(session, tool)).map(|tool| format!("the tool {tool}"));
+    let offered = Offered::by(session);
+    let called: BTreeSet<_> = staged(session).into_iter().flatten().flat_map(names_of_skill).collect();
+    let has_tool = |tool: &str| offered.has(tool) || called.contains(tool);
+    let tools = tools(agent).iter().filter(|tool| !has_tool(tool)).map(|tool| format!("the tool {tool}"));
     let skills =
         skills(agent).iter().filter(|skill| !has_skill(session, skill)).map(|skill| format!("the skill {skill}"));
     tools.chain(skills).collect()
@@ -50,27 +55,34 @@ fn missing(agent: &Agent, session: &AigiseSession) -> Vec<String> {
 
 /// Whether it matters what is on the tools volume.
 fn rests_on_staging(agent: &Agent, session: &AigiseSession) -> bool {
-    !skills(agent).is_empty() || tools(agent).iter().any(|tool| !has_tool_without_skills(session, tool))
+    let offered = Offered::by(session);
+    !skills(agent).is_empty() || tools(agent).iter().any(|tool| !offered.has(tool))
 }
 
-/// A tool is one of the session's tools, which may be any, one that everybody has, a staged skill, or `<MCP service>_<tool>`.
-fn has_tool(session: &AigiseSession, tool: &str) -> bool {
-    let is_skill = || staged(session).is_some_and(|mut skills| skills.any(|skill| is_at_the_end_of(tool, skill)));
-    has_tool_without_skills(session, tool) || is_skill()
+/// The tools that a session has besides its staged skills: those that it names, which may be any, those that everybody has, and
+/// `<MCP service>_<tool>`.
+struct Offered<'a> {
+    named: Option<BTreeSet<&'a str>>,
+    services: BTreeMap<&'a str, &'a McpService>,
 }
 
-fn has_tool_without_skills(session: &AigiseSession, tool: &str) -> bool {
-    let named = session.spec.tools.as_ref().is_none_or(|tools| tools.iter().any(|known| known == tool));
-    let of_service = || {
-        let services = services(session);
-        services.keys().any(|service| tool.strip_prefix(service).is_some_and(|rest| rest.starts_with('_')))
-    };
-    named || BASELINE.contains(&tool) || of_service()
+impl<'a> Offered<'a> {
+    fn by(session: &'a AigiseSession) -> Self {
+        let named = session.spec.tools.as_ref().map(|tools| tools.iter().map(String::as_str).collect());
+        Self { named, services: services(session) }
+    }
+
+    fn has(&self, tool: &str) -> bool {
+        let mut ends = tool.match_indices('_').map(|(end, _)| end);
+        self.named.as_ref().is_none_or(|named| named.contains(tool))
+            || BASELINE.contains(&tool)
+            || ends.any(|end| self.services.contains_key(&tool[..end]))
+    }
 }
 
-/// A skill is called by its path, or by its last folder.
-fn is_at_the_end_of(tool: &str, skill: &str) -> bool {
-    skill.strip_suffix(tool).is_some_and(|rest| rest.is_empty() || rest.ends_with('/'))
+/// A skill is called by its path, or by the last folders of it.
+fn names_of_skill(skill: &str) -> impl Iterator<Item = &str> {
+    std::iter::once(skill).chain(skill.match_indices('/').map(|(slash, _)| &skill[slash + 1..]))
 }
 
 /// A skill is covered by itself or a folder above it among the session's, `all` by `all` alone; and where it is known what was

@@ -22,6 +22,7 @@ use crate::{
         Agent, AigiseSession, Sandbox, SandboxSpec, SandboxTemplate,
         agent::Runner,
         condition::Reason,
+        limits,
         meta::{self, Component},
         template::{Entrypoint, Restart, RestartPolicy, UpdatePolicy},
     },
@@ -116,13 +117,24 @@ fn template(runner: &Runner) -> SandboxTemplate {
     }
 }
 
+/// A Sandbox has to hold it.
+fn check_size(template: &SandboxTemplate) -> Result<(), String> {
+    let bytes = serde_json::to_vec(template).map_err(|error| error.to_string())?.len();
+    if bytes > limits::TEMPLATE_BYTES {
+        return Err(format!("spec.runner: it has {bytes} bytes, and {} are allowed.", limits::TEMPLATE_BYTES));
+    }
+    Ok(())
+}
+
 /// What is wrong with a runner.
 ///
 /// # Errors
 /// Why it cannot be started.
 pub(super) fn check(runner: &Runner, settings: &Settings) -> Result<(), Failure> {
-    check_template(&template(runner), settings)
-        .map_err(|message| Failure { reason: Reason::InvalidSpec, message: format!("spec.runner.{message}") })?;
+    let template = template(runner);
+    check_size(&template)
+        .and_then(|()| check_template(&template, settings).map_err(|message| format!("spec.runner.{message}")))
+        .map_err(|message| Failure { reason: Reason::InvalidSpec, message })?;
     if runner.may_exec() && !settings.allow_runner_exec {
         let message = "spec.runner.sandboxExec: the operator is installed without agents.runnerExec, so that it may let nobody into the sandboxes.";
         return Err(Failure { reason: Reason::Forbidden, message: message.into() });

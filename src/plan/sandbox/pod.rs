@@ -88,7 +88,7 @@ pub fn pod(observed: &Observed, label: &Label) -> Result<Pod, String> {
         status: None,
     };
     let mut pod = match &sandbox.spec.template.pod_template {
-        Some(template) => pod_template::overlay(pod, template, observed.settings.allow_privileged_templates)
+        Some(template) => pod_template::overlay(pod, &template.value(), observed.settings.allow_privileged_templates)
             .map_err(|message| format!("spec.{message}"))?,
         None => pod,
     };

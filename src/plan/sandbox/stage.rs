@@ -310,7 +310,7 @@ pub fn check_template(template: &SandboxTemplate, settings: &Settings) -> Result
     }
     own_gate::check(template)?;
     if let Some(pod_template) = &template.pod_template {
-        pod_template::check(pod_template, settings.allow_privileged_templates)?;
+        pod_template::check(&pod_template.value(), settings.allow_privileged_templates)?;
     }
     if settings.allow_privileged_templates {
         return Ok(());

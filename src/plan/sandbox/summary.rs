@@ -17,7 +17,7 @@ use super::{
 use crate::{
     api::{
         SandboxStatus,
-        condition::Reason,
+        condition::{ConditionType, Reason},
         meta,
         sandbox::{SandboxPhase, SandboxState, SeenSession},
     },
@@ -36,7 +36,7 @@ const SCHEDULER_PATIENCE: Duration = Duration::from_secs(10);
 /// second or two, and a status for each of many sandboxes is as many writes.
 const KUBELET_PATIENCE: Duration = Duration::from_secs(3);
 
-/// How often a Pod that is attached to is looked at.
+/// How soon a Pod that is attached to is looked at again.
 const ATTACHED_POLL: Duration = Duration::from_secs(5);
 
 /// What one stage means.
@@ -93,6 +93,9 @@ pub(super) fn report(observed: &Observed) -> Report<SandboxStatus> {
         }),
         conditions: status::conditions(verdicts, &before.conditions, sandbox.metadata.generation, now),
     };
+    // A Pod that is attached to is not among those that are watched.
+    let attached = matches!(stage, Stage::Attached(_));
+    let poll = attached.then(|| status::poll(ATTACHED_POLL, &status.conditions, ConditionType::Ready, now));
     let young = pod
         .is_some_and(|pod| age(pod.metadata.creation_timestamp.as_ref().map(|time| time.0), now) < SCHEDULER_PATIENCE);
     // Nobody has been told more than that it is on its way, and the scheduler or the kubelet is about to say more. Which session it belongs to
@@ -115,7 +118,7 @@ pub(super) fn report(observed: &Observed) -> Report<SandboxStatus> {
             reason: view.reason,
             message: view.message,
         }),
-        next: view.next,
+        next: view.next.within(poll),
         when,
     }
 }
@@ -245,14 +248,6 @@ fn view(observed: &Observed, stage: &Stage) -> View {
             of_pod(observed, stage, progress)
         }
         Stage::Attached(Attachment::Missing(message)) => stalled(Reason::PodNotFound, message),
-    }
-    .polling(matches!(stage, Stage::Attached(_)))
-}
-
-impl View {
-    /// A Pod that is attached to is not among those that are watched: it is looked at every few seconds.
-    fn polling(self, attached: bool) -> Self {
-        Self { next: self.next.within(attached.then_some(ATTACHED_POLL)), ..self }
     }
 }
 

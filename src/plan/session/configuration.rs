@@ -6,17 +6,17 @@
 
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
-use k8s_openapi::{ByteString, api::core::v1::Secret as SecretObject};
+use k8s_openapi::{ByteString, api::core::v1::Secret as SecretObject, apimachinery::pkg::apis::meta::v1::Condition};
 use kube::ResourceExt;
 use serde_json::Value;
 
 use super::{
     Child, Failure, Observed, Slot, Write,
-    launch::{launchable, services, template},
+    launch::{Layers, launchable, services},
 };
 use crate::{
     api::{
-        AigiseSession, AigiseSessionSpec,
+        AigiseSession, AigiseSessionSpec, RawJson,
         condition::{ConditionType, Reason},
         config::{ConfigFrom, KeyRef},
         meta::{self, Component},
@@ -30,7 +30,7 @@ use crate::{
     plan::{
         name::{self, Label},
         ownership,
-        status::{Verdict, verdict},
+        status::{self, Verdict, verdict},
     },
 };
 
@@ -59,6 +59,15 @@ impl Reference {
     }
 }
 
+impl Reference {
+    /// The key.
+    #[must_use]
+    pub fn key(&self) -> &str {
+        let (Reference::ConfigMap(_, key) | Reference::Secret(_, key)) = self;
+        key
+    }
+}
+
 impl std::fmt::Display for Reference {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
@@ -80,7 +89,7 @@ pub enum Configuration {
     /// It was read.
     Read {
         /// What it says of the session.
-        spec: Value,
+        spec: RawJson,
         /// The keys that have no effect.
         ignored: Vec<Ignored>,
     },
@@ -131,7 +140,7 @@ pub fn read(
     let (configuration, mut wanted, tree) = match file(session).map(|file| read_file(session, &file, contents)) {
         None => (Configuration::None, BTreeMap::new(), Table::default()),
         Some(Ok(config::Configuration { spec, ignored, secrets, file })) => {
-            (Configuration::Read { spec, ignored }, secrets, file)
+            (Configuration::Read { spec: RawJson::from(&spec), ignored }, secrets, file)
         }
         Some(Err(failure)) => return (Configuration::Unusable(failure), BTreeMap::new()),
     };
@@ -155,8 +164,10 @@ fn whole(session: &AigiseSession, mut file: Table) -> String {
     };
     // What all types have in common is each one's own in the file.
     let mut spec = session.spec.clone();
-    for (sandbox_type, sandbox) in &mut spec.sandboxes {
-        sandbox.template = template(session, sandbox_type).unwrap_or_else(|_| sandbox.template.clone());
+    if let Ok(layers) = Layers::of(session) {
+        for (sandbox_type, sandbox) in &mut spec.sandboxes {
+            sandbox.template = layers.template(sandbox_type).unwrap_or_else(|_| sandbox.template.clone());
+        }
     }
     write::put_own(&mut file, &serde_json::to_value(&spec).unwrap_or_default());
     write::put_hosts(&mut file, &hosts);
@@ -240,13 +251,13 @@ pub fn effective_now(session: Arc<AigiseSession>, configuration: &Configuration)
 
 /// What was merged once when the file was read is merged again; only an edit of the session's own since then can have made it no
 /// session, and that is looked at when the file is read for it.
-fn over(session: &AigiseSession, from_file: &Value) -> Option<AigiseSession> {
+fn over(session: &AigiseSession, from_file: &RawJson) -> Option<AigiseSession> {
     session.spec.config_from.as_ref()?;
-    Some(AigiseSession { spec: merged(session, from_file).ok()?, ..session.clone() })
+    Some(AigiseSession { spec: merged(session, &from_file.value()).ok()?, ..session.clone() })
 }
 
 /// What the status keeps of the file.
-pub(super) fn status(observed: &Observed) -> Option<ConfigurationStatus> {
+pub(super) fn kept(observed: &Observed) -> Option<ConfigurationStatus> {
     match &observed.configuration {
         Configuration::None => None,
         Configuration::Read { spec, .. } => Some(ConfigurationStatus { spec: spec.clone() }),
@@ -277,15 +288,25 @@ pub(super) fn is_told(observed: &Observed) -> bool {
 }
 
 /// When to look again: at the file, or at what could not be done before it was told.
-pub(super) fn next(observed: &Observed) -> Option<Duration> {
+pub(super) fn next(observed: &Observed, conditions: &[Condition]) -> Option<Duration> {
     match &observed.configuration {
         Configuration::Read { .. } if !is_told(observed) => Some(Duration::ZERO),
         Configuration::None => None,
-        Configuration::Unusable(_) => Some(MENDING_POLL),
-        Configuration::Read { .. } => Some(match file(&observed.session) {
-            Some(Reference::ConfigMap(..)) => FILE_POLL,
-            Some(Reference::Secret(..)) | None => SECRET_POLL,
-        }),
+        // Somebody is about to mend it, or has forgotten it.
+        Configuration::Unusable(_) => {
+            Some(status::poll(MENDING_POLL, conditions, ConditionType::ConfigValid, observed.now))
+        }
+        Configuration::Read { .. } => Some(poll(file(&observed.session).as_ref(), &observed.configuration)),
+    }
+}
+
+/// How long what was read of a file is good.
+#[must_use]
+pub fn poll(file: Option<&Reference>, configuration: &Configuration) -> Duration {
+    match (configuration, file) {
+        (Configuration::Unusable(_), _) => MENDING_POLL,
+        (_, Some(Reference::ConfigMap(..))) => FILE_POLL,
+        (_, Some(Reference::Secret(..)) | None) => SECRET_POLL,
     }
 }
 

@@ -5,10 +5,12 @@ use std::{
     sync::Arc,
 };
 
+use serde_json::Value;
+
 use super::profile;
 use crate::{
     api::{
-        AigiseSession, SandboxTemplate,
+        AigiseSession, SandboxTemplate, limits,
         session::{LaunchMode, McpService},
     },
     gate::ALL_SKILLS,
@@ -143,29 +145,64 @@ pub fn services(session: &AigiseSession) -> BTreeMap<&str, &McpService> {
     brought.chain(&session.spec.mcp_services).map(|(name, service)| (name.as_str(), service)).collect()
 }
 
-/// The template of a type, over what all types have, over what its profile says.
-///
-/// # Errors
-/// When they do not make a template together.
-pub fn template(session: &AigiseSession, sandbox_type: &str) -> Result<SandboxTemplate, String> {
-    let own = session.spec.sandboxes.get(sandbox_type).map(|sandbox| &sandbox.template);
-    // A Pod that is there already has its own settings.
-    let has_pod = own.is_some_and(|own| own.attach.is_some());
-    let defaults = session.spec.sandbox_defaults.as_ref().filter(|_| !has_pod);
-    let profile = profile::of(session, sandbox_type).map(|profile| SandboxTemplate {
-        depends_on: depends_on(session, sandbox_type).into_iter().map(String::from).collect(),
-        ..profile.template(session)
-    });
-    let layers: Vec<_> = [profile.as_ref(), defaults, own].into_iter().flatten().collect();
-    if let [only] = layers.as_slice() {
-        return Ok((*only).clone());
+/// What the templates of a session's types are made of: what all types have is read once.
+pub struct Layers<'a> {
+    session: &'a AigiseSession,
+    defaults: Option<Value>,
+}
+
+impl<'a> Layers<'a> {
+    /// Those of a session.
+    ///
+    /// # Errors
+    /// When what all types have cannot be written as JSON.
+    pub fn of(session: &'a AigiseSession) -> Result<Self, String> {
+        let defaults = session.spec.sandbox_defaults.as_ref().map(tree).transpose()?;
+        Ok(Self { session, defaults })
     }
-    let mut merged = serde_json::json!({});
-    for layer in layers {
-        overlay::merge(&mut merged, &serde_json::to_value(layer).map_err(|error| error.to_string())?);
+
+    /// The template of a type, over what all types have, over what its profile says.
+    ///
+    /// # Errors
+    /// When they do not make a template together, or too large a one.
+    pub fn template(&self, sandbox_type: &str) -> Result<SandboxTemplate, String> {
+        let session = self.session;
+        let own = session.spec.sandboxes.get(sandbox_type).map(|sandbox| &sandbox.template);
+        // A Pod that is there already has its own settings.
+        let defaults = self.defaults.as_ref().filter(|_| !own.is_some_and(|own| own.attach.is_some()));
+        let profile = profile::of(session, sandbox_type).map(|profile| SandboxTemplate {
+            depends_on: depends_on(session, sandbox_type).into_iter().map(String::from).collect(),
+            ..profile.template(session)
+        });
+        let [of_profile, of_type] = [profile.as_ref(), own].map(|template| template.map(tree).transpose());
+        let (of_profile, of_type) = (of_profile?, of_type?);
+        let mut merged = serde_json::json!({});
+        for layer in [of_profile.as_ref(), defaults, of_type.as_ref()].into_iter().flatten() {
+            overlay::merge(&mut merged, layer);
+        }
+        check_size(&merged)?;
+        let is_alone = profile.is_none() && defaults.is_none();
+        let merged: SandboxTemplate = serde_json::from_value(merged).map_err(|error| error.to_string())?;
+        // What nothing was laid over stays as it was written, `null` in a pod template included.
+        Ok(if is_alone || merged.attach.is_some() { own.cloned().unwrap_or_default() } else { merged })
     }
-    let merged: SandboxTemplate = serde_json::from_value(merged).map_err(|error| error.to_string())?;
-    Ok(if merged.attach.is_some() { own.cloned().unwrap_or_default() } else { merged })
+}
+
+fn tree(template: &SandboxTemplate) -> Result<Value, String> {
+    serde_json::to_value(template).map_err(|error| error.to_string())
+}
+
+/// A Sandbox has to hold it.
+fn check_size(template: &Value) -> Result<(), String> {
+    let (bytes, values) = (template.to_string().len(), limits::values(template));
+    if bytes > limits::TEMPLATE_BYTES || values > limits::TEMPLATE_VALUES {
+        return Err(format!(
+            "with all that lies under it, the template of the type has {bytes} bytes and {values} values, and {} and {} are allowed; make the type or sandboxDefaults smaller.",
+            limits::TEMPLATE_BYTES,
+            limits::TEMPLATE_VALUES
+        ));
+    }
+    Ok(())
 }
 
 /// What is wrong with what is to be launched.
@@ -179,17 +216,34 @@ pub fn check(session: &AigiseSession) -> Result<(), String> {
             return Err(format!("spec.launch.types: {sandbox_type} {}.", missing(session, sandbox_type)));
         }
     }
+    let services = services(session);
+    let mut followed = BTreeSet::new();
     for sandbox_type in launchable(session) {
-        follow(session, &mut vec![sandbox_type])?;
-        check_services(session, sandbox_type)?;
+        follow(session, sandbox_type, &mut followed)?;
+        check_services(session, sandbox_type, &services)?;
     }
     check_skills(session)
 }
 
-/// Follows the dependencies of the last of a chain.
-fn follow<'a>(session: &'a AigiseSession, chain: &mut Vec<&'a str>) -> Result<(), String> {
-    let Some(last) = chain.last().copied() else { return Ok(()) };
-    for needed in depends_on(session, last) {
+/// Follows the dependencies of a type, depth first. Each type is looked at once in all: what was `followed` to its end leads into
+/// no circle.
+fn follow<'a>(
+    session: &'a AigiseSession,
+    sandbox_type: &'a str,
+    followed: &mut BTreeSet<&'a str>,
+) -> Result<(), String> {
+    let needs = |of: &'a str| depends_on(session, of).into_iter();
+    // The chain that leads to the type that is looked at, and what each of its types still has to be asked for.
+    let (mut chain, mut waiting) = (vec![sandbox_type], vec![needs(sandbox_type)]);
+    let mut in_chain = BTreeSet::from([sandbox_type]);
+    while let (Some(&last), Some(rest)) = (chain.last(), waiting.last_mut()) {
+        let Some(needed) = rest.next() else {
+            followed.insert(last);
+            in_chain.remove(last);
+            chain.pop();
+            waiting.pop();
+            continue;
+        };
         let complaint = |what: &str| {
             let by_profile = profile::of(session, last).is_some()
                 && stated(session, last, |template| &template.depends_on).is_none();
@@ -197,21 +251,26 @@ fn follow<'a>(session: &'a AigiseSession, chain: &mut Vec<&'a str>) -> Result<()
                 if by_profile { " The type has this by its profile; init.profile: None takes it away." } else { "" };
             Err(format!("spec.sandboxes.{last}.dependsOn: {} → {needed}, {what}.{hint}", chain.join(" → ")))
         };
-        if chain.contains(&needed) {
+        if in_chain.contains(needed) {
             return complaint("which is a circle");
         }
         let Some(needed) = enabled(session, needed) else {
             return complaint(&format!("which {}", missing(session, needed)));
         };
-        chain.push(needed);
-        follow(session, chain)?;
-        chain.pop();
+        if !followed.contains(needed) {
+            in_chain.insert(needed);
+            chain.push(needed);
+            waiting.push(needs(needed));
+        }
     }
     Ok(())
 }
 
-fn check_services(session: &AigiseSession, sandbox_type: &str) -> Result<(), String> {
-    let services = services(session);
+fn check_services(
+    session: &AigiseSession,
+    sandbox_type: &str,
+    services: &BTreeMap<&str, &McpService>,
+) -> Result<(), String> {
     for name in mcp_services(session, sandbox_type) {
         let Some(service) = services.get(name) else {
             return Err(format!("spec.sandboxes.{sandbox_type}.mcpServices: {name} is not among spec.mcpServices."));
@@ -310,6 +369,7 @@ mod tests {
                 "there": {"attach": {"podName": "p"}},
             },
         }));
+        let template = |session, sandbox_type| Layers::of(session).unwrap().template(sandbox_type);
         assert_eq!(&template(&session, "main").unwrap(), session.spec.sandbox_defaults.as_ref().unwrap());
         let fuzz = template(&session, "fuzz").unwrap();
         assert_eq!(fuzz.image.as_deref(), Some("own"));

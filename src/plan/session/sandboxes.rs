@@ -181,7 +181,7 @@ pub(super) fn sandbox(observed: &Observed, wanted: &Wanted<'_>) -> Option<Sandbo
             sandbox_type: wanted.sandbox_type.to_string(),
             suspend: None,
             volumes: vec![],
-            template: launch::template(session, wanted.sandbox_type).ok()?,
+            template: observed.decided.template(wanted.sandbox_type)?.clone(),
         },
         status: None,
     })

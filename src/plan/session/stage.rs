@@ -1,11 +1,7 @@
 //! Where a session is in its life, in one ordered chain: the first that holds is the one that a user reads.
 
-use std::collections::BTreeMap;
-
-use kube::ResourceExt;
-
 use super::{
-    Failure, Foreign, Observed, configuration, launch,
+    Failure, Foreign, Observed, configuration,
     lifetime::{self, Rest},
     sandboxes, staging,
     staging::Staging,
@@ -13,7 +9,7 @@ use super::{
 };
 use crate::{
     api::{condition::Reason, sandbox::SandboxState, session::OnExpiry},
-    plan::{name, pod::Progress, sandbox::check_template},
+    plan::pod::Progress,
 };
 
 /// Where a session is in its life.
@@ -180,31 +176,10 @@ fn first<'a, 'b>(
     waiting.clone().find(|wanted| !wanted.waits_for_others()).or_else(|| waiting.next())
 }
 
-/// The rules that admission cannot hold, or that are younger than the object.
+/// What is wrong with the session: by its specification alone, or by what its annotations say.
 fn check(observed: &Observed) -> Result<(), String> {
-    let session = &observed.session;
-    name::check_session(&session.name_any()).map_err(|error| format!("metadata.name: {error}."))?;
-    if session.spec.sandboxes.is_empty() {
-        return Err("spec.sandboxes: at least one type is required, here or in the configuration file.".into());
+    match observed.decided.invalid() {
+        Some(message) => Err(message.to_string()),
+        None => lifetime::check(&observed.session),
     }
-    let mut labels = BTreeMap::new();
-    for sandbox_type in session.spec.sandboxes.keys() {
-        let label = name::Label::of(sandbox_type).map_err(|error| format!("spec.sandboxes: {error}."))?;
-        if let Some(other) = labels.insert(label.to_string(), sandbox_type) {
-            return Err(format!(
-                "spec.sandboxes: `{other}` and `{sandbox_type}` have the same DNS name {label}; rename one of them."
-            ));
-        }
-    }
-    if let Some((name, _)) = session.spec.models.iter().find(|(_, model)| model.model_name.is_none()) {
-        return Err(format!("spec.models.{name}.modelName: a name is required, here or in the configuration file."));
-    }
-    launch::check(session)?;
-    for sandbox_type in launch::launchable(session) {
-        launch::template(session, sandbox_type)
-            .and_then(|template| check_template(&template, &observed.settings))
-            .map_err(|message| format!("spec.sandboxes.{sandbox_type}.{message}"))?;
-    }
-    staging::check(session, observed.settings.helper_mount)?;
-    lifetime::check(session)
 }

@@ -57,14 +57,21 @@ pub(super) fn report(observed: &Observed) -> Report<AigiseSessionStatus> {
         expiring(observed, &stage),
     ]);
     let settled_at = lifetime::settled_at(observed, view.phase);
-    // What was refused leaves nothing behind that would wake us.
-    let next = if observed.undone.is_some() { Next::Backoff } else { view.next };
-    let next = next.within(lifetime::next(observed, settled_at.as_ref())).within(configuration::next(observed));
+    let conditions = status::conditions(verdicts, &before.conditions, session.metadata.generation, now);
+    let polls = matches!(stage, Stage::ClaimMissing(_) | Stage::SourceMissing(_) | Stage::StagingFailed(_));
+    let next = match view.next {
+        // What was refused leaves nothing behind that would wake us.
+        _ if observed.undone.is_some() => Next::Backoff,
+        Next::In(shortest) if polls => Next::In(status::poll(shortest, &conditions, ConditionType::Ready, now)),
+        next => next,
+    };
+    let next = next.within(lifetime::next(observed, settled_at.as_ref()));
+    let next = next.within(configuration::next(observed, &conditions));
     let status = AigiseSessionStatus {
         observed_generation: session.metadata.generation,
         phase: Some(view.phase),
-        conditions: status::conditions(verdicts, &before.conditions, session.metadata.generation, now),
-        configuration: configuration::status(observed),
+        conditions,
+        configuration: configuration::kept(observed),
         sandboxes: Some(counts),
         launched: launch::recorded(session),
         agents: agents::counts(observed),

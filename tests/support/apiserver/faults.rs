@@ -12,6 +12,8 @@ pub struct Seen {
     pub verb: Verb,
     pub key: Key,
     pub subresource: Option<&'static str>,
+    /// Only metadata was asked for.
+    pub metadata_only: bool,
     /// The code of the answer; none while it is not answered.
     pub code: Option<u16>,
 }
@@ -20,7 +22,8 @@ impl Seen {
     /// In one line: `patch sandboxes/demo--main/status`.
     pub fn line(&self) -> String {
         let subresource = self.subresource.map(|name| format!("/{name}")).unwrap_or_default();
-        format!("{} {}/{}{subresource}", self.verb, self.key.plural, self.key.name)
+        let of = if self.metadata_only { "-metadata" } else { "" };
+        format!("{}{of} {}/{}{subresource}", self.verb, self.key.plural, self.key.name)
     }
 }
 

@@ -39,6 +39,8 @@ pub struct Ask {
     pub key: Key,
     pub subresource: Option<&'static str>,
     pub query: BTreeMap<String, String>,
+    /// The answer is to have metadata only.
+    pub metadata_only: bool,
 }
 
 impl Ask {
@@ -84,7 +86,7 @@ impl Ask {
             _ => return Err(Refusal::new(405, "MethodNotAllowed", format!("{method} is not served here"))),
         };
         let key = Key { plural: resource.plural, namespace: namespace.into(), name: name.into() };
-        Ok(Self { verb, resource, key, subresource, query })
+        Ok(Self { verb, resource, key, subresource, query, metadata_only: false })
     }
 
     pub fn option(&self, name: &str) -> &str {

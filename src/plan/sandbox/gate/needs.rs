@@ -1,6 +1,6 @@
 //! What a sandbox needs of the others of its session before its gate may begin.
 
-use std::sync::Arc;
+use std::collections::{BTreeMap, BTreeSet};
 
 use kube::ResourceExt;
 
@@ -45,49 +45,70 @@ pub(in crate::plan::sandbox) fn check_session_needs(
         let session = session.name_any();
         return Err(format!("spec.mcpServices: {name} is not among spec.mcpServices of the session {session}."));
     }
-    let circle = circle(observed, &mut vec![&observed.sandbox.spec.sandbox_type]);
-    circle.map_or(Ok(()), |chain| Err(format!("spec.dependsOn: {}, which is a circle.", chain.join(" → "))))
+    circle(observed).map_or(Ok(()), |chain| Err(format!("spec.dependsOn: {}, which is a circle.", chain.join(" → "))))
 }
 
-/// The chain of types that leads from the sandbox back to itself.
-fn circle<'a>(observed: &'a Observed, chain: &mut Vec<&'a str>) -> Option<Vec<&'a str>> {
-    let needed = match chain.as_slice() {
-        [_] => &observed.sandbox.spec.template.depends_on,
-        [.., last] => &of_type(observed, last).next()?.spec.template.depends_on,
-        [] => return None,
-    };
-    let same = |one: &str, other: &str| Label::of(one).is_ok_and(|one| Label::of(other) == Ok(one));
-    for needed in needed {
-        if same(needed, chain[0]) {
-            return Some(chain.iter().copied().chain([needed.as_str()]).collect());
+/// The others of a session, by their types' DNS labels.
+struct Siblings<'a>(BTreeMap<Label, Vec<&'a Sandbox>>);
+
+impl<'a> Siblings<'a> {
+    fn of(observed: &'a Observed) -> Self {
+        let mut by_label = BTreeMap::<_, Vec<_>>::new();
+        for sibling in &observed.siblings {
+            if let Ok(label) = Label::of(&sibling.spec.sandbox_type) {
+                by_label.entry(label).or_default().push(&**sibling);
+            }
         }
-        if chain.iter().any(|known| same(known, needed)) {
-            continue; // a circle of others
+        Self(by_label)
+    }
+
+    /// Those that have a type.
+    fn of_type(&self, sandbox_type: &str) -> &[&'a Sandbox] {
+        Label::of(sandbox_type).ok().and_then(|label| self.0.get(&label)).map_or(&[], Vec::as_slice)
+    }
+}
+
+/// The chain of types that leads from the sandbox back to itself. Each type is followed once: one that has led nowhere leads
+/// nowhere from another place either.
+fn circle(observed: &Observed) -> Option<Vec<&str>> {
+    let spec = &observed.sandbox.spec;
+    if spec.template.depends_on.is_empty() {
+        return None;
+    }
+    let siblings = Siblings::of(observed);
+    let own = Label::of(&spec.sandbox_type).ok()?;
+    let mut followed = BTreeSet::from([own.clone()]);
+    let (mut chain, mut waiting) = (vec![spec.sandbox_type.as_str()], vec![spec.template.depends_on.iter()]);
+    while let Some(rest) = waiting.last_mut() {
+        let Some(needed) = rest.next() else {
+            chain.pop();
+            waiting.pop();
+            continue;
+        };
+        let Ok(label) = Label::of(needed) else { continue };
+        if label == own {
+            return Some(chain.into_iter().chain([needed.as_str()]).collect());
         }
-        chain.push(needed);
-        let found = circle(observed, chain);
-        chain.pop();
-        if found.is_some() {
-            return found;
+        if followed.insert(label)
+            && let [next, ..] = siblings.of_type(needed)
+        {
+            chain.push(needed);
+            waiting.push(next.spec.template.depends_on.iter());
         }
     }
     None
 }
 
-/// The others of the session that have a type.
-fn of_type<'a>(observed: &'a Observed, sandbox_type: &str) -> impl Iterator<Item = &'a Arc<Sandbox>> {
-    let label = Label::of(sandbox_type).ok();
-    observed
-        .siblings
-        .iter()
-        .filter(move |sibling| label.is_some() && Label::of(&sibling.spec.sandbox_type).ok() == label)
-}
-
 /// Whether the work may begin; what is in the way is told by the names of all that it depends on, so that it is told once.
 pub(super) fn may_begin(observed: &Observed) -> Result<(), (Reason, String)> {
     let needed = &observed.sandbox.spec.template.depends_on;
+    if needed.is_empty() {
+        return Ok(());
+    }
+    let siblings = Siblings::of(observed);
     let state = |needed: &str| {
-        of_type(observed, needed).map(|sibling| current_state(sibling)).max_by_key(|state| match state {
+        let states = siblings.of_type(needed).iter().map(|sibling| current_state(sibling));
+        states.max_by_key(|state| match state {
             SandboxState::Ready => 2,
             SandboxState::Uninitialized => 1,
             SandboxState::Error => 0,
@@ -101,7 +122,6 @@ pub(super) fn may_begin(observed: &Observed) -> Result<(), (Reason, String)> {
     if let Some(session) = observed.session.found()
         && !session.spec.continues_on_error()
         && has_failed(session)
-        && !needed.is_empty()
     {
         let message = "The session has failed, and continueOnError is not set: no further initialiser is begun.";
         return Err((Reason::SessionFailed, message.into()));

@@ -1,0 +1,70 @@
+//! Which watches fail. A single failure is nobody's business; one that lasts means that the operator is deaf to a kind.
+
+use std::{
+    collections::BTreeMap,
+    sync::{Mutex, MutexGuard, PoisonError},
+    time::Duration,
+};
+
+use tokio::time::Instant;
+
+/// A watch that has failed for so long makes the operator not ready.
+const LONG: Duration = Duration::from_secs(60);
+
+/// A kind, in all namespaces or in one.
+type Watch = (String, Option<String>);
+
+/// Since when watches fail.
+#[derive(Debug, Default)]
+pub struct Health(Mutex<BTreeMap<Watch, Instant>>);
+
+impl Health {
+    fn failing(&self) -> MutexGuard<'_, BTreeMap<Watch, Instant>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The watch has failed just now.
+    pub(super) fn fails(&self, kind: &str, namespace: Option<&str>) {
+        self.failing().entry((kind.into(), namespace.map(String::from))).or_insert_with(Instant::now);
+    }
+
+    /// The watch is well.
+    pub(super) fn is_well(&self, kind: &str, namespace: Option<&str>) {
+        self.failing().remove(&(kind.into(), namespace.map(String::from)));
+    }
+
+    /// The kinds whose watch has failed for long, and for how long.
+    #[must_use]
+    pub fn deaf_to(&self) -> Vec<(String, Duration)> {
+        self.failing_for().into_iter().filter(|(_, since)| *since >= LONG).collect()
+    }
+
+    /// The kinds whose watch fails, and for how long it has.
+    #[must_use]
+    pub fn failing_for(&self) -> Vec<(String, Duration)> {
+        let mut kinds = BTreeMap::<_, Duration>::new();
+        for ((kind, _), since) in &*self.failing() {
+            let failing = kinds.entry(kind.clone()).or_default();
+            *failing = (*failing).max(since.elapsed());
+        }
+        kinds.into_iter().collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn a_watch_that_fails_for_long_is_told_until_it_is_well() {
+        let health = Health::default();
+        health.fails("Pod", None);
+        tokio::time::advance(Duration::from_secs(50)).await;
+        health.fails("Pod", None);
+        assert_eq!(health.deaf_to(), []);
+        tokio::time::advance(Duration::from_secs(20)).await;
+        assert_eq!(health.deaf_to(), [("Pod".to_string(), Duration::from_secs(70))]);
+        health.is_well("Pod", None);
+        assert_eq!(health.failing_for(), []);
+    }
+}

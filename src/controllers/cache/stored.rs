@@ -1,0 +1,280 @@
+//! Objects as they are kept: as text, since the types of Kubernetes are large where nothing is in them. A Pod takes 6 KB as an object
+//! and less than one as text. What is worked on is kept as an object for a while.
+
+use std::{borrow::Cow, fmt, marker::PhantomData, sync::Arc};
+
+use kube::{
+    Resource, ResourceExt,
+    api::ObjectMeta,
+    runtime::reflector::{ObjectRef, Store},
+};
+
+use serde::{Deserialize, Deserializer, de::Error as _};
+
+use crate::{
+    controllers::memo::Memo,
+    plan::{Lookup, Slot, ownership},
+    reading::{Kept, Read, Unreadable},
+};
+
+/// An object as it is kept, or why it cannot be read.
+pub enum Stored<K> {
+    /// It was read.
+    Text(Arc<Packed>, PhantomData<fn() -> K>),
+    /// It cannot be read.
+    Unreadable(Arc<Unreadable>),
+}
+
+/// An object as text, and what it is found by.
+pub struct Packed {
+    metadata: ObjectMeta,
+    text: Box<str>,
+    values: usize,
+    phase: &'static str,
+}
+
+impl<K: Kept> Stored<K> {
+    /// An object that was read.
+    pub(in crate::controllers) fn packed(Read { object, text, values }: &Read<K>) -> Self {
+        let ObjectMeta { name, namespace, uid, resource_version, .. } = object.meta().clone();
+        let metadata = ObjectMeta { name, namespace, uid, resource_version, ..ObjectMeta::default() };
+        let packed = Packed { metadata, text: text.as_str().into(), values: *values, phase: object.phase() };
+        Self::Text(Arc::new(packed), PhantomData)
+    }
+
+    /// How many bytes are kept of it.
+    pub(super) fn bytes(&self) -> usize {
+        match self {
+            Stored::Text(packed, _) => packed.text.len(),
+            Stored::Unreadable(_) => 0,
+        }
+    }
+
+    /// How it is, in one word; absent where it cannot be read.
+    pub fn phase(&self) -> Option<&'static str> {
+        match self {
+            Stored::Text(packed, _) => Some(packed.phase),
+            Stored::Unreadable(_) => None,
+        }
+    }
+
+    /// Why it cannot be read, if it cannot.
+    pub fn unreadable(&self) -> Option<&Arc<Unreadable>> {
+        match self {
+            Stored::Text(..) => None,
+            Stored::Unreadable(unreadable) => Some(unreadable),
+        }
+    }
+}
+
+impl<K> Clone for Stored<K> {
+    fn clone(&self) -> Self {
+        match self {
+            Stored::Text(packed, kind) => Stored::Text(packed.clone(), *kind),
+            Stored::Unreadable(unreadable) => Stored::Unreadable(unreadable.clone()),
+        }
+    }
+}
+
+impl<K> fmt::Debug for Stored<K> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Stored::Text(packed, _) => write!(f, "{:?}", packed.metadata.name),
+            Stored::Unreadable(unreadable) => unreadable.fmt(f),
+        }
+    }
+}
+
+impl<K: Kept> Resource for Stored<K> {
+    type DynamicType = ();
+    type Scope = K::Scope;
+
+    fn kind((): &()) -> Cow<'_, str> {
+        K::kind(&())
+    }
+
+    fn group((): &()) -> Cow<'_, str> {
+        K::group(&())
+    }
+
+    fn version((): &()) -> Cow<'_, str> {
+        K::version(&())
+    }
+
+    fn plural((): &()) -> Cow<'_, str> {
+        K::plural(&())
+    }
+
+    fn meta(&self) -> &ObjectMeta {
+        match self {
+            Stored::Text(packed, _) => &packed.metadata,
+            Stored::Unreadable(unreadable) => &unreadable.metadata,
+        }
+    }
+
+    #[expect(clippy::unimplemented, reason = "what is kept is never changed; the runtime only reads")]
+    fn meta_mut(&mut self) -> &mut ObjectMeta {
+        unimplemented!("what is kept is replaced as a whole")
+    }
+}
+
+/// The runtime asks for it of every kind that has a controller, for watches that it is not given.
+impl<'de, K> Deserialize<'de> for Stored<K> {
+    fn deserialize<D: Deserializer<'de>>(_: D) -> Result<Self, D::Error> {
+        Err(D::Error::custom("objects are read within limits, by crate::reading"))
+    }
+}
+
+/// What is known of an object by its name.
+#[derive(Clone, Debug)]
+pub enum Found<K> {
+    /// There is none of the name, as far as is known.
+    Absent,
+    /// It is there.
+    Object(Arc<K>),
+    /// It is there, and cannot be read.
+    Unreadable(Arc<Unreadable>),
+}
+
+impl<K> Found<K> {
+    /// The object, if it is there and can be read.
+    pub fn object(self) -> Option<Arc<K>> {
+        if let Found::Object(object) = self { Some(object) } else { None }
+    }
+}
+
+impl<K: Resource<DynamicType = ()>> Found<K> {
+    /// What it is to the object that would own it.
+    pub fn slot(self, owner: &ObjectMeta) -> Slot<K> {
+        match self {
+            Found::Absent => Slot::Absent,
+            Found::Object(object) => ownership::slot(Some(object), owner),
+            Found::Unreadable(unreadable) => Slot::Failed(unreadable.failure()),
+        }
+    }
+}
+
+impl<K> From<Found<K>> for Lookup<K> {
+    fn from(found: Found<K>) -> Self {
+        match found {
+            Found::Absent => Lookup::Missing,
+            Found::Object(object) => Lookup::Found(object),
+            Found::Unreadable(unreadable) => Lookup::Failed(unreadable.failure()),
+        }
+    }
+}
+
+/// How much of one kind is kept as objects, by what [`Cache::weight`] says.
+const OBJECTS_BYTES: u32 = 4 * 1024 * 1024;
+
+/// What is known of all objects of a kind.
+pub struct Cache<K: Kept> {
+    store: Store<Stored<K>>,
+    objects: Memo<String, K>,
+}
+
+impl<K: Kept> Cache<K> {
+    /// What is in this store.
+    pub fn of(store: Store<Stored<K>>) -> Self {
+        Self { store, objects: Memo::of(OBJECTS_BYTES) }
+    }
+
+    /// As text.
+    pub fn store(&self) -> &Store<Stored<K>> {
+        &self.store
+    }
+
+    /// The object of this name.
+    pub fn get(&self, name: &str, namespace: &str) -> Found<K> {
+        match self.store.get(&ObjectRef::new(name).within(namespace)) {
+            Some(stored) => self.read(&stored),
+            None => Found::Absent,
+        }
+    }
+
+    /// What is kept, as an object.
+    pub fn read(&self, stored: &Stored<K>) -> Found<K> {
+        let packed = match stored {
+            Stored::Text(packed, _) => packed,
+            Stored::Unreadable(unreadable) => return Found::Unreadable(unreadable.clone()),
+        };
+        let (uid, version) = (stored.meta().uid.as_deref().unwrap_or_default(), stored.resource_version());
+        if let Some(object) = version.as_ref().and_then(|version| self.objects.get(uid, version)) {
+            return Found::Object(object);
+        }
+        // It could be read when it was packed.
+        match serde_json::from_str::<K>(&packed.text) {
+            Ok(object) => Found::Object(self.remember(Arc::new(object), packed)),
+            Err(_) => Found::Absent,
+        }
+    }
+
+    /// An object that was just read, so that it is not read again at once.
+    pub(super) fn keep(&self, object: K, stored: &Stored<K>) {
+        if let Stored::Text(packed, _) = stored {
+            self.remember(Arc::new(object), packed);
+        }
+    }
+
+    /// It is gone.
+    pub(super) fn forget(&self, stored: &Stored<K>) {
+        self.objects.forget(stored.meta().uid.as_deref().unwrap_or_default());
+    }
+
+    fn remember(&self, object: Arc<K>, packed: &Packed) -> Arc<K> {
+        if let (Some(uid), Some(version)) = (&packed.metadata.uid, &packed.metadata.resource_version) {
+            self.objects.put(uid, version.clone(), object.clone(), Self::weight(packed));
+        }
+        object
+    }
+
+    /// About how many bytes it takes as an object.
+    fn weight(packed: &Packed) -> usize {
+        1024 + packed.text.len() + 128 * packed.values
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use k8s_openapi::api::core::v1::Pod;
+    use kube::runtime::{reflector, watcher::Event};
+    use serde_json::json;
+
+    use super::*;
+    use crate::reading;
+
+    fn read(object: &serde_json::Value) -> Read<Pod> {
+        reading::read(object.to_string().as_bytes()).unwrap()
+    }
+
+    #[test]
+    fn what_is_read_again_is_what_was_kept() {
+        let object = json!({
+            "apiVersion": "v1", "kind": "Pod",
+            "metadata": {"name": "a", "namespace": "n", "uid": "u", "resourceVersion": "7", "annotations": {"aigise.dev/k": "v"}},
+            "spec": {"nodeName": "node-1", "containers": [{"name": "c", "image": "a:1"}]},
+            "status": {"phase": "Running", "podIP": "10.0.0.1"},
+        });
+        let (store, mut writer) = reflector::store();
+        let cache = Cache::of(store);
+        let kept = read(&object);
+        writer.apply_watcher_event(&Event::Apply(Stored::packed(&kept)));
+        for _ in 0..2 {
+            assert_eq!(*cache.get("a", "n").object().unwrap(), kept.object);
+        }
+        assert!(matches!(cache.get("b", "n"), Found::Absent));
+    }
+
+    #[test]
+    fn a_newer_version_is_not_taken_for_the_one_that_is_remembered() {
+        let (store, mut writer) = reflector::store();
+        let cache = Cache::of(store);
+        for (version, phase) in [("1", "Pending"), ("2", "Running")] {
+            let metadata = json!({"name": "a", "namespace": "n", "uid": "u", "resourceVersion": version});
+            let kept = read(&json!({"metadata": metadata, "status": {"phase": phase}}));
+            writer.apply_watcher_event(&Event::Apply(Stored::packed(&kept)));
+            let found = cache.get("a", "n").object().unwrap();
+            assert_eq!(found.status.as_ref().unwrap().phase.as_deref(), Some(phase));
+        }
+    }
+}

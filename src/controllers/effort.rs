@@ -1,0 +1,75 @@
+//! What a pass takes of the processor. All passes share one thread, so that one which takes long holds up everybody.
+
+use std::{
+    pin::Pin,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+    task::{Context, Poll},
+    time::Duration,
+};
+
+use rustix::time::{ClockId, clock_gettime};
+
+/// No pass is to take more than this.
+const MOST: Duration = Duration::from_millis(100);
+
+/// The time on a processor that a future has taken so far.
+#[derive(Clone, Default)]
+pub(super) struct Effort(Arc<AtomicU64>);
+
+impl Effort {
+    /// Counts what a future takes.
+    pub(super) fn of<F: Future>(future: F) -> (impl Future<Output = F::Output>, Self) {
+        let effort = Self::default();
+        (Counted { future: Box::pin(future), effort: effort.clone() }, effort)
+    }
+
+    /// What was taken, if that was too much.
+    pub(super) fn too_much(&self) -> Option<Duration> {
+        Some(Duration::from_nanos(self.0.load(Ordering::Relaxed))).filter(|spent| *spent > MOST)
+    }
+}
+
+struct Counted<F> {
+    future: Pin<Box<F>>,
+    effort: Effort,
+}
+
+impl<F: Future> Future for Counted<F> {
+    type Output = F::Output;
+
+    fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<F::Output> {
+        let before = on_processor();
+        let result = self.future.as_mut().poll(context);
+        let spent = on_processor().saturating_sub(before);
+        self.effort.0.fetch_add(u64::try_from(spent.as_nanos()).unwrap_or(u64::MAX), Ordering::Relaxed);
+        result
+    }
+}
+
+/// The time that this thread has had on a processor: what others take of it does not count.
+fn on_processor() -> Duration {
+    Duration::try_from(clock_gettime(ClockId::ThreadCPUTime)).unwrap_or_default()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn what_counts_is_work_and_not_waiting() {
+        let (pass, effort) = Effort::of(tokio::time::sleep(2 * MOST));
+        pass.await;
+        assert_eq!(effort.too_much(), None);
+        let (pass, effort) = Effort::of(async {
+            let begun = on_processor();
+            while on_processor() - begun < 2 * MOST {
+                std::hint::spin_loop();
+            }
+        });
+        pass.await;
+        assert!(effort.too_much().is_some_and(|spent| spent >= 2 * MOST));
+    }
+}

@@ -1,0 +1,196 @@
+//! What is read past the caches: by its name, its version first, and its content once for each version.
+//!
+//! Whoever writes a session or a Sandbox says what is read for it. So the content that one pass holds is bounded, and so is how many
+//! passes of one namespace read content at once.
+
+use std::{
+    collections::{BTreeMap, HashMap},
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
+};
+
+use k8s_openapi::api::core::v1::{ConfigMap, PersistentVolumeClaim, Pod};
+use kube::Client;
+
+use super::memo::Memo;
+use crate::{
+    apply::{self, Object},
+    plan::{
+        Failure, Lookup, Slot,
+        session::{self, ConfigMapContent},
+    },
+    reading::{
+        ATTACHED_POD, Keep, Kept,
+        live::{self, Version},
+    },
+};
+
+/// How many passes of a namespace read content at the same time.
+const PASSES: usize = 4;
+
+/// The most bytes of content that a pass holds at the same time.
+pub(super) const PASS_BYTES: usize = 4 * 1024 * 1024;
+
+/// When a pass is begun again that found too many others reading.
+pub(super) const BUSY: Duration = Duration::from_secs(1);
+
+/// Too many passes of the namespace are reading content just now.
+#[derive(Debug)]
+pub(super) struct Busy;
+
+/// What was read past the caches, as far as it is remembered.
+pub struct LiveReads {
+    client: Client,
+    passes: Arc<Mutex<HashMap<String, usize>>>,
+    /// What ConfigMaps hold, by namespace and name.
+    hashes: Memo<Version, String>,
+    pods: Memo<Version, Pod>,
+    claims: Memo<Version, PersistentVolumeClaim>,
+}
+
+/// The right of a pass to read content, for as long as it is held.
+pub(super) struct Pass {
+    passes: Arc<Mutex<HashMap<String, usize>>>,
+    namespace: String,
+}
+
+impl Drop for Pass {
+    fn drop(&mut self) {
+        let mut passes = self.passes.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(running) = passes.get_mut(&self.namespace) {
+            *running -= 1;
+            if *running == 0 {
+                passes.remove(&self.namespace);
+            }
+        }
+    }
+}
+
+impl LiveReads {
+    pub(super) fn new(client: Client) -> Self {
+        Self {
+            client,
+            passes: Arc::default(),
+            hashes: Memo::of(4 * 1024 * 1024),
+            pods: Memo::of(1024 * 1024),
+            claims: Memo::of(1024 * 1024),
+        }
+    }
+
+    /// Lets a pass read content, if no more than [`PASSES`] others of its namespace do.
+    pub(super) fn begin(&self, namespace: &str) -> Result<Pass, Busy> {
+        let mut passes = self.passes.lock().unwrap_or_else(PoisonError::into_inner);
+        let running = passes.entry(namespace.to_string()).or_default();
+        if *running >= PASSES {
+            return Err(Busy);
+        }
+        *running += 1;
+        Ok(Pass { passes: self.passes.clone(), namespace: namespace.to_string() })
+    }
+
+    /// The ConfigMaps among the sources of a session: the operator may get them by name and neither list nor watch them.
+    pub(super) async fn config_maps(
+        &self,
+        namespace: &str,
+        names: impl IntoIterator<Item = String>,
+    ) -> Result<BTreeMap<String, ConfigMapContent>, Busy> {
+        let mut contents = BTreeMap::new();
+        for name in names {
+            let content = match self.config_map(namespace, &name).await? {
+                Ok(Some(hash)) => ConfigMapContent::Hash(String::clone(&hash)),
+                Ok(None) => ConfigMapContent::Missing,
+                Err(failure) => ConfigMapContent::Unknown(failure),
+            };
+            contents.insert(name, content);
+        }
+        Ok(contents)
+    }
+
+    async fn config_map(&self, namespace: &str, name: &str) -> Result<Result<Option<Arc<String>>, Failure>, Busy> {
+        let hash = |config_map: &ConfigMap| session::content_hash(config_map);
+        let bytes = |_: &String| 256;
+        self.content(&self.hashes, namespace, name, ConfigMap::KEEP, hash, bytes).await
+    }
+
+    /// A Pod that a sandbox is to attach to.
+    pub(super) async fn pod(&self, namespace: &str, name: &str) -> Result<Lookup<Pod>, Busy> {
+        let bytes = |_: &Pod| 8192;
+        Ok(match self.content(&self.pods, namespace, name, ATTACHED_POD, Pod::clone, bytes).await? {
+            Ok(Some(pod)) => Lookup::Found(pod),
+            Ok(None) => Lookup::Missing,
+            Err(failure) => Lookup::Failed(failure),
+        })
+    }
+
+    /// A claim that a user made: read by its name, since only our own are watched.
+    pub(super) async fn claim(&self, namespace: &str, name: &str) -> Result<Slot<PersistentVolumeClaim>, Busy> {
+        let (keep, bytes) = (PersistentVolumeClaim::KEEP, |_: &PersistentVolumeClaim| 4096);
+        Ok(match self.content(&self.claims, namespace, name, keep, Clone::clone, bytes).await? {
+            Ok(Some(claim)) => Slot::Ours(claim),
+            Ok(None) => Slot::Absent,
+            Err(failure) => Slot::Failed(failure),
+        })
+    }
+
+    /// What was made of an object's content, or is made now; nothing where there is no such object.
+    async fn content<K: Object, T>(
+        &self,
+        memo: &Memo<Version, T>,
+        namespace: &str,
+        name: &str,
+        keep: Keep,
+        make: impl Fn(&K) -> T,
+        bytes: impl Fn(&T) -> usize,
+    ) -> Result<Result<Option<Arc<T>>, Failure>, Busy> {
+        let place = format!("{namespace}/{name}");
+        let version = match self.version::<K>(namespace, name).await {
+            Ok(Some(version)) => version,
+            other => return Ok(other.map(|_| None)),
+        };
+        if let Some(known) = memo.get(&place, &version) {
+            return Ok(Ok(Some(known)));
+        }
+        let _pass = self.begin(namespace)?;
+        Ok(match live::get::<K>(&self.client, namespace, name, keep).await {
+            Ok(Some(Ok(object))) => {
+                let made = Arc::new(make(&object));
+                let version = object.meta().uid.clone().zip(object.meta().resource_version.clone());
+                if let Some(version) = version {
+                    memo.put(&place, version, made.clone(), bytes(&made));
+                }
+                Ok(Some(made))
+            }
+            Ok(Some(Err(unreadable))) => Err(unreadable.failure()),
+            Ok(None) => Ok(None),
+            Err(error) => Err(apply::failure(&error)),
+        })
+    }
+
+    /// The version of an object, which is read without its content.
+    pub(super) async fn version<K: Object>(&self, namespace: &str, name: &str) -> Result<Option<Version>, Failure> {
+        live::version::<K>(&self.client, namespace, name).await.map_err(|error| apply::failure(&error))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_namespace_reads_so_much_at_once_and_no_other_waits_for_it() {
+        let service = tower::service_fn(|_: http::Request<kube::client::Body>| async {
+            Err::<http::Response<kube::client::Body>, _>("nobody is there")
+        });
+        let reads = tokio::runtime::Builder::new_current_thread()
+            .build()
+            .unwrap()
+            .block_on(async { LiveReads::new(Client::new(service, "default")) });
+        let mut passes: Vec<_> = (0..PASSES).map(|_| reads.begin("a").unwrap()).collect();
+        assert!(reads.begin("a").is_err());
+        assert!(reads.begin("b").is_ok());
+        passes.pop();
+        assert!(reads.begin("a").is_ok());
+        passes.clear();
+        assert!(reads.passes.lock().unwrap().is_empty());
+    }
+}

@@ -1,0 +1,129 @@
+//! What the specification of a session decides alone, whatever its agents, its sandboxes and the time say. It is decided once for
+//! each generation, since it is most of the work: up to 32 templates are each laid over defaults of up to 64 KiB, and checked.
+
+use std::collections::BTreeMap;
+
+use kube::ResourceExt;
+
+use super::{launch, staging};
+use crate::{
+    api::{AigiseSession, SandboxTemplate, limits},
+    plan::{Settings, name, sandbox::check_template},
+};
+
+/// What the specification of a session decides.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Decided {
+    invalid: Option<String>,
+    templates: BTreeMap<String, SandboxTemplate>,
+}
+
+impl Decided {
+    /// What this session's specification decides: its own fields over those of its configuration file.
+    #[must_use]
+    pub fn of(session: &AigiseSession, settings: &Settings) -> Self {
+        let mut templates = BTreeMap::new();
+        let invalid = check(session, settings, &mut templates).err();
+        Self { invalid, templates }
+    }
+
+    /// What is wrong with it: a sentence that names the field.
+    pub(super) fn invalid(&self) -> Option<&str> {
+        self.invalid.as_deref()
+    }
+
+    /// The template of a type that may be started, if nothing is wrong with the session.
+    pub(super) fn template(&self, sandbox_type: &str) -> Option<&SandboxTemplate> {
+        self.templates.get(sandbox_type)
+    }
+
+    /// About how many bytes it takes in memory.
+    #[must_use]
+    pub fn size(&self) -> usize {
+        let templates = self.templates.values().map(|template| {
+            let lists = template.env.len() + template.env_from.len() + template.ports.len() + template.command.len();
+            let texts = template.pod_template.as_ref().map_or(0, |raw| raw.text().len());
+            std::mem::size_of::<SandboxTemplate>() + 512 * lists + texts
+        });
+        256 + templates.sum::<usize>()
+    }
+}
+
+/// The rules that admission cannot hold, or that are younger than the object.
+fn check(
+    session: &AigiseSession,
+    settings: &Settings,
+    templates: &mut BTreeMap<String, SandboxTemplate>,
+) -> Result<(), String> {
+    name::check_session(&session.name_any()).map_err(|error| format!("metadata.name: {error}."))?;
+    if session.spec.sandboxes.is_empty() {
+        return Err("spec.sandboxes: at least one type is required, here or in the configuration file.".into());
+    }
+    let mut labels = BTreeMap::new();
+    for sandbox_type in session.spec.sandboxes.keys() {
+        let label = name::Label::of(sandbox_type).map_err(|error| format!("spec.sandboxes: {error}."))?;
+        if let Some(other) = labels.insert(label.to_string(), sandbox_type) {
+            return Err(format!(
+                "spec.sandboxes: `{other}` and `{sandbox_type}` have the same DNS name {label}; rename one of them."
+            ));
+        }
+    }
+    if let Some((name, _)) = session.spec.models.iter().find(|(_, model)| model.model_name.is_none()) {
+        return Err(format!("spec.models.{name}.modelName: a name is required, here or in the configuration file."));
+    }
+    launch::check(session)?;
+    check_defaults(session)?;
+    let layers = launch::Layers::of(session)?;
+    for sandbox_type in launch::launchable(session) {
+        let field = format!("spec.sandboxes.{sandbox_type}");
+        let template = layers.template(sandbox_type).map_err(|message| format!("{field}: {message}"))?;
+        check_template(&template, settings).map_err(|message| format!("{field}.{message}"))?;
+        templates.insert(sandbox_type.to_string(), template);
+    }
+    staging::check(session, settings.helper_mount)
+}
+
+/// Defaults are laid under every type, so that a large one is large many times.
+fn check_defaults(session: &AigiseSession) -> Result<(), String> {
+    let defaults = serde_json::to_vec(&session.spec.sandbox_defaults).map_err(|error| error.to_string())?;
+    if defaults.len() > limits::DEFAULTS_BYTES {
+        return Err(format!(
+            "spec.sandboxDefaults: it has {} bytes, and {} are allowed, since it is laid under every type.",
+            defaults.len(),
+            limits::DEFAULTS_BYTES
+        ));
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::{Value, json};
+
+    use super::*;
+    use crate::plan::HelperMount;
+
+    fn invalid(spec: Value) -> Option<String> {
+        let session = json!({"metadata": {"name": "demo"}, "spec": spec});
+        let settings = Settings {
+            helper_image: "h:1".into(),
+            helper_mount: HelperMount::Image,
+            allow_privileged_templates: false,
+            allow_runner_exec: false,
+        };
+        Decided::of(&serde_json::from_value(session).unwrap(), &settings).invalid().map(String::from)
+    }
+
+    #[test]
+    fn defaults_and_templates_have_a_limit() {
+        let template = |bytes: usize| json!({"metadata": {"annotations": {"a": "x".repeat(bytes)}}});
+        let defaults = |bytes| json!({"sandboxes": {"main": {"image": "a"}, "fuzz": {"image": "b"}}, "sandboxDefaults": {"podTemplate": template(bytes)}});
+        assert_eq!(invalid(defaults(limits::DEFAULTS_BYTES - 200)), None);
+        let message = invalid(defaults(limits::DEFAULTS_BYTES)).unwrap();
+        assert!(message.starts_with("spec.sandboxDefaults: it has 65"), "{message}");
+        let own = |bytes| json!({"sandboxes": {"main": {"image": "a", "podTemplate": template(bytes)}}});
+        assert_eq!(invalid(own(limits::TEMPLATE_BYTES - 200)), None);
+        let message = invalid(own(limits::TEMPLATE_BYTES)).unwrap();
+        assert!(message.starts_with("spec.sandboxes.main: with all that lies under it"), "{message}");
+    }
+}
