@@ -24,7 +24,8 @@ use self::scale::{
     verdict::{Verdicts, quantile},
 };
 
-type Result<T> = std::result::Result<T, Box<dyn Error + Send + Sync>>;
+type Failed = Box<dyn Error + Send + Sync>;
+type Result<T> = std::result::Result<T, Failed>;
 
 /// Counts and times what many sandboxes cost, on the cluster of KUBECONFIG, on which the chart is installed and no operator runs.
 #[derive(Clone, Debug, Parser)]
@@ -48,6 +49,10 @@ pub struct Args {
     /// How many sessions of three sandboxes are made.
     #[arg(long, default_value_t = 20)]
     sessions: usize,
+
+    /// How many objects of each kind are made that are too large to be read, and half as many that are just not.
+    #[arg(long, default_value_t = 100)]
+    large: usize,
 
     /// How often the operator is started again.
     #[arg(long, default_value_t = 5)]
@@ -161,6 +166,7 @@ async fn measure(args: &Args, cluster: &Cluster, verdicts: &mut Verdicts) -> Res
     operator.stop().await?;
 
     restarts(args, &crowd, verdicts).await?;
+    Box::pin(large(args, cluster, verdicts)).await?;
     if args.sessions > 0 {
         Box::pin(sessions(args, cluster, verdicts)).await?;
     }
@@ -254,6 +260,35 @@ async fn restarts(args: &Args, crowd: &Namespace, verdicts: &mut Verdicts) -> Re
     verdicts.count(&what(&format!("writes, in all {} restarts", args.restarts)), 0.0, writes as f64);
     verdicts.count(&what("reconciles of each"), 1.1, reconciles);
     Ok(())
+}
+
+/// Starts the operator beside objects at its limits, and others that it cannot read: what they take of its memory, and that it works.
+async fn large(args: &Args, cluster: &Cluster, verdicts: &mut Verdicts) -> Result<()> {
+    if args.large == 0 {
+        return Ok(());
+    }
+    say("large objects");
+    for kind in ["sandboxes", "aigisesessions", "agents"] {
+        // A namespace for each: together they would be more than is kept of one.
+        cluster.namespace("large").await?.large(kind, args.large).await?;
+    }
+    let operator = Operator::start(args)?;
+    operator.ready(cluster.patience()).await?;
+    let other = cluster.namespace("other").await?;
+    other.fill(0, 1, None, &operator).await?;
+    tokio::time::sleep(SETTLED).await;
+    let what = format!(
+        "start with {} sandboxes, of each kind {} objects at the limits and {} of 1.4 MB",
+        args.many,
+        args.large / 2,
+        args.large
+    );
+    verdicts.megabytes(&format!("{what}: memory, at most"), 96, operator.memory()?.peak);
+    if !args.relist.is_empty() {
+        cluster.relist(now()).await?;
+        verdicts.megabytes("the same after everything was listed again", 96, operator.memory()?.peak);
+    }
+    operator.stop().await
 }
 
 /// Sessions of three sandboxes, whose claims are bound at once.

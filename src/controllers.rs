@@ -68,7 +68,7 @@ pub struct Shared {
     /// What is read past the caches.
     live: Arc<LiveReads>,
     /// What the specifications of sessions decide, by generation and what their files add.
-    decided: Arc<Memo<(Option<i64>, Option<RawJson>), Decided>>,
+    decided: Arc<Memo<Specification, Decided>>,
     /// Sessions as they are meant, by version.
     meant: Arc<Memo<Option<String>, AigiseSession>>,
     /// What is counted.
@@ -78,6 +78,9 @@ pub struct Shared {
     /// What time it is.
     pub clock: Clock,
 }
+
+/// What a specification is known by: its generation, and what a file adds to it.
+type Specification = (Option<i64>, Option<RawJson>);
 
 /// Tells the time. Time is an input: a test that lets it pass faster says how.
 pub type Clock = Arc<dyn Fn() -> Timestamp + Send + Sync>;

@@ -253,6 +253,35 @@ impl Namespace {
         })
     }
 
+    /// Makes so many objects of a kind that are too large to be read, and half as many at the limits.
+    pub async fn large(&self, plural: &str, count: usize) -> Result<()> {
+        let at_limits = json!({"values": vec![json!({"a": 0}); 7_900], "text": "x".repeat(190_000)});
+        let too_large = json!({"text": "x".repeat(1_400_000)});
+        let path = format!("/apis/aigise.dev/v1alpha1/namespaces/{}/{plural}", self.name);
+        let made = (0..count + count / 2).map(|index| {
+            let template = if index < count { &too_large } else { &at_limits };
+            let (kind, spec) = match plural {
+                "sandboxes" => {
+                    ("Sandbox", json!({"type": "main", "image": self.image, "suspend": true, "podTemplate": template}))
+                }
+                "agents" => ("Agent", json!({"session": "absent", "config": {"instruction": "x", "more": template}})),
+                _ => {
+                    let main = json!({"image": self.image, "podTemplate": template});
+                    ("AigiseSession", json!({"suspend": true, "sandboxes": {"main": main}}))
+                }
+            };
+            let metadata = json!({"name": format!("large-{index}")});
+            let object = json!({"apiVersion": "aigise.dev/v1alpha1", "kind": kind, "metadata": metadata, "spec": spec});
+            let request = http::Request::post(&path).header("content-type", "application/json");
+            async move {
+                Ok::<_, crate::Failed>(drop(
+                    self.client.request_text(request.body(object.to_string().into_bytes())?).await?,
+                ))
+            }
+        });
+        stream::iter(made).buffer_unordered(4).try_collect::<()>().await
+    }
+
     /// Makes so many sessions of three sandboxes, and waits until all are Ready.
     pub async fn sessions(&self, count: usize, operator: &Operator) -> Result<()> {
         #[expect(clippy::cast_precision_loss, reason = "there are few sessions")]

@@ -137,17 +137,17 @@ pub fn watch_all(client: &Client, scope: &Scope, triggers: Triggers) -> (Caches,
 
     let (of, to) = (teller.clone(), teller.clone());
     let wake = move |it: &ObjectMeta| {
-        to.tell_session(&it.name.clone().unwrap_or_default(), &it.namespace.clone().unwrap_or_default())
+        to.tell_session(&it.name.clone().unwrap_or_default(), &it.namespace.clone().unwrap_or_default());
     };
     let (sessions, watch_sessions) = watch(cluster, Share(0), None, move |change| of.session_changed(&change), wake);
     let (of, to) = (teller.clone(), teller.clone());
     let wake = move |it: &ObjectMeta| {
-        to.tell_sandbox(&it.name.clone().unwrap_or_default(), &it.namespace.clone().unwrap_or_default())
+        to.tell_sandbox(&it.name.clone().unwrap_or_default(), &it.namespace.clone().unwrap_or_default());
     };
     let (sandboxes, watch_sandboxes) = watch(cluster, Share(1), None, move |change| of.sandbox_changed(&change), wake);
     let (of, to) = (teller.clone(), teller.clone());
     let wake = move |it: &ObjectMeta| {
-        to.tell_agents([it.name.clone().unwrap_or_default()], &it.namespace.clone().unwrap_or_default())
+        to.tell_agents([it.name.clone().unwrap_or_default()], &it.namespace.clone().unwrap_or_default());
     };
     let (agents, watch_agents) = watch(cluster, Share(2), None, move |change| of.agent_changed(&change), wake);
     // Who needs one of these that cannot be read says so.

@@ -2,7 +2,10 @@
 
 use std::sync::Arc;
 
-use quick_cache::{OptionsBuilder, Weighter, sync::Cache};
+use quick_cache::{
+    DefaultHashBuilder, OptionsBuilder, Weighter,
+    sync::{Cache, DefaultLifecycle},
+};
 
 /// Values by the UID or the name of what they were made of, each good for one state of that.
 pub struct Memo<Key, T>(Cache<String, Entry<Key, T>, ByBytes>);
@@ -37,7 +40,8 @@ impl<Key: Clone + PartialEq, T> Memo<Key, T> {
             .weight_capacity(bytes.into())
             .shards(1)
             .build();
-        let cache = |options| Cache::with_options(options, ByBytes, Default::default(), Default::default());
+        let cache =
+            |options| Cache::with_options(options, ByBytes, DefaultHashBuilder::default(), DefaultLifecycle::default());
         Self(options.map_or_else(|_| Cache::with_weighter(16, bytes.into(), ByBytes), cache))
     }
 

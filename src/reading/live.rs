@@ -17,6 +17,7 @@ pub type Reading<K> = Result<K, Box<Unreadable>>;
 pub type Version = (String, String);
 
 /// Where objects of a kind are.
+#[must_use]
 pub fn requests<K: Resource<DynamicType = (), Scope = NamespaceResourceScope>>(namespace: Option<&str>) -> Request {
     Request::new(K::url_path(&(), namespace))
 }

@@ -51,6 +51,7 @@ impl<K: Kept> Stored<K> {
     }
 
     /// How it is, in one word; absent where it cannot be read.
+    #[must_use]
     pub fn phase(&self) -> Option<&'static str> {
         match self {
             Stored::Text(packed, _) => Some(packed.phase),
@@ -59,6 +60,7 @@ impl<K: Kept> Stored<K> {
     }
 
     /// Why it cannot be read, if it cannot.
+    #[must_use]
     pub fn unreadable(&self) -> Option<&Arc<Unreadable>> {
         match self {
             Stored::Text(..) => None,
@@ -138,6 +140,7 @@ pub enum Found<K> {
 
 impl<K> Found<K> {
     /// The object, if it is there and can be read.
+    #[must_use]
     pub fn object(self) -> Option<Arc<K>> {
         if let Found::Object(object) = self { Some(object) } else { None }
     }
@@ -145,6 +148,7 @@ impl<K> Found<K> {
 
 impl<K: Resource<DynamicType = ()>> Found<K> {
     /// What it is to the object that would own it.
+    #[must_use]
     pub fn slot(self, owner: &ObjectMeta) -> Slot<K> {
         match self {
             Found::Absent => Slot::Absent,
@@ -175,16 +179,19 @@ pub struct Cache<K: Kept> {
 
 impl<K: Kept> Cache<K> {
     /// What is in this store.
+    #[must_use]
     pub fn of(store: Store<Stored<K>>) -> Self {
         Self { store, objects: Memo::of(OBJECTS_BYTES) }
     }
 
     /// As text.
+    #[must_use]
     pub fn store(&self) -> &Store<Stored<K>> {
         &self.store
     }
 
     /// The object of this name.
+    #[must_use]
     pub fn get(&self, name: &str, namespace: &str) -> Found<K> {
         match self.store.get(&ObjectRef::new(name).within(namespace)) {
             Some(stored) => self.read(&stored),
@@ -193,6 +200,7 @@ impl<K: Kept> Cache<K> {
     }
 
     /// What is kept, as an object.
+    #[must_use]
     pub fn read(&self, stored: &Stored<K>) -> Found<K> {
         let packed = match stored {
             Stored::Text(packed, _) => packed,
@@ -210,9 +218,9 @@ impl<K: Kept> Cache<K> {
     }
 
     /// An object that was just read, so that it is not read again at once.
-    pub(super) fn keep(&self, object: K, stored: &Stored<K>) {
+    pub(super) fn keep(&self, object: Arc<K>, stored: &Stored<K>) {
         if let Stored::Text(packed, _) = stored {
-            self.remember(Arc::new(object), packed);
+            self.remember(object, packed);
         }
     }
 

@@ -124,23 +124,24 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 impl<K: Kept, Tell: Fn(Change<'_, K>), Wake: Fn(&ObjectMeta)> Watched<K, Tell, Wake> {
     fn list_begins(&self, source: usize) {
         lock(&self.listed).insert(source, HashMap::new());
-        self.take_in(source, Event::Init);
+        self.take_in(source, Event::Init, None);
     }
 
     fn list_has(&self, source: usize, text: &[u8]) {
         let known = self.known(text);
-        let Some(stored) = known.or_else(|| self.read(text, Some(source))) else { return };
+        let read = known.or_else(|| self.read(text, Some(source)).map(|(stored, _)| stored));
+        let Some(stored) = read else { return };
         let namespace = stored.namespace().unwrap_or_default();
         if let Some(listed) = lock(&self.listed).get_mut(&source) {
             *listed.entry(namespace).or_default() += super::room::weight(stored.bytes());
         }
-        self.take_in(source, Event::InitApply(stored));
+        self.take_in(source, Event::InitApply(stored), None);
     }
 
     fn list_ends(&self, source: usize, namespace: Option<&str>) {
         let listed = lock(&self.listed).remove(&source).unwrap_or_default();
         self.room.set(self.share, namespace, &listed);
-        self.take_in(source, Event::InitDone);
+        self.take_in(source, Event::InitDone, None);
     }
 
     /// What is kept already, in this very version: most of what is listed anew.
@@ -157,9 +158,9 @@ impl<K: Kept, Tell: Fn(Change<'_, K>), Wake: Fn(&ObjectMeta)> Watched<K, Tell, W
 
     /// An object that was made or changed. Gives its version.
     fn applied(&self, source: usize, text: &[u8]) -> Option<String> {
-        let Some(stored) = self.read(text, None) else { return self.deleted(source, text) };
+        let Some((stored, object)) = self.read(text, None) else { return self.deleted(source, text) };
         let version = stored.resource_version();
-        self.take_in(source, Event::Apply(stored));
+        self.take_in(source, Event::Apply(stored), object);
         version
     }
 
@@ -169,15 +170,15 @@ impl<K: Kept, Tell: Fn(Change<'_, K>), Wake: Fn(&ObjectMeta)> Watched<K, Tell, W
         let kept = self.cache.store().get(&reference(&metadata)?);
         if let Some(kept) = kept {
             self.room.replace(&metadata.namespace.unwrap_or_default(), self.share, Some(kept.bytes()), None);
-            self.take_in(source, Event::Delete(Stored::clone(&kept)));
+            self.take_in(source, Event::Delete(Stored::clone(&kept)), None);
         }
         metadata.resource_version
     }
 
     /// Reads an object, if it has a name. What cannot be read is kept as that.
-    fn read(&self, text: &[u8], list: Option<usize>) -> Option<Stored<K>> {
+    fn read(&self, text: &[u8], list: Option<usize>) -> Option<(Stored<K>, Option<Arc<K>>)> {
         let (stored, object) = match reading::read::<K>(text) {
-            Ok(read) => (Stored::packed(&read), Some(read.object)),
+            Ok(read) => (Stored::packed(&read), Some(Arc::new(read.object))),
             Err(unreadable) => (unreadable_one(unreadable), None),
         };
         let namespace = stored.namespace().unwrap_or_default();
@@ -203,16 +204,21 @@ impl<K: Kept, Tell: Fn(Change<'_, K>), Wake: Fn(&ObjectMeta)> Watched<K, Tell, W
         if let (None, Some(stored)) = (list, &stored) {
             self.room.replace(&namespace, self.share, None, Some(stored.bytes()));
         }
-        if let (Some(object), Some(stored)) = (object, &stored) {
-            self.cache.keep(object, stored);
-        }
-        stored
+        stored.map(|stored| {
+            let object = object.filter(|_| stored.unreadable().is_none());
+            (stored, object)
+        })
     }
 
-    fn take_in(&self, source: usize, event: Event<Stored<K>>) {
+    /// Takes an event in and tells of it. `read` is the object that it brings, where that was just read.
+    fn take_in(&self, source: usize, event: Event<Stored<K>>, read: Option<Arc<K>>) {
         let object = |stored: Option<&Stored<K>>| stored.and_then(|stored| self.cache.read(stored).object());
         lock(&self.intake).take_in(source, event, |change| {
-            let [before, after] = [object(change.before), object(change.after)];
+            let before = object(change.before);
+            if let (Some(read), Some(stored)) = (&read, change.after) {
+                self.cache.keep(read.clone(), stored);
+            }
+            let after = object(change.after);
             if before.is_some() || after.is_some() {
                 (self.tell)(Change { before: before.as_deref(), after: after.as_deref() });
             }
@@ -384,11 +390,8 @@ impl<K: Kept, Tell: Fn(Change<'_, K>), Wake: Fn(&ObjectMeta)> Source<K, Tell, Wa
             let request = self.requests.list(&params).map_err(kube::Error::BuildRequest).map_err(Error::from)?;
             let stream = self.client.request_stream(request).await.map_err(Error::from)?;
             let mut objects = Objects::new(Box::pin(stream), Form::List);
-            loop {
-                match part(&mut objects).await?.ok_or(Error::NoList)? {
-                    Part::Object => self.watched.list_has(self.index, objects.object()),
-                    Part::End => break,
-                }
+            while part(&mut objects).await?.ok_or(Error::NoList)? == Part::Object {
+                self.watched.list_has(self.index, objects.object());
             }
             let ListEnvelope { metadata } =
                 serde_json::from_slice(objects.envelope()).map_err(|_| Trouble::from(Error::NoList))?;

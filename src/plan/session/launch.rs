@@ -169,7 +169,7 @@ impl<'a> Layers<'a> {
         let session = self.session;
         let own = session.spec.sandboxes.get(sandbox_type).map(|sandbox| &sandbox.template);
         // A Pod that is there already has its own settings.
-        let defaults = self.defaults.as_ref().filter(|_| !own.is_some_and(|own| own.attach.is_some()));
+        let defaults = self.defaults.as_ref().filter(|_| own.is_none_or(|own| own.attach.is_none()));
         let profile = profile::of(session, sandbox_type).map(|profile| SandboxTemplate {
             depends_on: depends_on(session, sandbox_type).into_iter().map(String::from).collect(),
             ..profile.template(session)

@@ -42,7 +42,7 @@ fn restarts() -> i64 {
     let pods = ["-n", OPERATOR.0, "get", "pods", "-l", "app.kubernetes.io/name=aigise-operator", "-o", "json"];
     let pods: Value = serde_json::from_str(&kubectl(&pods).text()).unwrap();
     let statuses =
-        pods["items"].as_array().unwrap().iter().flat_map(|pod| pod["status"]["containerStatuses"].as_array());
+        pods["items"].as_array().unwrap().iter().filter_map(|pod| pod["status"]["containerStatuses"].as_array());
     statuses.flatten().map(|status| status["restartCount"].as_i64().unwrap()).sum()
 }
 
