@@ -1,7 +1,7 @@
 //! A Kubernetes operator that runs AI security-analysis sessions: typed sandboxes over shared volumes.
 //!
 //! Modules depend strictly downward: `api ← config ← plan ← reading ← apply ← controllers ← operator ← main`; `overlay` is shared by
-//! `config` and `plan`, `gate` and `staging` by `plan` and `sandboxd`. What is left of `apply` decides and never acts: it
+//! `config` and `plan`, `gate` and `staging` by `plan` and `sandboxd`. What is left of `reading` decides and never acts: it
 //! compiles without a client, and a test reads the `use` lines.
 
 pub mod api;

@@ -165,7 +165,7 @@ pub enum Reason {
 
     /// The session's volumes are being filled.
     Staging,
-    /// A source of the volumes is not there yet; it is looked for every few seconds.
+    /// A source of the volumes is not there yet; it is looked for now and then.
     SourceNotFound,
     /// A source could not be staged.
     StagingFailed,

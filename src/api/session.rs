@@ -78,7 +78,8 @@ pub struct AigiseSessionSpec {
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub sandboxes: BTreeMap<String, SessionSandbox>,
 
-    /// What every type has unless it says otherwise: maps merge deeply, `env` by name, other lists are the type's if it has one.
+    /// What every type has unless it says otherwise: maps merge deeply, `env` by name, other lists are the type's if it has one. At
+    /// most 64 KiB.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(extend("x-kubernetes-validations" = super::template::rules()))]
     pub sandbox_defaults: Option<SandboxTemplate>,
