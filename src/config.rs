@@ -60,6 +60,9 @@ pub struct Input<'a> {
     pub secret_name: &'a str,
 }
 
+/// How many keys without an effect are told.
+const MOST_IGNORED: usize = 100;
+
 /// A configuration that was read.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Configuration {
@@ -143,6 +146,10 @@ fn read_text(input: Input<'_>) -> Result<Configuration, Fault> {
     cast::cast(&mut file, &mut reader.ignored)?;
     let spec = session::specification(&file, &mut reader)?;
     check_size(&spec)?;
-    let Reader { secrets, ignored, .. } = reader;
+    let Reader { secrets, mut ignored, .. } = reader;
+    if let Some(more) = ignored.len().checked_sub(MOST_IGNORED).filter(|more| *more > 0) {
+        ignored.truncate(MOST_IGNORED);
+        ignored.push(Ignored { key: format!("{more} more keys"), reason: "not listed here".into() });
+    }
     Ok(Configuration { file, spec, secrets, ignored })
 }

@@ -13,13 +13,13 @@ pub mod metrics;
 mod pace;
 pub mod sandbox;
 pub mod session;
+mod unreadable;
 pub mod written;
 
 use std::{sync::Arc, time::Duration};
 
 use futures::{FutureExt, StreamExt, channel::mpsc, future};
 use jiff::Timestamp;
-use k8s_openapi::api::core::v1::ObjectReference;
 use kube::{
     Client, ResourceExt,
     runtime::{
@@ -38,17 +38,17 @@ use self::{
     cache::{Cache, Caches, Found, Scope, Stored, Triggers},
     configuration::Configurations,
     effort::Effort,
-    live::LiveReads,
+    live::{LiveReads, size_of},
     memo::Memo,
     metrics::Metrics,
     pace::Pace,
     written::Written,
 };
 use crate::{
-    api::{AigiseSession, RawJson, condition::Reason},
+    api::{AigiseSession, RawJson},
     apply::{self, Object, WriteCounter},
-    plan::{self, Lookup, Next, Note, Report, Settings, When, session::Decided, status},
-    reading::{Said, Unreadable, live as single},
+    plan::{self, Lookup, Next, Report, Settings, When, session::Decided},
+    reading::live as single,
 };
 
 /// A reconcile that takes longer than this is given up and tried again: a hung request must not hold its object for ever.
@@ -204,13 +204,13 @@ impl Shared {
 
     /// A session as it is meant: its own fields over those of its configuration file, worked out once for each version.
     fn meant(&self, session: Arc<AigiseSession>) -> Arc<AigiseSession> {
-        let bytes = session.status.as_ref().and_then(|status| status.configuration.as_ref());
         // Of one without a file it is no work.
-        let Some(bytes) = bytes.map(|from_file| 8 * from_file.spec.text().len()) else {
+        let Some(from_file) = session.status.as_ref().and_then(|status| status.configuration.as_ref()) else {
             return plan::session::meant(session);
         };
+        let bytes = 8 * from_file.spec.text().len() + size_of(&session.spec);
         let (uid, version) = (session.uid().unwrap_or_default(), session.resource_version());
-        self.meant.get_or(&uid, version, || (plan::session::meant(session), 16 * 1024 + bytes))
+        self.meant.get_or(&uid, version, || (plan::session::meant(session.clone()), 16 * 1024 + bytes))
     }
 }
 
@@ -258,7 +258,7 @@ impl Error {
 
 impl<K: Object> Context<K> {
     fn new(name: &'static str, shared: Shared, cache: Arc<Cache<K>>, written: Arc<Written<K>>) -> Self {
-        let (pace, rare) = (Pace::of(STATUS_PACE), Pace::of(UNREADABLE_PACE));
+        let (pace, rare) = (Pace::of(STATUS_PACE), Pace::of(unreadable::PACE));
         Self { shared, cache, written, backoff: Backoff::default(), pace, rare, name }
     }
 
@@ -293,6 +293,7 @@ impl<K: Object> Context<K> {
             match live {
                 Ok(live) => {
                     self.pace.written(uid.clone());
+                    self.forget_unreadable(object).await;
                     // Where it has become unreadable meanwhile, its watch says so.
                     if let Ok(live) = live {
                         self.written.remember(live, &self.cache);
@@ -326,45 +327,6 @@ impl<K: Object> Context<K> {
 /// At most one write of small news in this time. A change of phase is written at once.
 const STATUS_PACE: Duration = Duration::from_secs(1);
 
-/// At most one write in this time that says that an object cannot be read.
-const UNREADABLE_PACE: Duration = Duration::from_secs(60);
-
-impl<K: Object> Context<K> {
-    /// Says of an object that cannot be read that this is so, once for each version of it, and leaves it alone.
-    async fn tell_unreadable(&self, unreadable: &Unreadable) -> Action {
-        let metadata = &unreadable.metadata;
-        let uid = metadata.uid.clone().unwrap_or_default();
-        let message = unreadable.message();
-        let said = Said {
-            reason: Reason::Unreadable.to_string(),
-            message: message.clone(),
-            observed_generation: metadata.generation,
-        };
-        if unreadable.said.as_ref() == Some(&said) {
-            return Action::await_change();
-        }
-        if let Some(wait) = self.rare.wait(&uid) {
-            return Action::requeue(wait);
-        }
-        self.rare.written(uid);
-        let verdicts = status::standard(status::Outlook::Stalled, Reason::Unreadable, &message);
-        let conditions = status::conditions(verdicts, &[], metadata.generation, self.now());
-        let status = serde_json::json!({"observedGeneration": metadata.generation, "conditions": conditions});
-        // What the API server does not take of such an object is in the event at least.
-        if let Err(error) = apply::status_of_unreadable::<K>(&self.client, self.counter(), metadata, &status).await {
-            debug!(controller = self.name, name = metadata.name, namespace = metadata.namespace, %error,
-                "the status of an object that cannot be read could not be written");
-        }
-        let about = ObjectRef::<Stored<K>>::new(metadata.name.as_deref().unwrap_or_default())
-            .within(metadata.namespace.as_deref().unwrap_or_default());
-        let mut about = ObjectReference::from(about);
-        about.uid.clone_from(&metadata.uid);
-        let note = Note { warning: true, reason: Reason::Unreadable, message };
-        self.announcer.announce(&about, &note).await;
-        Action::await_change()
-    }
-}
-
 /// Runs one kind's controller until it is told to stop and its reconciles have ended.
 async fn run<K, F>(
     context: Arc<Context<K>>,
@@ -382,7 +344,10 @@ async fn run<K, F>(
         async move {
             let object = match context.written.newest(&stored, &context.cache) {
                 Found::Object(object) => object,
-                Found::Unreadable(unreadable) => return Ok(context.tell_unreadable(&unreadable).await),
+                Found::Unreadable(unreadable) => {
+                    let told = tokio::time::timeout(RECONCILE_TIMEOUT, context.tell_unreadable(&unreadable)).await;
+                    return told.map_err(|_| Error::Timeout);
+                }
                 Found::Absent => return Ok(Action::await_change()),
             };
             let timer = context.metrics.reconcile_started(name);

@@ -12,10 +12,13 @@ mod skim;
 
 use std::fmt;
 
-use k8s_openapi::api::{
-    core::v1::{ConfigMap, PersistentVolumeClaim, Pod, Secret, Service, ServiceAccount},
-    networking::v1::NetworkPolicy,
-    rbac::v1::{Role, RoleBinding},
+use k8s_openapi::{
+    api::{
+        core::v1::{ConfigMap, PersistentVolumeClaim, Pod, Secret, Service, ServiceAccount},
+        networking::v1::NetworkPolicy,
+        rbac::v1::{Role, RoleBinding},
+    },
+    apimachinery::pkg::apis::meta::v1::Condition,
 };
 use kube::{Resource, api::ObjectMeta};
 use serde::de::DeserializeOwned;
@@ -38,6 +41,11 @@ pub trait Kept: Resource<DynamicType = ()> + Clone + fmt::Debug + DeserializeOwn
 
     /// How much there may be.
     const LIMITS: Limits = Limits { bytes: limits::OBJECT_BYTES, values: limits::OBJECT_VALUES };
+
+    /// What the operator says of the object.
+    fn conditions(&self) -> &[Condition] {
+        &[]
+    }
 
     /// A word for how the object is, which is counted.
     fn phase(&self) -> &'static str {
@@ -83,6 +91,10 @@ const METADATA_OF_OURS: (&str, Keep) = (
 const OUR_PREFIX: &str = "aigise.dev/";
 
 impl Kept for AigiseSession {
+    fn conditions(&self) -> &[Condition] {
+        self.status.as_ref().map_or(&[], |status| &status.conditions)
+    }
+
     fn phase(&self) -> &'static str {
         self.status.as_ref().and_then(|status| status.phase).map_or("", Into::into)
     }
@@ -90,7 +102,17 @@ impl Kept for AigiseSession {
 
 impl Kept for Sandbox {
     /// A session's own is replaced as a whole, with all that its users have annotated.
-    const KEEP: Keep = Keep::AllBut(&[("metadata", Keep::AllBut(&[("managedFields", Keep::Nothing)]))]);
+    const KEEP: Keep = Keep::AllBut(&[(
+        "metadata",
+        Keep::AllBut(&[
+            ("managedFields", Keep::Nothing),
+            ("annotations", Keep::AllBut(&[("kubectl.kubernetes.io/last-applied-configuration", Keep::Free)])),
+        ]),
+    )]);
+
+    fn conditions(&self) -> &[Condition] {
+        self.status.as_ref().map_or(&[], |status| &status.conditions)
+    }
 
     fn phase(&self) -> &'static str {
         self.status.as_ref().and_then(|status| status.phase).map_or("", Into::into)
@@ -99,6 +121,10 @@ impl Kept for Sandbox {
 
 /// What a program that runs an agent says in its status is read as well.
 impl Kept for Agent {
+    fn conditions(&self) -> &[Condition] {
+        self.status.as_ref().map_or(&[], |status| &status.conditions)
+    }
+
     fn phase(&self) -> &'static str {
         self.status.as_ref().and_then(|status| status.status).map_or("", Into::into)
     }

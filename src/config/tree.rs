@@ -286,7 +286,8 @@ impl<'a> Path<'a> {
 
 /// A key as one would write it in the file. Control characters are not repeated: it may end up on a terminal.
 fn write_key(text: &mut String, key: &str) {
-    let is_bare = !key.is_empty() && key.chars().all(|c| c.is_ascii_alphanumeric() || c == '-' || c == '_');
+    let mut beginning = key.chars().take(LONGEST_KEY + 1);
+    let is_bare = !key.is_empty() && beginning.all(|c| c.is_ascii_alphanumeric() || c == '-' || c == '_');
     // Nor what breaks a line or turns its direction.
     let is_odd =
         |c: char| c.is_control() || matches!(c, '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}' | '\u{feff}');

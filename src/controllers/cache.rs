@@ -9,6 +9,7 @@ mod index;
 mod intake;
 mod room;
 mod scope;
+mod source;
 mod stored;
 mod teller;
 mod watching;

@@ -43,7 +43,7 @@ pub struct Configurations(Mutex<HashMap<String, Remembered>>);
 pub(super) struct Remembered {
     /// What of the session it was read for: its generation, whether it rested, and whether a Pod wanted to read it.
     of: (Option<i64>, bool, bool),
-    /// The versions of all objects that it was read from, with the Secret that was written; nothing of one that was not there.
+    /// The versions of all objects that it was read from, with the Secret that was written.
     versions: Versions,
     /// When it was last looked at whether these are other ones.
     looked_at: Timestamp,
@@ -52,7 +52,13 @@ pub(super) struct Remembered {
     configuration: Configuration,
 }
 
-type Versions = BTreeMap<Place, Option<Version>>;
+/// The versions of objects that were looked at; nothing of one that was not there.
+#[derive(Clone, Debug, Default)]
+struct Versions {
+    known: BTreeMap<Place, Option<Version>>,
+    /// Some could not be read.
+    has_gaps: bool,
+}
 
 /// What was read in this pass, or is remembered.
 pub(super) struct Reading {
@@ -78,7 +84,7 @@ impl Configurations {
         let (Ok(mut all), Some(mut remembered)) = (self.0.lock(), remembered) else { return };
         if let Some(secret) = &observed.config_secret {
             let written = secret.slot.ours().and_then(|secret| secret.uid().zip(secret.resource_version()));
-            remembered.versions.insert(own_secret(&observed.session), written);
+            remembered.versions.known.insert(own_secret(&observed.session), written);
         }
         // Whoever has not looked for so long is gone.
         let is_alive = |other: &Remembered| remembered.looked_at.duration_since(other.looked_at) < FORGOTTEN;
@@ -133,7 +139,7 @@ pub(super) async fn read(
         }
     }
     let pass = context.live.begin(&session.namespace().unwrap_or_default())?;
-    let mut versions = Versions::new();
+    let mut versions = Versions::default();
     let contents = contents(session, &mut versions, context).await;
     let (configuration, wanted) = configuration::read(session, &contents, has_runner);
     drop((contents, pass));
@@ -144,9 +150,15 @@ pub(super) async fn read(
         // What is there is still what runs.
         Configuration::Unusable(_) => None,
     };
-    let configuration_read = configuration.clone();
-    let remembered = Remembered { of, versions, looked_at: now, secrets_at: now, configuration: configuration_read };
-    Ok(Reading { configuration, config_secret, remembered: Some(remembered) })
+    // What could not be read is tried again.
+    let remembered = (!versions.has_gaps).then(|| Remembered {
+        of,
+        versions,
+        looked_at: now,
+        secrets_at: now,
+        configuration: configuration.clone(),
+    });
+    Ok(Reading { configuration, config_secret, remembered })
 }
 
 /// Whether one of the objects is another one than it was; only their versions are read.
@@ -157,13 +169,14 @@ async fn versions_differ(
     context: &Context<AigiseSession>,
 ) -> bool {
     let namespace = session.namespace().unwrap_or_default();
-    for (place, version) in &known.versions {
+    for (place, version) in &known.versions.known {
         let now = match place {
             Place::Secret(_) if !with_secrets => continue,
             Place::ConfigMap(name) => context.live.version::<ConfigMap>(&namespace, name).await,
             Place::Secret(name) => context.live.version::<SecretObject>(&namespace, name).await,
         };
-        if now.as_ref() != Ok(version) {
+        // That one could not be looked at just now says nothing of it.
+        if now.is_ok_and(|now| now != *version) {
             return true;
         }
     }
@@ -178,31 +191,34 @@ async fn contents(session: &AigiseSession, versions: &mut Versions, context: &Co
     }
     let (mut contents, mut bytes) = (Contents::new(), 0);
     for (place, references) in wanted {
-        let found = look(&place, &references, session, context).await;
-        let found = found.map(|found| {
-            versions.insert(place.clone(), found.as_ref().and_then(|(version, _)| version.clone()));
-            found.map(|(_, texts)| texts)
-        });
+        let found = if bytes > PASS_BYTES {
+            Err(Failure { reason: Reason::TooLarge, message: too_large() })
+        } else {
+            look(&place, &references, session, context).await
+        };
+        match &found {
+            Ok(found) => {
+                versions.known.insert(place, found.as_ref().and_then(|(version, _)| version.clone()));
+            }
+            Err(_) => versions.has_gaps = true,
+        }
+        let found = found.map(|found| found.map(|(_, texts)| texts));
         bytes += found.iter().flatten().flatten().map(|(_, text)| text.reveal().len()).sum::<usize>();
         for reference in references {
             let text = match &found {
-                _ if bytes > PASS_BYTES => Err(Failure {
-                    reason: Reason::TooLarge,
-                    message: format!(
-                        "The configuration file and what its variables refer to have more than {} MiB together.",
-                        PASS_BYTES / 1024 / 1024
-                    ),
-                }),
+                _ if bytes > PASS_BYTES => Err(Failure { reason: Reason::TooLarge, message: too_large() }),
                 Ok(texts) => Ok(texts.as_ref().and_then(|texts| texts.get(reference.key()).cloned())),
                 Err(failure) => Err(failure.clone()),
             };
             contents.insert(reference, text);
         }
-        if bytes > PASS_BYTES {
-            break;
-        }
     }
     contents
+}
+
+fn too_large() -> String {
+    let most = PASS_BYTES / 1024 / 1024;
+    format!("The configuration file and what its variables refer to have more than {most} MiB together.")
 }
 
 /// The object that a reference leads to.

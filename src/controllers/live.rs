@@ -11,6 +11,7 @@ use std::{
 
 use k8s_openapi::api::core::v1::{ConfigMap, PersistentVolumeClaim, Pod};
 use kube::Client;
+use serde::Serialize;
 
 use super::memo::Memo;
 use crate::{
@@ -114,7 +115,7 @@ impl LiveReads {
 
     /// A Pod that a sandbox is to attach to.
     pub(super) async fn pod(&self, namespace: &str, name: &str) -> Result<Lookup<Pod>, Busy> {
-        let bytes = |_: &Pod| 8192;
+        let bytes = |pod: &Pod| size_of(pod);
         Ok(match self.content(&self.pods, namespace, name, ATTACHED_POD, Pod::clone, bytes).await? {
             Ok(Some(pod)) => Lookup::Found(pod),
             Ok(None) => Lookup::Missing,
@@ -124,7 +125,7 @@ impl LiveReads {
 
     /// A claim that a user made: read by its name, since only our own are watched.
     pub(super) async fn claim(&self, namespace: &str, name: &str) -> Result<Slot<PersistentVolumeClaim>, Busy> {
-        let (keep, bytes) = (PersistentVolumeClaim::KEEP, |_: &PersistentVolumeClaim| 4096);
+        let (keep, bytes) = (PersistentVolumeClaim::KEEP, |claim: &PersistentVolumeClaim| size_of(claim));
         Ok(match self.content(&self.claims, namespace, name, keep, Clone::clone, bytes).await? {
             Ok(Some(claim)) => Slot::Ours(claim),
             Ok(None) => Slot::Absent,
@@ -170,6 +171,11 @@ impl LiveReads {
     pub(super) async fn version<K: Object>(&self, namespace: &str, name: &str) -> Result<Option<Version>, Failure> {
         live::version::<K>(&self.client, namespace, name).await.map_err(|error| apply::failure(&error))
     }
+}
+
+/// About how many bytes an object takes in memory.
+pub(super) fn size_of(object: &impl Serialize) -> usize {
+    4096 + 8 * serde_json::to_vec(object).map_or(0, |text| text.len())
 }
 
 #[cfg(test)]

@@ -66,12 +66,15 @@ async fn observe(sandbox: Arc<Sandbox>, context: &Context<Sandbox>) -> Result<Ob
         None => Lookup::NotNamed,
         Some(attach) => context.live.pod(&namespace, &attach.pod_name).await?,
     };
+    let agent = runs(&sandbox, context);
+    // What an agent that cannot be read wants for its Pod is not known.
+    let session = if let Lookup::Failed(failure) = &agent { Lookup::Failed(failure.clone()) } else { session };
     Ok(Observed {
         session: session.map(|session| context.meant(session)),
         siblings: siblings.collect(),
         pod: caches.pods.get(&sandbox.name_any(), &namespace).slot(&sandbox.metadata),
         attached,
-        agent: runs(&sandbox, context),
+        agent: agent.found().cloned(),
         settings: context.settings.clone(),
         now: context.now(),
         sandbox,
@@ -79,8 +82,12 @@ async fn observe(sandbox: Arc<Sandbox>, context: &Context<Sandbox>) -> Result<Ob
 }
 
 /// The agent that a sandbox is made for.
-fn runs(sandbox: &Sandbox, context: &Context<Sandbox>) -> Option<Arc<Agent>> {
-    let owner = ownership::controller(&sandbox.metadata).filter(|_| sandbox::is_runner(sandbox))?;
-    let agent = context.caches.agents.get(&owner.name, &sandbox.namespace()?).object()?;
-    (agent.uid().as_ref() == Some(&owner.uid)).then_some(agent)
+fn runs(sandbox: &Sandbox, context: &Context<Sandbox>) -> Lookup<Agent> {
+    let owner = ownership::controller(&sandbox.metadata).filter(|_| sandbox::is_runner(sandbox));
+    let Some(owner) = owner else { return Lookup::NotNamed };
+    match context.caches.agents.get(&owner.name, &sandbox.namespace().unwrap_or_default()) {
+        Found::Object(agent) if agent.uid().as_ref() == Some(&owner.uid) => Lookup::Found(agent),
+        Found::Object(_) | Found::Absent => Lookup::Missing,
+        Found::Unreadable(unreadable) => Lookup::Failed(unreadable.failure()),
+    }
 }

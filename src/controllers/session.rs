@@ -10,7 +10,7 @@ use kube::{
 
 use super::{
     Context, Error,
-    cache::{Cache, Stored},
+    cache::{Cache, Found, Stored},
     configuration::{self, Reading},
     live::{BUSY, Busy},
 };
@@ -57,10 +57,19 @@ async fn observe(
 ) -> Result<(Observed, Option<configuration::Remembered>), Busy> {
     let caches = &context.caches;
     let (name, namespace) = (session.name_any(), session.namespace().unwrap_or_default());
-    let agents = caches.agents_in.of_session(&namespace, &name).into_iter();
-    let agents: BTreeMap<_, _> =
-        agents.filter_map(|name| Some((name.clone(), caches.agents.get(&name, &namespace).object()?))).collect();
-    let has_runner = agents.values().any(|agent| agent.spec.runner.is_some());
+    let mut agents = BTreeMap::new();
+    // One that cannot be read may well have a Pod that wants to read the configuration.
+    let mut has_runner = false;
+    for name in caches.agents_in.of_session(&namespace, &name) {
+        match caches.agents.get(&name, &namespace) {
+            Found::Object(agent) => {
+                has_runner |= agent.spec.runner.is_some();
+                agents.insert(name, agent);
+            }
+            Found::Unreadable(_) => has_runner = true,
+            Found::Absent => {}
+        }
+    }
     let Reading { configuration, config_secret, remembered } =
         configuration::read(&session, has_runner, context).await?;
     let session = session::configuration::effective_now(session, &configuration);

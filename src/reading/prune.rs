@@ -16,6 +16,8 @@ use crate::api::limits::OBJECT_DEPTH;
 pub enum Keep {
     /// All of it.
     All,
+    /// All of it, and it does not count.
+    Free,
     /// Nothing of it.
     Nothing,
     /// These fields.
@@ -33,7 +35,7 @@ impl Keep {
     fn of(self, field: &str) -> Self {
         let find = |fields: Fields| fields.iter().find(|(name, _)| *name == field).map(|(_, keep)| *keep);
         match self {
-            Keep::All | Keep::Nothing => self,
+            Keep::All | Keep::Free | Keep::Nothing => self,
             Keep::Only(fields) => find(fields).unwrap_or(Keep::Nothing),
             Keep::AllBut(fields) => find(fields).unwrap_or(Keep::All),
             Keep::Prefixed(prefixes) if prefixes.iter().any(|prefix| field.starts_with(prefix)) => Keep::All,
@@ -149,6 +151,8 @@ impl<'de> DeserializeSeed<'de> for Part<'_> {
     fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<Value, D::Error> {
         match self.keep {
             Keep::Nothing => IgnoredAny::deserialize(deserializer).map(|_| Value::Null),
+            // A text, which the API server holds to 256 KiB.
+            Keep::Free => String::deserialize(deserializer).map(Value::from),
             _ => deserializer.deserialize_any(self),
         }
     }
@@ -168,7 +172,7 @@ fn fields<'de, 'a, A: MapAccess<'de>>(
         if matches!(kept, Keep::Nothing) || (value.is_null() && !matches!(keep, Keep::All)) {
             continue;
         }
-        budget.spend_bytes(field.len() + 4)?;
+        budget.spend_bytes(field.len() + 3)?;
         object.insert(field.into_owned(), value);
     }
     Ok(object.into())
@@ -217,17 +221,17 @@ impl<'de> Visitor<'de> for Part<'_> {
     }
 
     fn visit_i64<E: Error>(self, number: i64) -> Result<Value, E> {
-        self.budget.spend(4)?;
+        self.budget.spend(digits(number.unsigned_abs()) + usize::from(number < 0))?;
         Ok(number.into())
     }
 
     fn visit_u64<E: Error>(self, number: u64) -> Result<Value, E> {
-        self.budget.spend(4)?;
+        self.budget.spend(digits(number))?;
         Ok(number.into())
     }
 
     fn visit_f64<E: Error>(self, number: f64) -> Result<Value, E> {
-        self.budget.spend(4)?;
+        self.budget.spend(number.to_string().len() + 1)?;
         Ok(number.into())
     }
 
@@ -239,4 +243,9 @@ impl<'de> Visitor<'de> for Part<'_> {
     fn visit_none<E: Error>(self) -> Result<Value, E> {
         self.visit_unit()
     }
+}
+
+/// How long a number is, with a comma.
+fn digits(number: u64) -> usize {
+    number.checked_ilog10().map_or(2, |log| log as usize + 2)
 }

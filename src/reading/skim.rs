@@ -17,7 +17,8 @@ pub(super) fn skim<K: Kept>(text: &[u8]) -> Unreadable {
     // That it fails is why we are here.
     let _ = Top(&mut found).deserialize(&mut serde_json::Deserializer::from_slice(text));
     let Found { metadata, conditions } = found;
-    let said = conditions.into_iter().find(|condition| condition.kind == "Ready");
+    // A longer message is none of ours.
+    let said = conditions.into_iter().find(|condition| condition.kind == "Ready" && condition.message.len() < 1024);
     Unreadable {
         kind: K::kind(&()).into_owned(),
         metadata,

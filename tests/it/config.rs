@@ -413,3 +413,14 @@ fn what_a_file_adds_has_a_limit() {
     assert_eq!(error.mistake, Mistake::TooLarge);
     assert!(error.to_string().contains("the file adds 262"), "{error}");
 }
+
+#[test]
+fn of_many_keys_without_an_effect_the_first_are_told() {
+    let keys: String = (0..10_000).map(|index| format!("unknown{index} = 1\n")).collect();
+    let file = format!("[sandbox.sandboxes.main]\nimage = \"a\"\n[{}]\n{keys}", "x".repeat(300_000));
+    let variables = Variables::new();
+    let input = Input { file: &file, origin: Origin::Plain, variables: &variables, secret_name: "demo--config" };
+    let ignored = config::read(input).unwrap().ignored;
+    assert!(ignored.len() <= 101, "{}", ignored.len());
+    assert!(ignored.iter().all(|ignored| ignored.key.len() < 300), "{ignored:?}");
+}

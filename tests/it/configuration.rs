@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 
 use super::lives::{from_file_session, neo4j, phase, session};
 use crate::support::{
-    apiserver::Seen,
+    apiserver::{Seen, faults::Effect},
     life::{World, in_fast_time},
 };
 
@@ -137,6 +137,29 @@ fn a_broken_edit_is_told_and_what_runs_goes_on_also_after_a_restart() {
         tokio::time::sleep(Duration::from_secs(20)).await;
         world.settle().await;
         assert_eq!(condition(&world, "Ready").0, "True");
+    });
+}
+
+#[test]
+fn a_file_that_could_not_be_read_for_a_while_is_read_when_it_can_be() {
+    in_fast_time(async {
+        let mut world = World::new();
+        let is_file = |seen: &Seen| seen.client.starts_with("operator") && seen.key.plural == "configmaps";
+        world.api.fault(3, Effect::code(500), is_file);
+        world.apply(file(MAIN)).await;
+        world.apply(neo4j("hunter2")).await;
+        world.apply(from_file_session()).await;
+        world.until("the session is ready", |world| phase(world) == "Ready").await;
+        // Nor does a look that fails make what was read wrong.
+        world.api.fault(200, Effect::code(500), is_file);
+        tokio::time::sleep(Duration::from_secs(300)).await;
+        assert_eq!(condition(&world, "ConfigValid").1, "ConfigRead");
+        world.api.fault(0, Effect::code(500), is_file);
+        tokio::time::sleep(Duration::from_secs(3600)).await;
+        world.apply(file(&MAIN.replace("a:1", "a:2"))).await;
+        tokio::time::sleep(Duration::from_secs(200)).await;
+        world.settle().await;
+        assert_eq!(world.get("sandboxes", "demo--main")["spec"]["image"], "a:2");
     });
 }
 

@@ -211,6 +211,51 @@ fn what_was_read_and_can_no_longer_be_is_not_acted_on() {
 }
 
 #[test]
+fn what_is_mended_and_rests_says_nothing_of_it_any_more() {
+    in_fast_time(async {
+        let mut world = World::new();
+        world.apply(named(sandbox(json!({"type": "main", "image": "a:1", "suspend": true})), "deep")).await;
+        world.settle().await;
+        poison(&world, "sandboxes", "deep", &deep(140));
+        world.settle().await;
+        assert_eq!(condition(&world, "sandboxes", "deep", "Ready").0, "Unreadable");
+        world.api.edit(&World::key("sandboxes", "deep"), |object| {
+            object["spec"].as_object_mut().unwrap().remove("podTemplate");
+        });
+        world.settle().await;
+        assert_eq!(condition(&world, "sandboxes", "deep", "Ready").0, "", "one that rests has no such condition");
+        assert_eq!(world.get("sandboxes", "deep")["status"]["phase"], "Suspended");
+    });
+}
+
+#[test]
+fn the_pod_of_an_agent_that_can_no_longer_be_read_goes_on() {
+    in_fast_time(async {
+        let mut world = World::new();
+        world.apply(session(json!({"sandboxes": {"main": {"image": "a:1"}}}))).await;
+        world.apply(agent("runs", json!({"runner": {"image": "a:1", "sandboxExec": true}}))).await;
+        world.settle().await;
+        let pods = |world: &World| {
+            let all = world.api.all().into_iter().filter(|(key, _)| key.plural == "pods");
+            all.map(|(key, pod)| (key.name, pod["metadata"]["uid"].clone())).collect::<Vec<_>>()
+        };
+        let secret = world.get("secrets", "demo--config");
+        let before = pods(&world);
+        assert_eq!(before.len(), 2);
+        poison(&world, "agents", "runs", &deep(140));
+        world.settle().await;
+        world.restart();
+        world.settle().await;
+        assert_eq!(pods(&world), before);
+        assert_eq!(world.get("secrets", "demo--config")["data"], secret["data"]);
+        // Its end is noticed as that of any other.
+        world.delete(agent("runs", json!({}))).await;
+        world.settle().await;
+        assert_eq!(pods(&world).len(), 1);
+    });
+}
+
+#[test]
 fn the_deletion_of_what_cannot_be_read_is_noticed() {
     in_fast_time(async {
         let mut world = World::new();

@@ -14,74 +14,100 @@ const OBJECT_OVERHEAD: usize = 512;
 /// Beyond that, so many bytes tell what does not fit.
 const MARKERS_BYTES: usize = 8 * 1024 * 1024;
 
-/// What the watches keep, by namespace. Each watch has a share of its own.
+/// What the watches keep, by namespace. Each kind has a share of its own.
 #[derive(Debug, Default)]
-pub(in crate::controllers) struct Room(Mutex<HashMap<String, Vec<usize>>>);
+pub(in crate::controllers) struct Room(Mutex<HashMap<String, [Kept; KINDS]>>);
 
-/// The part of one watch.
+/// How many kinds are watched.
+const KINDS: usize = 7;
+
+/// What is kept of a kind, in bytes.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+struct Kept {
+    /// As it is now.
+    now: usize,
+    /// What the list has brought so far that is about to take its place.
+    listed: usize,
+}
+
+/// The part of one kind: its number, below [`KINDS`].
 #[derive(Clone, Copy, Debug)]
 pub(in crate::controllers) struct Share(pub(in crate::controllers) usize);
 
 impl Room {
-    fn shares(&self) -> MutexGuard<'_, HashMap<String, Vec<usize>>> {
+    fn shares(&self) -> MutexGuard<'_, HashMap<String, [Kept; KINDS]>> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Whether an object with a text of so many bytes still fits. `listed` is what a list, which is about to take the place of the
-    /// share, has brought so far.
-    pub(super) fn fits(&self, namespace: &str, share: Share, listed: Option<usize>, bytes: usize) -> bool {
-        self.kept(namespace, share, listed) + weight(bytes) <= NAMESPACE_BYTES
+    /// What is kept of a namespace, its list in the place of the share where it is listed. Lists of several kinds run beside each
+    /// other, and each counts for the others.
+    fn kept(&self, namespace: &str, share: Share, in_list: bool) -> usize {
+        let shares = self.shares();
+        let kept = shares.get(namespace).map_or(&[][..], |shares| shares);
+        let of = |index: usize, kept: &Kept| match (index == share.0, in_list) {
+            (true, true) => kept.listed,
+            (true, false) => kept.now,
+            (false, _) => kept.now.max(kept.listed),
+        };
+        kept.iter().enumerate().map(|(index, kept)| of(index, kept)).sum()
     }
 
-    fn kept(&self, namespace: &str, share: Share, listed: Option<usize>) -> usize {
-        let shares = self.shares();
-        let kept = shares.get(namespace).map_or(&[][..], Vec::as_slice);
-        let others: usize = kept.iter().enumerate().filter(|(index, _)| *index != share.0).map(|(_, kept)| kept).sum();
-        others + listed.unwrap_or_else(|| kept.get(share.0).copied().unwrap_or_default())
+    /// Whether an object with a text of so many bytes fits, in the place of one of so many.
+    pub(super) fn fits(
+        &self,
+        namespace: &str,
+        share: Share,
+        in_list: bool,
+        replaced: Option<usize>,
+        bytes: usize,
+    ) -> bool {
+        let kept = self.kept(namespace, share, in_list).saturating_sub(replaced.map_or(0, weight));
+        kept + weight(bytes) <= NAMESPACE_BYTES
     }
 
     /// Whether it can at least be told that something does not fit: there is an end to that, too.
-    pub(super) fn fits_marker(&self, namespace: &str, share: Share, listed: Option<usize>) -> bool {
-        self.kept(namespace, share, listed) + OBJECT_OVERHEAD <= NAMESPACE_BYTES + MARKERS_BYTES
+    pub(super) fn fits_marker(&self, namespace: &str, share: Share, in_list: bool) -> bool {
+        self.kept(namespace, share, in_list) + OBJECT_OVERHEAD <= NAMESPACE_BYTES + MARKERS_BYTES
     }
 
     /// Whether a namespace has a good deal of room.
     pub(super) fn is_roomy(&self, namespace: &str) -> bool {
-        let kept = self.shares().get(namespace).map_or(0, |shares| shares.iter().sum());
+        let shares = self.shares();
+        let kept = shares.get(namespace).map_or(0, |shares| shares.iter().map(|kept| kept.now).sum());
         kept <= NAMESPACE_BYTES / 4 * 3
     }
 
-    /// A list has brought this: the share is that now, in one namespace or in all.
-    pub(super) fn set(&self, share: Share, namespace: Option<&str>, listed: &HashMap<String, usize>) {
-        let mut shares = self.shares();
-        let is_listed = |other: &str| namespace.is_none_or(|namespace| namespace == other);
-        for (_, kept) in shares.iter_mut().filter(|(other, _)| is_listed(other)) {
-            if let Some(kept) = kept.get_mut(share.0) {
-                *kept = 0;
-            }
-        }
-        for (namespace, bytes) in listed {
-            let kept = shares.entry(namespace.clone()).or_default();
-            if kept.len() <= share.0 {
-                kept.resize(share.0 + 1, 0);
-            }
-            kept[share.0] = *bytes;
-        }
-        shares.retain(|_, kept| kept.iter().any(|kept| *kept > 0));
+    /// A list of the kind begins, of one namespace or of all.
+    pub(super) fn list_begins(&self, share: Share, namespace: Option<&str>) {
+        self.each(share, namespace, |kept| kept.listed = 0);
+    }
+
+    /// The list has brought an object of so many bytes.
+    pub(super) fn listed(&self, namespace: &str, share: Share, bytes: usize) {
+        self.shares().entry(namespace.to_string()).or_default()[share.0].listed += weight(bytes);
+    }
+
+    /// The list is over: what it brought is what there is.
+    pub(super) fn list_ends(&self, share: Share, namespace: Option<&str>) {
+        self.each(share, namespace, |kept| *kept = Kept { now: kept.listed, listed: 0 });
     }
 
     /// An object of so many bytes takes the place of one of so many.
     pub(super) fn replace(&self, namespace: &str, share: Share, before: Option<usize>, after: Option<usize>) {
         let mut shares = self.shares();
-        let kept = shares.entry(namespace.to_string()).or_default();
-        if kept.len() <= share.0 {
-            kept.resize(share.0 + 1, 0);
-        }
+        let kept = &mut shares.entry(namespace.to_string()).or_default()[share.0];
         let [before, after] = [before, after].map(|bytes| bytes.map_or(0, weight));
-        kept[share.0] = kept[share.0].saturating_sub(before) + after;
-        if kept.iter().all(|kept| *kept == 0) {
+        kept.now = kept.now.saturating_sub(before) + after;
+        if shares.get(namespace).is_some_and(|shares| shares.iter().all(|kept| *kept == Kept::default())) {
             shares.remove(namespace);
         }
+    }
+
+    fn each(&self, share: Share, namespace: Option<&str>, change: impl Fn(&mut Kept)) {
+        let mut shares = self.shares();
+        let is_listed = |other: &str| namespace.is_none_or(|namespace| namespace == other);
+        shares.iter_mut().filter(|(other, _)| is_listed(other)).for_each(|(_, shares)| change(&mut shares[share.0]));
+        shares.retain(|_, shares| shares.iter().any(|kept| *kept != Kept::default()));
     }
 }
 
@@ -99,13 +125,33 @@ mod tests {
         let room = Room::default();
         let large = NAMESPACE_BYTES / 2;
         room.replace("a", Share(0), None, Some(large));
-        assert!(!room.fits("a", Share(1), None, large), "the shares of all kinds count");
-        assert!(room.fits("a", Share(1), None, large / 2));
-        assert!(room.fits("b", Share(1), None, large));
-        assert!(room.fits("a", Share(0), Some(0), large), "a list takes the place of what was there");
+        let fits = |namespace, share, in_list, bytes| room.fits(namespace, Share(share), in_list, None, bytes);
+        assert!(!fits("a", 1, false, large), "the shares of all kinds count");
+        assert!(fits("a", 1, false, large / 2));
+        assert!(fits("b", 1, false, large));
+        assert!(room.fits("a", Share(0), false, Some(large), large), "it takes the place of what was there");
+        assert!(fits("a", 0, true, large), "and so does a list");
         room.replace("a", Share(0), Some(large), Some(1000));
-        assert!(room.fits("a", Share(1), None, large));
+        assert!(fits("a", 1, false, large));
         room.replace("a", Share(0), Some(1000), None);
         assert!(room.shares().is_empty(), "nothing is kept of a namespace without objects");
+    }
+
+    #[test]
+    fn lists_of_several_kinds_that_run_beside_each_other_share_the_room() {
+        let room = Room::default();
+        let large = NAMESPACE_BYTES / 2;
+        for share in [0, 1] {
+            room.list_begins(Share(share), None);
+        }
+        room.listed("a", Share(0), large);
+        assert!(!room.fits("a", Share(1), true, None, large));
+        room.listed("a", Share(1), large / 2);
+        room.list_ends(Share(0), None);
+        room.list_ends(Share(1), None);
+        // Listed again, with less in it.
+        room.list_begins(Share(0), Some("a"));
+        room.list_ends(Share(0), Some("a"));
+        assert_eq!(room.kept("a", Share(0), false), weight(large / 2));
     }
 }

@@ -1,10 +1,14 @@
 //! Objects as they are kept: as text, since the types of Kubernetes are large where nothing is in them. A Pod takes 6 KB as an object
 //! and less than one as text. What is worked on is kept as an object for a while.
 
-use std::{borrow::Cow, fmt, marker::PhantomData, sync::Arc};
+use std::{
+    borrow::Cow,
+    fmt,
+    sync::{Arc, Mutex, Weak},
+};
 
 use kube::{
-    Resource, ResourceExt,
+    Resource,
     api::ObjectMeta,
     runtime::reflector::{ObjectRef, Store},
 };
@@ -20,17 +24,19 @@ use crate::{
 /// An object as it is kept, or why it cannot be read.
 pub enum Stored<K> {
     /// It was read.
-    Text(Arc<Packed>, PhantomData<fn() -> K>),
-    /// It cannot be read.
-    Unreadable(Arc<Unreadable>),
+    Text(Arc<Packed<K>>),
+    /// It cannot be read. What it was when it could be, for those who have to be told what becomes of it; nobody acts on that.
+    Unreadable(Arc<Unreadable>, Option<Arc<Packed<K>>>),
 }
 
 /// An object as text, and what it is found by.
-pub struct Packed {
+pub struct Packed<K> {
     metadata: ObjectMeta,
     text: Box<str>,
     values: usize,
     phase: &'static str,
+    /// The object, for as long as somebody has it: passes that run at the same time share it.
+    object: Mutex<Weak<K>>,
 }
 
 impl<K: Kept> Stored<K> {
@@ -38,24 +44,29 @@ impl<K: Kept> Stored<K> {
     pub(in crate::controllers) fn packed(Read { object, text, values }: &Read<K>) -> Self {
         let ObjectMeta { name, namespace, uid, resource_version, .. } = object.meta().clone();
         let metadata = ObjectMeta { name, namespace, uid, resource_version, ..ObjectMeta::default() };
-        let packed = Packed { metadata, text: text.as_str().into(), values: *values, phase: object.phase() };
-        Self::Text(Arc::new(packed), PhantomData)
+        let (text, phase) = (text.as_str().into(), object.phase());
+        Self::Text(Arc::new(Packed { metadata, text, values: *values, phase, object: Mutex::default() }))
+    }
+
+    /// As it was when it could last be read.
+    pub(super) fn last(&self) -> Option<&Arc<Packed<K>>> {
+        match self {
+            Stored::Text(packed) => Some(packed),
+            Stored::Unreadable(_, last) => last.as_ref(),
+        }
     }
 
     /// How many bytes are kept of it.
     pub(super) fn bytes(&self) -> usize {
-        match self {
-            Stored::Text(packed, _) => packed.text.len(),
-            Stored::Unreadable(_) => 0,
-        }
+        self.last().map_or(0, |packed| packed.text.len())
     }
 
     /// How it is, in one word; absent where it cannot be read.
     #[must_use]
     pub fn phase(&self) -> Option<&'static str> {
         match self {
-            Stored::Text(packed, _) => Some(packed.phase),
-            Stored::Unreadable(_) => None,
+            Stored::Text(packed) => Some(packed.phase),
+            Stored::Unreadable(..) => None,
         }
     }
 
@@ -63,8 +74,8 @@ impl<K: Kept> Stored<K> {
     #[must_use]
     pub fn unreadable(&self) -> Option<&Arc<Unreadable>> {
         match self {
-            Stored::Text(..) => None,
-            Stored::Unreadable(unreadable) => Some(unreadable),
+            Stored::Text(_) => None,
+            Stored::Unreadable(unreadable, _) => Some(unreadable),
         }
     }
 }
@@ -72,8 +83,8 @@ impl<K: Kept> Stored<K> {
 impl<K> Clone for Stored<K> {
     fn clone(&self) -> Self {
         match self {
-            Stored::Text(packed, kind) => Stored::Text(packed.clone(), *kind),
-            Stored::Unreadable(unreadable) => Stored::Unreadable(unreadable.clone()),
+            Stored::Text(packed) => Stored::Text(packed.clone()),
+            Stored::Unreadable(unreadable, last) => Stored::Unreadable(unreadable.clone(), last.clone()),
         }
     }
 }
@@ -81,8 +92,8 @@ impl<K> Clone for Stored<K> {
 impl<K> fmt::Debug for Stored<K> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Stored::Text(packed, _) => write!(f, "{:?}", packed.metadata.name),
-            Stored::Unreadable(unreadable) => unreadable.fmt(f),
+            Stored::Text(packed) => write!(f, "{:?}", packed.metadata.name),
+            Stored::Unreadable(unreadable, _) => unreadable.fmt(f),
         }
     }
 }
@@ -109,8 +120,8 @@ impl<K: Kept> Resource for Stored<K> {
 
     fn meta(&self) -> &ObjectMeta {
         match self {
-            Stored::Text(packed, _) => &packed.metadata,
-            Stored::Unreadable(unreadable) => &unreadable.metadata,
+            Stored::Text(packed) => &packed.metadata,
+            Stored::Unreadable(unreadable, _) => &unreadable.metadata,
         }
     }
 
@@ -200,26 +211,33 @@ impl<K: Kept> Cache<K> {
     }
 
     /// What is kept, as an object.
-    #[must_use]
     pub fn read(&self, stored: &Stored<K>) -> Found<K> {
-        let packed = match stored {
-            Stored::Text(packed, _) => packed,
-            Stored::Unreadable(unreadable) => return Found::Unreadable(unreadable.clone()),
-        };
-        let (uid, version) = (stored.meta().uid.as_deref().unwrap_or_default(), stored.resource_version());
-        if let Some(object) = version.as_ref().and_then(|version| self.objects.get(uid, version)) {
-            return Found::Object(object);
-        }
-        // It could be read when it was packed.
-        match serde_json::from_str::<K>(&packed.text) {
-            Ok(object) => Found::Object(self.remember(Arc::new(object), packed)),
-            Err(_) => Found::Absent,
+        match stored {
+            Stored::Text(packed) => self.unpack(packed).map_or(Found::Absent, Found::Object),
+            Stored::Unreadable(unreadable, _) => Found::Unreadable(unreadable.clone()),
         }
     }
 
+    /// What is kept, as it was when it could last be read.
+    pub(super) fn read_last(&self, stored: &Stored<K>) -> Option<Arc<K>> {
+        self.unpack(stored.last()?)
+    }
+
+    fn unpack(&self, packed: &Packed<K>) -> Option<Arc<K>> {
+        let (uid, version) = (packed.metadata.uid.as_ref(), packed.metadata.resource_version.as_ref());
+        let remembered = uid.zip(version).and_then(|(uid, version)| self.objects.get(uid, version));
+        let shared = || packed.object.lock().ok()?.upgrade();
+        remembered.or_else(shared).or_else(|| {
+            // It could be read when it was packed.
+            let object = Arc::new(serde_json::from_str::<K>(&packed.text).ok()?);
+            self.remember(&object, packed);
+            Some(object)
+        })
+    }
+
     /// An object that was just read, so that it is not read again at once.
-    pub(super) fn keep(&self, object: Arc<K>, stored: &Stored<K>) {
-        if let Stored::Text(packed, _) = stored {
+    pub(super) fn keep(&self, object: &Arc<K>, stored: &Stored<K>) {
+        if let Stored::Text(packed) = stored {
             self.remember(object, packed);
         }
     }
@@ -229,15 +247,17 @@ impl<K: Kept> Cache<K> {
         self.objects.forget(stored.meta().uid.as_deref().unwrap_or_default());
     }
 
-    fn remember(&self, object: Arc<K>, packed: &Packed) -> Arc<K> {
+    fn remember(&self, object: &Arc<K>, packed: &Packed<K>) {
+        if let Ok(mut shared) = packed.object.lock() {
+            *shared = Arc::downgrade(object);
+        }
         if let (Some(uid), Some(version)) = (&packed.metadata.uid, &packed.metadata.resource_version) {
             self.objects.put(uid, version.clone(), object.clone(), Self::weight(packed));
         }
-        object
     }
 
     /// About how many bytes it takes as an object.
-    fn weight(packed: &Packed) -> usize {
+    fn weight(packed: &Packed<K>) -> usize {
         1024 + packed.text.len() + 128 * packed.values
     }
 }

@@ -166,7 +166,9 @@ fn whole(session: &AigiseSession, mut file: Table) -> String {
     let mut spec = session.spec.clone();
     if let Ok(layers) = Layers::of(session) {
         for (sandbox_type, sandbox) in &mut spec.sandboxes {
-            sandbox.template = layers.template(sandbox_type).unwrap_or_else(|_| sandbox.template.clone());
+            if let Ok((template, _)) = layers.template(sandbox_type) {
+                sandbox.template = template;
+            }
         }
     }
     write::put_own(&mut file, &serde_json::to_value(&spec).unwrap_or_default());

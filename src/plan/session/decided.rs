@@ -16,15 +16,16 @@ use crate::{
 pub struct Decided {
     invalid: Option<String>,
     templates: BTreeMap<String, SandboxTemplate>,
+    size: usize,
 }
 
 impl Decided {
     /// What this session's specification decides: its own fields over those of its configuration file.
     #[must_use]
     pub fn of(session: &AigiseSession, settings: &Settings) -> Self {
-        let mut templates = BTreeMap::new();
-        let invalid = check(session, settings, &mut templates).err();
-        Self { invalid, templates }
+        let mut decided = Self { invalid: None, templates: BTreeMap::new(), size: 1024 };
+        decided.invalid = check(session, settings, &mut decided).err();
+        decided
     }
 
     /// What is wrong with it: a sentence that names the field.
@@ -40,21 +41,12 @@ impl Decided {
     /// About how many bytes it takes in memory.
     #[must_use]
     pub fn size(&self) -> usize {
-        let templates = self.templates.values().map(|template| {
-            let lists = template.env.len() + template.env_from.len() + template.ports.len() + template.command.len();
-            let texts = template.pod_template.as_ref().map_or(0, |raw| raw.text().len());
-            std::mem::size_of::<SandboxTemplate>() + 512 * lists + texts
-        });
-        256 + templates.sum::<usize>()
+        self.size
     }
 }
 
 /// The rules that admission cannot hold, or that are younger than the object.
-fn check(
-    session: &AigiseSession,
-    settings: &Settings,
-    templates: &mut BTreeMap<String, SandboxTemplate>,
-) -> Result<(), String> {
+fn check(session: &AigiseSession, settings: &Settings, decided: &mut Decided) -> Result<(), String> {
     name::check_session(&session.name_any()).map_err(|error| format!("metadata.name: {error}."))?;
     if session.spec.sandboxes.is_empty() {
         return Err("spec.sandboxes: at least one type is required, here or in the configuration file.".into());
@@ -76,9 +68,10 @@ fn check(
     let layers = launch::Layers::of(session)?;
     for sandbox_type in launch::launchable(session) {
         let field = format!("spec.sandboxes.{sandbox_type}");
-        let template = layers.template(sandbox_type).map_err(|message| format!("{field}: {message}"))?;
+        let (template, size) = layers.template(sandbox_type).map_err(|message| format!("{field}: {message}"))?;
         check_template(&template, settings).map_err(|message| format!("{field}.{message}"))?;
-        templates.insert(sandbox_type.to_string(), template);
+        decided.templates.insert(sandbox_type.to_string(), template);
+        decided.size += size;
     }
     staging::check(session, settings.helper_mount)
 }

@@ -161,11 +161,11 @@ impl<'a> Layers<'a> {
         Ok(Self { session, defaults })
     }
 
-    /// The template of a type, over what all types have, over what its profile says.
+    /// The template of a type, over what all types have, over what its profile says; and about how many bytes it takes in memory.
     ///
     /// # Errors
     /// When they do not make a template together, or too large a one.
-    pub fn template(&self, sandbox_type: &str) -> Result<SandboxTemplate, String> {
+    pub fn template(&self, sandbox_type: &str) -> Result<(SandboxTemplate, usize), String> {
         let session = self.session;
         let own = session.spec.sandboxes.get(sandbox_type).map(|sandbox| &sandbox.template);
         // A Pod that is there already has its own settings.
@@ -180,11 +180,12 @@ impl<'a> Layers<'a> {
         for layer in [of_profile.as_ref(), defaults, of_type.as_ref()].into_iter().flatten() {
             overlay::merge(&mut merged, layer);
         }
-        check_size(&merged)?;
+        let size = check_size(&merged)?;
         let is_alone = profile.is_none() && defaults.is_none();
         let merged: SandboxTemplate = serde_json::from_value(merged).map_err(|error| error.to_string())?;
         // What nothing was laid over stays as it was written, `null` in a pod template included.
-        Ok(if is_alone || merged.attach.is_some() { own.cloned().unwrap_or_default() } else { merged })
+        let template = if is_alone || merged.attach.is_some() { own.cloned().unwrap_or_default() } else { merged };
+        Ok((template, size))
     }
 }
 
@@ -192,8 +193,8 @@ fn tree(template: &SandboxTemplate) -> Result<Value, String> {
     serde_json::to_value(template).map_err(|error| error.to_string())
 }
 
-/// A Sandbox has to hold it.
-fn check_size(template: &Value) -> Result<(), String> {
+/// A Sandbox has to hold it. Gives about how many bytes it takes in memory.
+fn check_size(template: &Value) -> Result<usize, String> {
     let (bytes, values) = (template.to_string().len(), limits::values(template));
     if bytes > limits::TEMPLATE_BYTES || values > limits::TEMPLATE_VALUES {
         return Err(format!(
@@ -202,7 +203,7 @@ fn check_size(template: &Value) -> Result<(), String> {
             limits::TEMPLATE_VALUES
         ));
     }
-    Ok(())
+    Ok(1024 + bytes + 128 * values)
 }
 
 /// What is wrong with what is to be launched.
@@ -369,7 +370,8 @@ mod tests {
                 "there": {"attach": {"podName": "p"}},
             },
         }));
-        let template = |session, sandbox_type| Layers::of(session).unwrap().template(sandbox_type);
+        let template =
+            |session, sandbox_type| Layers::of(session).unwrap().template(sandbox_type).map(|(template, _)| template);
         assert_eq!(&template(&session, "main").unwrap(), session.spec.sandbox_defaults.as_ref().unwrap());
         let fuzz = template(&session, "fuzz").unwrap();
         assert_eq!(fuzz.image.as_deref(), Some("own"));

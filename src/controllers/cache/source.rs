@@ -1,0 +1,280 @@
+//! The objects of one namespace, or of all, from the API server: listed once, and then watched, for ever.
+
+use std::{sync::Arc, time::Duration};
+
+use futures::AsyncBufRead;
+use http::{HeaderValue, header::ACCEPT_ENCODING};
+use kube::{
+    Client,
+    api::{ListParams, ObjectMeta, Request, WatchParams},
+    core::Status,
+    runtime::{utils::Backoff as _, watcher::DefaultBackoff},
+};
+use serde::Deserialize;
+use tokio::time::{Instant, timeout};
+use tracing::warn;
+
+use super::{Change, Health, watching::Watched};
+use crate::reading::{
+    self, Kept,
+    objects::{Form, Objects, Part},
+};
+
+/// The longest time until a list that was refused is tried again.
+const REFUSED_POLL: Duration = Duration::from_secs(60);
+
+/// How many objects the API server is asked for at once. It holds that many as one text; here they come one by one. 500, the usual
+/// number, was no faster.
+const PAGE: u32 = 100;
+
+/// How long a watch lasts; the API server ends it then, and it is begun again where it was.
+const WATCH_SECONDS: u32 = 290;
+
+/// After this long without a word the connection is given up.
+const SILENCE: Duration = Duration::from_secs(330);
+
+/// A watch that ends sooner than this is not begun again at once.
+const SHORT: Duration = Duration::from_secs(1);
+
+/// A watch that has lasted for so long is well, also if there was nothing to tell.
+const LASTS: Duration = Duration::from_secs(10);
+
+/// What is not read for want of room is read again no oftener than this.
+const READ_AGAIN: Duration = Duration::from_secs(60);
+
+/// The objects of one namespace, or of all.
+pub(super) struct Source<K: Kept, Tell, Wake> {
+    pub(super) client: Client,
+    pub(super) requests: Request,
+    pub(super) labels: Option<String>,
+    pub(super) index: usize,
+    pub(super) namespace: Option<String>,
+    pub(super) watched: Arc<Watched<K, Tell, Wake>>,
+    pub(super) health: Arc<Health>,
+}
+
+/// What became of a list or a watch.
+struct Trouble {
+    error: Error,
+    /// From where the watch can go on; absent: everything is to be listed again.
+    version: Option<String>,
+}
+
+#[derive(Debug, thiserror::Error)]
+enum Error {
+    #[error("{}", words(.0))]
+    Request(#[from] kube::Error),
+    #[error("the connection broke: {0}")]
+    Stream(#[from] std::io::Error),
+    #[error("the API server says: {}", .0.message)]
+    Told(Box<Status>),
+    #[error("the API server said nothing for {} s", SILENCE.as_secs())]
+    Silent,
+    #[error("the answer is not a list")]
+    NoList,
+}
+
+/// The API server's own words, where the error is its answer.
+fn words(error: &kube::Error) -> String {
+    match error {
+        kube::Error::Api(status) => status.message.clone(),
+        other => other.to_string(),
+    }
+}
+
+impl Error {
+    fn code(&self) -> u16 {
+        match self {
+            Error::Request(kube::Error::Api(status)) | Error::Told(status) => status.code,
+            _ => 0,
+        }
+    }
+}
+
+impl From<Error> for Trouble {
+    fn from(error: Error) -> Self {
+        Self { error, version: None }
+    }
+}
+
+/// What is around the objects of a list.
+#[derive(Deserialize)]
+struct ListEnvelope {
+    metadata: ListMetadata,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct ListMetadata {
+    resource_version: Option<String>,
+    #[serde(rename = "continue")]
+    next: Option<String>,
+}
+
+/// What is around the object of an event.
+#[derive(Deserialize)]
+struct EventEnvelope {
+    #[serde(rename = "type")]
+    kind: Option<String>,
+}
+
+impl<K: Kept, Tell: Fn(Change<'_, K>), Wake: Fn(&ObjectMeta)> Source<K, Tell, Wake> {
+    /// Lists once, and then watches, for ever.
+    pub(super) async fn follow(self) {
+        let kind = K::kind(&());
+        let (mut version, mut refusals, mut backoff) = (None::<String>, 0, DefaultBackoff::default());
+        loop {
+            let begun = Instant::now();
+            let outcome = match &version {
+                None => self.list().await.map(Some),
+                Some(version) => self.watch(version).await,
+            };
+            let pause = match outcome {
+                Ok(next) => {
+                    let was_watching = version.is_some();
+                    version = next;
+                    refusals = 0;
+                    let is_short = was_watching && begun.elapsed() < SHORT;
+                    if is_short { Duration::from_millis(100) } else { Duration::ZERO }
+                }
+                Err(Trouble { error, version: resume }) => {
+                    let is_list = version.is_none();
+                    version = resume.filter(|_| error.code() != 410);
+                    let namespace = self.namespace.as_deref();
+                    warn!(%kind, namespace, %error, "watching failed; it is tried again");
+                    // Of one namespace, a watch that is refused is as good as a list: the namespace and our role in it are gone.
+                    let is_refused = error.code() == 403 && (is_list || namespace.is_some());
+                    if is_refused {
+                        version = None;
+                    }
+                    // A namespace that is gone, and with it our role there, keeps nobody else waiting.
+                    if is_refused && namespace.is_some() {
+                        self.watched.is_refused(self.index);
+                        self.health.is_well(&kind, namespace);
+                    } else if error.code() != 410 {
+                        self.health.fails(&kind, namespace);
+                    }
+                    // What is refused is tried again less and less often.
+                    let patience = Duration::from_secs(refusals * refusals).min(REFUSED_POLL);
+                    refusals = if is_refused { refusals + 1 } else { 0 };
+                    backoff.next().unwrap_or(REFUSED_POLL).max(if is_refused { patience } else { Duration::ZERO })
+                }
+            };
+            if pause.is_zero() {
+                // A sleep of no time takes up to a millisecond.
+                continue;
+            }
+            tokio::time::sleep(pause).await;
+            if begun.elapsed() > Duration::from_secs(120) {
+                backoff.reset();
+            }
+        }
+    }
+
+    /// Lists everything, and gives the version that it was listed at.
+    async fn list(&self) -> Result<String, Trouble> {
+        self.watched.list_begins(self.index, self.namespace.as_deref());
+        let mut next = None;
+        loop {
+            let params = ListParams {
+                label_selector: self.labels.clone(),
+                limit: Some(PAGE),
+                continue_token: next,
+                ..ListParams::default()
+            };
+            let request = self.requests.list(&params).map_err(kube::Error::BuildRequest).map_err(Error::from)?;
+            let mut objects = Objects::new(Box::pin(self.stream(request).await?), Form::List);
+            while part(&mut objects).await?.ok_or(Error::NoList)? == Part::Object {
+                self.watched.list_has(self.index, objects.object());
+            }
+            let ListEnvelope { metadata } =
+                serde_json::from_slice(objects.envelope()).map_err(|_| Trouble::from(Error::NoList))?;
+            next = metadata.next.filter(|next| !next.is_empty());
+            let version = metadata.resource_version.filter(|version| !version.is_empty());
+            match (&next, version) {
+                (Some(_), _) => {}
+                (None, Some(version)) => {
+                    self.watched.list_ends(self.index, self.namespace.as_deref());
+                    self.health.is_well(&K::kind(&()), self.namespace.as_deref());
+                    return Ok(version);
+                }
+                (None, None) => return Err(Error::NoList.into()),
+            }
+        }
+    }
+
+    /// Watches from this version on, until the watch ends: the version that it came to, or nothing where all is to be listed again.
+    async fn watch(&self, from: &str) -> Result<Option<String>, Trouble> {
+        let mut version = from.to_string();
+        let resume = |error, version: &str| Trouble { error, version: Some(version.to_string()) };
+        let params = WatchParams {
+            label_selector: self.labels.clone(),
+            timeout: Some(WATCH_SECONDS),
+            bookmarks: true,
+            ..WatchParams::default()
+        };
+        let request = self.requests.watch(&params, from).map_err(kube::Error::BuildRequest);
+        let mut request = request.map_err(|error| resume(error.into(), &version))?;
+        // A member of gzip for each event is more than the client decodes.
+        request.headers_mut().insert(ACCEPT_ENCODING, HeaderValue::from_static("identity"));
+        let stream = self.stream(request).await.map_err(|error| resume(error, &version))?;
+        let mut objects = Objects::new(Box::pin(stream), Form::Watch);
+        let begun = Instant::now();
+        let mut is_well = false;
+        loop {
+            let next = part(&mut objects);
+            // A watch that was begun and breaks at once is not well.
+            let next = if is_well { next.await } else { self.well_after(next).await };
+            is_well = true;
+            match next.map_err(|error| resume(error, &version))? {
+                None => return Ok(Some(version)),
+                Some(Part::Object) => {}
+                Some(Part::End) => {
+                    let seen = self.event(&objects).map_err(|error| resume(error, &version))?;
+                    version = seen.unwrap_or(version);
+                }
+            }
+            if begun.elapsed() > READ_AGAIN && self.watched.has_room_again(self.namespace.as_deref()) {
+                return Ok(None);
+            }
+        }
+    }
+
+    /// Makes a request whose answer is a stream.
+    async fn stream(&self, request: http::Request<Vec<u8>>) -> Result<impl AsyncBufRead + use<K, Tell, Wake>, Error> {
+        Ok(timeout(SILENCE, self.client.request_stream(request)).await.map_err(|_| Error::Silent)??)
+    }
+
+    /// Waits for the first that a watch tells, and says that it is well when that comes, or when it has lasted for some time.
+    async fn well_after<T>(&self, first: impl Future<Output = Result<T, Error>>) -> Result<T, Error> {
+        let well = || self.health.is_well(&K::kind(&()), self.namespace.as_deref());
+        let mut first = std::pin::pin!(first);
+        if let Ok(first) = timeout(LASTS, first.as_mut()).await {
+            if first.is_ok() {
+                well();
+            }
+            return first;
+        }
+        well();
+        first.await
+    }
+
+    /// Takes in an event, and gives the version that it brings.
+    fn event<R: AsyncBufRead + Unpin>(&self, objects: &Objects<R>) -> Result<Option<String>, Error> {
+        let envelope: Option<EventEnvelope> = serde_json::from_slice(objects.envelope()).ok();
+        Ok(match envelope.and_then(|envelope| envelope.kind).as_deref() {
+            Some("ADDED" | "MODIFIED") => self.watched.applied(self.index, objects.object()),
+            Some("DELETED") => self.watched.deleted(self.index, objects.object()),
+            Some("BOOKMARK") => reading::identity(objects.object()).resource_version,
+            Some("ERROR") => {
+                let status: Option<Status> = serde_json::from_slice(objects.object()).ok();
+                return Err(Error::Told(Box::new(status.unwrap_or_default())));
+            }
+            _ => None, // a kind of event that is younger than this
+        })
+    }
+}
+
+async fn part<R: AsyncBufRead + Unpin>(objects: &mut Objects<R>) -> Result<Option<Part>, Error> {
+    Ok(timeout(SILENCE, objects.next()).await.map_err(|_| Error::Silent)??)
+}
