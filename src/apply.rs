@@ -160,12 +160,10 @@ pub async fn status_of_unreadable<K: Object>(
 }
 
 fn status_request<K: Object>(object: &ObjectMeta, manager: &str, status: &impl Serialize) -> verbs::Built {
-    let patch = json!({
-        "apiVersion": K::api_version(&()),
-        "kind": K::kind(&()),
-        "metadata": {"resourceVersion": object.resource_version},
-        "status": status,
-    });
+    let mut patch = json!({"apiVersion": K::api_version(&()), "kind": K::kind(&()), "metadata": {}, "status": status});
+    if let Some(version) = &object.resource_version {
+        patch["metadata"]["resourceVersion"] = json!(version);
+    }
     let name = object.name.as_deref().unwrap_or_default();
     let params = PatchParams::apply(manager).force();
     let requests = live::requests::<K>(object.namespace.as_deref());

@@ -223,7 +223,12 @@ fn what_is_mended_and_rests_says_nothing_of_it_any_more() {
             object["spec"].as_object_mut().unwrap().remove("podTemplate");
         });
         world.settle().await;
-        assert_eq!(condition(&world, "sandboxes", "deep", "Ready").0, "", "one that rests has no such condition");
+        let writes = crate::support::apiserver::faults::lines(&world.operator_writes());
+        assert_eq!(
+            condition(&world, "sandboxes", "deep", "Ready").0,
+            "",
+            "one that rests has no such condition: {writes}"
+        );
         assert_eq!(world.get("sandboxes", "deep")["status"]["phase"], "Suspended");
     });
 }

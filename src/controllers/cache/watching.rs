@@ -52,6 +52,8 @@ pub(super) fn watch<K: Kept + Resource<Scope = NamespaceResourceScope>>(
         room: cluster.room.clone(),
         share,
         crowded: Mutex::default(),
+        // Of several sources, the lists go one by one into what is known.
+        first_list: Mutex::new((namespaces.len() == 1).then(Vec::new)),
         tell,
         wake,
     };
@@ -77,6 +79,8 @@ pub(super) struct Watched<K: Kept, Tell, Wake> {
     share: Share,
     /// Namespaces in which something did not fit.
     crowded: Mutex<BTreeSet<String>>,
+    /// What the first list has brought so far, while it runs. It is told as it comes, so that nothing has to be read twice.
+    first_list: Mutex<Option<Vec<Stored<K>>>>,
     tell: Tell,
     wake: Wake,
 }
@@ -88,19 +92,38 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 impl<K: Kept, Tell: Fn(Change<'_, K>), Wake: Fn(&ObjectMeta)> Watched<K, Tell, Wake> {
     pub(super) fn list_begins(&self, source: usize, namespace: Option<&str>) {
         self.room.list_begins(self.share, namespace);
+        // What a list has brought that was not brought to its end is nothing.
+        for stored in lock(&self.first_list).iter_mut().flat_map(std::mem::take) {
+            if let Some(before) = self.cache.read_last(&stored) {
+                (self.tell)(Change { before: Some(&*before), after: None });
+            }
+        }
         self.take_in(source, Event::Init, None);
     }
 
     pub(super) fn list_has(&self, source: usize, text: &[u8]) {
-        let stored = self.known(text).or_else(|| self.read(text, true).map(|(stored, _)| stored));
-        let Some(stored) = stored else { return };
+        let known = self.known(text).map(|stored| (stored, None));
+        let Some((stored, object)) = known.or_else(|| self.read(text, true)) else { return };
         self.room.listed(&stored.namespace().unwrap_or_default(), self.share, stored.bytes());
+        if let Some(first_list) = &mut *lock(&self.first_list) {
+            first_list.push(stored.clone());
+            if let Some(object) = object {
+                self.cache.keep(&object, &stored);
+                (self.tell)(Change { before: None, after: Some(&*object) });
+            } else {
+                (self.wake)(stored.meta());
+            }
+        }
         self.take_in(source, Event::InitApply(stored), None);
     }
 
     pub(super) fn list_ends(&self, source: usize, namespace: Option<&str>) {
         self.room.list_ends(self.share, namespace);
-        self.take_in(source, Event::InitDone, None);
+        if lock(&self.first_list).take().is_some() {
+            lock(&self.intake).take_in(source, Event::InitDone, |_| {}); // all of it was told
+        } else {
+            self.take_in(source, Event::InitDone, None);
+        }
     }
 
     /// A source may not list. Nothing is known from it, and the others are not kept waiting for it.
@@ -185,8 +208,17 @@ impl<K: Kept, Tell: Fn(Change<'_, K>), Wake: Fn(&ObjectMeta)> Watched<K, Tell, W
                 self.cache.keep(read, stored);
             }
             let after = object(change.after);
-            if before.is_some() || after.is_some() {
-                (self.tell)(Change { before: before.as_deref(), after: after.as_deref() });
+            let tell = |before: Option<&K>, after: Option<&K>| {
+                if before.is_some() || after.is_some() {
+                    (self.tell)(Change { before, after });
+                }
+            };
+            if let (Some(Stored::Unreadable(..)), Some(Stored::Text(_))) = (change.before, change.after) {
+                // Whoever needs it has met something that cannot be read, and looks again.
+                tell(before.as_deref(), None);
+                tell(None, after.as_deref());
+            } else {
+                tell(before.as_deref(), after.as_deref());
             }
             match (change.before, change.after) {
                 (_, Some(Stored::Unreadable(unreadable, _))) => (self.wake)(&unreadable.metadata),
