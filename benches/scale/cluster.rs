@@ -274,9 +274,8 @@ impl Namespace {
             let object = json!({"apiVersion": "aigise.dev/v1alpha1", "kind": kind, "metadata": metadata, "spec": spec});
             let request = http::Request::post(&path).header("content-type", "application/json");
             async move {
-                Ok::<_, crate::Failed>(drop(
-                    self.client.request_text(request.body(object.to_string().into_bytes())?).await?,
-                ))
+                self.client.request_text(request.body(object.to_string().into_bytes())?).await?;
+                Ok::<_, crate::Failed>(())
             }
         });
         stream::iter(made).buffer_unordered(4).try_collect::<()>().await

@@ -416,7 +416,7 @@ fn what_a_file_adds_has_a_limit() {
 
 #[test]
 fn of_many_keys_without_an_effect_the_first_are_told() {
-    let keys: String = (0..10_000).map(|index| format!("unknown{index} = 1\n")).collect();
+    let keys = (0..10_000).map(|index| format!("unknown{index} = 1\n")).collect::<Vec<_>>().concat();
     let file = format!("[sandbox.sandboxes.main]\nimage = \"a\"\n[{}]\n{keys}", "x".repeat(300_000));
     let variables = Variables::new();
     let input = Input { file: &file, origin: Origin::Plain, variables: &variables, secret_name: "demo--config" };
