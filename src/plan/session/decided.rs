@@ -96,15 +96,29 @@ mod tests {
     use super::*;
     use crate::plan::HelperMount;
 
-    fn invalid(spec: Value) -> Option<String> {
-        let session = json!({"metadata": {"name": "demo"}, "spec": spec});
-        let settings = Settings {
+    fn settings() -> Settings {
+        Settings {
             helper_image: "h:1".into(),
             helper_mount: HelperMount::Image,
             allow_privileged_templates: false,
             allow_runner_exec: false,
-        };
-        Decided::of(&serde_json::from_value(session).unwrap(), &settings).invalid().map(String::from)
+        }
+    }
+
+    fn invalid(spec: Value) -> Option<String> {
+        let session = json!({"metadata": {"name": "demo"}, "spec": spec});
+        Decided::of(&serde_json::from_value(session).unwrap(), &settings()).invalid().map(String::from)
+    }
+
+    #[test]
+    fn the_largest_session_is_small_enough_to_be_remembered() {
+        let containers: Vec<_> = (0..1900).map(|index| json!({"name": format!("c{index}"), "image": "a"})).collect();
+        let types: BTreeMap<_, _> = (0..32).map(|index| (format!("t{index}"), json!({}))).collect();
+        let defaults = json!({"image": "a", "podTemplate": {"spec": {"containers": containers}}});
+        let session = json!({"metadata": {"name": "demo"}, "spec": {"sandboxes": types, "sandboxDefaults": defaults}});
+        let decided = Decided::of(&serde_json::from_value(session).unwrap(), &settings());
+        assert_eq!(decided.invalid(), None);
+        assert!((1_500_000..4_000_000).contains(&decided.size()), "{}", decided.size());
     }
 
     #[test]

@@ -203,7 +203,9 @@ fn check_size(template: &Value) -> Result<usize, String> {
             limits::TEMPLATE_VALUES
         ));
     }
-    Ok(1024 + bytes + 128 * values)
+    // A pod template is kept as text.
+    let of_text = template.get("podTemplate").map_or(0, limits::values);
+    Ok(1024 + bytes + 128 * values.saturating_sub(of_text))
 }
 
 /// What is wrong with what is to be launched.
