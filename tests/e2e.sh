@@ -9,7 +9,7 @@
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 export CLUSTER=${CLUSTER:-aigise-test}
-cluster=tests/kind/cluster images=target/image stage='' started=$SECONDS long='' long_log=target/e2e-long.log
+cluster=tests/kind/cluster images=target/image stage='' started=$SECONDS long='' long_log=target/e2e-long.log log=target/e2e.log
 say() { printf '%s %s\n' "$(date +%T)" "$*" >&2; }
 
 # finish: says what the run came to, with the logs where it failed, and takes the cluster down.
@@ -25,6 +25,8 @@ finish() {
   if [ $status != 0 ]; then
     say "e2e: $stage failed; the cluster's logs follow"
     "$cluster" logs || :
+    say "e2e: once more, what the tests that failed have said"
+    sed -n '/^failures:$/,$p' "$log" "$long_log" 2>/dev/null | head -c 20000 || :
   fi
   [ "${KEEP_CLUSTER:-}" = 1 ] || "$cluster" down || status=1
   if [ $status = 0 ]; then say "e2e: all well after $((SECONDS - started)) s"; else say "e2e: $stage failed (after $((SECONDS - started)) s)"; fi
@@ -33,6 +35,7 @@ finish() {
 trap finish EXIT
 trap 'exit 130' INT TERM
 
+rm -f "$log" "$long_log"
 stage="bringing up the cluster"
 "$cluster" up
 eval "$("$cluster" env)"
@@ -61,7 +64,7 @@ else
   others=()
 fi
 say "running the tests"
-cargo test --quiet --test e2e -- --ignored --test-threads="${THREADS:-3}" --show-output "${others[@]}" "$@"
+cargo test --quiet --test e2e -- --ignored --test-threads="${THREADS:-3}" --show-output "${others[@]}" "$@" 2>&1 | tee "$log"
 
 if [ $# = 0 ]; then
   stage="a test that takes long"
@@ -74,7 +77,7 @@ if [ $# = 0 ]; then
 
   stage="a test that strikes the whole cluster"
   say "running the tests that strike the whole cluster"
-  cargo test --quiet --test e2e -- --ignored --test-threads=1 --show-output e2e::alone::
+  cargo test --quiet --test e2e -- --ignored --test-threads=1 --show-output e2e::alone:: 2>&1 | tee "$log"
 
   stage="the example"
   say "running the example"
