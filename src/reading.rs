@@ -273,11 +273,20 @@ impl Why {
     }
 }
 
+/// How an object says of itself that it cannot be read.
+const OF_ITSELF: &str = "The operator cannot read it and leaves it alone";
+
 impl Unreadable {
     /// A sentence for whoever looks after the object.
     #[must_use]
     pub fn message(&self) -> String {
-        format!("The operator cannot read it and leaves it alone: {}.", self.why)
+        format!("{OF_ITSELF}: {}.", self.why)
+    }
+
+    /// Whether a condition says of its own object that it cannot be read, and not of another one that the object needs.
+    #[must_use]
+    pub fn is_said_in(condition: &Condition) -> bool {
+        condition.reason == Reason::Unreadable.to_string() && condition.message.starts_with(OF_ITSELF)
     }
 
     /// What it means for another object that needs this one.

@@ -63,7 +63,7 @@ impl<K: Object> Context<K> {
 
     /// An object that can be read again, and whose own status was just written: what was said of it before is nobody's now.
     pub(super) async fn forget_unreadable(&self, object: &K) {
-        if !object.conditions().iter().any(|condition| condition.reason == Reason::Unreadable.to_string()) {
+        if !object.conditions().iter().any(Unreadable::is_said_in) {
             return;
         }
         let object = ObjectMeta { resource_version: None, ..object.meta().clone() };

@@ -162,3 +162,17 @@ fn nothing_of_an_object_is_lost_that_is_written_back() {
     let whole: Sandbox = serde_json::from_value(object).unwrap();
     assert_eq!(kept, whole);
 }
+
+#[test]
+fn what_is_said_of_another_object_is_not_said_of_this_one() {
+    let large =
+        json!({"metadata": {"name": "large"}, "spec": {"type": "main", "image": "x".repeat(limits::OBJECT_BYTES)}});
+    let unreadable = read::<Sandbox>(&large).unwrap_err();
+    let says = |reason: &str, message: String| {
+        let condition = json!({"type": "Ready", "status": "False", "lastTransitionTime": "2026-01-01T00:00:00Z", "reason": reason, "message": message});
+        Unreadable::is_said_in(&serde_json::from_value(condition).unwrap())
+    };
+    assert!(says("Unreadable", unreadable.message()));
+    assert!(!says("Unreadable", unreadable.failure().message));
+    assert!(!says("Pending", unreadable.message()));
+}
