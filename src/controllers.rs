@@ -69,6 +69,8 @@ pub struct Shared {
     live: Arc<LiveReads>,
     /// What the specifications of sessions decide, by generation and what their files add.
     decided: Arc<Memo<Specification, Decided>>,
+    /// Held while much is decided beside the thread of the passes.
+    deciding: Arc<tokio::sync::Mutex<()>>,
     /// Sessions as they are meant, by version.
     meant: Arc<Memo<Option<String>, AigiseSession>>,
     /// What is counted.
@@ -143,6 +145,7 @@ pub async fn run_all(start: Start, filled: watch::Sender<Option<Arc<Caches>>>, s
         configurations: Arc::default(),
         live: Arc::new(LiveReads::new(client.clone())),
         decided: Arc::new(Memo::of(DECIDED_BYTES)),
+        deciding: Arc::default(),
         meant: Arc::new(Memo::of(MEANT_BYTES)),
         client,
         caches: caches.clone(),

@@ -32,10 +32,10 @@ const PASSES: usize = 4;
 /// The most bytes of content that a pass holds at the same time.
 pub(super) const PASS_BYTES: usize = 4 * 1024 * 1024;
 
-/// When a pass is begun again that found too many others reading.
+/// When a pass is begun again that found too many others at the same work.
 pub(super) const BUSY: Duration = Duration::from_secs(1);
 
-/// Too many passes of the namespace are reading content just now.
+/// Too many passes of the namespace are reading content just now, or another one is deciding much.
 #[derive(Debug)]
 pub(super) struct Busy;
 

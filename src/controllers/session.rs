@@ -73,7 +73,7 @@ async fn observe(
     let Reading { configuration, config_secret, remembered } =
         configuration::read(&session, has_runner, context).await?;
     let session = session::configuration::effective_now(session, &configuration);
-    let decided = decided(&session, &configuration, context);
+    let decided = decided(&session, &configuration, context).await?;
     let session = session::as_demanded(session, &agents);
     let mut claims = BTreeMap::new();
     for volume in SharedVolume::ALL {
@@ -116,8 +116,13 @@ async fn observe(
     Ok((observed, remembered))
 }
 
-/// What the session's specification decides, with what its file adds: once for each generation.
-fn decided(session: &AigiseSession, configuration: &Configuration, context: &Context<AigiseSession>) -> Arc<Decided> {
+/// What the session's specification decides, with what its file adds: once for each generation. What is much work is done beside the
+/// thread that all passes share, for one session at a time; the others come again.
+async fn decided(
+    session: &Arc<AigiseSession>,
+    configuration: &Configuration,
+    context: &Context<AigiseSession>,
+) -> Result<Arc<Decided>, Busy> {
     let from_file = match configuration {
         Configuration::None => None,
         Configuration::Read { spec, .. } => Some(spec.clone()),
@@ -126,12 +131,27 @@ fn decided(session: &AigiseSession, configuration: &Configuration, context: &Con
         }
     };
     let of = (session.metadata.generation, from_file);
-    context.decided.get_or(&session.uid().unwrap_or_default(), of, || {
-        let decided = Decided::of(session, &context.settings);
-        let bytes = decided.size();
-        (Arc::new(decided), bytes)
-    })
+    let uid = session.uid().unwrap_or_default();
+    if let Some(decided) = context.decided.get(&uid, &of) {
+        return Ok(decided);
+    }
+    let decided = if session::bytes_to_decide(session) > MUCH {
+        let _one = context.deciding.try_lock().map_err(|_| Busy)?;
+        let (session, settings) = (session.clone(), context.settings.clone());
+        match tokio::task::spawn_blocking(move || Decided::of(&session, &settings)).await {
+            Ok(decided) => decided,
+            Err(error) => std::panic::resume_unwind(error.into_panic()),
+        }
+    } else {
+        Decided::of(session, &context.settings)
+    };
+    let (bytes, decided) = (decided.size(), Arc::new(decided));
+    context.decided.put(&uid, of, decided.clone(), bytes);
+    Ok(decided)
 }
+
+/// Templates of more bytes than this are much work: about 30 ms.
+const MUCH: usize = 256 * 1024;
 
 fn child<K: Kept>(cache: &Cache<K>, session: &AigiseSession, name: &str) -> Slot<K> {
     cache.get(name, &session.namespace().unwrap_or_default()).slot(session.meta())

@@ -37,7 +37,7 @@ use self::{
     launch::with_demand,
 };
 pub use self::{
-    decided::Decided,
+    decided::{Decided, bytes_to_decide},
     launch::{launchable, launched, services, top_root},
     network::has_own_policy,
     stage::Stage,

@@ -362,3 +362,22 @@ fn what_is_read_by_name_is_read_once_for_each_version_and_less_and_less_often() 
         assert_eq!(phase(&world), "Ready");
     });
 }
+
+#[test]
+fn sessions_that_are_much_work_hold_up_nobody_and_are_all_decided() {
+    in_fast_time(async {
+        let mut world = World::new();
+        let types: serde_json::Map<_, _> = (0..8).map(|index| (format!("t{index}"), json!({}))).collect();
+        let large = json!({"metadata": {"annotations": {"a": "x".repeat(60_000)}}});
+        let spec = json!({"sandboxes": types, "sandboxDefaults": {"image": "a:1", "podTemplate": large}});
+        let names = ["large-0", "large-1", "large-2"];
+        for name in names {
+            world.apply(named(session(spec.clone()), name)).await;
+        }
+        world.apply(named(session(json!({"sandboxes": {"main": {"image": "a:1"}}})), "small")).await;
+        world.settle().await;
+        for name in names.into_iter().chain(["small"]) {
+            assert_eq!(world.get("aigisesessions", name)["status"]["phase"], "Ready", "{name}");
+        }
+    });
+}

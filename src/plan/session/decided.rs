@@ -45,6 +45,14 @@ impl Decided {
     }
 }
 
+/// About how many bytes of templates have to be worked through to decide: the defaults once for each type, and the types' own.
+#[must_use]
+pub fn bytes_to_decide(session: &AigiseSession) -> usize {
+    let bytes = |template: &SandboxTemplate| template.pod_template.as_ref().map_or(0, |template| template.text().len());
+    let defaults = session.spec.sandbox_defaults.as_ref().map_or(0, bytes);
+    session.spec.sandboxes.values().map(|sandbox| defaults + bytes(&sandbox.template)).sum()
+}
+
 /// The rules that admission cannot hold, or that are younger than the object.
 fn check(session: &AigiseSession, settings: &Settings, decided: &mut Decided) -> Result<(), String> {
     name::check_session(&session.name_any()).map_err(|error| format!("metadata.name: {error}."))?;
@@ -116,8 +124,10 @@ mod tests {
         let types: BTreeMap<_, _> = (0..32).map(|index| (format!("t{index}"), json!({}))).collect();
         let defaults = json!({"image": "a", "podTemplate": {"spec": {"containers": containers}}});
         let session = json!({"metadata": {"name": "demo"}, "spec": {"sandboxes": types, "sandboxDefaults": defaults}});
-        let decided = Decided::of(&serde_json::from_value(session).unwrap(), &settings());
+        let session = serde_json::from_value(session).unwrap();
+        let decided = Decided::of(&session, &settings());
         assert_eq!(decided.invalid(), None);
+        assert!((1_500_000..4_000_000).contains(&bytes_to_decide(&session)), "{}", bytes_to_decide(&session));
         assert!((1_500_000..4_000_000).contains(&decided.size()), "{}", decided.size());
     }
 
