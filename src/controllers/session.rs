@@ -138,10 +138,7 @@ async fn decided(
     let decided = if session::bytes_to_decide(session) > MUCH {
         let _one = context.deciding.try_lock().map_err(|_| Busy)?;
         let (session, settings) = (session.clone(), context.settings.clone());
-        match tokio::task::spawn_blocking(move || Decided::of(&session, &settings)).await {
-            Ok(decided) => decided,
-            Err(error) => std::panic::resume_unwind(error.into_panic()),
-        }
+        tokio::task::spawn_blocking(move || Decided::of(&session, &settings)).await.map_err(|_| Busy)?
     } else {
         Decided::of(session, &context.settings)
     };
@@ -150,7 +147,7 @@ async fn decided(
     Ok(decided)
 }
 
-/// Templates of more bytes than this are much work: about 30 ms.
+/// Templates of more bytes than this are much work: about 60 ms, by what the longest session takes.
 const MUCH: usize = 256 * 1024;
 
 fn child<K: Kept>(cache: &Cache<K>, session: &AigiseSession, name: &str) -> Slot<K> {

@@ -364,7 +364,7 @@ fn what_is_read_by_name_is_read_once_for_each_version_and_less_and_less_often() 
 }
 
 #[test]
-fn sessions_that_are_much_work_hold_up_nobody_and_are_all_decided() {
+fn sessions_that_are_much_work_are_all_decided() {
     in_fast_time(async {
         let mut world = World::new();
         let types: serde_json::Map<_, _> = (0..8).map(|index| (format!("t{index}"), json!({}))).collect();
