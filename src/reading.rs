@@ -22,7 +22,6 @@ use k8s_openapi::{
 };
 use kube::{Resource, api::ObjectMeta};
 use serde::de::DeserializeOwned;
-use serde_json::Value;
 
 pub use self::prune::{Fields, Keep};
 use self::skim::skim;
@@ -337,16 +336,17 @@ pub fn read_only<K: Kept>(text: &[u8], keep: Keep) -> Result<Read<K>, Box<Unread
     if text.len() > TEXT_BYTES {
         return Err(unreadable(Why::TooLarge(TEXT_BYTES)));
     }
-    let (tree, values) = prune::prune(text, keep, K::LIMITS).map_err(unreadable)?;
-    match K::deserialize(&tree) {
-        Ok(object) => Ok(Read { object, text: tree.to_string(), values }),
-        Err(_) => Err(unreadable(Why::UnknownValue(misfit::<K>(&tree)))),
+    let (text, values) = prune::prune(text, keep, K::LIMITS).map_err(unreadable)?;
+    match serde_json::from_str(&text) {
+        Ok(object) => Ok(Read { object, text, values }),
+        Err(_) => Err(unreadable(Why::UnknownValue(misfit::<K>(&text)))),
     }
 }
 
 /// The path of the field that does not fit. The error itself would repeat what is there.
-fn misfit<K: Kept>(tree: &Value) -> String {
-    let path = serde_path_to_error::deserialize::<_, K>(tree).err().map(|error| error.path().to_string());
+fn misfit<K: Kept>(text: &str) -> String {
+    let mut deserializer = serde_json::Deserializer::from_str(text);
+    let path = serde_path_to_error::deserialize::<_, K>(&mut deserializer).err().map(|error| error.path().to_string());
     let path = path.unwrap_or_default();
     // Keys of maps are a user's words, too.
     let end = path.char_indices().nth(100).map_or(path.len(), |(end, _)| end);

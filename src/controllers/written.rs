@@ -94,10 +94,10 @@ mod tests {
         let cache = Cache::of(store);
         let written = Written::default();
         let mut tell = |version| {
-            writer.apply_watcher_event(&Event::Apply(Stored::packed(&sandbox(version))));
+            writer.apply_watcher_event(&Event::Apply(Stored::packed(sandbox(version)).0));
             written.seen(&sandbox(version).object, false);
         };
-        let read = || written.newest(&Stored::packed(&sandbox("8")), &cache).object().unwrap().resource_version();
+        let read = || written.newest(&Stored::packed(sandbox("8")).0, &cache).object().unwrap().resource_version();
         tell("8");
         written.remember(sandbox("10").object, &cache);
         assert_eq!(read().as_deref(), Some("10"));
@@ -117,7 +117,7 @@ mod tests {
         let written = Written::default();
         written.remember(sandbox("10").object, &cache);
         assert!(written.0.lock().unwrap().is_empty(), "it was deleted before the answer came");
-        writer.apply_watcher_event(&Event::Apply(Stored::packed(&sandbox("10"))));
+        writer.apply_watcher_event(&Event::Apply(Stored::packed(sandbox("10")).0));
         written.remember(sandbox("10").object, &cache);
         assert!(written.0.lock().unwrap().is_empty(), "the watch was faster than the answer");
         written.remember(sandbox("12").object, &cache);

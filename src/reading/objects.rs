@@ -2,6 +2,7 @@
 //! held at a time, and of one that is too large only its beginning.
 
 use futures::{AsyncBufRead, AsyncBufReadExt};
+use memchr::memchr2;
 
 use super::TEXT_BYTES;
 
@@ -123,20 +124,28 @@ impl Splitter {
         }
         // From here on nothing was kept yet.
         let mut begin = 0;
-        for (at, &byte) in chunk.iter().enumerate() {
-            match (self.text, byte) {
+        let mut next = 0;
+        while next < chunk.len() {
+            if self.text == Text::Inside {
+                // Most of it is text, and goes by at once.
+                let Some(skipped) = memchr2(b'"', b'\\', &chunk[next..]) else { break };
+                next += skipped;
+            }
+            let at = next;
+            next += 1;
+            match (self.text, chunk[at]) {
                 (Text::Escaped, _) | (Text::Outside, b'"') => self.text = Text::Inside,
                 (Text::Inside, b'\\') => self.text = Text::Escaped,
                 (Text::Inside, b'"') => self.text = Text::Outside,
                 (Text::Outside, b'{' | b'[') => {
-                    if byte == b'{' && self.begins_object() {
+                    if chunk[at] == b'{' && self.begins_object() {
                         self.keep(&chunk[begin..at]);
                         begin = at;
                         self.in_object = true;
                         self.object.clear();
                     }
                     self.depth += 1;
-                    self.in_list |= self.form == Form::List && self.depth == 2 && byte == b'[';
+                    self.in_list |= self.form == Form::List && self.depth == 2 && chunk[at] == b'[';
                 }
                 (Text::Outside, b'}' | b']') => {
                     self.depth = self.depth.saturating_sub(1);
@@ -146,13 +155,13 @@ impl Splitter {
                         if self.form == Form::Watch {
                             self.keep(b"null");
                         }
-                        return (at + 1, Some(Part::Object));
+                        return (next, Some(Part::Object));
                     }
                     self.in_list &= self.depth >= 2;
                     if self.depth == 0 {
                         self.keep(&chunk[begin..=at]);
                         self.is_over = true;
-                        return (at + 1, Some(Part::End));
+                        return (next, Some(Part::End));
                     }
                 }
                 // What is left of a list of objects is an empty list.

@@ -1,12 +1,12 @@
-//! JSON that is read in part and within limits: what is not kept is skipped as it comes, however large or deep it is.
+//! JSON that is read in part and within limits: what is not kept is skipped as it comes, however large or deep it is, and what is
+//! kept goes from text to text.
 
 use std::{borrow::Cow, cell::Cell, fmt};
 
 use serde::{
-    Deserialize, Deserializer,
+    Deserialize, Deserializer, Serialize,
     de::{DeserializeSeed, Error, IgnoredAny, MapAccess, SeqAccess, Visitor},
 };
-use serde_json::{Map, Value};
 
 use super::{Limits, Why};
 use crate::api::limits::OBJECT_DEPTH;
@@ -44,11 +44,11 @@ impl Keep {
     }
 }
 
-/// What is kept of an object, and how many values that has.
-pub(super) fn prune(text: &[u8], keep: Keep, limits: Limits) -> Result<(Value, usize), Why> {
-    let (own, status) = (Budget::of(limits), Budget::of(Limits::STATUS));
+/// What is kept of an object, as text, and how many values that has.
+pub(super) fn prune(text: &[u8], keep: Keep, limits: Limits) -> Result<(String, usize), Why> {
+    let (own, status, mut kept) = (Budget::of(limits), Budget::of(Limits::STATUS), Vec::with_capacity(text.len() / 2));
     let mut deserializer = serde_json::Deserializer::from_slice(text);
-    let tree = Root { keep, own: &own, status: &status }.deserialize(&mut deserializer);
+    let end = Root { keep, own: &own, status: &status, kept: &mut kept }.deserialize(&mut deserializer);
     match (own.over.get(), status.over.get()) {
         (Some(over), _) => Err(match over {
             Over::Bytes => Why::TooLarge(limits.bytes),
@@ -57,7 +57,10 @@ pub(super) fn prune(text: &[u8], keep: Keep, limits: Limits) -> Result<(Value, u
         }),
         (None, Some(Over::Depth)) => Err(Why::TooDeep),
         (None, Some(_)) => Err(Why::StatusTooLarge(Limits::STATUS.bytes, Limits::STATUS.values)),
-        (None, None) => tree.map(|tree| (tree, own.used() + status.used())).map_err(|_| Why::NotJson),
+        (None, None) => {
+            let kept = end.ok().and_then(|()| String::from_utf8(kept).ok()).ok_or(Why::NotJson)?;
+            Ok((kept, own.used() + status.used()))
+        }
     }
 }
 
@@ -110,138 +113,161 @@ impl Budget {
     }
 }
 
+/// The name of a field, which is not copied to be looked at.
+#[derive(Deserialize)]
+pub(super) struct Name<'a>(#[serde(borrow)] pub(super) Cow<'a, str>);
+
 /// The object itself: its status has a budget of its own.
 struct Root<'a> {
     keep: Keep,
     own: &'a Budget,
     status: &'a Budget,
+    kept: &'a mut Vec<u8>,
 }
 
 impl<'de> DeserializeSeed<'de> for Root<'_> {
-    type Value = Value;
+    type Value = ();
 
-    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<Value, D::Error> {
+    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<(), D::Error> {
         deserializer.deserialize_map(self)
     }
 }
 
 impl<'de> Visitor<'de> for Root<'_> {
-    type Value = Value;
+    type Value = ();
 
     fn expecting(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         formatter.write_str("an object of Kubernetes")
     }
 
-    fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<Value, A::Error> {
-        fields(map, self.keep, 1, |field| if field == "status" { self.status } else { self.own })
+    fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<(), A::Error> {
+        let Root { keep, own, status, kept } = self;
+        fields(map, keep, 1, kept, |field| if field == "status" { status } else { own })
     }
 }
 
-/// A part of it.
-#[derive(Clone, Copy)]
+/// A part of it, and where what is kept of it is written.
 struct Part<'a> {
     keep: Keep,
     depth: usize,
     budget: &'a Budget,
+    kept: &'a mut Vec<u8>,
 }
 
 impl<'de> DeserializeSeed<'de> for Part<'_> {
-    type Value = Value;
+    type Value = ();
 
-    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<Value, D::Error> {
+    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<(), D::Error> {
         match self.keep {
-            Keep::Nothing => IgnoredAny::deserialize(deserializer).map(|_| Value::Null),
+            Keep::Nothing => IgnoredAny::deserialize(deserializer).map(|_| ()),
             // A text, which the API server holds to 256 KiB.
-            Keep::Free => String::deserialize(deserializer).map(Value::from),
+            Keep::Free => write(self.kept, &Name::deserialize(deserializer)?.0),
             _ => deserializer.deserialize_any(self),
         }
     }
+}
+
+/// Nothing that is written here fails: these are values of JSON, and what they are written to is memory.
+fn write<E: Error>(kept: &mut Vec<u8>, value: &(impl Serialize + ?Sized)) -> Result<(), E> {
+    serde_json::to_writer(kept, value).map_err(E::custom)
 }
 
 fn fields<'de, 'a, A: MapAccess<'de>>(
     mut map: A,
     keep: Keep,
     depth: usize,
+    kept: &mut Vec<u8>,
     budget: impl Fn(&str) -> &'a Budget,
-) -> Result<Value, A::Error> {
-    let mut object = Map::new();
-    while let Some(field) = map.next_key::<Cow<'de, str>>()? {
-        let (kept, budget) = (keep.of(&field), budget(&field));
-        let value = map.next_value_seed(Part { keep: kept, depth, budget })?;
+) -> Result<(), A::Error> {
+    kept.push(b'{');
+    let mut comma = false;
+    while let Some(Name(field)) = map.next_key()? {
+        let (keep_of_field, budget, begin) = (keep.of(&field), budget(&field), kept.len());
+        if comma {
+            kept.push(b',');
+        }
+        write(kept, &*field)?;
+        kept.push(b':');
+        let value = kept.len();
+        map.next_value_seed(Part { keep: keep_of_field, depth, budget, kept })?;
         // Within what is kept whole, `null` may mean something.
-        if matches!(kept, Keep::Nothing) || (value.is_null() && !matches!(keep, Keep::All)) {
+        if kept.len() == value || (&kept[value..] == b"null" && !matches!(keep, Keep::All)) {
+            kept.truncate(begin);
             continue;
         }
         budget.spend_bytes(field.len() + 3)?;
-        object.insert(field.into_owned(), value);
+        comma = true;
     }
-    Ok(object.into())
+    kept.push(b'}');
+    Ok(())
 }
 
 impl Part<'_> {
-    fn deeper<E: Error>(self) -> Result<Self, E> {
+    fn deeper<E: Error>(&mut self) -> Result<(), E> {
         self.budget.spend(2)?;
         if self.depth >= OBJECT_DEPTH {
             self.budget.exceed(Over::Depth)?;
         }
-        Ok(Self { depth: self.depth + 1, ..self })
+        self.depth += 1;
+        Ok(())
+    }
+
+    /// A value that takes so many bytes of text.
+    fn leaf<E: Error>(self, bytes: usize, value: &(impl Serialize + ?Sized)) -> Result<(), E> {
+        self.budget.spend(bytes)?;
+        write(self.kept, value)
     }
 }
 
 impl<'de> Visitor<'de> for Part<'_> {
-    type Value = Value;
+    type Value = ();
 
     fn expecting(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         formatter.write_str("a value of JSON")
     }
 
-    fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<Value, A::Error> {
-        let Part { keep, depth, budget } = self.deeper()?;
-        fields(map, keep, depth, |_| budget)
+    fn visit_map<A: MapAccess<'de>>(mut self, map: A) -> Result<(), A::Error> {
+        self.deeper()?;
+        fields(map, self.keep, self.depth, self.kept, |_| self.budget)
     }
 
-    fn visit_seq<A: SeqAccess<'de>>(self, mut list: A) -> Result<Value, A::Error> {
-        let element = self.deeper()?;
-        let mut values = Vec::new();
-        while let Some(value) = list.next_element_seed(element)? {
-            values.push(value);
+    fn visit_seq<A: SeqAccess<'de>>(mut self, mut list: A) -> Result<(), A::Error> {
+        self.deeper()?;
+        let Part { keep, depth, budget, kept } = self;
+        kept.push(b'[');
+        let mut end = kept.len();
+        while list.next_element_seed(Part { keep, depth, budget, kept })?.is_some() {
+            end = kept.len();
+            kept.push(b',');
         }
-        Ok(values.into())
+        kept.truncate(end);
+        kept.push(b']');
+        Ok(())
     }
 
     // Where fields are expected and there is something else, the object says so when it is made of this.
-    fn visit_str<E: Error>(self, text: &str) -> Result<Value, E> {
-        self.budget.spend(text.len() + 3)?;
-        Ok(text.into())
+    fn visit_str<E: Error>(self, text: &str) -> Result<(), E> {
+        self.leaf(text.len() + 3, text)
     }
 
-    fn visit_bool<E: Error>(self, value: bool) -> Result<Value, E> {
-        self.budget.spend(5)?;
-        Ok(value.into())
+    fn visit_bool<E: Error>(self, value: bool) -> Result<(), E> {
+        self.leaf(5, &value)
     }
 
-    fn visit_i64<E: Error>(self, number: i64) -> Result<Value, E> {
-        self.budget.spend(digits(number.unsigned_abs()) + usize::from(number < 0))?;
-        Ok(number.into())
+    fn visit_i64<E: Error>(self, number: i64) -> Result<(), E> {
+        self.leaf(digits(number.unsigned_abs()) + usize::from(number < 0), &number)
     }
 
-    fn visit_u64<E: Error>(self, number: u64) -> Result<Value, E> {
-        self.budget.spend(digits(number))?;
-        Ok(number.into())
+    fn visit_u64<E: Error>(self, number: u64) -> Result<(), E> {
+        self.leaf(digits(number), &number)
     }
 
-    fn visit_f64<E: Error>(self, number: f64) -> Result<Value, E> {
-        self.budget.spend(number.to_string().len() + 1)?;
-        Ok(number.into())
+    fn visit_f64<E: Error>(self, number: f64) -> Result<(), E> {
+        self.leaf(number.to_string().len() + 1, &number)
     }
 
-    fn visit_unit<E: Error>(self) -> Result<Value, E> {
-        self.budget.spend(4)?;
-        Ok(Value::Null)
-    }
-
-    fn visit_none<E: Error>(self) -> Result<Value, E> {
-        self.visit_unit()
+    fn visit_unit<E: Error>(self) -> Result<(), E> {
+        self.leaf(4, &())
     }
 }
 

@@ -1,6 +1,6 @@
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use kube::ResourceExt;
-use serde_json::json;
+use serde_json::{Value, json};
 
 use super::*;
 use crate::plan::pod::{self, Progress};
@@ -54,6 +54,17 @@ fn all_that_is_looked_at_of_a_pod_is_kept() {
     assert_eq!(kept.metadata, metadata);
     assert_eq!(kept.annotations().keys().collect::<Vec<_>>(), ["aigise.dev/template-hash"]);
     assert_eq!(kept.metadata.creation_timestamp, Some(Time("2026-01-01T00:00:00Z".parse().unwrap())));
+}
+
+#[test]
+fn what_says_why_a_pod_has_no_node_is_kept() {
+    let mut pod = pod();
+    pod["metadata"]["labels"] = json!({meta::SESSION: "s", meta::SESSION_UID: "u"});
+    let words = "0/1 nodes are available: 1 node(s) didn't match pod affinity rules.";
+    let waits = json!({"type": "PodScheduled", "status": "False", "reason": "Unschedulable", "message": words});
+    pod["status"] = json!({"phase": "Pending", "conditions": [waits]});
+    let progress = Progress::of(&read(&pod).unwrap(), meta::SANDBOX_CONTAINER);
+    assert!(matches!(progress, Progress::Unschedulable { reason: Reason::NoRoomOnSessionNode, .. }), "{progress:?}");
 }
 
 #[test]

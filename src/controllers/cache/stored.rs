@@ -40,12 +40,19 @@ pub struct Packed<K> {
 }
 
 impl<K: Kept> Stored<K> {
-    /// An object that was read.
-    pub(in crate::controllers) fn packed(Read { object, text, values }: &Read<K>) -> Self {
-        let ObjectMeta { name, namespace, uid, resource_version, .. } = object.meta().clone();
-        let metadata = ObjectMeta { name, namespace, uid, resource_version, ..ObjectMeta::default() };
-        let (text, phase) = (text.as_str().into(), object.phase());
-        Self::Text(Arc::new(Packed { metadata, text, values: *values, phase, object: Mutex::default() }))
+    /// An object that was read, as it is kept and as it is.
+    pub(in crate::controllers) fn packed(Read { object, text, values }: Read<K>) -> (Self, Arc<K>) {
+        let ObjectMeta { name, namespace, uid, resource_version, .. } = object.meta();
+        let metadata = ObjectMeta {
+            name: name.clone(),
+            namespace: namespace.clone(),
+            uid: uid.clone(),
+            resource_version: resource_version.clone(),
+            ..ObjectMeta::default()
+        };
+        let (phase, object) = (object.phase(), Arc::new(object));
+        let shared = Mutex::new(Arc::downgrade(&object));
+        (Self::Text(Arc::new(Packed { metadata, text: text.into(), values, phase, object: shared })), object)
     }
 
     /// As it was when it could last be read.
@@ -285,10 +292,14 @@ mod tests {
         });
         let (store, mut writer) = reflector::store();
         let cache = Cache::of(store);
-        let kept = read(&object);
-        writer.apply_watcher_event(&Event::Apply(Stored::packed(&kept)));
+        let (stored, object) = Stored::packed(read(&object));
+        writer.apply_watcher_event(&Event::Apply(stored));
+        let shared = cache.get("a", "n").object().unwrap();
+        assert!(Arc::ptr_eq(&shared, &object));
+        let kept = Pod::clone(&object);
+        drop((shared, object));
         for _ in 0..2 {
-            assert_eq!(*cache.get("a", "n").object().unwrap(), kept.object);
+            assert_eq!(*cache.get("a", "n").object().unwrap(), kept);
         }
         assert!(matches!(cache.get("b", "n"), Found::Absent));
     }
@@ -300,7 +311,7 @@ mod tests {
         for (version, phase) in [("1", "Pending"), ("2", "Running")] {
             let metadata = json!({"name": "a", "namespace": "n", "uid": "u", "resourceVersion": version});
             let kept = read(&json!({"metadata": metadata, "status": {"phase": phase}}));
-            writer.apply_watcher_event(&Event::Apply(Stored::packed(&kept)));
+            writer.apply_watcher_event(&Event::Apply(Stored::packed(kept).0));
             let found = cache.get("a", "n").object().unwrap();
             assert_eq!(found.status.as_ref().unwrap().phase.as_deref(), Some(phase));
         }

@@ -178,7 +178,10 @@ impl<K: Kept, Tell: Fn(Change<'_, K>), Wake: Fn(&ObjectMeta)> Watched<K, Tell, W
             Stored::Unreadable(Arc::new(*unreadable), before.and_then(|before| before.last().cloned()))
         };
         let (stored, object) = match reading::read::<K>(text) {
-            Ok(read) => (Stored::packed(&read), Some(Arc::new(read.object))),
+            Ok(read) => {
+                let (stored, object) = Stored::packed(read);
+                (stored, Some(object))
+            }
             Err(why) => (unreadable(why), None),
         };
         let namespace = stored.namespace().unwrap_or_default();
