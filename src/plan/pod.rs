@@ -181,7 +181,7 @@ fn unschedulable(pod: &Pod, condition: &PodCondition) -> Progress {
     if words.contains("the object has been modified") {
         return Progress::Created;
     }
-    let has_session = pod.labels().contains_key(meta::SESSION_UID);
+    let has_session = pod.labels().contains_key(meta::SESSION);
     let reason = if words.to_ascii_lowercase().contains("persistentvolumeclaim") {
         Reason::ClaimNotReady
     } else if has_session && words.contains("didn't match pod affinity rules") {
@@ -258,12 +258,18 @@ fn ended(terminated: &ContainerStateTerminated, pod_reason: Option<&str>, pod_me
     Progress::Ended { reason, message, success: terminated.exit_code == 0, last_words, when }
 }
 
+/// The exit code of what SIGKILL has ended. Nearly always the kernel sent it for memory; the runtime may miss that.
+const KILLED: i32 = 128 + 9;
+
 /// How a container ended: `ended with exit code 1`.
 #[must_use]
 pub fn how(terminated: &ContainerStateTerminated) -> String {
     match (terminated.reason.as_deref(), terminated.signal.filter(|&signal| signal != 0)) {
         (Some("OOMKilled"), _) => "was ended for using more memory than its limit".to_string(),
         (_, Some(signal)) => format!("was ended by signal {signal}"),
+        (Some("Completed" | "Error") | None, None) if terminated.exit_code == KILLED => {
+            format!("ended with exit code {KILLED} (SIGKILL, which most often means that it ran out of memory)")
+        }
         (Some("Completed" | "Error") | None, None) => format!("ended with exit code {}", terminated.exit_code),
         // The runtime's own reasons, such as StartError: the command is not in the image.
         (Some(other), None) => {
@@ -382,6 +388,7 @@ mod tests {
     fn how_a_container_ended_is_said_in_words() {
         let cases = [
             (json!({"exitCode": 3, "reason": "Error"}), Reason::ContainerEnded, "ended with exit code 3"),
+            (json!({"exitCode": 137, "reason": "Error"}), Reason::ContainerEnded, "ran out of memory"),
             (json!({"exitCode": 137, "signal": 9}), Reason::ContainerEnded, "ended by signal 9"),
             (json!({"exitCode": 137, "reason": "OOMKilled"}), Reason::OutOfMemory, "more memory than its limit"),
             (json!({"exitCode": 255, "reason": "Unknown"}), Reason::PodLost, "The cluster ended the Pod: Unknown"),
@@ -506,7 +513,7 @@ mod tests {
                 other => panic!("{words}: {other:?}"),
             }
         };
-        let of_session = || json!({meta::SESSION_UID: "u"});
+        let of_session = || json!({meta::SESSION: "s"});
         let no_room = "0/3 nodes are available: 1 Insufficient memory, 2 node(s) didn't match pod affinity rules. preemption: 0/3 nodes are available: 1 No preemption victims found for incoming pod, 2 Preemption is not helpful for scheduling.";
         assert_eq!(says(of_session(), no_room), Reason::NoRoomOnSessionNode);
         assert_eq!(says(json!({}), no_room), Reason::Unschedulable, "it has no session");

@@ -4,7 +4,7 @@ use serde_json::json;
 
 use super::{
     ground::Ground,
-    objects::{ROOT_IMAGE, USER_IMAGE, session},
+    objects::{HOG, ROOT_IMAGE, USER_IMAGE, session},
 };
 
 #[test]
@@ -62,14 +62,13 @@ fn a_template_reaches_the_container() {
 #[ignore = "needs a cluster: make e2e"]
 fn a_container_over_its_memory_limit_says_so() {
     let ground = Ground::new("memory");
-    let hog = ["sh", "-c", "a=$(head -c 200000000 /dev/zero | tr '\\0' x); sleep 1000"];
     ground.apply(&session(
         "s",
         json!({"sandboxes": {"main": {
             "image": ROOT_IMAGE,
-            "command": hog,
-            "resources": {"limits": {"memory": "20Mi"}},
+            "command": HOG,
+            "resources": {"limits": {"memory": "64Mi"}},
         }}}),
     ));
-    ground.until_not_ready("asb/s--main", "OutOfMemory");
+    ground.until_out_of_memory("s--main");
 }

@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 
 use super::{
     client::{Cluster, OPERATOR, Outcome, kubectl, run},
-    objects::{condition, reason},
+    objects::{condition, is_stalled, message, reason},
 };
 
 /// How long anything may take. Several tests share two cores, a kubelet may be backing off, and the provisioner gives the Pod that
@@ -140,6 +140,20 @@ impl Ground {
     pub fn until_not_ready(&self, object: &str, because: &str) -> Value {
         let what = format!("is not ready for the reason {because}");
         self.until(object, &what, |seen| condition(seen, "Ready")["status"] == "False" && reason(seen) == because)
+    }
+
+    /// Waits until a Sandbox is stalled for want of memory. A runtime may miss why a container was killed; then nobody can know, and
+    /// the message says what is likely.
+    #[track_caller]
+    pub fn until_out_of_memory(&self, name: &str) -> Value {
+        let known = || {
+            &self.get(&format!("pod/{name}"))["status"]["containerStatuses"][0]["state"]["terminated"]["reason"]
+                == "OOMKilled"
+        };
+        self.until(&format!("asb/{name}"), "says that it had too little memory, as its Pod does", |seen| {
+            let expected = if known() { "OutOfMemory" } else { "ContainerEnded" };
+            is_stalled(seen) && reason(seen) == expected && message(seen).contains("memory")
+        })
     }
 
     /// Waits until there is an event of this reason about a session or a sandbox, and gives what it says.

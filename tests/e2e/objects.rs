@@ -4,6 +4,9 @@ use serde_json::{Value, json};
 
 /// Runs as root.
 pub const ROOT_IMAGE: &str = "localhost/aigise-e2e:dev";
+/// Uses up all memory and ends as what is killed for it ends. It is a child that is killed, and its parent ends later: where nothing
+/// is left in the cgroup, systemd removes it, and if it does so before containerd has looked, nobody learns why the container ended.
+pub const HOG: [&str; 3] = ["sh", "-c", "tail /dev/zero; code=$?; sleep 1; exit $code"];
 /// Runs as the user 1000.
 pub const USER_IMAGE: &str = "localhost/aigise-e2e-user:dev";
 

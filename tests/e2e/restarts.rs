@@ -4,7 +4,7 @@ use serde_json::{Value, json};
 
 use super::{
     ground::Ground,
-    objects::{ROOT_IMAGE, condition, is_stalled, message, plain_session, reason, sandbox, session, uid},
+    objects::{HOG, ROOT_IMAGE, condition, is_stalled, message, plain_session, reason, sandbox, session, uid},
 };
 
 #[test]
@@ -61,14 +61,12 @@ fn a_container_that_uses_too_much_memory_says_so() {
         json!({
             "type": "main",
             "image": ROOT_IMAGE,
-            "command": ["tail", "/dev/zero"],
-            "resources": {"limits": {"memory": "32Mi"}},
+            "command": HOG,
+            "resources": {"limits": {"memory": "64Mi"}},
             "restart": {"limit": 0},
         }),
     ));
-    let seen = ground.until_not_ready("asb/hungry", "OutOfMemory");
-    assert_eq!(seen["status"]["state"], "error");
-    assert!(message(&seen).contains("memory"), "{}", message(&seen));
+    assert_eq!(ground.until_out_of_memory("hungry")["status"]["state"], "error");
 }
 
 #[test]
