@@ -13,7 +13,7 @@ use super::{
     cache::{Found, Stored},
 };
 use crate::{
-    api::Agent,
+    api::{Agent, Sandbox},
     apply::{self, Object},
     plan::{
         Lookup, Slot,
@@ -65,11 +65,14 @@ async fn observe(agent: Arc<Agent>, context: &Context<Agent>) -> Observed {
     };
     let sandboxes = caches.sandboxes_in.of_session(&namespace, &agent.spec.session).into_iter();
     let sandboxes = sandboxes.filter_map(|name| caches.sandboxes.get(&name, &namespace).object());
+    let sandboxes: Vec<_> = sandboxes.filter(|sandbox| !is_runner(sandbox)).collect();
     let runner = runner::name(&agent);
     let policy = caches.policies.get(&runner, &namespace).slot(&agent.metadata);
     let grant = if runner::wants_grant(&agent, &context.settings, &policy) {
         let (account, role) = (child(&agent, context).await, child(&agent, context).await);
-        Some(Grant { account, role, binding: child(&agent, context).await, policy })
+        let pod = |sandbox: &Sandbox| caches.pods.get(&sandbox.name_any(), &namespace).slot(&sandbox.metadata);
+        let pods = session.found().map(|session| runner::open_pods(session, &sandboxes, pod)).unwrap_or_default();
+        Some(Grant { account, role, binding: child(&agent, context).await, policy, pods })
     } else {
         None
     };
@@ -81,7 +84,7 @@ async fn observe(agent: Arc<Agent>, context: &Context<Agent>) -> Observed {
         parent,
         ancestors: agent::ancestors(&agent, cached),
         children: caches.agents_in.children(&namespace, &agent.name_any()),
-        sandboxes: sandboxes.filter(|sandbox| !is_runner(sandbox)).collect(),
+        sandboxes,
         undone: None,
         now: context.now(),
         agent,

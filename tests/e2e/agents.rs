@@ -9,7 +9,8 @@ use super::{
     ground::Ground,
     install::{BackAgain, RELEASE, helm},
     objects::{
-        ROOT_IMAGE, agent, condition, config_map, from_config_map, list, message, plain_session, reason, session, uid,
+        ROOT_IMAGE, agent, condition, config_map, from_config_map, list, message, plain_session, reason, sandbox,
+        session, uid,
     },
 };
 
@@ -300,6 +301,8 @@ fn a_runner_may_run_commands_in_the_sandboxes_of_its_session_and_in_no_others() 
     ground.apply(&list(&[
         plain_session("s", &["main"]),
         plain_session("other", &["main"]),
+        json!({"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "theirs"}, "spec": {"containers": [{"name": "c", "image": ROOT_IMAGE}]}}),
+        sandbox("theirs", json!({"session": "s", "type": "x", "image": ROOT_IMAGE, "suspend": true})),
         agent("root", json!({"runner": runner})),
     ]));
     let pod = until_status(&ground, "root", "active")["status"]["podName"].as_str().unwrap().to_string();
@@ -313,6 +316,7 @@ fn a_runner_may_run_commands_in_the_sandboxes_of_its_session_and_in_no_others() 
     assert_eq!(inside("exec s--main -- sh -c 'echo in $AIGISE_SANDBOX_TYPE'").text().trim(), "in main");
     for forbidden in [
         "exec other--main -- true".to_string(),
+        "exec theirs -- true".into(),
         format!("exec {pod} -- true"),
         "get pods".into(),
         "get secret s--config".into(),

@@ -167,6 +167,7 @@ pub fn settings() -> Settings {
         helper_mount: plan::HelperMount::Image,
         allow_privileged_templates: false,
         allow_runner_exec: true,
+        cluster_ranges: vec![],
     }
 }
 
@@ -674,6 +675,16 @@ impl World {
         let below = self.agents.values().filter(|other| other.spec.parent.as_deref() == Some(name));
         let sandboxes =
             self.sandboxes.values().filter(|sandbox| sandbox.spec.session.as_ref() == Some(&agent.spec.session));
+        let sandboxes = sandboxes.filter(|sandbox| !sandbox::is_runner(sandbox)).cloned().map(Arc::new);
+        let sandboxes: Vec<_> = sandboxes.collect();
+        let pod = |sandbox: &Sandbox| {
+            ownership::slot(self.pods.get(&sandbox.name_any()).cloned().map(Arc::new), &sandbox.metadata)
+        };
+        let open_pods = self
+            .sessions
+            .get(&agent.spec.session)
+            .map(|session| agent::runner::open_pods(session, &sandboxes, pod))
+            .unwrap_or_default();
         let runner = agent::runner::name(agent);
         let policy = ownership::slot(self.policies.get(&runner).cloned().map(Arc::new), &agent.metadata);
         let grant = agent::runner::wants_grant(agent, &settings(), &policy).then(|| Grant {
@@ -681,6 +692,7 @@ impl World {
             role: ownership::slot(self.roles.get(&runner).cloned().map(Arc::new), &agent.metadata),
             binding: ownership::slot(self.bindings.get(&runner).cloned().map(Arc::new), &agent.metadata),
             policy,
+            pods: open_pods,
         });
         agent::Observed {
             runner: ownership::slot(self.sandboxes.get(&runner).cloned().map(Arc::new), &agent.metadata),
@@ -690,7 +702,7 @@ impl World {
             parent,
             ancestors: agent::ancestors(agent, found),
             children: below.map(ResourceExt::name_any).collect(),
-            sandboxes: sandboxes.filter(|sandbox| !sandbox::is_runner(sandbox)).cloned().map(Arc::new).collect(),
+            sandboxes,
             undone: None,
             now: self.now,
             agent: Arc::new(agent.clone()),

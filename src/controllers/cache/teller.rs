@@ -11,7 +11,7 @@ use kube::{Resource, ResourceExt, runtime::reflector::ObjectRef};
 
 use super::{AgentsIn, Change, SandboxesIn, Stored, Written};
 use crate::{
-    api::{Agent, AigiseSession, Sandbox, agent::Runner, condition::RUNTIME_HEALTHY, meta},
+    api::{Agent, AigiseSession, Sandbox, agent::Runner, condition::RUNTIME_HEALTHY, meta, sandbox::SandboxState},
     plan::{
         agent::runner,
         ownership, pod,
@@ -99,14 +99,15 @@ impl Teller {
             self.tell_owners(change);
         }
         let Some(session) = &sandbox.spec.session else { return };
-        if change.touches(|sandbox| sandbox.status.as_ref().and_then(|status| status.state)) {
+        if change.touches(state) {
             for name in self.sandboxes_in.dependents(sandbox) {
                 self.tell_sandbox(&name, &namespace);
             }
-            // One that runs an agent is that agent's alone, who is told as its owner.
-            if !is_runner(sandbox) {
-                self.tell_agents(self.agents_in.of_session(&namespace, session), &namespace);
-            }
+        }
+        // One that runs an agent is that agent's alone, who is told as its owner. Whoever runs commands in it may do so in this Pod.
+        let pod = |sandbox: &Sandbox| sandbox.status.as_ref().and_then(|status| status.pod_uid.clone());
+        if change.touches(|sandbox| (state(sandbox), pod(sandbox))) && !is_runner(sandbox) {
+            self.tell_agents(self.agents_in.of_session(&namespace, session), &namespace);
         }
         // The type of a session that one leaves is another's.
         if change.after.is_none() {
@@ -211,6 +212,10 @@ impl Teller {
             }
         }
     }
+}
+
+fn state(sandbox: &Sandbox) -> Option<SandboxState> {
+    sandbox.status.as_ref()?.state
 }
 
 fn restart_wish(session: &AigiseSession) -> Option<String> {

@@ -1,11 +1,14 @@
 //! The Pod that runs an agent. It is a Sandbox of its own, which the agent owns: so it starts, fails, is started again and rests as
 //! every sandbox does. Where it may run commands in the session's sandboxes, an account, a role and a policy of its own let it.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
 
 use k8s_openapi::{
     api::{
-        core::v1::ServiceAccount,
+        core::v1::{Pod, ServiceAccount},
         networking::v1::{NetworkPolicy, NetworkPolicyEgressRule, NetworkPolicyPort, NetworkPolicySpec},
         rbac::v1::{PolicyRule, Role, RoleBinding, RoleRef, Subject},
     },
@@ -30,7 +33,6 @@ use crate::{
         Foreign, Settings, digest, name, ownership,
         sandbox::{self, check_template},
         session::has_own_policy,
-        status::ready,
     },
 };
 
@@ -48,18 +50,20 @@ pub struct Grant {
     pub binding: Slot<RoleBinding>,
     /// How it reaches the API server.
     pub policy: Slot<NetworkPolicy>,
+    /// The Pods that it may run commands in: [`open_pods`].
+    pub pods: BTreeSet<String>,
 }
 
 impl Grant {
     /// The first of its names that somebody else has.
     pub(super) fn foreign(&self) -> Option<&Foreign> {
-        let Self { account, role, binding, policy } = self;
+        let Self { account, role, binding, policy, pods: _ } = self;
         account.foreign().or(role.foreign()).or(binding.foreign()).or(policy.foreign())
     }
 
     /// The first of it that could not be read or written.
     pub(super) fn failure(&self) -> Option<&Failure> {
-        let Self { account, role, binding, policy } = self;
+        let Self { account, role, binding, policy, pods: _ } = self;
         account.failure().or(role.failure()).or(binding.failure()).or(policy.failure())
     }
 
@@ -210,7 +214,7 @@ fn grants(observed: &Observed, session: &AigiseSession) -> Vec<Write> {
         let labels = ownership::labels(Some(session), Component::Agent);
         ownership::child_meta(agent, name(agent), labels)
     };
-    let role = role(observed, metadata());
+    let role = role(grant, metadata());
     let binding = binding(agent, metadata());
     let policy = policy(agent, session, metadata());
     let account = ServiceAccount {
@@ -236,29 +240,34 @@ fn grants(observed: &Observed, session: &AigiseSession) -> Vec<Write> {
     .collect()
 }
 
-/// The Pods of the session's sandboxes, by name: `kubectl exec` looks at a Pod before it runs something in it.
-fn role(observed: &Observed, metadata: ObjectMeta) -> Role {
+/// `kubectl exec` looks at a Pod before it runs something in it.
+fn role(grant: &Grant, metadata: ObjectMeta) -> Role {
     let rule = |resource: &str, verbs: &[&str]| PolicyRule {
         api_groups: Some(vec![String::new()]),
         resources: Some(vec![resource.into()]),
-        resource_names: Some(pods(observed).into_iter().collect()),
+        resource_names: Some(grant.pods.iter().cloned().collect()),
         verbs: verbs.iter().map(|verb| (*verb).to_string()).collect(),
         ..PolicyRule::default()
     };
     // Without a name, a rule would be about all Pods.
-    let has_any = !pods(observed).is_empty();
-    let rules = has_any.then(|| vec![rule("pods", &["get"]), rule("pods/exec", &["create", "get"])]);
+    let rules = (!grant.pods.is_empty()).then(|| vec![rule("pods", &["get"]), rule("pods/exec", &["create", "get"])]);
     Role { metadata, rules: Some(rules.unwrap_or_default()) }
 }
 
-/// Those that are the session's to be worked in: no Pod of somebody else's, whether attached to or in our way.
-fn pods(observed: &Observed) -> BTreeSet<String> {
-    let is_taken = |sandbox: &Sandbox| {
-        let conditions = sandbox.status.as_ref().map(|status| status.conditions.as_slice());
-        conditions.and_then(ready).is_some_and(|ready| ready.reason == Reason::NameTaken.to_string())
+/// The Pods that a runner may run commands in: each is there, and made for a sandbox of this session. A name alone would be that of
+/// whoever's Pod comes to have it.
+pub fn open_pods(
+    session: &AigiseSession,
+    sandboxes: &[Arc<Sandbox>],
+    pod: impl Fn(&Sandbox) -> Slot<Pod>,
+) -> BTreeSet<String> {
+    let is_its_own = |sandbox: &Sandbox| match ownership::owner_uid(&sandbox.metadata) {
+        Some(owner) => session.metadata.uid.as_deref() == Some(owner),
+        None => !sandbox::has_lost(sandbox, session),
     };
-    let own = observed.sandboxes.iter().filter(|sandbox| sandbox.spec.template.attach.is_none() && !is_taken(sandbox));
-    own.map(|sandbox| sandbox.name_any()).collect()
+    let is_there = |sandbox: &Sandbox| pod(sandbox).ours().is_some_and(|pod| pod.metadata.deletion_timestamp.is_none());
+    let open = sandboxes.iter().filter(|sandbox| is_its_own(sandbox) && is_there(sandbox));
+    open.map(|sandbox| sandbox.name_any()).collect()
 }
 
 fn binding(agent: &Agent, metadata: ObjectMeta) -> RoleBinding {
@@ -291,5 +300,64 @@ fn policy(agent: &Agent, session: &AigiseSession, metadata: ObjectMeta) -> Netwo
             egress: Some(vec![NetworkPolicyEgressRule { ports: Some(API_PORTS.map(port).into()), to: None }]),
             ..NetworkPolicySpec::default()
         }),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::{Value, json};
+
+    use super::*;
+
+    #[test]
+    fn commands_may_be_run_in_pods_of_this_session_that_are_there_and_in_no_other() {
+        let session: AigiseSession = serde_json::from_value(json!({
+            "metadata": {"name": "s", "namespace": "n", "uid": "of-s"}, "spec": {"sandboxes": {"main": {"image": "a"}}}
+        }))
+        .unwrap();
+        let owned = |uid: &str| json!([{"apiVersion": "aigise.dev/v1alpha1", "kind": "AigiseSession", "name": "s", "uid": uid, "controller": true}]);
+        let sandbox = |name: &str, owners: Value, more: Value| -> Arc<Sandbox> {
+            let metadata =
+                json!({"name": name, "namespace": "n", "uid": format!("of-{name}"), "ownerReferences": owners});
+            let mut object = json!({"metadata": metadata, "spec": {"session": "s", "type": name, "image": "a"}});
+            for (field, value) in more.as_object().unwrap() {
+                object[field] = value.clone();
+            }
+            Arc::new(serde_json::from_value(object).unwrap())
+        };
+        let said = |reason: &str| json!({"status": {"conditions": [{"type": "Ready", "status": "False", "reason": reason, "message": "m", "lastTransitionTime": "2026-01-01T00:00:00Z"}]}});
+        let suspended = json!({"spec": {"session": "s", "type": "x", "image": "a", "suspend": true}});
+        let earlier = json!({"status": {"session": {"uid": "earlier", "autoCleanup": true}}});
+        let sandboxes = [
+            sandbox("s--main", owned("of-s"), json!({})),
+            sandbox("s--leaves", owned("of-s"), json!({})),
+            sandbox("s--left-behind", owned("earlier"), json!({})),
+            sandbox("by-hand", json!([]), json!({})),
+            sandbox("of-earlier", json!([]), earlier),
+            // Over Pods of somebody else.
+            sandbox("db-0", json!([]), json!({})),
+            sandbox("db-1", json!([]), suspended),
+            sandbox("db-2", json!([]), said("InvalidSpec")),
+            sandbox("db-3", json!([]), said("NameTaken")),
+            sandbox(
+                "attached",
+                json!([]),
+                json!({"spec": {"session": "s", "type": "x", "attach": {"podName": "db-0", "container": "c"}}}),
+            ),
+        ];
+        let pod = |sandbox: &Sandbox| {
+            let name = sandbox.name_any();
+            let owner = if name.starts_with("db-") { "theirs".to_string() } else { format!("of-{name}") };
+            let owners = json!([{"apiVersion": "aigise.dev/v1alpha1", "kind": "Sandbox", "name": name, "uid": owner, "controller": true}]);
+            let mut metadata = json!({"name": name, "ownerReferences": owners});
+            if name == "s--leaves" {
+                metadata["deletionTimestamp"] = json!("2026-01-01T00:00:00Z");
+            }
+            let pod: Option<Arc<Pod>> =
+                (name != "attached").then(|| Arc::new(serde_json::from_value(json!({"metadata": metadata})).unwrap()));
+            ownership::slot(pod, &sandbox.metadata)
+        };
+        let open = open_pods(&session, &sandboxes, pod);
+        assert_eq!(open, ["by-hand", "s--main"].map(String::from).into());
     }
 }
