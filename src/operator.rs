@@ -89,6 +89,7 @@ async fn control(
         helper_mount,
         allow_privileged_templates: args.allow_privileged_templates,
         allow_runner_exec: args.allow_runner_exec,
+        cluster_ranges: args.cluster_ranges,
     };
     info!(version = env!("CARGO_PKG_VERSION"), watching = %scope, ?settings, "the operator starts");
 

@@ -1,6 +1,6 @@
 //! What the process is told.
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
@@ -53,6 +53,10 @@ pub struct RunArgs {
     /// Let the Pods of agents that ask for it run commands in the sandboxes of their session. The operator must hold that right itself.
     #[arg(long, env = "AIGISE_ALLOW_RUNNER_EXEC")]
     pub allow_runner_exec: bool,
+
+    /// Public ranges of addresses that are the cluster's own, which no sandbox reaches: `--cluster-ranges 203.0.113.0/24,2001:db8::/32`.
+    #[arg(long, env = "CLUSTER_RANGES", value_delimiter = ',', value_parser = range)]
+    pub cluster_ranges: Vec<String>,
 
     /// Where probes and metrics are served.
     #[arg(long, default_value = "0.0.0.0:8080")]
@@ -149,6 +153,19 @@ fn namespace(name: &str) -> Result<String, String> {
     if well_formed { Ok(name.into()) } else { Err(format!("`{name}` is not the name of a namespace")) }
 }
 
+/// A range as the API server takes it for an exception of all addresses.
+fn range(text: &str) -> Result<String, String> {
+    let text = text.trim();
+    let (address, bits) = text.split_once('/').unwrap_or((text, ""));
+    let most = match address.parse() {
+        Ok(IpAddr::V4(_)) => 32,
+        Ok(IpAddr::V6(_)) => 128,
+        Err(_) => 0,
+    };
+    let fits = bits.parse().is_ok_and(|bits: u8| (1..=most).contains(&bits)) && !bits.starts_with(['0', '+']);
+    if fits { Ok(text.into()) } else { Err(format!("`{text}` is no range of addresses such as 203.0.113.0/24")) }
+}
+
 fn variable(text: &str) -> Result<(String, String), String> {
     let (name, value) = text.split_once('=').ok_or("write it as NAME=VALUE")?;
     if !crate::config::expand::is_name(name) {
@@ -180,6 +197,16 @@ mod tests {
             Command::Run(arguments) => arguments,
             other => panic!("{other:?}"),
         })
+    }
+
+    #[test]
+    fn ranges_are_a_list_of_addresses_with_bits() {
+        let ranges = run(&["--cluster-ranges=203.0.113.0/24, 2001:db8::/32"]).unwrap().cluster_ranges;
+        assert_eq!(ranges, ["203.0.113.0/24", "2001:db8::/32"]);
+        for wrong in ["", "203.0.113.0", "203.0.113.0/33", "0.0.0.0/0", "::/129", "203.0.113/24", "a/8", "10.0.0.0/+8"]
+        {
+            assert!(run(&[&format!("--cluster-ranges={wrong}")]).is_err(), "{wrong}");
+        }
     }
 
     #[test]

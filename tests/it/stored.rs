@@ -27,7 +27,7 @@ use strum::IntoEnumIterator;
 use tokio::{sync::watch, task::JoinHandle};
 
 use crate::support::{
-    apiserver::{ApiServer, Key, Seen, faults, text},
+    apiserver::{ApiServer, Key, Seen, Verb, faults, text},
     life::in_fast_time,
 };
 
@@ -71,6 +71,7 @@ impl Told {
             },
             allow_privileged_templates: self.allow_privileged_templates,
             allow_runner_exec: self.allow_runner_exec,
+            cluster_ranges: vec![],
         }
     }
 }
@@ -205,6 +206,13 @@ fn differences(old: &Value, new: &Value, path: String, found: &mut Vec<String>) 
     }
 }
 
+/// What a later version writes on purpose, by the version that stored it.
+///
+/// v0: more is not the internet, so that the policies of sessions are written once more.
+fn is_meant(folder: &str, write: &Seen) -> bool {
+    folder == "v0" && write.key.plural == "networkpolicies" && write.verb == Verb::Patch
+}
+
 #[test]
 fn what_is_stored_is_read_and_nothing_is_written() {
     let captures = captures();
@@ -230,8 +238,11 @@ fn what_is_stored_is_read_and_nothing_is_written() {
                 server.kill(name);
                 operator.task.abort();
                 // Events are writes as well.
-                let writes = server.writes();
-                assert!(writes.is_empty(), "{folder}: {name} writes:\n{}", told(&writes, &before, &server));
+                let (meant, others): (Vec<_>, Vec<_>) =
+                    server.writes().into_iter().partition(|write| is_meant(folder, write));
+                assert!(others.is_empty(), "{folder}: {name} writes:\n{}", told(&others, &before, &server));
+                let objects: BTreeSet<_> = meant.iter().map(|write| &write.key).collect();
+                assert_eq!(objects.len(), meant.len(), "{folder}: {name} writes something twice");
             }
         });
     }

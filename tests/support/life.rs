@@ -84,6 +84,7 @@ impl World {
                 helper_mount: HelperMount::Image,
                 allow_privileged_templates: false,
                 allow_runner_exec: true,
+                cluster_ranges: vec![],
             }),
             scope: Scope::of(vec![]),
             metrics: metrics.clone(),

@@ -110,6 +110,7 @@ mod tests {
             helper_mount: HelperMount::Image,
             allow_privileged_templates: false,
             allow_runner_exec: false,
+            cluster_ranges: vec![],
         }
     }
 

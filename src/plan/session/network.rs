@@ -24,25 +24,30 @@ use crate::{
         meta::{self, Component},
         session::{Egress, Network, PolicyMode},
     },
-    plan::{ownership, volumes::SharedVolume},
+    plan::{Settings, ownership, volumes::SharedVolume},
 };
 
-/// What is not the internet: private, shared, loopback, link-local (cloud metadata), multicast and reserved ranges. Cluster
-/// services, the API server and nodes live in these.
-const NOT_INTERNET_V4: [&str; 10] = [
+/// What is not the internet: private, shared, loopback, link-local (cloud metadata), multicast and reserved ranges, the relays of 6to4,
+/// and Azure's wire server, which gives a node its secrets at a public address. Cluster services, the API server and nodes live in
+/// these, or where [`Settings::cluster_ranges`] says.
+const NOT_INTERNET_V4: [&str; 12] = [
     "0.0.0.0/8",
     "10.0.0.0/8",
     "100.64.0.0/10",
     "127.0.0.0/8",
+    "168.63.129.16/32",
     "169.254.0.0/16",
     "172.16.0.0/12",
     "192.0.0.0/24",
+    "192.88.99.0/24",
     "192.168.0.0/16",
     "198.18.0.0/15",
     "224.0.0.0/3",
 ];
-/// Likewise, and the prefixes that lead back into IPv4: translated (NAT64) and 6to4 addresses. The API server takes no mapped ones.
-const NOT_INTERNET_V6: [&str; 6] = ["::1/128", "64:ff9b::/96", "2002::/16", "fc00::/7", "fe80::/10", "ff00::/8"];
+/// Likewise, and the prefixes that lead back into IPv4: translated (NAT64), Teredo and 6to4 addresses. The API server takes no mapped
+/// ones.
+const NOT_INTERNET_V6: [&str; 8] =
+    ["::1/128", "2001::/32", "2002::/16", "64:ff9b:1::/48", "64:ff9b::/96", "fc00::/7", "fe80::/10", "ff00::/8"];
 
 /// Where node-local DNS caches listen, by convention.
 const NODE_LOCAL_DNS: &str = "169.254.20.10/32";
@@ -163,7 +168,7 @@ fn session_policy(observed: &Observed) -> NetworkPolicy {
     };
     let network = as_kept(observed.session.spec.network.clone().unwrap_or_default());
     let beyond = match observed.session.spec.egress() {
-        Egress::Internet => Some(internet()),
+        Egress::Internet => Some(internet(&observed.settings)),
         Egress::SessionOnly => None,
         Egress::Any => Some(NetworkPolicyEgressRule::default()),
     };
@@ -192,13 +197,17 @@ fn stage_policy(observed: &Observed) -> NetworkPolicy {
             pod_selector: Some(selector(stage_pod)),
             policy_types: Some(vec!["Egress".into()]),
             ingress: None,
-            egress: Some(vec![internet()]),
+            egress: Some(vec![internet(&observed.settings)]),
         }),
     }
 }
 
-fn internet() -> NetworkPolicyEgressRule {
-    egress(vec![block("0.0.0.0/0", &NOT_INTERNET_V4), block("::/0", &NOT_INTERNET_V6)], None)
+fn internet(settings: &Settings) -> NetworkPolicyEgressRule {
+    let all_but = |all: &str, closed: &[&'static str], is_v6: bool| {
+        let cluster = settings.cluster_ranges.iter().map(String::as_str).filter(|range| range.contains(':') == is_v6);
+        block(all, &closed.iter().copied().chain(cluster).collect::<Vec<_>>())
+    };
+    egress(vec![all_but("0.0.0.0/0", &NOT_INTERNET_V4, false), all_but("::/0", &NOT_INTERNET_V6, true)], None)
 }
 
 fn egress(to: Vec<NetworkPolicyPeer>, ports: Option<Vec<NetworkPolicyPort>>) -> NetworkPolicyEgressRule {
@@ -263,6 +272,7 @@ mod tests {
     use serde_json::json;
 
     use super::*;
+    use crate::plan::HelperMount;
 
     /// In the API server's own types these fields are left out where they are empty (`omitempty`).
     #[test]
@@ -289,5 +299,19 @@ mod tests {
         assert_ne!(serde_json::to_value(&written).unwrap(), serde_json::to_value(&kept).unwrap());
         assert_eq!(as_kept(written), as_kept(kept.clone()));
         assert_eq!(as_kept(kept.clone()), kept);
+    }
+
+    #[test]
+    fn what_is_the_clusters_own_is_not_the_internet() {
+        let settings = Settings {
+            helper_image: "helper".into(),
+            helper_mount: HelperMount::Image,
+            allow_privileged_templates: false,
+            allow_runner_exec: false,
+            cluster_ranges: ["203.0.113.0/24", "2001:db8::/32"].map(String::from).into(),
+        };
+        let blocks: Vec<_> = internet(&settings).to.into_iter().flatten().filter_map(|peer| peer.ip_block).collect();
+        let last = blocks.iter().map(|block| (&*block.cidr, block.except.as_ref().unwrap().last().unwrap().as_str()));
+        assert_eq!(last.collect::<Vec<_>>(), [("0.0.0.0/0", "203.0.113.0/24"), ("::/0", "2001:db8::/32")]);
     }
 }
