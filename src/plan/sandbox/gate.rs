@@ -221,7 +221,8 @@ fn work_of(pod: &Pod) -> Option<Work> {
 /// Why the work of a Pod's gate failed, if its container ended for that.
 pub(super) fn failure(observed: &Observed, pod: &Pod, progress: &Progress) -> Option<Failure> {
     let Progress::Ended { reason, last_words, .. } = progress else { return None };
-    if !is_gated(pod) {
+    // What a sandbox says after that is its own: the program in it may write its last words as it likes.
+    if !is_gated(pod) || has_succeeded(observed, pod) {
         return None;
     }
     if let Some(failure) = last_words.as_deref().and_then(LastWords::read) {
@@ -241,7 +242,7 @@ pub(super) fn failure(observed: &Observed, pod: &Pod, progress: &Progress) -> Op
         }
         _ => return None,
     };
-    (!has_succeeded(observed, pod)).then(|| Failure { how, ..Failure::default() })
+    Some(Failure { how, ..Failure::default() })
 }
 
 /// Whether nothing is known yet of the end of the work in a Pod whose container has started. After a restart a kubelet says that of
@@ -362,6 +363,7 @@ mod tests {
                 helper_mount: HelperMount::Image,
                 allow_privileged_templates: false,
                 allow_runner_exec: false,
+                cluster_ranges: vec![],
             }),
             now: Timestamp::UNIX_EPOCH,
         }
@@ -480,6 +482,28 @@ mod tests {
     }
 
     #[test]
+    fn what_a_sandbox_says_of_its_initialiser_after_that_is_not_believed() {
+        let spec = json!({"type": "fuzz", "session": "demo", "image": "i", "init": {"steps": [{"name": "a", "command": ["a"]}]}});
+        let mut observed = observed(&spec, &json!({"sandboxes": {}}));
+        let words =
+            json!({"aigiseGate": {"step": "compile", "how": "ended with exit code 2", "exitCode": 2, "tail": "t"}});
+        let terminated = json!({"exitCode": 0, "reason": "Completed", "finishedAt": "2026-01-01T00:00:00Z", "message": words.to_string()});
+        let container = json!({"name": "sandbox", "started": false, "ready": false, "image": "i", "imageID": "", "restartCount": 0, "state": {"terminated": terminated}});
+        let metadata = json!({"name": "s", "uid": "u", "annotations": {meta::GATE: "{}"}});
+        let pod = json!({"metadata": metadata, "status": {"phase": "Succeeded", "containerStatuses": [container]}});
+        observed.pod = Slot::Ours(Arc::new(serde_json::from_value(pod).unwrap()));
+        let mut says = |outcome| {
+            let init = Some(InitStatus { outcome, ..InitStatus::default() });
+            let seen = SandboxStatus { pod_uid: Some("u".into()), init, ..SandboxStatus::default() };
+            Arc::make_mut(&mut observed.sandbox).status = Some(seen);
+            (Stage::of(&observed), status_of(&observed).unwrap().outcome)
+        };
+        assert!(matches!(says(InitOutcome::Running), (Stage::InitFailed(_), InitOutcome::Failed)));
+        let later = says(InitOutcome::Succeeded);
+        assert!(matches!(later, (Stage::Restarting { .. }, InitOutcome::Succeeded)), "{later:?}");
+    }
+
+    #[test]
     fn what_failed_is_told_until_there_is_another_pod() {
         let steps = json!({"steps": [{"name": "a", "command": ["a"]}]});
         let told = |spec: serde_json::Value, pod: Slot<Pod>| {
@@ -549,5 +573,16 @@ mod tests {
         assert_eq!(some, Secrets { names: ["TOKEN".to_string()].into(), all_but: None });
         let whole = secrets(&template(json!([{"secretRef": {"name": "s"}}])));
         assert_eq!(whole.all_but, Some(["PLAIN".to_string()].into()));
+        let overlaid = |container: serde_json::Value| {
+            let pod_template = json!({"spec": {"containers": [{"name": "sidecar", "env": env}, container]}});
+            let env = json!([{"name": "PLAIN", "value": "1"}, {"name": "OTHER", "value": "2"}]);
+            secrets(&sandbox(&json!({"type": "main", "env": env, "podTemplate": pod_template})).spec.template)
+        };
+        let secret = json!([{"name": "PLAIN", "valueFrom": {"secretKeyRef": {"name": "s", "key": "k"}}}]);
+        let some = overlaid(json!({"name": "sandbox", "env": secret}));
+        assert_eq!(some, Secrets { names: ["PLAIN".to_string()].into(), all_but: None });
+        let whole = overlaid(json!({"name": "sandbox", "env": secret, "envFrom": [{"secretRef": {"name": "s"}}]}));
+        assert_eq!(whole.all_but, Some(["OTHER".to_string()].into()));
+        assert_eq!(overlaid(json!({"name": "sandbox"})), Secrets::default());
     }
 }

@@ -8,6 +8,8 @@
 //! that is younger than the Pods this operator knows was never judged.
 
 mod ours;
+
+pub(super) use self::ours::segments;
 mod shape;
 
 use k8s_openapi::api::core::v1::{Pod, PodTemplateSpec};

@@ -67,17 +67,22 @@ const VOLUME_KINDS: [&str; 9] = [
 
 /// Beginnings of labels and annotations by which well-known additions to a cluster open what a Pod's fields keep closed. It
 /// cannot be complete: what else is installed in a cluster is its administrator's to guard.
-const OPENERS: [(&str, &str); 11] = [
+const OPENERS: [(&str, &str); 16] = [
+    ("aadpodidbinding", "it gives the Pod credentials of the cloud."),
     ("azure.workload.identity/", "it has a token mounted, which a sandbox does not get."),
     ("cni.projectcalico.org/", "it changes the Pod's addresses, past the policy of its session."),
     ("iam.amazonaws.com/", "it gives the Pod credentials of the cloud."),
+    ("io.containers.", "it configures the container runtime of the node."),
     ("io.katacontainers.", "it configures the virtual machine from the inside."),
     ("io.kubernetes.cri-o.", "it configures the container runtime of the node."),
     ("k8s.ovn.org/", "it puts the Pod into another network, past the policy of its session."),
     ("k8s.v1.cni.cncf.io/", "it puts the Pod into another network, past the policy of its session."),
     ("networking.gke.io/", "it puts the Pod into another network, past the policy of its session."),
+    ("org.systemd.property.", "it configures systemd on the node."),
     ("ovn.kubernetes.io/", "it puts the Pod into another network, past the policy of its session."),
+    ("seccomp-profile.kubernetes.cri-o.io", "it configures the container runtime of the node."),
     ("sidecar.istio.io/userVolume", "it has any volume mounted, also a folder of the node."),
+    ("vault.hashicorp.com/", "it has secrets put into the Pod, which a sandbox gets from Secrets alone."),
     ("v1.multus-cni.io/", "it puts the Pod into another network, past the policy of its session."),
 ];
 
@@ -357,6 +362,12 @@ fn check_container(container: &Container) -> Result<(), String> {
     below("lifecycle.preStop", pre_stop.as_ref().map_or(Ok(()), check_handler))
 }
 
+/// Whether plugins of the node's runtime (NRI) read it: they mount folders and devices of the node.
+fn is_for_node_plugins(key: &str) -> bool {
+    let domain = key.split_once('/').map_or("", |(domain, _)| domain);
+    domain == "nri.io" || domain.ends_with(".nri.io")
+}
+
 /// Labels and annotations that are known to open what the fields of a Pod keep closed.
 ///
 /// # Errors
@@ -364,7 +375,10 @@ fn check_container(container: &Container) -> Result<(), String> {
 pub fn check_metadata(metadata: &ObjectMeta) -> Result<(), String> {
     for (field, keys) in [("labels", &metadata.labels), ("annotations", &metadata.annotations)] {
         for key in keys.iter().flat_map(|keys| keys.keys()) {
-            if let Some((_, why)) = OPENERS.iter().find(|(beginning, _)| key.starts_with(beginning)) {
+            let opener = OPENERS.iter().find(|(beginning, _)| key.starts_with(beginning)).map(|(_, why)| *why);
+            if let Some(why) =
+                opener.or(is_for_node_plugins(key).then_some("it configures the container runtime of the node."))
+            {
                 return Err(refused(&format!("{field}[{key}]"), why));
             }
         }

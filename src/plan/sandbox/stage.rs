@@ -10,7 +10,9 @@ use super::{
     Observed, Progress,
     attach::Attachment,
     gate::{self as own_gate, Gate, failure, is_gated},
-    is_hand_made, is_runner, pod, pod_template, privilege, restart,
+    is_hand_made, is_runner, pod,
+    pod_template::{self, segments},
+    privilege, restart,
 };
 use crate::{
     api::{AigiseSession, Sandbox, SandboxTemplate, condition::Reason, meta},
@@ -282,15 +284,15 @@ fn rival(observed: &Observed, session: &AigiseSession, label: &Label) -> Option<
 fn check_volumes(sandbox: &Sandbox) -> Result<(), String> {
     let volumes = &sandbox.spec.volumes;
     for (index, volume) in volumes.iter().enumerate() {
-        let place = volume.mount_path.trim_end_matches('/');
+        let place = segments(&volume.mount_path);
         if pod::VOLUMES.contains(&volume.name.as_str()) {
             return Err(format!("spec.volumes[{index}].name: {} is the name of a volume of ours.", volume.name));
         }
-        if place.is_empty() || pod::MOUNT_PATHS.contains(&place) {
+        if place.is_empty() || pod::MOUNT_PATHS.iter().any(|ours| segments(ours) == place) {
             return Err(format!("spec.volumes[{index}].mountPath: {} is a place of ours.", volume.mount_path));
         }
         let earlier = &volumes[..index];
-        if earlier.iter().any(|other| other.name == volume.name || other.mount_path.trim_end_matches('/') == place) {
+        if earlier.iter().any(|other| other.name == volume.name || segments(&other.mount_path) == place) {
             return Err(format!("spec.volumes[{index}]: another one has this name or place."));
         }
     }
@@ -322,4 +324,28 @@ pub fn check_template(template: &SandboxTemplate, settings: &Settings) -> Result
         privilege::check_probe(probe).map_err(|message| format!("readinessProbe.{message}"))?;
     }
     privilege::check_ports(&template.ports)
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn a_claim_is_mounted_over_nothing_of_ours_and_nothing_twice() {
+        let complaint = |volumes: &[(&str, &str)]| {
+            let volumes: Vec<_> =
+                volumes.iter().map(|(name, path)| json!({"name": name, "claimName": "c", "mountPath": path})).collect();
+            let spec = json!({"type": "main", "image": "a", "volumes": volumes});
+            check_volumes(&serde_json::from_value(json!({"metadata": {"name": "s"}, "spec": spec})).unwrap())
+        };
+        assert_eq!(complaint(&[("a", "/a"), ("b", "/shared/b"), ("c", "/b/../c")]), Ok(()));
+        for path in ["/", "/shared", "/aigise/", "/aigise/.", "//run/aigise/pod/.", "/a/../shared"] {
+            assert!(complaint(&[("a", path)]).unwrap_err().contains("a place of ours"), "{path}");
+        }
+        for path in ["/a", "/a/.", "/b/../a/"] {
+            assert!(complaint(&[("a", "/a"), ("b", path)]).unwrap_err().contains("another one"), "{path}");
+        }
+    }
 }

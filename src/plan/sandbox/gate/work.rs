@@ -3,12 +3,14 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use jiff::SignedDuration;
-use k8s_openapi::api::core::v1::EnvVar;
+use k8s_openapi::api::core::v1::{EnvFromSource, EnvVar};
 use kube::ResourceExt;
+use serde::Deserialize;
+use serde_json::Value;
 
 use super::probe;
 use crate::{
-    api::{AigiseSession, Sandbox, SandboxTemplate, init::InitStep},
+    api::{AigiseSession, Sandbox, SandboxTemplate, init::InitStep, meta},
     gate::{Secrets, Service, Skills, Step, Work},
     plan::{
         duration,
@@ -126,12 +128,30 @@ pub(in crate::plan::sandbox) fn endpoints(
         .collect()
 }
 
-/// The variables whose values come from Secrets. Which variables a whole Secret brings nobody here knows, so that all are taken for
-/// secret of which it is not known where they come from.
+/// The variables whose values come from Secrets, also by the podTemplate. Which variables a whole Secret brings nobody here knows, so
+/// that all are taken for secret of which it is not known where they come from.
 pub(super) fn secrets(template: &SandboxTemplate) -> Secrets {
-    let is_secret = |variable: &&EnvVar| variable.value_from.as_ref().is_some_and(|from| from.secret_key_ref.is_some());
-    let (secret, plain): (Vec<_>, Vec<_>) = template.env.iter().partition(is_secret);
-    let names = |variables: Vec<&EnvVar>| variables.into_iter().map(|variable| variable.name.clone()).collect();
-    let whole = template.env_from.iter().any(|source| source.secret_ref.is_some());
-    Secrets { names: names(secret), all_but: whole.then(|| names(plain)) }
+    let overlay =
+        template.pod_template.as_ref().and_then(|pod_template| overlay(&pod_template.value())).unwrap_or_default();
+    let is_secret = |variable: &EnvVar| variable.value_from.as_ref().is_some_and(|from| from.secret_key_ref.is_some());
+    let variables = || template.env.iter().chain(&overlay.env);
+    let name = |variable: &EnvVar| variable.name.clone();
+    let names: BTreeSet<_> = variables().filter(|variable| is_secret(variable)).map(name).collect();
+    let whole = template.env_from.iter().chain(&overlay.env_from).any(|source| source.secret_ref.is_some());
+    let plain = || variables().map(name).filter(|name| !names.contains(name)).collect();
+    Secrets { all_but: whole.then(plain), names }
+}
+
+/// What a podTemplate adds to the variables of the sandbox's container.
+#[derive(Default, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+struct Overlay {
+    env: Vec<EnvVar>,
+    env_from: Vec<EnvFromSource>,
+}
+
+fn overlay(pod_template: &Value) -> Option<Overlay> {
+    let containers = pod_template.pointer("/spec/containers")?.as_array()?;
+    let working = containers.iter().find(|container| container["name"] == meta::SANDBOX_CONTAINER)?;
+    Overlay::deserialize(working).ok()
 }

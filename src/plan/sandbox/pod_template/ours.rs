@@ -171,7 +171,7 @@ fn hidden_by(path: &str) -> Option<&'static str> {
 }
 
 /// The folders that lead to a path, as they are walked.
-fn segments(path: &str) -> Vec<&str> {
+pub(in crate::plan::sandbox) fn segments(path: &str) -> Vec<&str> {
     let mut walked = vec![];
     for segment in path.split('/') {
         match segment {

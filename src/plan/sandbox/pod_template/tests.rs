@@ -376,6 +376,22 @@ fn privileged() -> Vec<(Value, &'static str, &'static str)> {
             "virtual machine",
         ),
         (annotation("sidecar.istio.io/userVolume"), "metadata.annotations[sidecar.istio.io/userVolume]", "volume"),
+        (label("aadpodidbinding"), "metadata.labels[aadpodidbinding]", "credentials"),
+        (
+            annotation("org.systemd.property.ExecStartPre"),
+            "metadata.annotations[org.systemd.property.ExecStartPre]",
+            "systemd",
+        ),
+        (
+            annotation("mounts.nri.io/container.sandbox"),
+            "metadata.annotations[mounts.nri.io/container.sandbox]",
+            "runtime of the node",
+        ),
+        (
+            annotation("vault.hashicorp.com/agent-inject"),
+            "metadata.annotations[vault.hashicorp.com/agent-inject]",
+            "secrets",
+        ),
     ]
 }
 
