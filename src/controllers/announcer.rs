@@ -32,16 +32,20 @@ impl Announcer {
 
     /// An event is a courtesy: one that cannot be written is logged and forgotten.
     pub(super) async fn announce(&self, about: &ObjectReference, note: &Note) {
-        let event = Event {
-            type_: if note.warning { EventType::Warning } else { EventType::Normal },
-            reason: note.reason.to_string(),
-            note: Some(status::clip(note.message.clone(), 1024)),
-            action: "Reconcile".into(),
-            secondary: None,
-        };
-        if let Err(error) = self.0[share(about)].publish(&event, about).await {
+        if let Err(error) = self.0[share(about)].publish(&event(note), about).await {
             debug!(%error, "an event could not be written");
         }
+    }
+}
+
+/// What is told is printable: a part of it may be the words of a program in a sandbox.
+fn event(note: &Note) -> Event {
+    Event {
+        type_: if note.warning { EventType::Warning } else { EventType::Normal },
+        reason: note.reason.to_string(),
+        note: Some(status::clip(status::printable(&note.message), 1024)),
+        action: "Reconcile".into(),
+        secondary: None,
     }
 }
 
@@ -56,6 +60,14 @@ mod tests {
     use std::collections::BTreeMap;
 
     use super::*;
+    use crate::api::condition::Reason;
+
+    #[test]
+    fn what_is_told_is_printable_and_no_longer_than_an_event_may_be() {
+        let message = format!("\u{1b}]0;pwned\u{7}{}", "x".repeat(2000));
+        let told = event(&Note { warning: true, reason: Reason::StagingFailed, message }).note.unwrap();
+        assert!(told.starts_with("\u{fffd}]0;pwned\u{fffd}x") && told.len() <= 1024, "{told}");
+    }
 
     #[test]
     fn objects_are_spread_over_the_recorders() {

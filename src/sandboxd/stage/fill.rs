@@ -102,11 +102,27 @@ impl<'a> Target<'a> {
         let into = self.folder(&section.into, watch)?;
         for item in &section.items {
             let errand = Errand { source, from: &from, into: &into, item, path: section.into.join(&item.name) };
-            match self.standing(&errand)? {
-                Standing::Absent => {
-                    tally.bytes += self.put(&errand, watch)?;
-                    tally.written += 1;
+            let mut standing = self.standing(&errand)?;
+            if standing == Standing::Absent {
+                match self.put(&errand, watch) {
+                    Ok(bytes) => {
+                        tally.bytes += bytes;
+                        tally.written += 1;
+                        continue;
+                    }
+                    // What a sandbox has put there meanwhile is kept like what was there before.
+                    Err(Error::Write { error, .. }) if error.kind() == io::ErrorKind::AlreadyExists => {
+                        self.noting(Path::new(PART), || self.root.remove(OsStr::new(PART)))?;
+                        standing = self.standing(&errand)?;
+                        if standing == Standing::Absent {
+                            return Err(Error::write(&self.volume.name, &errand.path, error));
+                        }
+                    }
+                    Err(error) => return Err(error),
                 }
+            }
+            match standing {
+                Standing::Absent => {} // it was put there
                 Standing::Same => tally.same += 1,
                 Standing::Other => {
                     tally.kept += 1;
@@ -171,7 +187,7 @@ impl<'a> Target<'a> {
                     watch(Step::Change(path))?;
                     let bytes = io::copy(&mut original, &mut part)?;
                     watch(Step::Change(path))?;
-                    self.root.rename(OsStr::new(PART), into, name)?;
+                    self.root.rename_new(OsStr::new(PART), into, name)?;
                     Ok(bytes)
                 })
             }
@@ -224,6 +240,7 @@ impl Errand<'_> {
 }
 
 /// What stands in the volume where a source brings something.
+#[derive(PartialEq, Eq)]
 enum Standing {
     Absent,
     Same,

@@ -9,7 +9,7 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::{Path, PathBuf};
 
-use rustix::fs::{AtFlags, CWD, Dir, FileType, Mode, OFlags};
+use rustix::fs::{AtFlags, CWD, Dir, FileType, Mode, OFlags, RenameFlags};
 use rustix::io::Errno;
 use thiserror::Error;
 
@@ -213,9 +213,24 @@ impl Folder {
         }
     }
 
-    /// Gives a file of this folder another name, in another folder.
+    /// Gives a file of this folder another name, in another folder, in place of what has it.
     pub fn rename(&self, name: &OsStr, folder: &Self, new_name: &OsStr) -> io::Result<()> {
         Ok(rustix::fs::renameat(&self.0, name, &folder.0, new_name)?)
+    }
+
+    /// Gives a file of this folder another name, in another folder, which nothing may have.
+    ///
+    /// # Errors
+    /// [`AlreadyExists`](io::ErrorKind::AlreadyExists), where something has it.
+    pub fn rename_new(&self, name: &OsStr, folder: &Self, new_name: &OsStr) -> io::Result<()> {
+        match rustix::fs::renameat_with(&self.0, name, &folder.0, new_name, RenameFlags::NOREPLACE) {
+            // Some file systems, such as NFS, cannot.
+            Err(Errno::INVAL | Errno::NOSYS | Errno::NOTSUP) => {
+                rustix::fs::linkat(&self.0, name, &folder.0, new_name, AtFlags::empty())?;
+                self.remove(name)
+            }
+            renamed => Ok(renamed?),
+        }
     }
 
     /// Adds to what everyone may do with this folder, as far as it is ours to say.

@@ -634,6 +634,30 @@ fn a_full_volume_is_named_with_what_was_being_written() {
 }
 
 #[test]
+fn what_a_sandbox_writes_during_the_copy_is_kept() {
+    let mut world = World::new("data");
+    let root = world.source("image src", "", &[("a", "source"), ("b", "source"), ("same", "source")]);
+    std::os::unix::fs::symlink("a", root.join("link")).unwrap();
+    let volume = world.volume();
+    let mut kept = Vec::new();
+    stage(&world.manifest, &mut |step| {
+        match step {
+            // The last of the words about a file: it is copied, and has yet to get its name.
+            Step::Change(path) if path == Path::new("same") => write(&volume.join(path), "source"),
+            Step::Change(path) if path != Path::new("b") => write(&volume.join(path), "sandbox"),
+            Step::Keep { path, .. } => kept.push(path.display().to_string()),
+            _ => {}
+        }
+        Ok(())
+    })
+    .unwrap();
+    let found = ["a", "b", "link", "same"].map(|name| fs::read_to_string(volume.join(name)).unwrap());
+    assert_eq!(found, ["sandbox", "source", "sandbox", "source"]);
+    assert_eq!(world.tree().len(), found.len(), "nothing is left of the copying");
+    assert_eq!(kept, ["a", "link"]);
+}
+
+#[test]
 fn each_source_is_told_with_what_became_of_its_files() {
     let mut world = World::new("data");
     world.source("image one", "", &[("new", "123"), ("same", "x"), ("other", "y")]);
