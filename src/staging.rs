@@ -1,7 +1,7 @@
 //! What the stage Pod is told and what it answers: plain data, shared by the planner that writes it and by `sandboxd stage`
 //! that obeys it. Nothing here depends on Kubernetes types.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use serde::{Deserialize, Serialize};
 
@@ -36,6 +36,9 @@ pub struct Volume {
     /// First-level folders to keep, for the tools volume; absent: all.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub top_roots: Option<Vec<String>>,
+    /// Those of them that no source has to bring: agents ask for them, and no mistake of an agent's is its session's.
+    #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
+    pub optional_roots: BTreeSet<String>,
 }
 
 /// What every user of a sandbox may do with a staged file, whatever its mode was in the source.

@@ -3,7 +3,7 @@
 #![cfg(feature = "sandboxd")]
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a failed step is a failed test")]
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::os::unix::fs::{MetadataExt, PermissionsExt, chown};
 use std::os::unix::process::{CommandExt, ExitStatusExt};
@@ -179,6 +179,7 @@ impl Pod {
             access: Access::Write,
             sources: vec![source],
             top_roots: None,
+            optional_roots: BTreeSet::new(),
         };
         Self { base, manifest: Manifest { digest: "sha256:one".into(), volumes: vec![volume] } }
     }

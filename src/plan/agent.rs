@@ -226,7 +226,9 @@ impl Demand {
         let mut demand = Demand::default();
         for agent in present {
             demand.sandboxes.extend(agent.spec.required_sandboxes().iter().cloned());
-            demand.tools_roots.extend(coverage::skills(agent).iter().filter_map(|skill| top_root(skill)));
+            // What its session does not enable, an agent does not get, also if it is staged.
+            let skills = coverage::skills(agent).iter().filter(|skill| coverage::is_enabled(session, skill));
+            demand.tools_roots.extend(skills.filter_map(|skill| top_root(skill)));
         }
         demand
     }

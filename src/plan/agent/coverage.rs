@@ -85,15 +85,17 @@ fn names_of_skill(skill: &str) -> impl Iterator<Item = &str> {
     std::iter::once(skill).chain(skill.match_indices('/').map(|(slash, _)| &skill[slash + 1..]))
 }
 
-/// A skill is covered by itself or a folder above it among the session's, `all` by `all` alone; and where it is known what was
-/// staged, it has to be there.
+/// A skill is covered where it is enabled; and where it is known what was staged, it has to be there.
 fn has_skill(session: &AigiseSession, skill: &str) -> bool {
-    let enabled = session.spec.enabled_skills.iter().flatten();
-    let mut enabled = enabled.map(String::as_str);
-    let is_enabled = enabled.any(|known| known == ALL_SKILLS || is_in(skill, known));
     let is_there =
         skill == ALL_SKILLS || staged(session).is_none_or(|mut skills| skills.any(|known| is_in(known, skill)));
-    is_enabled && is_there
+    is_enabled(session, skill) && is_there
+}
+
+/// A skill is enabled by itself or a folder above it among the session's, `all` by `all` alone.
+pub(super) fn is_enabled(session: &AigiseSession, skill: &str) -> bool {
+    let mut enabled = session.spec.enabled_skills.iter().flatten();
+    enabled.any(|known| known == ALL_SKILLS || is_in(skill, known))
 }
 
 /// Whether a folder is another one, or below it.

@@ -5,8 +5,10 @@
 //! goes on where this one ended. The marker comes last. All this holds for a process that dies, not for a node that
 //! loses power: nothing here waits for the disk, which for many small files would take longer than all the rest.
 
-use std::ffi::OsStr;
+use std::collections::hash_map::RandomState;
+use std::ffi::{OsStr, OsString};
 use std::fs::File;
+use std::hash::BuildHasher;
 use std::io::{self, Read, Write};
 use std::path::{Path, PathBuf};
 
@@ -46,9 +48,9 @@ impl<'a> Target<'a> {
         let marker = Path::new(MARKER);
         let write = || {
             watch(Step::Change(marker))?;
-            let mut part = self.part(Mode::from_raw_mode(0o644))?;
-            writeln!(part, "{digest}")?;
-            self.root.rename(OsStr::new(PART), &self.root, marker.as_os_str())
+            let (part, mut file) = self.part(Mode::from_raw_mode(0o644))?;
+            writeln!(file, "{digest}")?;
+            self.root.rename(&part, &self.root, marker.as_os_str())
         };
         self.noting(marker, write)
     }
@@ -74,7 +76,7 @@ impl<'a> Target<'a> {
 
     /// Copies all that the sources bring and that is not there yet.
     pub fn fill(&self, gathered: &[Gathered<'_>], watch: &mut Watch<'_>) -> Result<Staged, Error> {
-        self.noting(Path::new(PART), || self.root.remove(OsStr::new(PART)))?;
+        self.noting(Path::new(PART), || self.remove_parts())?;
         self.noting(Path::new("."), || self.root.allow(self.folder_mode()))?;
         let mut staged = Staged::default();
         for gathered in gathered {
@@ -112,7 +114,7 @@ impl<'a> Target<'a> {
                     }
                     // What a sandbox has put there meanwhile is kept like what was there before.
                     Err(Error::Write { error, .. }) if error.kind() == io::ErrorKind::AlreadyExists => {
-                        self.noting(Path::new(PART), || self.root.remove(OsStr::new(PART)))?;
+                        self.noting(Path::new(PART), || self.remove_parts())?;
                         standing = self.standing(&errand)?;
                         if standing == Standing::Absent {
                             return Err(Error::write(&self.volume.name, &errand.path, error));
@@ -183,11 +185,11 @@ impl<'a> Target<'a> {
                 let mut original = errand.original()?;
                 self.noting(path, || {
                     watch(Step::Change(path))?;
-                    let mut part = self.part(self.file_mode(*executable))?;
+                    let (part, mut file) = self.part(self.file_mode(*executable))?;
                     watch(Step::Change(path))?;
-                    let bytes = io::copy(&mut original, &mut part)?;
+                    let bytes = io::copy(&mut original, &mut file)?;
                     watch(Step::Change(path))?;
-                    self.root.rename_new(OsStr::new(PART), into, name)?;
+                    self.root.rename_new(&part, into, name)?;
                     Ok(bytes)
                 })
             }
@@ -199,10 +201,29 @@ impl<'a> Target<'a> {
         }
     }
 
-    /// The temporary file, empty.
-    fn part(&self, mode: Mode) -> io::Result<File> {
-        self.root.remove(OsStr::new(PART))?;
-        self.root.create(OsStr::new(PART), mode)
+    /// A temporary file, empty, and its name. Where a sandbox has made a folder of the usual name, one that nobody foresees.
+    fn part(&self, mode: Mode) -> io::Result<(OsString, File)> {
+        let mut name = OsString::from(PART);
+        match self.root.remove(&name) {
+            Err(error) if error.kind() == io::ErrorKind::IsADirectory => {
+                name.push(format!("-{:016x}", RandomState::new().hash_one(PART)));
+            }
+            removed => removed?,
+        }
+        let file = self.root.create(&name, mode)?;
+        Ok((name, file))
+    }
+
+    /// Removes what temporary files are left of a run that was ended.
+    fn remove_parts(&self) -> io::Result<()> {
+        let names = self.root.names()?;
+        for name in names.iter().filter(|name| name.as_encoded_bytes().starts_with(PART.as_bytes())) {
+            match self.root.remove(name) {
+                Err(error) if error.kind() == io::ErrorKind::IsADirectory => {} // a sandbox's
+                removed => removed?,
+            }
+        }
+        Ok(())
     }
 
     /// Says of a failure where it happened.

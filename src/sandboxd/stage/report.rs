@@ -195,6 +195,7 @@ mod tests {
             access: Access::Write,
             sources: vec![],
             top_roots: None,
+            optional_roots: <_>::default(),
         };
         let tally = Tally { written: 3, bytes: 1234, same: 0, kept: 0 };
         assert_eq!(line(&volume, &source, tally), "data: configMap poc -> poc: 3 files, 1.2 KB");

@@ -186,7 +186,8 @@ impl<'a> Surveyor<'a> {
 
     fn check_roots(&self) -> Result<(), Error> {
         let chosen = self.volume.top_roots.iter().flatten().map(String::as_str);
-        let missing: Vec<_> = chosen.filter(|root| !self.offered.contains(OsStr::new(root))).collect();
+        let required = chosen.filter(|root| !self.volume.optional_roots.contains(*root));
+        let missing: Vec<_> = required.filter(|root| !self.offered.contains(OsStr::new(root))).collect();
         if missing.is_empty() {
             return Ok(());
         }

@@ -1,7 +1,7 @@
 //! Staging over temporary folders: what it copies, what it refuses, what it leaves alone, and that it may crash
 //! anywhere.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::OsStr;
 use std::fs;
 use std::io;
@@ -42,6 +42,7 @@ impl World {
             access: Access::Write,
             sources: vec![],
             top_roots: None,
+            optional_roots: BTreeSet::new(),
         });
     }
 
@@ -631,6 +632,30 @@ fn a_full_volume_is_named_with_what_was_being_written() {
         let message = crate::sandboxd::sentence(&outcome.unwrap_err());
         assert_eq!(message, "no space left on the volume data while writing code/big");
     }
+}
+
+#[test]
+fn folders_of_the_name_of_the_temporary_file_are_in_nobodys_way() {
+    let mut world = World::new("data");
+    world.source("image src", "", &[("a", "1"), ("b", "2")]);
+    let volume = world.volume();
+    write(&volume.join(format!("{PART}/")), "");
+    write(&volume.join(format!("{PART}-left")), "of a run that was ended");
+    world.stage().unwrap();
+    assert_eq!(fs::read_to_string(volume.join("b")).unwrap(), "2");
+    let mut names: Vec<_> = fs::read_dir(&volume).unwrap().map(|entry| entry.unwrap().file_name()).collect();
+    names.sort();
+    assert_eq!(names, [MARKER, PART, "a", "b"].map(std::ffi::OsString::from));
+}
+
+#[test]
+fn a_root_that_an_agent_asks_for_may_be_missing_and_one_that_the_session_names_may_not() {
+    let mut world = World::new("tools");
+    world.source("image src", "", &[("fuzz/SKILL.md", "x"), ("other/SKILL.md", "x")]);
+    world.choose(&["fuzz", "typo"]);
+    assert!(world.refusal().contains("typo"), "{}", world.refusal());
+    world.manifest.volumes[0].optional_roots = ["typo".to_string()].into();
+    assert_eq!(world.stage().unwrap().roots, ["fuzz"]);
 }
 
 #[test]

@@ -1,6 +1,6 @@
 //! What the volumes are filled with: each source with a name, where the stage Pod finds it, and the digest of all.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use super::super::{ConfigMapContent, Observed};
 use crate::{
@@ -8,7 +8,7 @@ use crate::{
         AigiseSession, meta,
         session::{ClaimSource, ConfigMapSource, ContainerSource, ImageSource, VolumeSource},
     },
-    plan::{HelperMount, digest, volumes::SharedVolume},
+    plan::{HelperMount, agent::Demand, digest, volumes::SharedVolume},
     staging::{self, Access, Manifest},
 };
 
@@ -59,7 +59,12 @@ pub(super) fn mount_path(name: &str) -> String {
 /// What the stage Pod is told, with the digest that names it together with the sources as they were written, and the content of
 /// the ConfigMaps.
 pub(super) fn manifest(observed: &Observed) -> Manifest {
-    let volumes = volumes(&observed.session);
+    let mut volumes = volumes(&observed.session);
+    let asked = Demand::of(&observed.agents, &observed.session).tools_roots;
+    for volume in &mut volumes {
+        let chosen = volume.top_roots.iter().flatten();
+        volume.optional_roots = chosen.filter(|root| asked.contains(*root)).cloned().collect();
+    }
     let contents = observed.config_maps.iter().map(|(name, content)| match content {
         ConfigMapContent::Hash(hash) => (name, hash.as_str()),
         ConfigMapContent::Missing | ConfigMapContent::Unknown(_) => (name, ""),
@@ -88,6 +93,8 @@ fn volumes(session: &AigiseSession) -> Vec<staging::Volume> {
             })
             .collect(),
         top_roots: session.spec.tools_top_roots.clone().filter(|_| volume == SharedVolume::Tools),
+        // What is wanted is the same, whoever wants it.
+        optional_roots: BTreeSet::new(),
     };
     super::own_volumes(session).map(volume).collect()
 }
