@@ -224,10 +224,13 @@ impl Folder {
     /// [`AlreadyExists`](io::ErrorKind::AlreadyExists), where something has it.
     pub fn rename_new(&self, name: &OsStr, folder: &Self, new_name: &OsStr) -> io::Result<()> {
         match rustix::fs::renameat_with(&self.0, name, &folder.0, new_name, RenameFlags::NOREPLACE) {
-            // Some file systems, such as NFS, cannot.
+            // Some file systems, such as NFS, cannot; and some of these have no hard links either.
             Err(Errno::INVAL | Errno::NOSYS | Errno::NOTSUP) => {
-                rustix::fs::linkat(&self.0, name, &folder.0, new_name, AtFlags::empty())?;
-                self.remove(name)
+                match rustix::fs::linkat(&self.0, name, &folder.0, new_name, AtFlags::empty()) {
+                    Ok(()) => self.remove(name),
+                    Err(Errno::EXIST) => Err(Errno::EXIST.into()),
+                    Err(_) => self.rename(name, folder, new_name),
+                }
             }
             renamed => Ok(renamed?),
         }
