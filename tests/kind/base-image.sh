@@ -38,6 +38,10 @@ customize() {
   systemctl --root="$root" enable kubelet.service containerd.service undo-mount-hacks.service
   systemctl --root="$root" mask systemd-binfmt.service
 
+  # With cgroup v1, systemd's driver has runc freeze a container that is being started, which fails under load ("unable to freeze"), and
+  # takes the cgroup of a container that has ended away before containerd has looked why. The kubelet asks containerd for the driver.
+  [ -e /sys/fs/cgroup/cgroup.controllers ] || sed -i 's/SystemdCgroup = true/SystemdCgroup = false/' "$root/etc/containerd/config.toml"
+
   # For machines with less than kind expects. Without CAP_SYS_RESOURCE nothing may lower its oom_score_adj; with cgroup v1 the
   # kubelet has to be told. In the image, so that kind-config.yaml needs nothing of it.
   sed -i 's/restrict_oom_score_adj = false/restrict_oom_score_adj = true/' "$root/etc/containerd/config.toml"
