@@ -324,8 +324,8 @@ pub struct Settings {
     pub allow_privileged_templates: bool,
     /// Whether the Pod of an agent may have a token with which it runs commands in the sandboxes of its session.
     pub allow_runner_exec: bool,
-    /// Public ranges of addresses that are the cluster's own, in the notation of CIDR: to a sandbox they are not the internet.
-    pub cluster_ranges: Vec<String>,
+    /// Public ranges of addresses that are the cluster's own: to a sandbox they are not the internet.
+    pub cluster_ranges: Vec<ipnet::IpNet>,
 }
 
 /// How `sandboxd` gets into a sandbox's Pod.

@@ -1,8 +1,9 @@
 //! What the process is told.
 
-use std::net::{IpAddr, SocketAddr};
+use std::net::SocketAddr;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
+use ipnet::IpNet;
 
 /// A Kubernetes operator that runs AI security-analysis sessions.
 #[derive(Clone, Debug, Parser)]
@@ -55,8 +56,8 @@ pub struct RunArgs {
     pub allow_runner_exec: bool,
 
     /// Public ranges of addresses that are the cluster's own, which no sandbox reaches: `--cluster-ranges 203.0.113.0/24,2001:db8::/32`.
-    #[arg(long, env = "CLUSTER_RANGES", value_delimiter = ',', value_parser = range)]
-    pub cluster_ranges: Vec<String>,
+    #[arg(long, env = "CLUSTER_RANGES", value_delimiter = ',', value_parser = cidr)]
+    pub cluster_ranges: Vec<IpNet>,
 
     /// Where probes and metrics are served.
     #[arg(long, default_value = "0.0.0.0:8080")]
@@ -153,17 +154,14 @@ fn namespace(name: &str) -> Result<String, String> {
     if well_formed { Ok(name.into()) } else { Err(format!("`{name}` is not the name of a namespace")) }
 }
 
-/// A range as the API server takes it for an exception of all addresses.
-fn range(text: &str) -> Result<String, String> {
-    let text = text.trim();
-    let (address, bits) = text.split_once('/').unwrap_or((text, ""));
-    let most = match address.parse() {
-        Ok(IpAddr::V4(_)) => 32,
-        Ok(IpAddr::V6(_)) => 128,
-        Err(_) => 0,
-    };
-    let fits = bits.parse().is_ok_and(|bits: u8| (1..=most).contains(&bits)) && !bits.starts_with(['0', '+']);
-    if fits { Ok(text.into()) } else { Err(format!("`{text}` is no range of addresses such as 203.0.113.0/24")) }
+/// A CIDR as the API server takes it for an exception: not everything, no bit set beyond the prefix, no IPv4 in IPv6.
+fn cidr(text: &str) -> Result<IpNet, String> {
+    let is_mapped = |network: &IpNet| matches!(network, IpNet::V6(v6) if v6.network().to_ipv4_mapped().is_some());
+    let network = text.trim().parse().ok();
+    let network = network.filter(|network: &IpNet| network.prefix_len() > 0 && *network == network.trunc());
+    network
+        .filter(|network| !is_mapped(network))
+        .ok_or_else(|| format!("`{text}` is not a CIDR such as 203.0.113.0/24"))
 }
 
 fn variable(text: &str) -> Result<(String, String), String> {
@@ -200,11 +198,21 @@ mod tests {
     }
 
     #[test]
-    fn ranges_are_a_list_of_addresses_with_bits() {
-        let ranges = run(&["--cluster-ranges=203.0.113.0/24, 2001:db8::/32"]).unwrap().cluster_ranges;
-        assert_eq!(ranges, ["203.0.113.0/24", "2001:db8::/32"]);
-        for wrong in ["", "203.0.113.0", "203.0.113.0/33", "0.0.0.0/0", "::/129", "203.0.113/24", "a/8", "10.0.0.0/+8"]
-        {
+    fn ranges_are_a_list_of_cidrs_that_a_policy_can_except() {
+        let ranges = run(&["--cluster-ranges=203.0.113.0/24, 2001:DB8::/32"]).unwrap().cluster_ranges;
+        assert_eq!(ranges.iter().map(ToString::to_string).collect::<Vec<_>>(), ["203.0.113.0/24", "2001:db8::/32"]);
+        for wrong in [
+            "",
+            "203.0.113.0",
+            "203.0.113.0/33",
+            "0.0.0.0/0",
+            "::/129",
+            "203.0.113/24",
+            "a/8",
+            "10.0.0.0/+8",
+            "10.0.0.1/8",
+            "::ffff:1.2.3.0/120",
+        ] {
             assert!(run(&[&format!("--cluster-ranges={wrong}")]).is_err(), "{wrong}");
         }
     }

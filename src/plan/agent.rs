@@ -223,11 +223,11 @@ impl Demand {
         let present = agents
             .values()
             .filter(|agent| agent.metadata.deletion_timestamp.is_none() && !has_lost_session(agent, session));
-        let mut demand = Demand::default();
+        let (mut demand, enabled) = (Demand::default(), coverage::Enabled::by(session));
         for agent in present {
             demand.sandboxes.extend(agent.spec.required_sandboxes().iter().cloned());
             // What its session does not enable, an agent does not get, also if it is staged.
-            let skills = coverage::skills(agent).iter().filter(|skill| coverage::is_enabled(session, skill));
+            let skills = coverage::skills(agent).iter().filter(|skill| enabled.has(skill));
             demand.tools_roots.extend(skills.filter_map(|skill| top_root(skill)));
         }
         demand

@@ -132,6 +132,15 @@ pub fn changed(live: &Sandbox, mut desired: Sandbox) -> Option<Sandbox> {
     })
 }
 
+/// Whether the sandbox belongs to this very session: made by it, or by hand for it.
+#[must_use]
+pub fn belongs_to(sandbox: &Sandbox, session: &AigiseSession) -> bool {
+    match ownership::owner_uid(&sandbox.metadata) {
+        Some(owner) => session.metadata.uid.as_deref() == Some(owner),
+        None => !has_lost(sandbox, session),
+    }
+}
+
 /// Whether the sandbox was made by hand for another session than this one, which has its name: so it would go with the other.
 #[must_use]
 pub fn has_lost(sandbox: &Sandbox, session: &AigiseSession) -> bool {

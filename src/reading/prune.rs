@@ -113,9 +113,9 @@ impl Budget {
     }
 }
 
-/// The name of a field, which is not copied to be looked at.
+/// A text that is looked at where it stands, and copied only where it has escapes.
 #[derive(Deserialize)]
-pub(super) struct Name<'a>(#[serde(borrow)] pub(super) Cow<'a, str>);
+pub(super) struct Text<'a>(#[serde(borrow)] pub(super) Cow<'a, str>);
 
 /// The object itself: its status has a budget of its own.
 struct Root<'a> {
@@ -161,7 +161,7 @@ impl<'de> DeserializeSeed<'de> for Part<'_> {
         match self.keep {
             Keep::Nothing => IgnoredAny::deserialize(deserializer).map(|_| ()),
             // A text, which the API server holds to 256 KiB.
-            Keep::Free => write(self.kept, &Name::deserialize(deserializer)?.0),
+            Keep::Free => write(self.kept, &Text::deserialize(deserializer)?.0),
             _ => deserializer.deserialize_any(self),
         }
     }
@@ -181,7 +181,7 @@ fn fields<'de, 'a, A: MapAccess<'de>>(
 ) -> Result<(), A::Error> {
     kept.push(b'{');
     let mut comma = false;
-    while let Some(Name(field)) = map.next_key()? {
+    while let Some(Text(field)) = map.next_key()? {
         let (keep_of_field, budget, begin) = (keep.of(&field), budget(&field), kept.len());
         if comma {
             kept.push(b',');

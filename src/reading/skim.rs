@@ -9,7 +9,7 @@ use serde::{
     de::{DeserializeSeed, IgnoredAny, MapAccess, Visitor},
 };
 
-use super::{Kept, Said, Unreadable, Why, prune::Name};
+use super::{Kept, Said, Unreadable, Why, prune::Text};
 
 /// What can be said of an object that cannot be read; why it cannot is for the caller to say.
 pub(super) fn skim<K: Kept>(text: &[u8]) -> Unreadable {
@@ -31,7 +31,7 @@ pub(super) fn skim<K: Kept>(text: &[u8]) -> Unreadable {
     }
 }
 
-/// Name, namespace, UID, version and generation.
+/// Text, namespace, UID, version and generation.
 pub(super) fn identity(text: &[u8]) -> ObjectMeta {
     let mut found = Found::default();
     let _ = Top(&mut found).deserialize(&mut serde_json::Deserializer::from_slice(text));
@@ -90,7 +90,7 @@ impl<'de> Visitor<'de> for Top<'_> {
     }
 
     fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<(), A::Error> {
-        while let Some(Name(field)) = map.next_key()? {
+        while let Some(Text(field)) = map.next_key()? {
             match &*field {
                 "metadata" => map.next_value_seed(Metadata(&mut self.0.metadata))?,
                 "status" => map.next_value_seed(Status(&mut self.0.conditions))?,
@@ -109,7 +109,7 @@ impl<'de> Visitor<'de> for Metadata<'_> {
     }
 
     fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<(), A::Error> {
-        while let Some(Name(field)) = map.next_key()? {
+        while let Some(Text(field)) = map.next_key()? {
             match &*field {
                 "name" => self.0.name = map.next_value()?,
                 "namespace" => self.0.namespace = map.next_value()?,
@@ -131,7 +131,7 @@ impl<'de> Visitor<'de> for Status<'_> {
     }
 
     fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<(), A::Error> {
-        while let Some(Name(field)) = map.next_key()? {
+        while let Some(Text(field)) = map.next_key()? {
             match &*field {
                 "conditions" => map.next_value_seed(Conditions(self.0))?,
                 _ => _ = map.next_value::<IgnoredAny>()?,

@@ -10,7 +10,7 @@ use kube::ResourceExt;
 
 use super::Change;
 use crate::{
-    api::{Agent, Sandbox},
+    api::{Agent, Sandbox, agent::Runner},
     plan::{agent::MAX_DEPTH, name::Label, ownership},
 };
 
@@ -110,6 +110,8 @@ pub struct AgentsIn(Index<AgentKey>);
 enum AgentKey {
     /// It names a session, in this namespace and by this name.
     Named(String, String),
+    /// Likewise, and its Pod may run commands in sandboxes.
+    WithExec(String, String),
     /// It names an agent as its parent, in this namespace and by this name.
     Below(String, String),
 }
@@ -119,6 +121,12 @@ impl AgentsIn {
     #[must_use]
     pub fn of_session(&self, namespace: &str, session: &str) -> BTreeSet<String> {
         self.0.get(&AgentKey::Named(namespace.into(), session.into()))
+    }
+
+    /// The names of the agents of a session whose Pods may run commands in its sandboxes.
+    #[must_use]
+    pub fn with_exec(&self, namespace: &str, session: &str) -> BTreeSet<String> {
+        self.0.get(&AgentKey::WithExec(namespace.into(), session.into()))
     }
 
     /// The names of the agents directly below another.
@@ -145,7 +153,9 @@ impl AgentsIn {
             let namespace = || agent.namespace().unwrap_or_default();
             let named = AgentKey::Named(namespace(), agent.spec.session.clone());
             let below = agent.spec.parent.clone().map(|parent| AgentKey::Below(namespace(), parent));
-            std::iter::once(named).chain(below).collect()
+            let may_exec = agent.spec.runner.as_ref().is_some_and(Runner::may_exec);
+            let with_exec = may_exec.then(|| AgentKey::WithExec(namespace(), agent.spec.session.clone()));
+            std::iter::once(named).chain(with_exec).chain(below).collect()
         });
     }
 }

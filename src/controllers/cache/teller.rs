@@ -104,10 +104,14 @@ impl Teller {
                 self.tell_sandbox(&name, &namespace);
             }
         }
-        // One that runs an agent is that agent's alone, who is told as its owner. Whoever runs commands in it may do so in this Pod.
-        let pod = |sandbox: &Sandbox| sandbox.status.as_ref().and_then(|status| status.pod_uid.clone());
-        if change.touches(|sandbox| (state(sandbox), pod(sandbox))) && !is_runner(sandbox) {
-            self.tell_agents(self.agents_in.of_session(&namespace, session), &namespace);
+        // One that runs an agent is that agent's alone, who is told as its owner.
+        if !is_runner(sandbox) {
+            let pod = |sandbox: &Sandbox| sandbox.status.as_ref().and_then(|status| status.pod_uid.clone());
+            if change.touches(state) {
+                self.tell_agents(self.agents_in.of_session(&namespace, session), &namespace);
+            } else if change.touches(pod) {
+                self.tell_agents(self.agents_in.with_exec(&namespace, session), &namespace);
+            }
         }
         // The type of a session that one leaves is another's.
         if change.after.is_none() {

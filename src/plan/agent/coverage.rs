@@ -89,13 +89,22 @@ fn names_of_skill(skill: &str) -> impl Iterator<Item = &str> {
 fn has_skill(session: &AigiseSession, skill: &str) -> bool {
     let is_there =
         skill == ALL_SKILLS || staged(session).is_none_or(|mut skills| skills.any(|known| is_in(known, skill)));
-    is_enabled(session, skill) && is_there
+    Enabled::by(session).has(skill) && is_there
 }
 
-/// A skill is enabled by itself or a folder above it among the session's, `all` by `all` alone.
-pub(super) fn is_enabled(session: &AigiseSession, skill: &str) -> bool {
-    let mut enabled = session.spec.enabled_skills.iter().flatten();
-    enabled.any(|known| known == ALL_SKILLS || is_in(skill, known))
+/// The skills that a session enables.
+pub(super) struct Enabled<'a>(BTreeSet<&'a str>);
+
+impl<'a> Enabled<'a> {
+    pub(super) fn by(session: &'a AigiseSession) -> Self {
+        Self(session.spec.enabled_skills.iter().flatten().map(String::as_str).collect())
+    }
+
+    /// A skill is enabled by itself, a folder above it, or `all`; `all` by `all` alone.
+    pub(super) fn has(&self, skill: &str) -> bool {
+        let mut above = skill.match_indices('/').map(|(slash, _)| &skill[..slash]);
+        self.0.contains(ALL_SKILLS) || self.0.contains(skill) || above.any(|folder| self.0.contains(folder))
+    }
 }
 
 /// Whether a folder is another one, or below it.

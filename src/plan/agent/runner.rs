@@ -261,12 +261,8 @@ pub fn open_pods(
     sandboxes: &[Arc<Sandbox>],
     pod: impl Fn(&Sandbox) -> Slot<Pod>,
 ) -> BTreeSet<String> {
-    let is_its_own = |sandbox: &Sandbox| match ownership::owner_uid(&sandbox.metadata) {
-        Some(owner) => session.metadata.uid.as_deref() == Some(owner),
-        None => !sandbox::has_lost(sandbox, session),
-    };
     let is_there = |sandbox: &Sandbox| pod(sandbox).ours().is_some_and(|pod| pod.metadata.deletion_timestamp.is_none());
-    let open = sandboxes.iter().filter(|sandbox| is_its_own(sandbox) && is_there(sandbox));
+    let open = sandboxes.iter().filter(|sandbox| sandbox::belongs_to(sandbox, session) && is_there(sandbox));
     open.map(|sandbox| sandbox.name_any()).collect()
 }
 

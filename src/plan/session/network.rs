@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use ipnet::IpNet;
 use k8s_openapi::{
     api::{
         core::v1::{Service, ServiceSpec},
@@ -175,7 +176,7 @@ fn session_policy(observed: &Observed) -> NetworkPolicy {
     let from_session = NetworkPolicyIngressRule { from: Some(vec![session_pods()]), ports: None };
     let within = [
         egress(vec![session_pods()], None),
-        egress(vec![cluster_dns, block(NODE_LOCAL_DNS, &[])], Some(vec![port_53("UDP"), port_53("TCP")])),
+        egress(vec![cluster_dns, block(NODE_LOCAL_DNS, vec![])], Some(vec![port_53("UDP"), port_53("TCP")])),
     ];
     NetworkPolicy {
         metadata: metadata(observed, observed.session.name_any()),
@@ -203,19 +204,20 @@ fn stage_policy(observed: &Observed) -> NetworkPolicy {
 }
 
 fn internet(settings: &Settings) -> NetworkPolicyEgressRule {
-    let all_but = |all: &str, closed: &[&'static str], is_v6: bool| {
-        let cluster = settings.cluster_ranges.iter().map(String::as_str).filter(|range| range.contains(':') == is_v6);
-        block(all, &closed.iter().copied().chain(cluster).collect::<Vec<_>>())
+    let (v4, v6): (Vec<_>, Vec<_>) = settings.cluster_ranges.iter().partition(|range| range.addr().is_ipv4());
+    let all_but = |all, closed: &[&str], own: &[&IpNet]| {
+        let own = own.iter().map(ToString::to_string);
+        block(all, closed.iter().map(ToString::to_string).chain(own).collect())
     };
-    egress(vec![all_but("0.0.0.0/0", &NOT_INTERNET_V4, false), all_but("::/0", &NOT_INTERNET_V6, true)], None)
+    egress(vec![all_but("0.0.0.0/0", &NOT_INTERNET_V4, &v4), all_but("::/0", &NOT_INTERNET_V6, &v6)], None)
 }
 
 fn egress(to: Vec<NetworkPolicyPeer>, ports: Option<Vec<NetworkPolicyPort>>) -> NetworkPolicyEgressRule {
     NetworkPolicyEgressRule { to: Some(to), ports }
 }
 
-fn block(cidr: &str, except: &[&str]) -> NetworkPolicyPeer {
-    let except = (!except.is_empty()).then(|| except.iter().map(ToString::to_string).collect());
+fn block(cidr: &str, except: Vec<String>) -> NetworkPolicyPeer {
+    let except = (!except.is_empty()).then_some(except);
     NetworkPolicyPeer { ip_block: Some(IPBlock { cidr: cidr.into(), except }), ..NetworkPolicyPeer::default() }
 }
 
@@ -308,7 +310,7 @@ mod tests {
             helper_mount: HelperMount::Image,
             allow_privileged_templates: false,
             allow_runner_exec: false,
-            cluster_ranges: ["203.0.113.0/24", "2001:db8::/32"].map(String::from).into(),
+            cluster_ranges: ["203.0.113.0/24", "2001:db8::/32"].map(|range| range.parse().unwrap()).into(),
         };
         let blocks: Vec<_> = internet(&settings).to.into_iter().flatten().filter_map(|peer| peer.ip_block).collect();
         let last = blocks.iter().map(|block| (&*block.cidr, block.except.as_ref().unwrap().last().unwrap().as_str()));

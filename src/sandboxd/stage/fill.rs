@@ -76,7 +76,7 @@ impl<'a> Target<'a> {
 
     /// Copies all that the sources bring and that is not there yet.
     pub fn fill(&self, gathered: &[Gathered<'_>], watch: &mut Watch<'_>) -> Result<Staged, Error> {
-        self.noting(Path::new(PART), || self.remove_parts())?;
+        self.noting(Path::new(PART), || self.remove_part())?;
         self.noting(Path::new("."), || self.root.allow(self.folder_mode()))?;
         let mut staged = Staged::default();
         for gathered in gathered {
@@ -104,36 +104,26 @@ impl<'a> Target<'a> {
         let into = self.folder(&section.into, watch)?;
         for item in &section.items {
             let errand = Errand { source, from: &from, into: &into, item, path: section.into.join(&item.name) };
-            let mut standing = self.standing(&errand)?;
-            if standing == Standing::Absent {
-                match self.put(&errand, watch) {
-                    Ok(bytes) => {
+            match self.standing(&errand)? {
+                Standing::Absent => match self.put(&errand, watch)? {
+                    Some(bytes) => {
                         tally.bytes += bytes;
                         tally.written += 1;
-                        continue;
                     }
-                    // What a sandbox has put there meanwhile is kept like what was there before.
-                    Err(Error::Write { error, .. }) if error.kind() == io::ErrorKind::AlreadyExists => {
-                        self.noting(Path::new(PART), || self.remove_parts())?;
-                        standing = self.standing(&errand)?;
-                        if standing == Standing::Absent {
-                            return Err(Error::write(&self.volume.name, &errand.path, error));
-                        }
-                    }
-                    Err(error) => return Err(error),
-                }
-            }
-            match standing {
-                Standing::Absent => {} // it was put there
+                    None => self.keep(&errand, tally, watch)?,
+                },
                 Standing::Same => tally.same += 1,
-                Standing::Other => {
-                    tally.kept += 1;
-                    let path = &errand.path;
-                    self.noting(path, || watch(Step::Keep { volume: self.volume, source, path }))?;
-                }
+                Standing::Other => self.keep(&errand, tally, watch)?,
             }
         }
         Ok(())
+    }
+
+    /// Leaves what a sandbox has put there as it is.
+    fn keep(&self, errand: &Errand<'_>, tally: &mut Tally, watch: &mut Watch<'_>) -> Result<(), Error> {
+        tally.kept += 1;
+        let Errand { source, path, .. } = errand;
+        self.noting(path, || watch(Step::Keep { volume: self.volume, source, path }))
     }
 
     /// Opens a folder of the volume, and makes what is missing on the way.
@@ -177,9 +167,13 @@ impl<'a> Target<'a> {
         Ok(if same { Standing::Same } else { Standing::Other })
     }
 
-    /// Puts a file or link where nothing is, and returns its size.
-    fn put(&self, errand: &Errand<'_>, watch: &mut Watch<'_>) -> Result<u64, Error> {
+    /// Puts a file or link where nothing is, and returns its size; nothing, where a sandbox was faster.
+    fn put(&self, errand: &Errand<'_>, watch: &mut Watch<'_>) -> Result<Option<u64>, Error> {
         let Errand { into, item: Item { name, content }, path, .. } = errand;
+        let is_free = |placed: io::Result<()>| match placed {
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok(false),
+            placed => placed.map(|()| true),
+        };
         match content {
             Content::File { executable } => {
                 let mut original = errand.original()?;
@@ -189,41 +183,37 @@ impl<'a> Target<'a> {
                     watch(Step::Change(path))?;
                     let bytes = io::copy(&mut original, &mut file)?;
                     watch(Step::Change(path))?;
-                    self.root.rename_new(&part, into, name)?;
-                    Ok(bytes)
+                    if is_free(self.root.rename_new(&part, into, name))? {
+                        return Ok(Some(bytes));
+                    }
+                    self.root.remove(&part)?;
+                    Ok(None)
                 })
             }
             Content::Link { target } => self.noting(path, || {
                 watch(Step::Change(path))?;
-                into.link(name, target)?;
-                Ok(0)
+                Ok(is_free(into.link(name, target))?.then_some(0))
             }),
         }
     }
 
-    /// A temporary file, empty, and its name. Where a sandbox has made a folder of the usual name, one that nobody foresees.
+    /// A temporary file, empty, and its name.
     fn part(&self, mode: Mode) -> io::Result<(OsString, File)> {
         let mut name = OsString::from(PART);
-        match self.root.remove(&name) {
-            Err(error) if error.kind() == io::ErrorKind::IsADirectory => {
-                name.push(format!("-{:016x}", RandomState::new().hash_one(PART)));
-            }
-            removed => removed?,
+        if !self.remove_part()? {
+            name.push(format!("-{:016x}", RandomState::new().hash_one(PART)));
         }
         let file = self.root.create(&name, mode)?;
         Ok((name, file))
     }
 
-    /// Removes what temporary files are left of a run that was ended.
-    fn remove_parts(&self) -> io::Result<()> {
-        let names = self.root.names()?;
-        for name in names.iter().filter(|name| name.as_encoded_bytes().starts_with(PART.as_bytes())) {
-            match self.root.remove(name) {
-                Err(error) if error.kind() == io::ErrorKind::IsADirectory => {} // a sandbox's
-                removed => removed?,
-            }
+    /// Removes the temporary file that a run has left which was ended. Not where a sandbox has made a folder of its name: then
+    /// another name is taken, which nobody foresees.
+    fn remove_part(&self) -> io::Result<bool> {
+        match self.root.remove(OsStr::new(PART)) {
+            Err(error) if error.kind() == io::ErrorKind::IsADirectory => Ok(false),
+            removed => removed.map(|()| true),
         }
-        Ok(())
     }
 
     /// Says of a failure where it happened.
@@ -261,7 +251,6 @@ impl Errand<'_> {
 }
 
 /// What stands in the volume where a source brings something.
-#[derive(PartialEq, Eq)]
 enum Standing {
     Absent,
     Same,
