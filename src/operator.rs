@@ -1,6 +1,7 @@
 //! The process: what it is told, what it waits for, what it serves, and how it ends.
 
 pub mod args;
+mod client;
 pub mod config;
 mod helper;
 mod ready;
@@ -57,7 +58,7 @@ pub enum Error {
 /// When it cannot start, or a part that never ends has ended.
 pub async fn run(args: RunArgs) -> Result<(), Error> {
     telemetry::init(args.log_format);
-    let client = Client::try_default().await.map_err(Error::Configure)?;
+    let client = client::new().await?;
     let metrics = Arc::new(Metrics::default());
     let (filled, is_filled) = watch::channel(None);
     let stopped = stop_signal()?;

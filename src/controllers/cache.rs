@@ -12,6 +12,7 @@ mod scope;
 mod source;
 mod stored;
 mod teller;
+mod text;
 mod watching;
 
 use std::sync::Arc;

@@ -9,6 +9,9 @@ use super::TEXT_BYTES;
 /// The most of what is around the objects: the metadata of a list, the type of an event.
 const ENVELOPE_BYTES: usize = 64 * 1024;
 
+/// How much room is kept for the next object.
+const ROOM_KEPT: usize = 64 * 1024;
+
 /// What is read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Form {
@@ -121,6 +124,8 @@ impl Splitter {
         if std::mem::take(&mut self.is_over) {
             self.envelope.clear();
             self.object.clear();
+            // Few are so large that their room is worth keeping.
+            self.object.shrink_to(ROOM_KEPT);
         }
         // From here on nothing was kept yet.
         let mut begin = 0;
@@ -143,6 +148,7 @@ impl Splitter {
                         begin = at;
                         self.in_object = true;
                         self.object.clear();
+                        self.object.shrink_to(ROOM_KEPT);
                     }
                     self.depth += 1;
                     self.in_list |= self.form == Form::List && self.depth == 2 && chunk[at] == b'[';

@@ -15,6 +15,7 @@ use kube::{
 
 use serde::{Deserialize, Deserializer, de::Error as _};
 
+use super::text::Text;
 use crate::{
     controllers::memo::Memo,
     plan::{Lookup, Slot, ownership},
@@ -32,7 +33,7 @@ pub enum Stored<K> {
 /// An object as text, and what it is found by.
 pub struct Packed<K> {
     metadata: ObjectMeta,
-    text: Box<str>,
+    text: Text,
     values: usize,
     phase: &'static str,
     /// The object, for as long as somebody has it: passes that run at the same time share it.
@@ -50,7 +51,7 @@ impl<K: Kept> Stored<K> {
             resource_version: resource_version.clone(),
             ..ObjectMeta::default()
         };
-        let packed = Packed { metadata, text: text.into(), values, phase: object.phase(), object: Mutex::default() };
+        let packed = Packed { metadata, text: Text::of(text), values, phase: object.phase(), object: Mutex::default() };
         (Self::Text(Arc::new(packed)), Arc::new(object))
     }
 
@@ -64,7 +65,7 @@ impl<K: Kept> Stored<K> {
 
     /// How many bytes are kept of it.
     pub(super) fn bytes(&self) -> usize {
-        self.last().map_or(0, |packed| packed.text.len())
+        self.last().map_or(0, |packed| packed.text.bytes())
     }
 
     /// How it is, in one word; absent where it cannot be read.
@@ -235,7 +236,7 @@ impl<K: Kept> Cache<K> {
         let shared = || packed.object.lock().ok()?.upgrade();
         remembered.or_else(shared).or_else(|| {
             // It could be read when it was packed.
-            let object = Arc::new(serde_json::from_str::<K>(&packed.text).ok()?);
+            let object = Arc::new(serde_json::from_str::<K>(&packed.text.read()?).ok()?);
             self.remember(&object, packed);
             Some(object)
         })
@@ -264,7 +265,7 @@ impl<K: Kept> Cache<K> {
 
     /// About how many bytes it takes as an object.
     fn weight(packed: &Packed<K>) -> usize {
-        1024 + packed.text.len() + 128 * packed.values
+        1024 + packed.text.bytes() + 128 * packed.values
     }
 }
 

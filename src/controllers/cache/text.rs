@@ -1,0 +1,68 @@
+//! The text of an object as it is kept. A long one is compressed: what makes objects long are files and templates, which are a fraction
+//! then, and few are long.
+
+use std::borrow::Cow;
+
+/// From here on a text is long. Usual objects take some kilobytes, and are read often.
+const LONG: usize = 16 * 1024;
+
+/// A text as it is kept.
+pub(super) enum Text {
+    Plain(Box<str>),
+    Compressed { packed: Box<[u8]>, bytes: usize },
+}
+
+impl Text {
+    pub(super) fn of(text: String) -> Self {
+        if text.len() >= LONG {
+            let packed = lz4_flex::compress(text.as_bytes());
+            // What is noise is not worth the time to read it.
+            if packed.len() < text.len() / 2 {
+                return Self::Compressed { packed: packed.into(), bytes: text.len() };
+            }
+        }
+        Self::Plain(text.into())
+    }
+
+    /// How many bytes it has, as a text.
+    pub(super) fn bytes(&self) -> usize {
+        match self {
+            Self::Plain(text) => text.len(),
+            Self::Compressed { packed: _, bytes } => *bytes,
+        }
+    }
+
+    /// The text; nothing of one that was not made by [`Self::of`].
+    pub(super) fn read(&self) -> Option<Cow<'_, str>> {
+        match self {
+            Self::Plain(text) => Some(Cow::Borrowed(text)),
+            Self::Compressed { packed, bytes } => {
+                let text = lz4_flex::decompress(packed, *bytes).ok()?;
+                String::from_utf8(text).ok().map(Cow::Owned)
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn kept(text: &Text) -> usize {
+        match text {
+            Text::Plain(text) => text.len(),
+            Text::Compressed { packed, bytes: _ } => packed.len(),
+        }
+    }
+
+    #[test]
+    fn what_is_read_is_what_was_kept() {
+        let noise: String = (0..40_000_u64).map(|n| char::from(b' ' + (n.wrapping_mul(n + 77) * 2_654_435_761 >> 13) as u8 % 95)).collect();
+        let file = "error_rate = 0.5 # ü\n".repeat(10_000);
+        for (text, most) in [("short".repeat(9), 45), (noise, 40_000), (file.clone(), file.len() / 50)] {
+            let stored = Text::of(text.clone());
+            assert_eq!((stored.bytes(), stored.read().unwrap().as_ref()), (text.len(), text.as_str()));
+            assert!(kept(&stored) <= most, "{} of {}", kept(&stored), text.len());
+        }
+    }
+}
