@@ -31,6 +31,7 @@ use k8s_openapi::{
     },
     apimachinery::pkg::apis::meta::v1::ObjectMeta,
 };
+use kube::Resource;
 
 use crate::api::{Agent, AigiseSession, Sandbox, condition::Reason};
 
@@ -177,6 +178,19 @@ impl<K> Lookup<K> {
             Lookup::Found(object) => Lookup::Found(make(object)),
             Lookup::Missing => Lookup::Missing,
             Lookup::Failed(failure) => Lookup::Failed(failure),
+        }
+    }
+
+    /// What it is to the object that would own it.
+    #[must_use]
+    pub fn slot(self, owner: &ObjectMeta) -> Slot<K>
+    where
+        K: Resource<DynamicType = ()>,
+    {
+        match self {
+            Lookup::NotNamed | Lookup::Missing => Slot::Absent,
+            Lookup::Found(object) => ownership::slot(Some(object), owner),
+            Lookup::Failed(failure) => Slot::Failed(failure),
         }
     }
 

@@ -86,7 +86,7 @@ pub struct Staged {
     pub files: i64,
     /// Files that were there with other content and were left as they are: what sandboxes wrote is never overwritten.
     pub kept: i64,
-    /// First-level folders of the tools volume.
+    /// First-level folders of the tools volume that its sources bring.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub roots: Vec<String>,
     /// Folders with a `SKILL.md` in the tools volume, as many as a report has room for.

@@ -19,6 +19,10 @@ pub const SESSION_UID: &str = "aigise.dev/session-uid";
 /// Label on a Sandbox and its Pod: the sandbox's type, as the user wrote it.
 pub const SANDBOX_TYPE: &str = "aigise.dev/sandbox-type";
 
+/// Label on the Sandbox of an agent that may run commands in the others of its session: `true`. One that has it and may no longer
+/// is made anew, so that what let it in goes with it.
+pub const SANDBOX_EXEC: &str = "aigise.dev/sandbox-exec";
+
 /// Label on every child of a session that names a task.
 pub const TASK: &str = "aigise.dev/task";
 

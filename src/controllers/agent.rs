@@ -13,12 +13,11 @@ use super::{
     cache::{Found, Stored},
 };
 use crate::{
-    api::{Agent, Sandbox},
+    api::Agent,
     apply::{self, Object},
     plan::{
         Lookup, Slot,
-        agent::{self, Grant, Observed, runner},
-        ownership,
+        agent::{self, Earlier, Observed, runner},
         sandbox::is_runner,
     },
 };
@@ -67,18 +66,17 @@ async fn observe(agent: Arc<Agent>, context: &Context<Agent>) -> Observed {
     let sandboxes = sandboxes.filter_map(|name| caches.sandboxes.get(&name, &namespace).object());
     let sandboxes: Vec<_> = sandboxes.filter(|sandbox| !is_runner(sandbox)).collect();
     let runner = runner::name(&agent);
+    let live = caches.sandboxes.get(&runner, &namespace).slot(&agent.metadata);
     let policy = caches.policies.get(&runner, &namespace).slot(&agent.metadata);
-    let grant = if runner::wants_grant(&agent, &context.settings, &policy) {
+    let earlier = if runner::is_over(&policy, &agent, &live, &context.settings) {
         let (account, role) = (child(&agent, context).await, child(&agent, context).await);
-        let pod = |sandbox: &Sandbox| caches.pods.get(&sandbox.name_any(), &namespace).slot(&sandbox.metadata);
-        let pods = session.found().map(|session| runner::open_pods(session, &sandboxes, pod)).unwrap_or_default();
-        Some(Grant { account, role, binding: child(&agent, context).await, policy, pods })
+        Some(Earlier { policy, account, role, binding: child(&agent, context).await })
     } else {
         None
     };
     Observed {
-        runner: caches.sandboxes.get(&runner, &namespace).slot(&agent.metadata),
-        grant,
+        runner: live,
+        earlier,
         settings: context.settings.clone(),
         session: session.map(|session| context.meant(session)),
         parent,
@@ -93,9 +91,6 @@ async fn observe(agent: Arc<Agent>, context: &Context<Agent>) -> Observed {
 
 /// A child that nobody watches, by the name that all of an agent's have.
 async fn child<K: Object>(agent: &Agent, context: &Context<Agent>) -> Slot<K> {
-    match context.look::<K>(&agent.namespace().unwrap_or_default(), &runner::name(agent)).await {
-        Lookup::Found(found) => ownership::slot(Some(found), &agent.metadata),
-        Lookup::Missing | Lookup::NotNamed => Slot::Absent,
-        Lookup::Failed(failure) => Slot::Failed(failure),
-    }
+    let namespace = agent.namespace().unwrap_or_default();
+    context.look::<K>(&namespace, &runner::name(agent)).await.slot(&agent.metadata)
 }

@@ -14,11 +14,14 @@ use super::{
     live::{BUSY, Busy},
 };
 use crate::{
-    api::{Agent, Sandbox},
-    apply,
+    api::{Agent, AigiseSession, Sandbox},
+    apply::{self, Object},
     plan::{
-        Lookup, ownership,
-        sandbox::{self, Observed},
+        Lookup, Slot,
+        agent::runner,
+        ownership,
+        sandbox::{self, Grant, Observed},
+        session::exec,
     },
 };
 
@@ -67,6 +70,12 @@ async fn observe(sandbox: Arc<Sandbox>, context: &Context<Sandbox>) -> Result<Ob
         Some(attach) => context.live.pod(&namespace, &attach.pod_name).await?,
     };
     let agent = runs(&sandbox, context);
+    let grant = match (agent.found(), session.found()) {
+        (Some(agent), Some(session)) if runner::is_let_in(agent, &context.settings) => {
+            Some(grant(&sandbox, agent, session, context).await)
+        }
+        _ => None,
+    };
     // What an agent that cannot be read wants for its Pod is not known.
     let session = if let Lookup::Failed(failure) = &agent { Lookup::Failed(failure.clone()) } else { session };
     Ok(Observed {
@@ -75,6 +84,7 @@ async fn observe(sandbox: Arc<Sandbox>, context: &Context<Sandbox>) -> Result<Ob
         pod: caches.pods.get(&sandbox.name_any(), &namespace).slot(&sandbox.metadata),
         attached,
         agent: agent.found().cloned(),
+        grant,
         settings: context.settings.clone(),
         now: context.now(),
         sandbox,
@@ -89,5 +99,34 @@ fn runs(sandbox: &Sandbox, context: &Context<Sandbox>) -> Lookup<Agent> {
         Found::Object(agent) if agent.uid().as_ref() == Some(&owner.uid) => Lookup::Found(agent),
         Found::Object(_) | Found::Absent => Lookup::Missing,
         Found::Unreadable(unreadable) => Lookup::Failed(unreadable.failure()),
+    }
+}
+
+/// What lets a sandbox in that runs an agent.
+async fn grant(sandbox: &Sandbox, agent: &Agent, session: &AigiseSession, context: &Context<Sandbox>) -> Grant {
+    let (name, namespace) = (sandbox.name_any(), sandbox.namespace().unwrap_or_default());
+    let policy = match context.caches.policies.get(&name, &namespace) {
+        Found::Object(policy) => sandbox::grant_slot(Some(policy), sandbox, agent),
+        other => other.slot(&sandbox.metadata),
+    };
+    let binding = child(sandbox, agent, context).await;
+    let earlier_role = match binding.ours() {
+        Some(binding) if sandbox::is_of_earlier(binding) => child(sandbox, agent, context).await,
+        Some(_) | None => Slot::Absent,
+    };
+    Grant {
+        role: context.look(&namespace, &exec::role_name(session)).await.slot(&session.metadata),
+        account: child(sandbox, agent, context).await,
+        binding,
+        policy,
+        earlier_role,
+    }
+}
+
+/// A child that nobody watches, by the name that all of a sandbox's have.
+async fn child<K: Object>(sandbox: &Sandbox, agent: &Agent, context: &Context<Sandbox>) -> Slot<K> {
+    match context.look::<K>(&sandbox.namespace().unwrap_or_default(), &sandbox.name_any()).await {
+        Lookup::Found(found) => sandbox::grant_slot(Some(found), sandbox, agent),
+        other => other.slot(&sandbox.metadata),
     }
 }

@@ -15,11 +15,13 @@ use super::{
     live::{BUSY, Busy},
 };
 use crate::{
-    api::AigiseSession,
+    api::{Agent, AigiseSession, Sandbox},
     apply,
     plan::{
-        Slot, name,
-        session::{self, Decided, Observed, configuration::Configuration},
+        Slot,
+        agent::runner,
+        name,
+        session::{self, Decided, Observed, configuration::Configuration, exec::Exec},
         volumes::SharedVolume,
     },
     reading::Kept,
@@ -40,10 +42,15 @@ async fn reconcile(session: Arc<AigiseSession>, context: Arc<Context<AigiseSessi
     if session::has_lost_something(&observed) && context.is_gone(&observed.session).await {
         return Ok(Action::await_change());
     }
-    let writes = session::plan(&observed);
     let owner = observed.session.metadata.clone();
-    apply::execute(&context.client, context.counter(), &owner, writes, |name, landed| observed.absorb(name, landed))
+    // What agents may rests on nothing else, and nothing else on it.
+    for plan in [session::exec::writes, session::plan] {
+        let writes = plan(&observed);
+        apply::execute(&context.client, context.counter(), &owner, writes, |name, landed| {
+            observed.absorb(name, landed)
+        })
         .await;
+    }
     if session::configuration::is_kept(&observed) {
         context.configurations.remember(&observed, read);
     }
@@ -83,6 +90,7 @@ async fn observe(
         };
         claims.insert(volume, slot);
     }
+    let exec = exec(&session, &agents, context).await;
     let labels = session::launched(&session).into_iter().filter_map(|sandbox_type| name::Label::of(sandbox_type).ok());
     let mut sandboxes = caches.sandboxes_in.owned_by(&session.uid().unwrap_or_default());
     sandboxes.extend(labels.map(|label| name::child(&name, label)));
@@ -103,6 +111,7 @@ async fn observe(
             })
             .collect(),
         agents,
+        exec,
         config_maps: BTreeMap::new(),
         undone: None,
         settings: context.settings.clone(),
@@ -114,6 +123,30 @@ async fn observe(
         observed.config_maps = context.live.config_maps(&namespace, names).await?;
     }
     Ok((observed, remembered))
+}
+
+/// What the agents of a session may do in its sandboxes, if any of them may do anything.
+async fn exec(
+    session: &AigiseSession,
+    agents: &BTreeMap<String, Arc<Agent>>,
+    context: &Context<AigiseSession>,
+) -> Option<Exec> {
+    let (caches, namespace) = (&context.caches, session.namespace().unwrap_or_default());
+    let let_in = agents.values().filter(|agent| runner::is_let_in(agent, &context.settings));
+    let runners = let_in.filter_map(|agent| {
+        let live = caches.sandboxes.get(&runner::name(agent), &namespace).slot(&agent.metadata);
+        live.ours().filter(|live| live.metadata.deletion_timestamp.is_none()).cloned()
+    });
+    let runners: Vec<_> = runners.collect();
+    if runners.is_empty() {
+        return None;
+    }
+    let sandboxes = caches.sandboxes_in.of_session(&namespace, &session.name_any()).into_iter();
+    let sandboxes: Vec<_> = sandboxes.filter_map(|name| caches.sandboxes.get(&name, &namespace).object()).collect();
+    let pod = |sandbox: &Sandbox| caches.pods.get(&sandbox.name_any(), &namespace).slot(&sandbox.metadata);
+    let pods = session::exec::open_pods(session, &sandboxes, pod);
+    let role = context.look(&namespace, &session::exec::role_name(session)).await.slot(&session.metadata);
+    Some(Exec { role, runners, pods })
 }
 
 /// What the session's specification decides, with what its file adds: once for each generation. What is much work is done beside the

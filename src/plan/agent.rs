@@ -25,7 +25,7 @@ use std::{
 use jiff::Timestamp;
 
 use self::stage::Rest;
-pub use self::{runner::Grant, stage::Stage};
+pub use self::{runner::Earlier, stage::Stage};
 use super::{
     Child, Failure, Landed, Lookup, Report, Settings, Slot, Write, membership,
     name::Label,
@@ -58,8 +58,8 @@ pub struct Observed {
     pub sandboxes: Vec<Arc<Sandbox>>,
     /// The Sandbox that runs it.
     pub runner: Slot<Sandbox>,
-    /// What lets that into the session's sandboxes; looked at only where [`wants_grant`](runner::wants_grant) says so.
-    pub grant: Option<Grant>,
+    /// What an earlier version let its Pod in by, where that is over.
+    pub earlier: Option<Earlier>,
     /// What the operator was told.
     pub settings: Arc<Settings>,
     /// Why it could not be deleted just now.
@@ -76,13 +76,9 @@ impl Observed {
 
     /// Takes in what a write left.
     pub fn absorb(&mut self, landed: Landed) {
-        match (landed, &mut self.grant) {
-            (Landed::Agent(Slot::Failed(failure)), _) => self.undone = Some(failure),
-            (Landed::Sandbox(slot), _) => self.runner = slot,
-            (Landed::ServiceAccount(slot), Some(grant)) => grant.account = slot,
-            (Landed::Role(slot), Some(grant)) => grant.role = slot,
-            (Landed::RoleBinding(slot), Some(grant)) => grant.binding = slot,
-            (Landed::NetworkPolicy(slot), Some(grant)) => grant.policy = slot,
+        match landed {
+            Landed::Agent(Slot::Failed(failure)) => self.undone = Some(failure),
+            Landed::Sandbox(slot) => self.runner = slot,
             _ => {} // nothing else is an agent's to write
         }
     }
@@ -163,7 +159,7 @@ fn unknown_types<'a>(observed: &'a Observed, session: &'a AigiseSession) -> Vec<
 /// The writes that bring the agent further.
 #[must_use]
 pub fn plan(observed: &Observed) -> Vec<Write> {
-    match Stage::of(observed) {
+    let writes = match Stage::of(observed) {
         Stage::Orphaned(_) => vec![Write::Delete(Child::Agent(Box::new(Agent::clone(&observed.agent))))],
         Stage::NoRunner => runner::start(observed),
         Stage::AtRest(Rest::Paused | Rest::Stopped) | Stage::LeftBehind => runner::removal(observed),
@@ -177,7 +173,8 @@ pub fn plan(observed: &Observed) -> Vec<Write> {
         | Stage::Finished(_)
         | Stage::Active => runner::changes(observed),
         Stage::Terminating | Stage::NameTaken(_) | Stage::Failed(_) => vec![],
-    }
+    };
+    writes.into_iter().chain(observed.earlier.iter().flat_map(Earlier::removal)).collect()
 }
 
 /// Whether the Sandbox is missing that the agent says was there: somebody has deleted it, or the agent itself is gone, and the

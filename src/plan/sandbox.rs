@@ -15,6 +15,7 @@
 
 mod attach;
 mod gate;
+mod grant;
 mod pod;
 mod pod_template;
 mod privilege;
@@ -30,7 +31,9 @@ use kube::ResourceExt;
 
 pub use self::{
     attach::Attachment,
+    grant::{Grant, is_of_earlier, slot as grant_slot},
     pod::pod,
+    privilege::check_security_context,
     stage::{Stage, check_template},
 };
 use super::{
@@ -58,6 +61,8 @@ pub struct Observed {
     pub attached: Lookup<Pod>,
     /// The agent that it runs, if it is made for one.
     pub agent: Option<Arc<Agent>>,
+    /// What lets it into the sandboxes of its session; absent where nothing is to.
+    pub grant: Option<Grant>,
     /// What the operator was told.
     pub settings: Arc<Settings>,
     /// The time.
@@ -65,10 +70,15 @@ pub struct Observed {
 }
 
 impl Observed {
-    /// Takes in what a write left: a sandbox makes nothing but its Pod.
+    /// Takes in what a write left: a sandbox makes nothing but its Pod, and what lets that in.
     pub fn absorb(&mut self, landed: Landed) {
-        if let Landed::Pod(pod) = landed {
-            self.pod = pod;
+        match (landed, &mut self.grant) {
+            (Landed::Pod(slot), _) => self.pod = slot,
+            (Landed::ServiceAccount(slot), Some(grant)) => grant.account = slot,
+            (Landed::RoleBinding(slot), Some(grant)) => grant.binding = slot,
+            (Landed::NetworkPolicy(slot), Some(grant)) => grant.policy = slot,
+            (Landed::Role(slot), Some(grant)) => grant.earlier_role = slot,
+            _ => {} // nothing else is a sandbox's to write
         }
     }
 
@@ -80,6 +90,15 @@ impl Observed {
     /// Whether its Pod may run commands in the others of the session.
     fn is_let_in(&self) -> bool {
         self.agent.as_ref().is_some_and(|agent| runner::is_let_in(agent, &self.settings))
+    }
+
+    /// Whether the agent that it runs asks for it as it is; a sandbox that runs none needs nobody to.
+    fn is_asked_for(&self) -> bool {
+        let agent = self.agent.as_deref().zip(self.session.found());
+        let asks = |(agent, session): (&Agent, &Arc<AigiseSession>)| {
+            runner::is_asked_for(&self.sandbox, agent, session, &self.settings)
+        };
+        !is_runner(&self.sandbox) || agent.is_some_and(asks)
     }
 
     /// The DNS name of the sandbox's Pod, if it has a session to be found in.
@@ -181,12 +200,19 @@ pub fn plan(observed: &Observed) -> Vec<Write> {
         | Stage::LeftBehind(_)
         | Stage::NodeLost { .. }
         | Stage::WaitsForVolumes(_)
+        | Stage::WaitsForAgent(_)
         | Stage::Terminating
         | Stage::Blocked(_)
         | Stage::NameTaken(_)
         | Stage::Failed(_) => None,
     };
-    write.into_iter().collect()
+    // What lets a Pod in is there before it. Where it is there already, nothing is kept waiting.
+    let (before, after) = match (&write, observed.is_asked_for()) {
+        (Some(Write::Ensure(_)), true) => (grant::writes(observed), vec![]),
+        (_, true) => (vec![], grant::writes(observed)),
+        (_, false) => (vec![], vec![]),
+    };
+    before.into_iter().chain(write).chain(after).collect()
 }
 
 /// What to say about the sandbox.
@@ -219,7 +245,7 @@ pub fn wants_siblings(sandbox: &Sandbox) -> bool {
 /// Whether the Pod is to make room for a new one now: its user asked for a start, or it is not ready and its template, or its
 /// session's wish, is newer.
 fn wants_new_pod(observed: &Observed) -> bool {
-    let Some(pod) = observed.pod.ours() else { return false };
+    let Some(pod) = observed.pod.ours().filter(|_| observed.is_asked_for()) else { return false };
     let sandbox = &observed.sandbox;
     let update = sandbox.spec.template.update_policy() == UpdatePolicy::Recreate;
     match Progress::of(pod, meta::SANDBOX_CONTAINER) {

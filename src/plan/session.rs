@@ -13,6 +13,7 @@
 mod agents;
 pub mod configuration;
 mod decided;
+pub mod exec;
 mod launch;
 mod lifetime;
 mod network;
@@ -34,6 +35,7 @@ use kube::ResourceExt;
 
 use self::{
     configuration::{ConfigSecret, Configuration},
+    exec::Exec,
     launch::with_demand,
 };
 pub use self::{
@@ -78,6 +80,8 @@ pub struct Observed {
     pub sandboxes: BTreeMap<String, Slot<Sandbox>>,
     /// The agents of the session, by name.
     pub agents: BTreeMap<String, Arc<Agent>>,
+    /// What its agents may do in its sandboxes; absent where none may do anything.
+    pub exec: Option<Exec>,
     /// What the ConfigMaps among the sources hold, by name, as [`content_hash`]; looked up only when [`wants_sources`] says so.
     pub config_maps: BTreeMap<String, ConfigMapContent>,
     /// Why a write was not made just now whose object is there all the same: the session, which could not be deleted, or a claim,
@@ -126,13 +130,14 @@ impl Observed {
                     secret.slot = slot;
                 }
             }
+            Landed::Role(slot) => {
+                if let Some(exec) = &mut self.exec {
+                    exec.role = slot;
+                }
+            }
             Landed::Session(Slot::Failed(failure)) => self.undone = Some(failure),
-            // It is on its way out, and its own watch says so; and agents are not a session's to write.
-            Landed::Session(_)
-            | Landed::Agent(_)
-            | Landed::ServiceAccount(_)
-            | Landed::Role(_)
-            | Landed::RoleBinding(_) => {}
+            // It is on its way out, and its own watch says so; the others are not a session's to write.
+            Landed::Session(_) | Landed::Agent(_) | Landed::ServiceAccount(_) | Landed::RoleBinding(_) => {}
         }
     }
 
@@ -226,16 +231,6 @@ pub fn plan(observed: &Observed) -> Vec<Write> {
 #[must_use]
 pub fn meant(session: Arc<AigiseSession>) -> Arc<AigiseSession> {
     with_demand(configuration::effective(session), &Demand::default())
-}
-
-/// Likewise, by what is known now of its file and of its agents. This is how its own controller sees it.
-#[must_use]
-pub fn meant_now(
-    session: Arc<AigiseSession>,
-    configuration: &Configuration,
-    agents: &BTreeMap<String, Arc<Agent>>,
-) -> Arc<AigiseSession> {
-    as_demanded(configuration::effective_now(session, configuration), agents)
 }
 
 /// The session, by what its agents ask of it.

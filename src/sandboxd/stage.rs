@@ -113,7 +113,7 @@ pub fn stage(manifest: &Manifest, watch: &mut Watch<'_>) -> Result<BTreeMap<Stri
             target.noting(Path::new("."), || watch(Step::Unchanged { volume }))?;
         }
         if volume.name == TOOLS {
-            staged.roots = target.roots()?;
+            staged.roots = target.roots();
             staged.skills = target.skills();
         }
         volumes.insert(volume.name.clone(), staged);

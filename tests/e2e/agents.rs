@@ -328,16 +328,21 @@ fn a_runner_may_run_commands_in_the_sandboxes_of_its_session_and_in_no_others() 
     }
     // One that is added can be worked in as well.
     ground.patch("asess/s", &json!({"spec": {"sandboxes": {"fuzz": {"image": ROOT_IMAGE}}}}));
-    ground.until(&format!("role/{pod}"), "names the new one", |role| role["rules"].to_string().contains("s--fuzz"));
+    ground.until("role/s--exec", "names the new one", |role| role["rules"].to_string().contains("s--fuzz"));
     ground.until_ready("asb/s--fuzz");
     assert_eq!(inside("exec s--fuzz -- echo there").text().trim(), "there");
 
     // What let it in goes when that is no longer asked for, and a Pod without a token follows.
-    let grant = ["role", "rolebinding", "networkpolicy", "serviceaccount"];
+    let grant = [
+        "role/s--exec".to_string(),
+        format!("rolebinding/{pod}"),
+        format!("networkpolicy/{pod}"),
+        format!("serviceaccount/{pod}"),
+    ];
     let before = ground.get(&format!("pod/{pod}"));
     ground.patch("aag/root", &json!({"spec": {"runner": {"sandboxExec": false}}}));
-    for kind in grant {
-        ground.until_gone(&format!("{kind}/{pod}"));
+    for object in &grant {
+        ground.until_gone(object);
     }
     let after = ground.until(&format!("pod/{pod}"), "is made anew", |pod| !pod.is_null() && uid(pod) != uid(&before));
     assert_eq!(after["spec"]["automountServiceAccountToken"], false);
@@ -345,11 +350,66 @@ fn a_runner_may_run_commands_in_the_sandboxes_of_its_session_and_in_no_others() 
 
     // And it goes with its agent.
     ground.patch("aag/root", &json!({"spec": {"runner": {"sandboxExec": true}}}));
-    for kind in grant {
-        ground.until(&format!("{kind}/{pod}"), "is there again", |seen| !seen.is_null());
+    for object in &grant {
+        ground.until(object, "is there again", |seen| !seen.is_null());
     }
     ground.delete("aag/root");
-    for kind in grant.into_iter().chain(["pod"]) {
-        ground.until_gone(&format!("{kind}/{pod}"));
+    for object in grant.iter().chain([&format!("pod/{pod}")]) {
+        ground.until_gone(object);
     }
+}
+
+/// Whatever was said to end it, and whatever the operator may still do.
+#[test]
+#[ignore = "needs a cluster: make e2e"]
+fn what_lets_an_agent_in_goes_with_its_sandbox() {
+    let ground = Ground::new("exec-ends");
+    let _alone = audit::operator_may_go();
+    let _back = BackAgain::when_dropped();
+    let let_in = |it_is: bool| {
+        let value = format!("agents.runnerExec={it_is}");
+        helm(&["upgrade", RELEASE, CHART, "-n", OPERATOR.0, "--reuse-values", "--set", &value]).text();
+        kubectl(&["-n", OPERATOR.0, "rollout", "status", OPERATOR.1, "--timeout", "120s"]).text();
+    };
+    let_in(true);
+    let mut runner = program();
+    runner["sandboxExec"] = json!(true);
+    let mut open = plain_session("open", &["main"]);
+    open["spec"]["network"] = json!({"policy": "Unmanaged"});
+    let of = |name: &str, session: &str| {
+        let mut agent = agent(name, json!({"runner": runner}));
+        agent["spec"]["session"] = json!(session);
+        agent
+    };
+    ground.apply(&list(&[
+        plain_session("s", &["main"]),
+        open,
+        of("none", "s"),
+        of("stopped", "s"),
+        of("open", "open"),
+        of("stays", "s"),
+    ]));
+    let pods = ["none", "stopped", "open", "stays"]
+        .map(|name| until_status(&ground, name, "active")["status"]["podName"].as_str().unwrap().to_string());
+    let [none, stopped, open, stays] = &pods;
+    ground.patch("aag/none", &json!({"spec": {"runner": null}}));
+    ground.patch("aag/stopped", &json!({"spec": {"desiredStatus": "stopped"}}));
+    ground.patch("aag/open", &json!({"spec": {"runner": {"sandboxExec": false}}}));
+    for pod in [none, stopped, open] {
+        for kind in ["rolebinding", "serviceaccount"] {
+            ground.until_gone(&format!("{kind}/{pod}"));
+        }
+    }
+    ground.until_gone("role/open--exec");
+    for object in ["role/s--exec".to_string(), format!("rolebinding/{stays}"), format!("serviceaccount/{stays}")] {
+        assert!(!ground.get(&object).is_null(), "{object} is still asked for");
+    }
+
+    // The operator loses the right to make or delete any of it.
+    let_in(false);
+    for object in ["role/s--exec".to_string(), format!("rolebinding/{stays}"), format!("serviceaccount/{stays}")] {
+        ground.until_gone(&object);
+    }
+    let refused = until_status(&ground, "stays", "error");
+    assert!(message(&refused).contains("agents.runnerExec"), "{}", message(&refused));
 }

@@ -244,6 +244,7 @@ fn observed(session: AigiseSession) -> session::Observed {
         stage_policy: Slot::Absent,
         sandboxes: BTreeMap::new(),
         agents: BTreeMap::new(),
+        exec: None,
         config_maps: BTreeMap::new(),
         undone: None,
         settings: Arc::new(settings()),

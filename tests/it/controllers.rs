@@ -328,3 +328,48 @@ fn what_a_session_offers_reaches_its_sandboxes_when_it_changes() {
         assert_eq!(outdated["status"], "True", "the Pod asks at the old place");
     });
 }
+
+/// What agents may is said once for their session, however many they are: who may, and in which Pods, as they come and go.
+#[test]
+fn all_agents_of_a_session_have_one_role() {
+    in_fast_time(async {
+        let mut world = World::new();
+        world.apply(session(json!({"sandboxes": {"main": {"image": "a:1"}}}))).await;
+        for name in ["x", "y", "z"] {
+            world.apply(agent(name, json!({"runner": {"image": "b:1", "sandboxExec": true}}))).await;
+        }
+        world.settle().await;
+        assert_eq!(world.get("aigisesessions", "demo")["status"]["agents"]["counts"], json!({"active": 3}));
+        let of_roles = |world: &World| world.operator_writes().iter().filter(|seen| seen.key.plural == "roles").count();
+        let named = |world: &World| world.get("roles", "demo--exec")["rules"][1]["resourceNames"].clone();
+        assert_eq!(named(&world), json!(["demo--main"]));
+        assert!(of_roles(&world) <= 3, "{}", lines(&world));
+
+        // Once without the Pod, since anybody's may come to have its name, and once with the next.
+        let before = of_roles(&world);
+        world.api.delete(&World::key("pods", "demo--main"), &json!({}));
+        world.settle().await;
+        assert_eq!(named(&world), json!(["demo--main"]));
+        assert_eq!(of_roles(&world) - before, 2, "{}", lines(&world));
+
+        // Who goes takes along what is its own, and the last of them the role.
+        let grants = |world: &World| {
+            let kinds = ["roles", "rolebindings", "serviceaccounts"];
+            world.api.all().iter().filter(|(key, _)| kinds.contains(&key.plural)).count()
+        };
+        assert_eq!(grants(&world), 7);
+        world
+            .apply(agent("x", json!({"desiredStatus": "paused", "runner": {"image": "b:1", "sandboxExec": true}})))
+            .await;
+        world.apply(agent("y", json!({}))).await;
+        world.settle().await;
+        assert_eq!(grants(&world), 3);
+        world.allow_runner_exec = false;
+        world.restart();
+        world.settle().await;
+        assert_eq!(grants(&world), 0);
+        let refused = world.operator_writes().into_iter().filter(|seen| seen.code.is_none_or(|code| code >= 400));
+        let refused: Vec<_> = refused.collect();
+        assert!(refused.is_empty(), "{}", faults::lines(&refused));
+    });
+}

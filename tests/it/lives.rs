@@ -481,7 +481,7 @@ async fn runner(world: &mut World) {
     assert_eq!(status(world)["status"], "active");
     let name = status(world)["podName"].as_str().unwrap().to_string();
     assert_eq!(world.get("pods", &name)["spec"]["serviceAccountName"].as_str(), Some(name.as_str()));
-    let rule = &world.get("roles", &name)["rules"][1];
+    let rule = &world.get("roles", "demo--exec")["rules"][1];
     assert_eq!((&rule["resources"], &rule["resourceNames"]), (&json!(["pods/exec"]), &json!(["demo--main"])));
     assert!(world.get("secrets", "demo--config")["data"]["config.toml"].is_string());
     world.cluster.end(&World::key("pods", &name), 3);

@@ -17,12 +17,12 @@ use aigise_operator::{
     config::Secret,
     gate,
     plan::{
-        self, Child, Failure, Landed, Lookup, Next, Note, Settings, Slot, When, Write,
-        agent::{self, Grant},
-        name, ownership, sandbox,
+        self, Child, Failure, Landed, Lookup, Next, Note, Settings, Slot, When, Write, agent, name, ownership,
+        sandbox::{self, Grant},
         session::{
             self, ConfigMapContent,
             configuration::{self, ConfigSecret, Configuration, Contents, Reference},
+            exec::{self, Exec},
         },
         volumes::SharedVolume,
     },
@@ -430,10 +430,6 @@ impl World {
     fn remove_agent(&mut self, name: &str) {
         let Some(uid) = self.agents.remove(name).and_then(|agent| agent.uid()) else { return };
         let owned = |meta: &ObjectMeta| ownership::controller(meta).is_some_and(|owner| owner.uid == uid);
-        self.policies.retain(|_, policy| !owned(&policy.metadata));
-        self.accounts.retain(|_, account| !owned(&account.metadata));
-        self.roles.retain(|_, role| !owned(&role.metadata));
-        self.bindings.retain(|_, binding| !owned(&binding.metadata));
         let sandboxes: Vec<_> =
             self.sandboxes.values().filter(|sandbox| owned(&sandbox.metadata)).map(ResourceExt::name_any).collect();
         for name in sandboxes {
@@ -441,10 +437,18 @@ impl World {
         }
     }
 
+    /// What it owned alone goes with it.
     fn remove_sandbox(&mut self, name: &str) {
-        if let Some(uid) = self.sandboxes.remove(name).and_then(|sandbox| sandbox.uid()) {
-            self.pods.retain(|_, pod| ownership::controller(&pod.metadata).is_none_or(|owner| owner.uid != uid));
-        }
+        let Some(uid) = self.sandboxes.remove(name).and_then(|sandbox| sandbox.uid()) else { return };
+        let owned = |meta: &ObjectMeta| ownership::controller(meta).is_some_and(|owner| owner.uid == uid);
+        self.pods.retain(|_, pod| !owned(&pod.metadata));
+        self.policies.retain(|_, policy| !owned(&policy.metadata));
+        self.accounts.retain(|_, account| !owned(&account.metadata));
+        self.bindings.retain(|_, binding| !owned(&binding.metadata));
+        self.roles.retain(|_, role| {
+            role.owner_references_mut().retain(|owner| owner.uid != uid);
+            !role.owner_references().is_empty()
+        });
     }
 
     fn pod(&mut self, name: &str, change: impl FnOnce(&mut Pod)) {
@@ -491,7 +495,9 @@ impl World {
         let (configuration, config_secret) = self.read_configuration(&self.sessions[name]);
         let agents = self.agents.iter().filter(|(_, agent)| agent.spec.session == name);
         let agents = agents.map(|(name, agent)| (name.clone(), Arc::new(agent.clone()))).collect();
-        let session = session::meant_now(Arc::new(self.sessions[name].clone()), &configuration, &agents);
+        let session = configuration::effective_now(Arc::new(self.sessions[name].clone()), &configuration);
+        let decided = Arc::new(session::Decided::of(&session, &settings()));
+        let session = session::as_demanded(session, &agents);
         let session = &*session;
         let slot = |found: Option<&Pod>| ownership::slot(found.cloned().map(Arc::new), &session.metadata);
         let mut names: BTreeSet<_> = self
@@ -511,8 +517,10 @@ impl World {
             };
             (volume, slot)
         });
+        let exec = self.observe_exec(session, &agents);
         let mut observed = session::Observed {
-            decided: Arc::new(session::Decided::of(session, &settings())),
+            exec,
+            decided,
             session: Arc::new(session.clone()),
             configuration,
             config_secret,
@@ -547,6 +555,26 @@ impl World {
                 session::config_maps(session).into_iter().map(|name| (name.clone(), content(&name))).collect();
         }
         observed
+    }
+
+    fn observe_exec(&self, session: &AigiseSession, agents: &BTreeMap<String, Arc<Agent>>) -> Option<Exec> {
+        let let_in = agents.values().filter(|agent| agent::runner::is_let_in(agent, &settings()));
+        let runners = let_in.filter_map(|agent| {
+            let live = self.sandboxes.get(&agent::runner::name(agent)).cloned().map(Arc::new);
+            ownership::slot(live, &agent.metadata).ours().cloned()
+        });
+        let runners: Vec<_> = runners.collect();
+        let sandboxes = self.sandboxes.values().filter(|sandbox| sandbox.spec.session == session.metadata.name);
+        let sandboxes: Vec<_> = sandboxes.cloned().map(Arc::new).collect();
+        let pod = |sandbox: &Sandbox| {
+            ownership::slot(self.pods.get(&sandbox.name_any()).cloned().map(Arc::new), &sandbox.metadata)
+        };
+        let role = self.roles.get(&exec::role_name(session)).cloned().map(Arc::new);
+        (!runners.is_empty()).then(|| Exec {
+            role: ownership::slot(role, &session.metadata),
+            runners,
+            pods: exec::open_pods(session, &sandboxes, pod),
+        })
     }
 
     fn read_configuration(&self, session: &AigiseSession) -> (Configuration, Option<ConfigSecret>) {
@@ -589,14 +617,27 @@ impl World {
                 found.map_or(Lookup::Missing, |found| Lookup::Found(Arc::new(found.clone())))
             }
         };
+        let agent = ownership::controller(&sandbox.metadata)
+            .and_then(|owner| self.agents.get(&owner.name).filter(|agent| agent.uid().as_ref() == Some(&owner.uid)))
+            .map(|agent| Arc::new(agent.clone()));
+        let let_in = agent.as_ref().filter(|agent| agent::runner::is_let_in(agent, &settings()));
+        let grant = let_in.zip(session.found()).map(|(agent, session)| Grant {
+            role: {
+                let role = self.roles.get(&exec::role_name(session)).cloned().map(Arc::new);
+                ownership::slot(role, &session.metadata)
+            },
+            account: sandbox::grant_slot(self.accounts.get(name).cloned().map(Arc::new), sandbox, agent),
+            binding: sandbox::grant_slot(self.bindings.get(name).cloned().map(Arc::new), sandbox, agent),
+            policy: sandbox::grant_slot(self.policies.get(name).cloned().map(Arc::new), sandbox, agent),
+            earlier_role: Slot::Absent,
+        });
         sandbox::Observed {
             session,
             siblings: siblings.map(|(_, sibling)| Arc::new(sibling.clone())).collect(),
             pod: ownership::slot(self.pods.get(name).cloned().map(Arc::new), &sandbox.metadata),
             attached,
-            agent: ownership::controller(&sandbox.metadata)
-                .and_then(|owner| self.agents.get(&owner.name).filter(|agent| agent.uid().as_ref() == Some(&owner.uid)))
-                .map(|agent| Arc::new(agent.clone())),
+            agent,
+            grant,
             sandbox: Arc::new(sandbox.clone()),
             settings: Arc::new(settings()),
             now: self.now,
@@ -605,7 +646,7 @@ impl World {
 
     fn reconcile_session(&mut self, name: &str) {
         let mut observed = self.observe_session(name);
-        let writes = session::plan(&observed);
+        let writes = [exec::writes(&observed), session::plan(&observed)].concat();
         self.note_stage("session", name, &format!("{:?}", session::Stage::of(&observed)), &writes);
         let owner = observed.session.metadata.clone();
         for write in writes {
@@ -677,26 +718,10 @@ impl World {
             self.sandboxes.values().filter(|sandbox| sandbox.spec.session.as_ref() == Some(&agent.spec.session));
         let sandboxes = sandboxes.filter(|sandbox| !sandbox::is_runner(sandbox)).cloned().map(Arc::new);
         let sandboxes: Vec<_> = sandboxes.collect();
-        let pod = |sandbox: &Sandbox| {
-            ownership::slot(self.pods.get(&sandbox.name_any()).cloned().map(Arc::new), &sandbox.metadata)
-        };
-        let open_pods = self
-            .sessions
-            .get(&agent.spec.session)
-            .map(|session| agent::runner::open_pods(session, &sandboxes, pod))
-            .unwrap_or_default();
         let runner = agent::runner::name(agent);
-        let policy = ownership::slot(self.policies.get(&runner).cloned().map(Arc::new), &agent.metadata);
-        let grant = agent::runner::wants_grant(agent, &settings(), &policy).then(|| Grant {
-            account: ownership::slot(self.accounts.get(&runner).cloned().map(Arc::new), &agent.metadata),
-            role: ownership::slot(self.roles.get(&runner).cloned().map(Arc::new), &agent.metadata),
-            binding: ownership::slot(self.bindings.get(&runner).cloned().map(Arc::new), &agent.metadata),
-            policy,
-            pods: open_pods,
-        });
         agent::Observed {
             runner: ownership::slot(self.sandboxes.get(&runner).cloned().map(Arc::new), &agent.metadata),
-            grant,
+            earlier: None,
             settings: Arc::new(settings()),
             session: session.map_or(Lookup::Missing, Lookup::Found),
             parent,

@@ -2,8 +2,14 @@
 
 use std::sync::Arc;
 
-use aigise_operator::plan::{self, sandbox, session};
+use aigise_operator::{
+    api::{Agent, agent::DesiredStatus},
+    plan::{self, sandbox, session},
+};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
+use kube::ResourceExt;
 use serde::Serialize;
+use serde_json::{Value, json};
 
 use super::model::{Event, World, settings};
 
@@ -119,4 +125,175 @@ fn the_template_hash_covers_what_the_user_wrote_and_nothing_derived() {
     let sandbox = sandbox::Observed { settings: settings.clone(), ..world.observe_sandbox("demo--main") };
     assert_eq!(sandbox::plan(&sandbox), []);
     assert_eq!(session::plan(&session::Observed { settings, ..world.observe_session("demo") }), []);
+}
+
+/// A container source runs a stranger's image, as a sandbox does.
+#[test]
+fn strangers_commands_run_behind_the_walls_of_the_sandboxes() {
+    let stage_pod = |defaults: Value, source: Value| {
+        let mut container = json!({"image": "b", "command": ["make"]});
+        container.as_object_mut().unwrap().extend(source.as_object().unwrap().clone());
+        let session = json!({
+            "apiVersion": "aigise.dev/v1alpha1", "kind": "AigiseSession", "metadata": {"name": "demo"},
+            "spec": {
+                "sandboxes": {"main": {"image": "a"}}, "sandboxDefaults": defaults,
+                "volumes": {"data": {"sources": [{"container": container}]}},
+            },
+        });
+        let mut world = World::new();
+        world.happens(Event::ApplySession(Box::new(serde_json::from_value(session).unwrap())));
+        world.pods.remove("demo--stage").map(|pod| serde_json::to_value(pod).unwrap())
+    };
+    let plain = stage_pod(json!({}), json!({})).unwrap();
+    let confined = json!({"allowPrivilegeEscalation": false, "capabilities": {"drop": ["ALL"]}});
+    assert_eq!(plain["spec"]["initContainers"][0]["securityContext"], confined);
+
+    let affinity = json!({"requiredDuringSchedulingIgnoredDuringExecution": {"nodeSelectorTerms": [{"matchExpressions": [{"key": "k", "operator": "Exists"}]}]}});
+    let walls = json!({
+        "runtimeClassName": "gvisor", "hostUsers": false, "nodeSelector": {"pool": "untrusted"},
+        "tolerations": [{"key": "untrusted", "operator": "Exists"}], "imagePullSecrets": [{"name": "key"}],
+    });
+    let mut spec = walls.clone();
+    spec["affinity"] = json!({"nodeAffinity": affinity, "podAntiAffinity": {}});
+    spec["securityContext"] = json!({"seccompProfile": {"type": "Localhost", "localhostProfile": "p"}, "sysctls": []});
+    spec["terminationGracePeriodSeconds"] = json!(99);
+    let defaults = json!({
+        "podTemplate": {"spec": spec},
+        "securityContext": {"appArmorProfile": {"type": "RuntimeDefault"}, "runAsUser": 0, "capabilities": {"add": ["SYS_PTRACE"]}},
+    });
+    let walled = stage_pod(defaults, json!({})).unwrap();
+    for (field, wall) in walls.as_object().unwrap() {
+        assert_eq!(&walled["spec"][field], wall, "{field}");
+    }
+    assert_eq!(walled["spec"]["affinity"]["nodeAffinity"], affinity);
+    assert_eq!(walled["spec"]["affinity"]["podAffinity"], plain["spec"]["affinity"]["podAffinity"], "on one node");
+    let context = &walled["spec"]["securityContext"];
+    assert_eq!(context["seccompProfile"], json!({"type": "Localhost", "localhostProfile": "p"}));
+    assert_eq!(context["fsGroup"], plain["spec"]["securityContext"]["fsGroup"]);
+    assert_eq!(walled["spec"]["terminationGracePeriodSeconds"], 5);
+    let mut expected = confined.clone();
+    expected["appArmorProfile"] = json!({"type": "RuntimeDefault"});
+    assert_eq!(walled["spec"]["initContainers"][0]["securityContext"], expected);
+    // One that has no node yet is made anew when the nodes are others.
+    let hash = |pod: &Value| pod["metadata"]["annotations"]["aigise.dev/stage-hash"].clone();
+    assert_ne!(hash(&walled), hash(&plain));
+
+    // What a debugger needs is no wall.
+    let debugger = json!({"securityContext": {"seccompProfile": {"type": "Unconfined"}}, "podTemplate": {"spec": {"securityContext": {"seccompProfile": {"type": "Unconfined"}}}}});
+    assert_eq!(stage_pod(debugger, json!({})).unwrap()["spec"], plain["spec"]);
+
+    let restricted =
+        json!({"securityContext": {"runAsNonRoot": true, "runAsUser": 1000, "capabilities": {"add": ["CHOWN"]}}});
+    let context = &stage_pod(json!({}), restricted).unwrap()["spec"]["initContainers"][0]["securityContext"];
+    let expected = json!({
+        "runAsNonRoot": true, "runAsUser": 1000, "allowPrivilegeEscalation": false,
+        "capabilities": {"add": ["CHOWN"], "drop": ["ALL"]},
+    });
+    assert_eq!(context, &expected);
+    assert_eq!(stage_pod(json!({}), json!({"securityContext": {"privileged": true}})), None, "nobody may");
+}
+
+/// What a session names has to be there; what an agent asked for, or was staged for one that is gone, does not.
+#[test]
+fn only_what_the_session_names_has_to_be_among_the_sources() {
+    let mut world = staged();
+    let session = world.sessions.get_mut("demo").unwrap();
+    session.spec.enabled_skills = Some(vec!["coverage/lcov".into()]);
+    let source = json!({"configMap": {"name": "poc"}, "path": "fuzz"});
+    session.spec.volumes.as_mut().unwrap().tools = Some(serde_json::from_value(json!({"sources": [source]})).unwrap());
+    let tools = session.status.as_mut().unwrap().volumes.as_mut().unwrap().tools.as_mut().unwrap();
+    assert_eq!(tools.roots, ["fuzz"]);
+    tools.roots.push("made-by-a-sandbox".into());
+    world.pods.remove("demo--stage");
+    let observed = world.observe_session("demo");
+    let writes = session::plan(&observed);
+    assert_eq!(session::Stage::of(&observed), session::Stage::NotStaged);
+    let pod = writes.iter().find_map(|write| match write {
+        plan::Write::Ensure(plan::Child::Pod(pod)) => Some(pod),
+        _ => None,
+    });
+    let env = &pod.unwrap().spec.as_ref().unwrap().containers[0].env.as_ref().unwrap()[0];
+    let manifest: Value = serde_json::from_str(env.value.as_ref().unwrap()).unwrap();
+    let tools = manifest["volumes"].as_array().unwrap().iter().find(|volume| volume["name"] == "tools").unwrap();
+    assert_eq!(tools["topRoots"], json!(["fuzz", "coverage", "made-by-a-sandbox"]));
+    assert_eq!(tools["optionalRoots"], json!(["made-by-a-sandbox"]));
+}
+
+fn with_agent(desired: &str) -> World {
+    let mut world = World::new();
+    world.happens(Event::ApplySession(
+        serde_yaml::from_str("{metadata: {name: demo}, spec: {sandboxes: {main: {image: a}}}}").unwrap(),
+    ));
+    world.happens(Event::Running("demo--main".into()));
+    let agent = format!(
+        "{{metadata: {{name: a}}, spec: {{session: demo, desiredStatus: {desired}, runner: {{image: b, sandboxExec: true}}}}}}"
+    );
+    world.happens(Event::ApplyAgent(serde_yaml::from_str(&agent).unwrap()));
+    world
+}
+
+/// Whoever may write Sandboxes can say of one that it is an agent's. What an agent's Pod has is for what the agent asks for.
+#[test]
+fn a_sandbox_that_its_agent_does_not_ask_for_gets_nothing_of_an_agents() {
+    let asked = with_agent("active");
+    let name = plan::agent::runner::name(&asked.agents["a"]);
+    let genuine = asked.sandboxes[&name].clone();
+    assert!(asked.pods.contains_key(&name));
+
+    // Another program, in one that is there: its Pod stays as it is, and the agent puts it right.
+    let mut world = asked;
+    let patched = world.sandboxes.get_mut(&name).unwrap();
+    patched.spec.template.image = Some("evil".into());
+    assert_eq!(sandbox::plan(&world.observe_sandbox(&name)), []);
+    let repaired = plan::agent::plan(&world.observe_agent("a"));
+    assert!(
+        matches!(&repaired[..], [plan::Write::Update(plan::Child::Sandbox(sandbox))] if sandbox.spec == genuine.spec)
+    );
+    // And none is made of it meanwhile.
+    world.pods.remove(&name);
+    let stage = sandbox::Stage::of(&world.observe_sandbox(&name));
+    assert!(matches!(stage, sandbox::Stage::WaitsForAgent(_)), "{stage:?}");
+    assert_eq!(sandbox::plan(&world.observe_sandbox(&name)), []);
+
+    // One for an agent that rests, and one by another name.
+    let mut world = with_agent("paused");
+    let owner = world.agents["a"].metadata.uid.clone().unwrap();
+    for forged_name in [name.clone(), "demo--agent-0123456789ab".into()] {
+        let mut forged = genuine.clone();
+        forged.metadata.name = Some(forged_name.clone());
+        forged.spec.sandbox_type = forged_name.trim_start_matches("demo--").into();
+        forged.metadata.owner_references.as_mut().unwrap()[0].uid = owner.clone();
+        forged.status = None;
+        world.sandboxes.insert(forged_name.clone(), forged);
+        let observed = world.observe_sandbox(&forged_name);
+        assert!(observed.agent.is_some() && sandbox::plan(&observed).is_empty(), "{forged_name}");
+    }
+}
+
+/// Whatever the operator may still do, what lets an agent's Pod in goes with the Sandbox that owns it.
+#[test]
+fn a_sandbox_that_was_let_in_goes_when_that_is_over() {
+    let world = with_agent("active");
+    let name = plan::agent::runner::name(&world.agents["a"]);
+    let is_owner = |meta: &ObjectMeta| {
+        let owners = meta.owner_references.as_ref().unwrap();
+        owners.len() == 1 && Some(&owners[0].uid) == world.sandboxes[&name].metadata.uid.as_ref()
+    };
+    assert!(is_owner(&world.accounts[&name].metadata) && is_owner(&world.bindings[&name].metadata));
+    assert!(is_owner(&world.policies[&name].metadata) && is_owner(&world.roles["demo--exec"].metadata));
+
+    let removal = |observed: &plan::agent::Observed| matches!(&plan::agent::plan(observed)[..], [plan::Write::Delete(plan::Child::Sandbox(sandbox))] if sandbox.name_any() == name);
+    let observed = world.observe_agent("a");
+    assert_eq!(plan::agent::plan(&observed), []);
+    let settings = Arc::new(plan::Settings { allow_runner_exec: false, ..settings() });
+    assert!(removal(&plan::agent::Observed { settings, ..observed.clone() }), "the operator was upgraded");
+    for change in [
+        |agent: &mut Agent| agent.spec.runner = None,
+        |agent: &mut Agent| agent.spec.runner.as_mut().unwrap().sandbox_exec = None,
+        |agent: &mut Agent| agent.spec.desired_status = Some(DesiredStatus::Stopped),
+    ] {
+        let mut agent = Agent::clone(&observed.agent);
+        change(&mut agent);
+        assert!(removal(&plan::agent::Observed { agent: Arc::new(agent), ..observed.clone() }));
+    }
 }

@@ -383,6 +383,7 @@ fn unread_sessions(observed: &session::Observed) -> Vec<session::Observed> {
     with(&|observed| forget(&mut observed.service));
     with(&|observed| forget(&mut observed.policy));
     with(&|observed| forget(&mut observed.stage_policy));
+    with(&|observed| observed.exec.iter_mut().for_each(|exec| forget(&mut exec.role)));
     for name in observed.sandboxes.keys() {
         with(&|observed| observed.sandboxes.get_mut(name).into_iter().for_each(forget));
     }
@@ -400,6 +401,15 @@ fn unread_sandboxes(observed: &sandbox::Observed) -> Vec<sandbox::Observed> {
     let mut without_pod = observed.clone();
     forget(&mut without_pod.pod);
     all.push(without_pod);
+    let mut without = |change: fn(&mut sandbox::Grant)| {
+        let mut observed = observed.clone();
+        observed.grant.iter_mut().for_each(change);
+        all.push(observed);
+    };
+    without(|grant| forget(&mut grant.role));
+    without(|grant| forget(&mut grant.account));
+    without(|grant| forget(&mut grant.binding));
+    without(|grant| forget(&mut grant.policy));
     all
 }
 
@@ -412,9 +422,10 @@ fn what_is_not_read_leads_to_nothing(world: &World) {
     };
     for (name, live) in &world.sessions {
         let observed = world.observe_session(name);
-        let writes = session::plan(&observed);
+        let plan = |observed: &session::Observed| [session::exec::writes(observed), session::plan(observed)].concat();
+        let writes = plan(&observed);
         for unread in unread_sessions(&observed) {
-            is_less(&session::plan(&unread), &writes);
+            is_less(&plan(&unread), &writes);
             let report = session::report(&unread);
             conditions_are_whole(&report.status.conditions, live.metadata.generation, &OF_A_SESSION);
         }
@@ -434,18 +445,7 @@ fn what_is_not_read_leads_to_nothing(world: &World) {
         let without_parent = agent::Observed { parent: Lookup::Failed(unread()), ..observed.clone() };
         let mut without_runner = observed.clone();
         forget(&mut without_runner.runner);
-        let without = |change: fn(&mut agent::Grant)| {
-            let mut observed = observed.clone();
-            observed.grant.iter_mut().for_each(change);
-            observed
-        };
-        let without_grant = [
-            without(|grant| forget(&mut grant.account)),
-            without(|grant| forget(&mut grant.role)),
-            without(|grant| forget(&mut grant.binding)),
-            without(|grant| forget(&mut grant.policy)),
-        ];
-        for unread in [without_session, without_parent, without_runner].into_iter().chain(without_grant) {
+        for unread in [without_session, without_parent, without_runner] {
             is_less(&agent::plan(&unread), &agent::plan(&observed));
             let report = agent::report(&unread);
             conditions_are_whole(&report.status.conditions, live.metadata.generation, &OF_AN_AGENT);

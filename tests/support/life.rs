@@ -40,6 +40,8 @@ pub struct World {
     /// A user's client.
     pub user: kube::Client,
     pub operator: Option<Operator>,
+    /// Whether the operator is started with the right to let agents in.
+    pub allow_runner_exec: bool,
     starts: usize,
     hands: JoinHandle<()>,
 }
@@ -66,7 +68,8 @@ impl World {
         let api = ApiServer::new();
         let cluster = Cluster::new(&api);
         let hands = tokio::spawn(cluster.clone().run());
-        let mut world = Self { user: api.client("user"), api, cluster, operator: None, starts: 0, hands };
+        let mut world =
+            Self { user: api.client("user"), api, cluster, operator: None, allow_runner_exec: true, starts: 0, hands };
         world.start();
         world
     }
@@ -83,7 +86,7 @@ impl World {
                 helper_image: "registry.example/aigise-operator:1".into(),
                 helper_mount: HelperMount::Image,
                 allow_privileged_templates: false,
-                allow_runner_exec: true,
+                allow_runner_exec: self.allow_runner_exec,
                 cluster_ranges: vec![],
             }),
             scope: Scope::of(vec![]),

@@ -164,7 +164,7 @@ pub struct VolumeStatus {
     /// The phase of the claim: `Pending`, `Bound` or `Lost`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub phase: Option<String>,
-    /// The first-level folders of the tools volume.
+    /// The first-level folders of the tools volume that its sources brought.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub roots: Vec<String>,
     /// The skills in the tools volume, as far as they were staged: folders with a `SKILL.md`.

@@ -1,7 +1,7 @@
 //! The shared volumes of a session: claims, and what they are filled with.
 
 use k8s_openapi::{
-    api::core::v1::{EnvVar, ResourceRequirements},
+    api::core::v1::{EnvVar, ResourceRequirements, SecurityContext},
     apimachinery::pkg::api::resource::Quantity,
 };
 use schemars::JsonSchema;
@@ -227,4 +227,10 @@ pub struct ContainerSource {
     /// CPU, memory and other resources, as in a Pod's container.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub resources: Option<ResourceRequirements>,
+
+    /// Security settings of the container, as in a Pod's container, such as `runAsNonRoot` and `runAsUser` where the namespace asks for
+    /// them. Refused is what a sandbox's container may not ask for. Where nothing is said, it drops all capabilities and cannot gain
+    /// privileges.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub security_context: Option<SecurityContext>,
 }

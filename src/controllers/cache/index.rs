@@ -25,6 +25,10 @@ impl<Key> Default for Index<Key> {
 }
 
 impl<Key: Eq + Hash> Index<Key> {
+    fn has(&self, key: &Key) -> bool {
+        self.0.lock().is_ok_and(|index| index.contains_key(key))
+    }
+
     fn get(&self, key: &Key) -> BTreeSet<String> {
         self.0.lock().ok().and_then(|index| index.get(key).cloned()).unwrap_or_default()
     }
@@ -123,10 +127,10 @@ impl AgentsIn {
         self.0.get(&AgentKey::Named(namespace.into(), session.into()))
     }
 
-    /// The names of the agents of a session whose Pods may run commands in its sandboxes.
+    /// Whether the Pod of any agent of a session may run commands in its sandboxes.
     #[must_use]
-    pub fn with_exec(&self, namespace: &str, session: &str) -> BTreeSet<String> {
-        self.0.get(&AgentKey::WithExec(namespace.into(), session.into()))
+    pub fn any_with_exec(&self, namespace: &str, session: &str) -> bool {
+        self.0.has(&AgentKey::WithExec(namespace.into(), session.into()))
     }
 
     /// The names of the agents directly below another.

@@ -14,7 +14,8 @@ use crate::{
     api::{Agent, AigiseSession, Sandbox, agent::Runner, condition::RUNTIME_HEALTHY, meta, sandbox::SandboxState},
     plan::{
         agent::runner,
-        ownership, pod,
+        ownership::{self, label},
+        pod,
         sandbox::is_runner,
         session::{has_failed, has_volumes, is_at_rest},
     },
@@ -105,13 +106,12 @@ impl Teller {
             }
         }
         // One that runs an agent is that agent's alone, who is told as its owner.
-        if !is_runner(sandbox) {
-            let pod = |sandbox: &Sandbox| sandbox.status.as_ref().and_then(|status| status.pod_uid.clone());
-            if change.touches(state) {
-                self.tell_agents(self.agents_in.of_session(&namespace, session), &namespace);
-            } else if change.touches(pod) {
-                self.tell_agents(self.agents_in.with_exec(&namespace, session), &namespace);
-            }
+        if !is_runner(sandbox) && change.touches(state) {
+            self.tell_agents(self.agents_in.of_session(&namespace, session), &namespace);
+        }
+        // What agents may is for those that have one.
+        if is_runner(sandbox) && change.touches(|sandbox| label(&sandbox.metadata, meta::SANDBOX_EXEC).is_some()) {
+            self.tell_session(session, &namespace);
         }
         // The type of a session that one leaves is another's.
         if change.after.is_none() {
@@ -147,11 +147,17 @@ impl Teller {
 
     pub(super) fn pod_changed(&self, change: &Change<'_, Pod>) {
         // Who has made it knows, and looks again by itself.
-        if change.before.is_none() && change.after.is_some_and(pod::is_unheard_of) {
-            return;
-        }
-        if change.touches_wish() || change.touches(pod::reading) {
+        let is_unheard_of = change.before.is_none() && change.after.is_some_and(pod::is_unheard_of);
+        if !is_unheard_of && (change.touches_wish() || change.touches(pod::reading)) {
             self.tell_owners(change);
+        }
+        // In which Pods agents may run commands.
+        let Some(pod) = change.object() else { return };
+        let (session, namespace) = (label(&pod.metadata, meta::SESSION), pod.namespace().unwrap_or_default());
+        if let Some(session) = session.filter(|session| self.agents_in.any_with_exec(&namespace, session))
+            && change.touches(|pod| (pod.uid(), pod.metadata.deletion_timestamp.clone()))
+        {
+            self.tell_session(session, &namespace);
         }
     }
 
@@ -209,7 +215,7 @@ impl Teller {
                 Some(_) => {} // somebody else's
                 // What is to outlive its session has only a label.
                 None => {
-                    if let Some(session) = ownership::label(child, meta::SESSION) {
+                    if let Some(session) = label(child, meta::SESSION) {
                         self.tell_session(session, namespace);
                     }
                 }

@@ -57,7 +57,9 @@ mod tests {
 
     #[test]
     fn what_is_read_is_what_was_kept() {
-        let noise: String = (0..40_000_u64).map(|n| char::from(b' ' + (n.wrapping_mul(n + 77) * 2_654_435_761 >> 13) as u8 % 95)).collect();
+        let noise: String = (0..40_000_u64)
+            .map(|n| char::from(b' ' + (n.wrapping_mul(n + 77) * 2_654_435_761 >> 13) as u8 % 95))
+            .collect();
         let file = "error_rate = 0.5 # ü\n".repeat(10_000);
         for (text, most) in [("short".repeat(9), 45), (noise, 40_000), (file.clone(), file.len() / 50)] {
             let stored = Text::of(text.clone());

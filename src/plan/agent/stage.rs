@@ -3,8 +3,8 @@
 use kube::ResourceExt;
 
 use super::{
-    Grant, MAX_DEPTH, Observed, coverage::Coverage, has_lost_parent, required, runner, seen_parent, seen_session,
-    state, unknown_types, unready_sandboxes,
+    MAX_DEPTH, Observed, coverage::Coverage, has_lost_parent, required, runner, seen_parent, seen_session, state,
+    unknown_types, unready_sandboxes,
 };
 use crate::{
     api::{
@@ -42,7 +42,7 @@ pub enum Stage {
     },
     /// The session does not have these tools and skills.
     NotCovered(Vec<String>),
-    /// An object that is not ours has the name of its Sandbox, or of what lets that in.
+    /// A Sandbox that is not ours has the name of its own.
     NameTaken(Foreign),
     /// It has what it needs, and its Sandbox is made.
     NoRunner,
@@ -136,12 +136,6 @@ fn of_runner(observed: &Observed) -> Option<Stage> {
     let runner = observed.agent.spec.runner.as_ref()?;
     if let Err(failure) = runner::check(runner, &observed.settings) {
         return Some(Stage::Blocked(failure));
-    }
-    if let Some(foreign) = observed.grant.as_ref().and_then(Grant::foreign) {
-        return Some(Stage::NameTaken(foreign.clone()));
-    }
-    if let Some(failure) = observed.grant.as_ref().and_then(Grant::failure) {
-        return Some(Stage::Failed(failure.clone()));
     }
     let live = match &observed.runner {
         Slot::Absent => return Some(Stage::NoRunner),

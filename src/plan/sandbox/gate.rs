@@ -358,6 +358,7 @@ mod tests {
             pod: Slot::Absent,
             attached: Lookup::NotNamed,
             agent: None,
+            grant: None,
             settings: Arc::new(Settings {
                 helper_image: "helper".into(),
                 helper_mount: HelperMount::Image,

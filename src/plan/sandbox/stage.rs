@@ -53,6 +53,8 @@ pub enum Stage {
     Failed(Failure),
     /// It was made by hand, and its session has not filled the volumes yet.
     WaitsForVolumes(String),
+    /// It is to run an agent, who does not ask for it as it is, or what lets it in is not made yet.
+    WaitsForAgent(String),
     /// There is no Pod: this one is made.
     NoPod(Box<Pod>),
     /// There is a Pod, and it tells the rest.
@@ -160,10 +162,30 @@ fn absent(observed: &Observed, label: &Label, membership: &Membership<'_>) -> St
         }
         Membership::Of(_) | Membership::Alone => {}
     }
+    if let Some(stage) = waits_for_agent(observed) {
+        return stage;
+    }
     match pod::pod(observed, label) {
         Ok(pod) => Stage::NoPod(Box::new(pod)),
         Err(message) => blocked(Reason::InvalidSpec, message),
     }
+}
+
+/// What the Pod of an agent needs before it is made.
+fn waits_for_agent(observed: &Observed) -> Option<Stage> {
+    if !observed.is_asked_for() {
+        let name = ownership::controller(&observed.sandbox.metadata).map_or("", |agent| &agent.name);
+        return Some(Stage::WaitsForAgent(format!("Waits until the agent {name} asks for it as it is.")));
+    }
+    let grant = observed.grant.as_ref()?;
+    if let Some(foreign) = grant.foreign() {
+        return Some(Stage::NameTaken(foreign.clone()));
+    }
+    if let Some(failure) = grant.failure() {
+        return Some(Stage::Failed(failure.clone()));
+    }
+    let has_role = grant.role.ours().is_some();
+    (!has_role).then(|| Stage::WaitsForAgent("Waits until its session has said what its agents may.".into()))
 }
 
 fn present(observed: &Observed, pod: &Pod) -> Stage {

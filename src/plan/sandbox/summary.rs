@@ -5,7 +5,10 @@ mod conditions;
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use jiff::Timestamp;
-use k8s_openapi::{api::core::v1::Pod, apimachinery::pkg::apis::meta::v1::Time};
+use k8s_openapi::{
+    api::core::v1::Pod,
+    apimachinery::pkg::apis::meta::v1::{ObjectMeta, Time},
+};
 use kube::ResourceExt;
 
 use super::{
@@ -96,8 +99,9 @@ pub(super) fn report(observed: &Observed) -> Report<SandboxStatus> {
     // A Pod that is attached to is not among those that are watched.
     let attached = matches!(stage, Stage::Attached(_));
     let poll = attached.then(|| status::poll(ATTACHED_POLL, &status.conditions, ConditionType::Ready, now));
-    let young = pod
-        .is_some_and(|pod| age(pod.metadata.creation_timestamp.as_ref().map(|time| time.0), now) < SCHEDULER_PATIENCE);
+    let is_young =
+        |meta: &ObjectMeta| age(meta.creation_timestamp.as_ref().map(|time| time.0), now) < SCHEDULER_PATIENCE;
+    let (is_new, young) = (is_young(&sandbox.metadata), pod.is_some_and(|pod| is_young(&pod.metadata)));
     // Nobody has been told more than that it is on its way, and the scheduler or the kubelet is about to say more. Which session it belongs to
     // is remembered at once: the sandbox goes with it.
     let unheard =
@@ -105,9 +109,12 @@ pub(super) fn report(observed: &Observed) -> Report<SandboxStatus> {
     let when = match &stage {
         _ if before == status => When::Later,
         Stage::Pod(Progress::Created) if young && unheard => When::Later,
+        // Its agent, or its session, is about to act.
+        Stage::WaitsForAgent(_) if is_new => When::Later,
         Stage::Pod(progress) if unheard && kubelet_has(observed, progress).is_some() => When::Later,
         _ => When::Now,
     };
+    let has_failed_grant = observed.grant.as_ref().is_some_and(|grant| grant.failure().is_some());
     let changed = status::has_news(&before.conditions, view.reason);
     let worth_an_event =
         view.outlook != Outlook::Moving || matches!(view.reason, Reason::ImagePull | Reason::Restarting);
@@ -118,7 +125,8 @@ pub(super) fn report(observed: &Observed) -> Report<SandboxStatus> {
             reason: view.reason,
             message: view.message,
         }),
-        next: view.next.within(poll),
+        // What could not be written for a Pod that is there says nothing of itself.
+        next: if has_failed_grant { Next::Backoff } else { view.next.within(poll) },
         when,
     }
 }
@@ -222,6 +230,9 @@ fn view(observed: &Observed, stage: &Stage) -> View {
             View { next, ..view }
         }
         Stage::WaitsForVolumes(message) => waiting(SandboxPhase::Pending, Reason::VolumesNotReady, message),
+        Stage::WaitsForAgent(message) => {
+            View { next: Next::Backoff, ..waiting(SandboxPhase::Pending, Reason::NoPod, message) }
+        }
         Stage::NoPod(_) => waiting(SandboxPhase::Pending, Reason::NoPod, "The Pod is about to be made."),
         Stage::NodeLost { node, ending } => {
             let what = if *ending { "its Pod should be gone and is not" } else { "its Pod was well until then" };

@@ -1,7 +1,7 @@
 //! What the specification of a session decides alone, whatever its agents, its sandboxes and the time say. It is decided once for
 //! each generation, since it is most of the work: up to 32 templates are each laid over defaults of up to 64 KiB, and checked.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use kube::ResourceExt;
 
@@ -16,6 +16,7 @@ use crate::{
 pub struct Decided {
     invalid: Option<String>,
     templates: BTreeMap<String, SandboxTemplate>,
+    roots: BTreeSet<String>,
     size: usize,
 }
 
@@ -23,7 +24,9 @@ impl Decided {
     /// What this session's specification decides: its own fields over those of its configuration file.
     #[must_use]
     pub fn of(session: &AigiseSession, settings: &Settings) -> Self {
-        let mut decided = Self { invalid: None, templates: BTreeMap::new(), size: 1024 };
+        let roots = launch::own_roots(session).collect::<BTreeSet<_>>();
+        let size = 1024 + roots.iter().map(|root| 64 + root.len()).sum::<usize>();
+        let mut decided = Self { invalid: None, templates: BTreeMap::new(), roots, size };
         decided.invalid = check(session, settings, &mut decided).err();
         decided
     }
@@ -36,6 +39,11 @@ impl Decided {
     /// The template of a type that may be started, if nothing is wrong with the session.
     pub(super) fn template(&self, sandbox_type: &str) -> Option<&SandboxTemplate> {
         self.templates.get(sandbox_type)
+    }
+
+    /// The first-level folders of the tools that the session itself asks for: what else is staged was asked for by agents.
+    pub(super) fn roots(&self) -> &BTreeSet<String> {
+        &self.roots
     }
 
     /// About how many bytes it takes in memory.
@@ -81,7 +89,7 @@ fn check(session: &AigiseSession, settings: &Settings, decided: &mut Decided) ->
         decided.templates.insert(sandbox_type.to_string(), template);
         decided.size += size;
     }
-    staging::check(session, settings.helper_mount)
+    staging::check(session, settings)
 }
 
 /// Defaults are laid under every type, so that a large one is large many times.

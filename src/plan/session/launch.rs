@@ -69,10 +69,9 @@ pub(super) fn with_demand(session: Arc<AigiseSession>, demand: &Demand) -> Arc<A
         types = Some(all.into_iter().collect());
     }
     let tools_top_roots = session.spec.tools_top_roots.as_ref().map(|named| {
-        let own = session.spec.enabled_skills.iter().flatten().filter_map(|skill| top_root(skill));
         let volumes = session.status.as_ref().and_then(|status| status.volumes.as_ref());
         let staged = volumes.and_then(|volumes| volumes.tools.as_ref()).map(|tools| tools.roots.clone());
-        let more = own.chain(demand.tools_roots.iter().cloned()).chain(staged.unwrap_or_default());
+        let more = own_roots(&session).chain(demand.tools_roots.iter().cloned()).chain(staged.unwrap_or_default());
         // In the user's order, and then in any that stays.
         let more: BTreeSet<_> = more.filter(|root| !named.contains(root)).collect();
         named.iter().cloned().chain(more).collect::<Vec<_>>()
@@ -86,6 +85,12 @@ pub(super) fn with_demand(session: Arc<AigiseSession>, demand: &Demand) -> Arc<A
         launch.types = Some(types);
     }
     Arc::new(session)
+}
+
+/// The first-level folders of the tools that the session names, or has skills in.
+pub(super) fn own_roots(session: &AigiseSession) -> impl Iterator<Item = String> {
+    let of_skills = session.spec.enabled_skills.iter().flatten().filter_map(|skill| top_root(skill));
+    session.spec.tools_top_roots.iter().flatten().cloned().chain(of_skills)
 }
 
 /// What the status remembers of what was started.

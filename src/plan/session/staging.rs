@@ -20,6 +20,7 @@ use crate::{
 
 mod pod;
 mod sources;
+mod walls;
 
 pub(super) use self::sources::check;
 

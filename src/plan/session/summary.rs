@@ -60,8 +60,10 @@ pub(super) fn report(observed: &Observed) -> Report<AigiseSessionStatus> {
     let conditions = status::conditions(verdicts, &before.conditions, session.metadata.generation, now);
     let polls = matches!(stage, Stage::ClaimMissing(_) | Stage::SourceMissing(_) | Stage::StagingFailed(_));
     let next = match view.next {
-        // What was refused leaves nothing behind that would wake us.
-        _ if observed.undone.is_some() => Next::Backoff,
+        // What was refused leaves nothing behind that would wake us. Whom it keeps waiting says so.
+        _ if observed.undone.is_some() || observed.exec.as_ref().is_some_and(|exec| exec.role.failure().is_some()) => {
+            Next::Backoff
+        }
         Next::In(shortest) if polls => Next::In(status::poll(shortest, &conditions, ConditionType::Ready, now)),
         next => next,
     };
@@ -275,7 +277,7 @@ fn volumes(observed: &Observed) -> VolumesStatus {
         | Staging::InProgress(_)
         | Staging::Superseded
         | Staging::Interrupted(_)
-        | Staging::Failed(_) => (None, vec![], vec![]),
+        | Staging::Failed(_) => (None, remembered_roots(observed), vec![]),
     };
     let volume = |volume: SharedVolume| {
         let claim = observed.claims.get(&volume).and_then(Slot::ours)?;
@@ -292,6 +294,12 @@ fn volumes(observed: &Observed) -> VolumesStatus {
         tools: volume(SharedVolume::Tools),
         staged_digest: digest,
     }
+}
+
+/// What agents asked for once is staged again with the rest, so that the list of sources is the same.
+fn remembered_roots(observed: &Observed) -> Vec<String> {
+    let volumes = observed.session.status.as_ref().and_then(|status| status.volumes.as_ref());
+    volumes.and_then(|volumes| volumes.tools.as_ref()).map(|tools| tools.roots.clone()).unwrap_or_default()
 }
 
 fn volumes_ready(observed: &Observed, stage: &Stage, view: &View) -> Verdict {

@@ -69,12 +69,6 @@ pub enum Error {
         #[source]
         error: io::Error,
     },
-    #[error("the folders of the volume {volume} cannot be listed")]
-    List {
-        volume: String,
-        #[source]
-        error: io::Error,
-    },
     #[error("the signals that end this program cannot be handled")]
     Signals(#[source] io::Error),
 }

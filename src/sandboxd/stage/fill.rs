@@ -16,7 +16,7 @@ use rustix::fs::Mode;
 
 use super::error::Error;
 use super::folder::{Folder, Kind, same_content};
-use super::survey::{Content, Gathered, Item, LOST_AND_FOUND, Section};
+use super::survey::{self, Content, Gathered, Item, Section};
 use super::{PART, Step, Tally, Watch};
 use crate::sandboxd::skills;
 use crate::staging::{Access, MARKER, Source, Staged, Volume};
@@ -55,18 +55,11 @@ impl<'a> Target<'a> {
         self.noting(marker, write)
     }
 
-    /// The volume's first-level folders.
-    pub fn roots(&self) -> Result<Vec<String>, Error> {
-        let list = || {
-            let mut roots = Vec::new();
-            for name in self.root.names()? {
-                if name != LOST_AND_FOUND && self.root.kind(&name)? == Some(Kind::Folder) {
-                    roots.push(name.to_string_lossy().into_owned());
-                }
-            }
-            Ok(roots)
-        };
-        list().map_err(|error| Error::List { volume: self.volume.name.clone(), error })
+    /// The volume's first-level folders, as far as its sources bring them: what sandboxes make beside them is nobody's to ask for.
+    pub fn roots(&self) -> Vec<String> {
+        let mut roots = survey::roots(self.volume);
+        roots.retain(|root| matches!(self.root.kind(root), Ok(Some(Kind::Folder))));
+        roots.iter().map(|root| root.to_string_lossy().into_owned()).collect()
     }
 
     /// The folders of the volume that hold a skill.

@@ -81,6 +81,37 @@ pub fn survey(volume: &Volume) -> Result<Vec<Gathered<'_>>, Error> {
     Ok(surveyor.gathered)
 }
 
+/// The first-level folders that the sources of a volume bring. A source that cannot be read brings none; to complain of it is the
+/// survey's.
+pub fn roots(volume: &Volume) -> BTreeSet<OsString> {
+    let mut roots: BTreeSet<_> =
+        volume.sources.iter().flat_map(|source| roots_of(source).unwrap_or_default()).collect();
+    roots.retain(|root| selects(volume, root));
+    roots
+}
+
+fn roots_of(source: &Source) -> Option<Vec<OsString>> {
+    let into = destination(source).ok()?;
+    if let Some(first) = into.iter().next() {
+        return Some(vec![first.to_owned()]);
+    }
+    let root = Folder::open(Path::new(&source.mount_path)).ok()?;
+    let keys = config_map_keys(&root).and_then(|keys| root.descend(&keys).ok());
+    let mut roots = Vec::new();
+    for folder in [Some(root), keys].into_iter().flatten() {
+        let mut names = folder.names().ok()?;
+        hide_housekeeping(&folder, &mut names);
+        names.retain(|name| matches!(folder.kind(name), Ok(Some(Kind::Folder))));
+        roots.extend(names);
+    }
+    Some(roots)
+}
+
+/// Whether the chosen roots, if there is a choice, let a first-level folder in.
+fn selects(volume: &Volume, root: &OsStr) -> bool {
+    volume.top_roots.as_ref().is_none_or(|roots| roots.iter().any(|chosen| root == chosen.as_str()))
+}
+
 /// Who put something at a place of the volume.
 #[derive(Clone, Copy)]
 enum Claim {
@@ -105,7 +136,7 @@ impl<'a> Surveyor<'a> {
 
         if let Some(first) = into.iter().next() {
             self.offered.insert(first.to_owned());
-            if !self.selects(first) {
+            if !selects(self.volume, first) {
                 return Ok(());
             }
         }
@@ -175,13 +206,9 @@ impl<'a> Surveyor<'a> {
         }
         if kind == Kind::Folder {
             self.offered.insert(name.to_owned());
-            return self.selects(name);
+            return selects(self.volume, name);
         }
         self.volume.top_roots.is_none()
-    }
-
-    fn selects(&self, root: &OsStr) -> bool {
-        self.volume.top_roots.as_ref().is_none_or(|roots| roots.iter().any(|chosen| root == chosen.as_str()))
     }
 
     fn check_roots(&self) -> Result<(), Error> {

@@ -190,7 +190,7 @@ fn a_volume_with_the_digest_is_left_alone_and_still_reports_its_roots_and_skills
     world.source("image tools", "", &[("fuzz/SKILL.md", "fuzz"), ("coverage/SKILL.md", "coverage"), ("README", "")]);
     world.stage().unwrap();
     fs::remove_dir_all(world.volume().join("coverage")).unwrap();
-    fs::remove_dir_all(world.base.path().join("sources")).unwrap();
+    fs::create_dir(world.volume().join("by-a-sandbox")).unwrap();
 
     let staged = world.stage().unwrap();
 
@@ -414,6 +414,18 @@ fn chosen_roots_are_staged_and_nothing_else() {
 
     assert_eq!(staged, Staged { files: 2, kept: 0, roots: vec!["fuzz".into(), "mine".into()], skills: vec![] });
     assert_eq!(world.tree().into_keys().collect::<Vec<_>>(), ["fuzz", "fuzz/a", "mine", "mine/sub", "mine/sub/c"]);
+}
+
+#[test]
+fn what_sandboxes_make_beside_the_roots_is_none() {
+    let mut world = World::new("tools");
+    world.source("image tools", "", &[("fuzz/a", ""), ("loose", ""), ("lost+found/x", "")]);
+    world.source("configMap mine", "mine/sub", &[("c", "")]);
+    fs::create_dir_all(world.volume().join("by-a-sandbox/.git")).unwrap();
+    assert_eq!(world.stage().unwrap().roots, ["fuzz", "mine"]);
+    world.choose(&["fuzz"]);
+    world.manifest.digest = "sha256:two".into();
+    assert_eq!(world.stage().unwrap().roots, ["fuzz"], "what was chosen before is there and not asked for");
 }
 
 #[test]

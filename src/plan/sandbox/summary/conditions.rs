@@ -34,6 +34,7 @@ pub(super) fn scheduled(stage: &Stage) -> Verdict {
         | Stage::Failed(_)
         | Stage::Suspended { .. }
         | Stage::WaitsForVolumes(_)
+        | Stage::WaitsForAgent(_)
         | Stage::Attached(_)
         | Stage::NoPod(_) => verdict(kind, false, Reason::NoPod, "There is no Pod."),
     }

@@ -11,6 +11,7 @@ use super::{
     super::{Observed, Slot, sandboxes},
     own_volumes,
     sources::{manifest, mount_path, sources},
+    walls::{self, is_wall},
 };
 use crate::{
     api::{
@@ -71,7 +72,7 @@ pub(super) fn stage_pod(observed: &Observed) -> Pod {
                 ..with_room(helper_container(&observed.settings), &room(observed))
             }],
             volumes: Some(claims.chain(sources_volumes).collect()),
-            ..base_spec(Some(session))
+            ..walls::around(base_spec(Some(session)), session)
         }),
         status: None,
     }
@@ -79,7 +80,11 @@ pub(super) fn stage_pod(observed: &Observed) -> Pod {
 
 /// Names what the Pod is made with besides its sources.
 pub(super) fn hash(observed: &Observed) -> String {
-    digest::short(&(&observed.settings.helper_image, room(observed)))
+    let (image, room) = (&observed.settings.helper_image, room(observed));
+    match walls::of(&observed.session) {
+        walls if walls == PodSpec::default() => digest::short(&(image, room)),
+        walls => digest::short(&(image, room, walls)),
+    }
 }
 
 /// The room that the sandboxes to come will ask for, where the node that this Pod is given has to be theirs as well. A Sandbox that
@@ -100,6 +105,7 @@ fn room(observed: &Observed) -> Room {
             pod: Slot::Absent,
             attached: Lookup::NotNamed,
             agent: None,
+            grant: None,
             settings: observed.settings.clone(),
             now: observed.now,
         };
@@ -153,8 +159,8 @@ fn source_volume(name: String, source: &VolumeSource) -> Volume {
     }
 }
 
-/// What a user's command runs in: as the image's own user, and with nothing that the image does not bring but a folder to write
-/// to. The last of what it says becomes the message if it fails.
+/// What a user's command runs in: as the image's own user, unless it says otherwise, and with nothing that the image does not bring but
+/// a folder to write to. The last of what it says becomes the message if it fails.
 fn source_container(session: &AigiseSession, name: String, source: &ContainerSource) -> Container {
     let session_name = EnvVar { name: "AIGISE_SESSION".into(), value: session.metadata.name.clone(), value_from: None };
     Container {
@@ -168,13 +174,24 @@ fn source_container(session: &AigiseSession, name: String, source: &ContainerSou
             mount_path: CONTAINER_VOLUME.into(),
             ..VolumeMount::default()
         }]),
-        security_context: Some(SecurityContext {
-            allow_privilege_escalation: Some(false),
-            capabilities: Some(Capabilities { drop: Some(vec!["ALL".into()]), add: None }),
-            ..SecurityContext::default()
-        }),
+        security_context: Some(confined(source.security_context.clone().unwrap_or_default(), session)),
         termination_message_policy: Some("FallbackToLogsOnError".into()),
         name,
         ..Container::default()
+    }
+}
+
+/// What a user's command may do where its source does not say: nothing beyond its image's user, as every sandbox's container by the
+/// session's defaults.
+fn confined(asked: SecurityContext, session: &AigiseSession) -> SecurityContext {
+    let defaults = session.spec.sandbox_defaults.as_ref().and_then(|defaults| defaults.security_context.clone());
+    let defaults = defaults.unwrap_or_default();
+    let Capabilities { add, drop } = asked.capabilities.unwrap_or_default();
+    SecurityContext {
+        allow_privilege_escalation: asked.allow_privilege_escalation.or(Some(false)),
+        app_armor_profile: asked.app_armor_profile.or(defaults.app_armor_profile.filter(|it| is_wall(&it.type_))),
+        capabilities: Some(Capabilities { add, drop: drop.or(Some(vec!["ALL".into()])) }),
+        seccomp_profile: asked.seccomp_profile.or(defaults.seccomp_profile.filter(|it| is_wall(&it.type_))),
+        ..asked
     }
 }

@@ -8,7 +8,7 @@ use crate::{
         AigiseSession, meta,
         session::{ClaimSource, ConfigMapSource, ContainerSource, ImageSource, VolumeSource},
     },
-    plan::{HelperMount, agent::Demand, digest, volumes::SharedVolume},
+    plan::{HelperMount, Settings, digest, sandbox::check_security_context, volumes::SharedVolume},
     staging::{self, Access, Manifest},
 };
 
@@ -21,13 +21,18 @@ pub(super) fn sources(session: &AigiseSession) -> impl Iterator<Item = (String, 
 }
 
 /// What this cluster cannot do, and paths that lead out of their source: admission rules that are younger than the object.
-pub(crate) fn check(session: &AigiseSession, helper_mount: HelperMount) -> Result<(), String> {
+pub(crate) fn check(session: &AigiseSession, settings: &Settings) -> Result<(), String> {
     for (_, volume, index, source) in sources(session) {
         let field = format!("spec.volumes.{volume}.sources[{index}]");
-        if source.image.is_some() && helper_mount == HelperMount::Copy {
+        if source.image.is_some() && settings.helper_mount == HelperMount::Copy {
             return Err(format!(
                 "{field}.image: this cluster cannot mount images, as the operator was told or found out; use a container source instead."
             ));
+        }
+        let context = source.container.as_ref().and_then(|container| container.security_context.as_ref());
+        if let Some(context) = context.filter(|_| !settings.allow_privileged_templates) {
+            check_security_context(context)
+                .map_err(|message| format!("{field}.container.securityContext.{message}"))?;
         }
     }
     Ok(())
@@ -60,10 +65,10 @@ pub(super) fn mount_path(name: &str) -> String {
 /// the ConfigMaps.
 pub(super) fn manifest(observed: &Observed) -> Manifest {
     let mut volumes = volumes(&observed.session);
-    let asked = Demand::of(&observed.agents, &observed.session).tools_roots;
+    let own = observed.decided.roots();
     for volume in &mut volumes {
         let chosen = volume.top_roots.iter().flatten();
-        volume.optional_roots = chosen.filter(|root| asked.contains(*root)).cloned().collect();
+        volume.optional_roots = chosen.filter(|root| !own.contains(*root)).cloned().collect();
     }
     let contents = observed.config_maps.iter().map(|(name, content)| match content {
         ConfigMapContent::Hash(hash) => (name, hash.as_str()),

@@ -1,0 +1,149 @@
+//! What lets an agent's Pod into the sandboxes of its session: an account of its own, the [role](crate::plan::session::exec) of its
+//! session bound to it, and a way to the API server. All of it belongs to the agent's Sandbox and goes with that.
+
+use std::{collections::BTreeMap, sync::Arc};
+
+use k8s_openapi::{
+    api::{
+        core::v1::ServiceAccount,
+        networking::v1::{NetworkPolicy, NetworkPolicyEgressRule, NetworkPolicyPort, NetworkPolicySpec},
+        rbac::v1::{Role, RoleBinding, RoleRef, Subject},
+    },
+    apimachinery::pkg::{
+        apis::meta::v1::{LabelSelector, ObjectMeta},
+        util::intstr::IntOrString,
+    },
+};
+use kube::{Resource, ResourceExt};
+
+use super::{Child, Failure, Observed, Slot, Write};
+use crate::{
+    api::{
+        Agent, AigiseSession, Sandbox,
+        meta::{self, Component},
+    },
+    plan::{
+        Foreign, ownership,
+        session::{exec, has_own_policy},
+    },
+};
+
+/// Where an API server listens: to its Service, and on its nodes.
+const API_PORTS: [i32; 2] = [443, 6443];
+
+/// What lets an agent's Pod in.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Grant {
+    /// What it may: the same for all of its session.
+    pub role: Slot<Role>,
+    /// Who it is.
+    pub account: Slot<ServiceAccount>,
+    /// That it may.
+    pub binding: Slot<RoleBinding>,
+    /// How it reaches the API server.
+    pub policy: Slot<NetworkPolicy>,
+    /// What it might, where the binding is one of an earlier version.
+    pub earlier_role: Slot<Role>,
+}
+
+impl Grant {
+    /// The first of its names that somebody else has.
+    pub(super) fn foreign(&self) -> Option<&Foreign> {
+        let Self { role, account, binding, policy, earlier_role: _ } = self;
+        role.foreign().or(account.foreign()).or(binding.foreign()).or(policy.foreign())
+    }
+
+    /// The first of it that could not be read or written.
+    pub(super) fn failure(&self) -> Option<&Failure> {
+        let Self { role, account, binding, policy, earlier_role } = self;
+        let of_today = role.failure().or(account.failure()).or(binding.failure()).or(policy.failure());
+        of_today.or(earlier_role.failure())
+    }
+}
+
+/// Whether the binding is to a role of its own name: that was so before sessions had one.
+#[must_use]
+pub fn is_of_earlier(binding: &RoleBinding) -> bool {
+    binding.role_ref.name == binding.name_any()
+}
+
+/// What stands in a slot of a [`Grant`]. What the agent itself owns is of an earlier version: it serves for as long as the Sandbox is
+/// there, and then the agent [takes it away](crate::plan::agent::runner::Earlier).
+#[must_use]
+pub fn slot<K: Resource<DynamicType = ()>>(found: Option<Arc<K>>, sandbox: &Sandbox, agent: &Agent) -> Slot<K> {
+    match ownership::slot(found.clone(), &agent.metadata) {
+        Slot::Ours(found) => Slot::Ours(found),
+        Slot::Absent | Slot::Foreign(_) | Slot::Failed(_) => ownership::slot(found, &sandbox.metadata),
+    }
+}
+
+/// What of it is missing, or not as it should be. The role is its session's to make.
+pub(super) fn writes(observed: &Observed) -> Vec<Write> {
+    let (Some(grant), Some(session)) = (&observed.grant, observed.session.found()) else { return vec![] };
+    if grant.foreign().is_some() || grant.failure().is_some() {
+        return vec![];
+    }
+    let sandbox = &*observed.sandbox;
+    let name = sandbox.name_any();
+    let metadata = || ownership::child_meta(sandbox, name.clone(), ownership::labels(Some(session), Component::Agent));
+    let account = ServiceAccount {
+        metadata: metadata(),
+        // A token is mounted where it is asked for, and nowhere else.
+        automount_service_account_token: Some(false),
+        ..ServiceAccount::default()
+    };
+    let policy = policy(sandbox, session, metadata());
+    let binding = binding(sandbox, session, metadata());
+    let wants_policy = has_own_policy(session) && grant.policy.ours().is_none_or(|live| live.spec != policy.spec);
+    let is_bound = |live: &Arc<RoleBinding>| live.role_ref == binding.role_ref;
+    let wants_binding = grant.role.ours().is_some() && !grant.binding.ours().is_some_and(is_bound);
+    // What a binding binds to cannot be changed.
+    let outdated = grant.binding.ours().filter(|_| wants_binding).cloned();
+    let outdated = outdated.map(|live| Write::Delete(Child::RoleBinding(Box::new(RoleBinding::clone(&live)))));
+    let earlier_role = grant.earlier_role.ours().filter(|_| wants_binding);
+    let earlier_role = earlier_role.map(|live| Write::Delete(Child::Role(Box::new(Role::clone(live)))));
+    [
+        wants_policy.then(|| Write::Ensure(Child::NetworkPolicy(Box::new(ownership::pinned(policy, &grant.policy))))),
+        grant.account.ours().is_none().then(|| Write::Ensure(Child::ServiceAccount(Box::new(account)))),
+        outdated,
+        wants_binding.then(|| Write::Ensure(Child::RoleBinding(Box::new(binding)))),
+        earlier_role,
+    ]
+    .into_iter()
+    .flatten()
+    .collect()
+}
+
+fn binding(sandbox: &Sandbox, session: &AigiseSession, metadata: ObjectMeta) -> RoleBinding {
+    let api_group = "rbac.authorization.k8s.io".into();
+    RoleBinding {
+        metadata,
+        role_ref: RoleRef { api_group, kind: "Role".into(), name: exec::role_name(session) },
+        subjects: Some(vec![Subject {
+            kind: "ServiceAccount".into(),
+            name: sandbox.name_any(),
+            namespace: sandbox.namespace(),
+            ..Subject::default()
+        }]),
+    }
+}
+
+/// The session's policy keeps its Pods from the cluster; this one may ask the API server.
+fn policy(sandbox: &Sandbox, session: &AigiseSession, metadata: ObjectMeta) -> NetworkPolicy {
+    let mut labels: BTreeMap<_, _> = ownership::members(session);
+    labels.insert(meta::SANDBOX_TYPE.into(), sandbox.spec.sandbox_type.clone());
+    let port = |port| NetworkPolicyPort {
+        port: Some(IntOrString::Int(port)),
+        protocol: Some("TCP".into()),
+        ..NetworkPolicyPort::default()
+    };
+    NetworkPolicy {
+        metadata,
+        spec: Some(NetworkPolicySpec {
+            pod_selector: Some(LabelSelector { match_labels: Some(labels), ..LabelSelector::default() }),
+            policy_types: Some(vec!["Egress".into()]),
+            egress: Some(vec![NetworkPolicyEgressRule { ports: Some(API_PORTS.map(port).into()), to: None }]),
+            ..NetworkPolicySpec::default()
+        }),
+    }
+}

@@ -1,0 +1,150 @@
+//! What the agents of a session may do in its sandboxes, where they may do anything: one role for the session, to which each agent's
+//! Pod is [bound](crate::plan::sandbox::Grant). It belongs to the Sandboxes of those agents, and goes with the last of them.
+
+use std::{collections::BTreeSet, sync::Arc};
+
+use k8s_openapi::{
+    api::{
+        core::v1::Pod,
+        rbac::v1::{PolicyRule, Role},
+    },
+    apimachinery::pkg::apis::meta::v1::{ObjectMeta, OwnerReference},
+};
+use kube::{Resource, ResourceExt};
+
+use super::{Child, Observed, Slot, Write};
+use crate::{
+    api::{AigiseSession, Sandbox, meta::Component},
+    plan::{name, ownership, sandbox},
+};
+
+/// What is known of what agents may.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Exec {
+    /// The role.
+    pub role: Slot<Role>,
+    /// The Sandboxes of the agents that may.
+    pub runners: Vec<Arc<Sandbox>>,
+    /// The Pods in which they may: [`open_pods`].
+    pub pods: BTreeSet<String>,
+}
+
+/// The name of the role.
+#[must_use]
+pub fn role_name(session: &AigiseSession) -> String {
+    name::child(&session.name_any(), "exec")
+}
+
+/// The Pods in which agents may run commands: each is there, and made for a sandbox of this session. A name alone would be that of
+/// whoever's Pod comes to have it.
+pub fn open_pods(
+    session: &AigiseSession,
+    sandboxes: &[Arc<Sandbox>],
+    pod: impl Fn(&Sandbox) -> Slot<Pod>,
+) -> BTreeSet<String> {
+    let is_there = |sandbox: &Sandbox| pod(sandbox).ours().is_some_and(|pod| pod.metadata.deletion_timestamp.is_none());
+    let is_open = |sandbox: &&Arc<Sandbox>| {
+        !sandbox::is_runner(sandbox) && sandbox::belongs_to(sandbox, session) && is_there(sandbox)
+    };
+    sandboxes.iter().filter(is_open).map(|sandbox| sandbox.name_any()).collect()
+}
+
+/// The role, where it is missing or not as it should be.
+#[must_use]
+pub fn writes(observed: &Observed) -> Vec<Write> {
+    let is_going = observed.session.metadata.deletion_timestamp.is_some();
+    let Some(Exec { role: live, runners, pods }) = observed.exec.as_ref().filter(|_| !is_going) else { return vec![] };
+    if live.foreign().is_some() || live.failure().is_some() {
+        return vec![];
+    }
+    let role = role(&observed.session, runners, pods);
+    let has_owners = |live: &Role| role.owner_references().iter().all(|owner| live.owner_references().contains(owner));
+    let is_right = live.ours().is_some_and(|live| live.rules == role.rules && has_owners(live));
+    let write = (!is_right).then(|| Write::Ensure(Child::Role(Box::new(ownership::pinned(role, live)))));
+    write.into_iter().collect()
+}
+
+/// `kubectl exec` looks at a Pod before it runs something in it.
+fn role(session: &AigiseSession, runners: &[Arc<Sandbox>], pods: &BTreeSet<String>) -> Role {
+    let rule = |resource: &str, verbs: &[&str]| PolicyRule {
+        api_groups: Some(vec![String::new()]),
+        resources: Some(vec![resource.into()]),
+        resource_names: Some(pods.iter().cloned().collect()),
+        verbs: verbs.iter().map(|verb| (*verb).to_string()).collect(),
+        ..PolicyRule::default()
+    };
+    // Without a name, a rule would be about all Pods.
+    let rules = (!pods.is_empty()).then(|| vec![rule("pods", &["get"]), rule("pods/exec", &["create", "get"])]);
+    // None of several owners controls it; it is the session's by its label.
+    let owner = |runner: &Arc<Sandbox>| runner.owner_ref(&());
+    let owners: Vec<OwnerReference> = runners.iter().filter_map(owner).collect();
+    let metadata = ObjectMeta {
+        owner_references: Some(owners),
+        ..ownership::child_meta(session, role_name(session), ownership::labels(Some(session), Component::Agent))
+    };
+    Role { metadata, rules: Some(rules.unwrap_or_default()) }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::{Value, json};
+
+    use super::*;
+
+    #[test]
+    fn commands_may_be_run_in_pods_of_this_session_that_are_there_and_in_no_other() {
+        let session: AigiseSession = serde_json::from_value(json!({
+            "metadata": {"name": "s", "namespace": "n", "uid": "of-s"}, "spec": {"sandboxes": {"main": {"image": "a"}}}
+        }))
+        .unwrap();
+        let owned = |uid: &str| json!([{"apiVersion": "aigise.dev/v1alpha1", "kind": "AigiseSession", "name": "s", "uid": uid, "controller": true}]);
+        let sandbox = |name: &str, owners: Value, more: Value| -> Arc<Sandbox> {
+            let metadata =
+                json!({"name": name, "namespace": "n", "uid": format!("of-{name}"), "ownerReferences": owners});
+            let mut object = json!({"metadata": metadata, "spec": {"session": "s", "type": name, "image": "a"}});
+            for (field, value) in more.as_object().unwrap() {
+                object[field] = value.clone();
+            }
+            Arc::new(serde_json::from_value(object).unwrap())
+        };
+        let said = |reason: &str| json!({"status": {"conditions": [{"type": "Ready", "status": "False", "reason": reason, "message": "m", "lastTransitionTime": "2026-01-01T00:00:00Z"}]}});
+        let suspended = json!({"spec": {"session": "s", "type": "x", "image": "a", "suspend": true}});
+        let earlier = json!({"status": {"session": {"uid": "earlier", "autoCleanup": true}}});
+        let sandboxes = [
+            sandbox("s--main", owned("of-s"), json!({})),
+            sandbox(
+                "s--agent-0",
+                json!([{"apiVersion": "aigise.dev/v1alpha1", "kind": "Agent", "name": "a", "uid": "of-a", "controller": true}]),
+                json!({}),
+            ),
+            sandbox("s--leaves", owned("of-s"), json!({})),
+            sandbox("s--left-behind", owned("earlier"), json!({})),
+            sandbox("by-hand", json!([]), json!({})),
+            sandbox("of-earlier", json!([]), earlier),
+            // Over Pods of somebody else.
+            sandbox("db-0", json!([]), json!({})),
+            sandbox("db-1", json!([]), suspended),
+            sandbox("db-2", json!([]), said("InvalidSpec")),
+            sandbox("db-3", json!([]), said("NameTaken")),
+            sandbox(
+                "attached",
+                json!([]),
+                json!({"spec": {"session": "s", "type": "x", "attach": {"podName": "db-0", "container": "c"}}}),
+            ),
+        ];
+        let pod = |sandbox: &Sandbox| {
+            let name = sandbox.name_any();
+            let owner = if name.starts_with("db-") { "theirs".to_string() } else { format!("of-{name}") };
+            let owners = json!([{"apiVersion": "aigise.dev/v1alpha1", "kind": "Sandbox", "name": name, "uid": owner, "controller": true}]);
+            let mut metadata = json!({"name": name, "ownerReferences": owners});
+            if name == "s--leaves" {
+                metadata["deletionTimestamp"] = json!("2026-01-01T00:00:00Z");
+            }
+            let pod: Option<Arc<Pod>> =
+                (name != "attached").then(|| Arc::new(serde_json::from_value(json!({"metadata": metadata})).unwrap()));
+            ownership::slot(pod, &sandbox.metadata)
+        };
+        let open = open_pods(&session, &sandboxes, pod);
+        assert_eq!(open, ["by-hand", "s--main"].map(String::from).into());
+    }
+}

@@ -1,0 +1,45 @@
+//! The walls around the stage Pod: those that the session's defaults put around every sandbox. A container source runs a stranger's
+//! image as much as a sandbox does.
+
+use k8s_openapi::{
+    DeepMerge,
+    api::core::v1::{Affinity, PodSecurityContext, PodSpec},
+};
+
+use crate::api::AigiseSession;
+
+/// Whether a profile of seccomp or `AppArmor` is one. A debugger needs none, and no source has anything to debug.
+pub(super) fn is_wall(profile: &str) -> bool {
+    profile != "Unconfined"
+}
+
+/// Where sandboxes run, behind what, and how their images are pulled, as `sandboxDefaults.podTemplate` says.
+pub(super) fn of(session: &AigiseSession) -> PodSpec {
+    let template = session.spec.sandbox_defaults.as_ref().and_then(|defaults| defaults.pod_template.as_ref());
+    let spec = template.and_then(|template| serde_json::from_value(template.value().get("spec")?.clone()).ok());
+    // What does not fit makes the session invalid.
+    let spec: PodSpec = spec.unwrap_or_default();
+    let node_affinity = spec.affinity.and_then(|affinity| affinity.node_affinity);
+    let security = spec.security_context.map(|context| PodSecurityContext {
+        app_armor_profile: context.app_armor_profile.filter(|profile| is_wall(&profile.type_)),
+        se_linux_options: context.se_linux_options,
+        seccomp_profile: context.seccomp_profile.filter(|profile| is_wall(&profile.type_)),
+        ..PodSecurityContext::default()
+    });
+    PodSpec {
+        affinity: node_affinity.map(|wanted| Affinity { node_affinity: Some(wanted), ..Affinity::default() }),
+        host_users: spec.host_users,
+        image_pull_secrets: spec.image_pull_secrets,
+        node_selector: spec.node_selector,
+        runtime_class_name: spec.runtime_class_name,
+        security_context: security.filter(|context| *context != PodSecurityContext::default()),
+        tolerations: spec.tolerations,
+        ..PodSpec::default()
+    }
+}
+
+/// The Pod, behind them.
+pub(super) fn around(mut pod: PodSpec, session: &AigiseSession) -> PodSpec {
+    pod.merge_from(of(session));
+    pod
+}
