@@ -47,7 +47,7 @@ async fn reconcile(session: Arc<AigiseSession>, context: Arc<Context<AigiseSessi
     for plan in [session::exec::writes, session::plan] {
         let writes = plan(&observed);
         apply::execute(&context.client, context.counter(), &owner, writes, |name, landed| {
-            observed.absorb(name, landed)
+            observed.absorb(name, landed);
         })
         .await;
     }
