@@ -23,12 +23,12 @@ demo: image example-image cluster-up ## Run the main job on a real cluster, from
 	$(cluster) load $(example)
 	eval "$$($(cluster) env)" && examples/crash-triage/demo.sh
 
-install: image cluster-up ## Install the operator on the cluster by Helm
+install: image cluster-up ## Install the operator on the cluster by Helm; VALUES='--set …' are further ones
 	$(cluster) load $(archive)
 	eval "$$($(cluster) env)" && \
 	helm upgrade --install aigise charts/aigise-operator -n aigise-system --create-namespace \
 	  --set image.repository=localhost/aigise-operator --set image.tag=dev \
-	  --set-string podAnnotations.image-digest=$$(sha256sum $(archive) | cut -c1-16) && \
+	  --set-string podAnnotations.image-digest=$$(sha256sum $(archive) | cut -c1-16) $(VALUES) && \
 	kubectl -n aigise-system rollout status deploy/aigise-operator --timeout 120s
 
 test: check e2e ## Run every test
