@@ -2,7 +2,7 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help demo install test check e2e bench generate binaries image example-image cluster-up cluster-down
+.PHONY: help demo install test check advisories e2e bench generate binaries image example-image cluster-up cluster-down
 
 target   := x86_64-unknown-linux-gnu
 release  := target/$(target)/release
@@ -23,21 +23,25 @@ demo: image example-image cluster-up ## Run the main job on a real cluster, from
 	$(cluster) load $(example)
 	eval "$$($(cluster) env)" && examples/crash-triage/demo.sh
 
-install: image cluster-up ## Install the operator on the cluster by Helm
+install: image cluster-up ## Install the operator on the cluster by Helm; VALUES='--set …' are further ones
 	$(cluster) load $(archive)
 	eval "$$($(cluster) env)" && \
 	helm upgrade --install aigise charts/aigise-operator -n aigise-system --create-namespace \
 	  --set image.repository=localhost/aigise-operator --set image.tag=dev \
-	  --set-string podAnnotations.image-digest=$$(sha256sum $(archive) | cut -c1-16) && \
+	  --set-string podAnnotations.image-digest=$$(sha256sum $(archive) | cut -c1-16) $(VALUES) && \
 	kubectl -n aigise-system rollout status deploy/aigise-operator --timeout 120s
 
 test: check e2e ## Run every test
 
-check: ## The fast loop: format, lints, the pure build, unit tests
+check: ## The fast loop: format, dependencies, lints, the pure build, unit tests
 	cargo fmt --check
+	tests/deny.sh licenses bans sources
 	cargo clippy --all-targets --quiet -- -D warnings
 	cargo check --lib --no-default-features --quiet
 	cargo test --lib --bins --test it --test sandboxd --test gate
+
+advisories: ## Ask RustSec's database on GitHub what is known of the dependencies
+	tests/deny.sh advisories
 
 e2e: export CLUSTER := aigise-test
 e2e: image example-image ## Run the tests on a real cluster (its own, which is gone afterwards)

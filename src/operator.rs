@@ -32,7 +32,7 @@ pub enum Error {
     /// No cluster could be found in the environment.
     #[error("no Kubernetes cluster is configured (KUBECONFIG, or a service account)")]
     Configure(#[source] kube::Error),
-    /// The port for probes and metrics could not be opened.
+    /// The port for probes or that for metrics could not be opened.
     #[error("listening on {address} failed")]
     Listen {
         /// The address.
@@ -41,6 +41,9 @@ pub enum Error {
         #[source]
         source: std::io::Error,
     },
+    /// There is no thread to serve them on.
+    #[error("serving probes and metrics failed")]
+    Serve(#[source] std::io::Error),
     /// Signals could not be listened for.
     #[error("listening for signals failed")]
     Signals(#[source] std::io::Error),
@@ -64,7 +67,7 @@ pub async fn run(args: RunArgs) -> Result<(), Error> {
     let stopped = stop_signal()?;
 
     let heartbeat = Heartbeat::new();
-    let serving = server::serve(args.listen, is_filled, metrics.clone(), heartbeat.clone())?;
+    let serving = server::serve(args.probes_listen, args.listen, is_filled, metrics.clone(), heartbeat.clone())?;
     tokio::spawn(heartbeat.run());
     let controlling = control(args, client, metrics, filled, stopped.clone());
     tokio::select! {

@@ -1,9 +1,11 @@
 //! The operator as a process of ours.
 
 use std::{
+    cell::Cell,
     fs::{self, File},
     io::{Read, Write},
     net::{SocketAddr, TcpListener, TcpStream},
+    path::{Path, PathBuf},
     process::{Child, Command, Stdio},
     time::{Duration, Instant},
 };
@@ -15,7 +17,8 @@ use crate::{Args, Result};
 /// A running operator. It is killed where nobody stops it.
 pub struct Operator {
     process: Child,
-    address: SocketAddr,
+    probes: SocketAddr,
+    metrics: SocketAddr,
     started: Instant,
 }
 
@@ -44,39 +47,57 @@ pub struct Memory {
 
 const LOG: &str = "target/bench-operator.log";
 
+/// How often is looked whether something holds.
+const LOOK_EVERY: Duration = Duration::from_millis(10);
+
+/// What time on a core in between is more than that of a thread which only answers.
+const MUCH: Duration = Duration::from_millis(1);
+
 impl Operator {
     /// Starts one.
     pub fn start(args: &Args) -> Result<Self> {
-        // The port is free again when the listener is dropped, which is at the end of this statement.
-        let address = TcpListener::bind("127.0.0.1:0")?.local_addr()?;
+        // The ports are free again when the listeners are dropped, which is when both are known.
+        let [probes, metrics] = {
+            let free = [TcpListener::bind("127.0.0.1:0")?, TcpListener::bind("127.0.0.1:0")?];
+            [free[0].local_addr()?, free[1].local_addr()?]
+        };
         let log = File::options().create(true).append(true).open(LOG)?;
         let started = Instant::now();
         let process = Command::new(&args.operator)
             .args(["run", "--helper-mount=image", "--log-format=json"])
-            .args([format!("--helper-image={}", args.image), format!("--listen={address}")])
+            .arg(format!("--helper-image={}", args.image))
+            .args([format!("--listen={metrics}"), format!("--probes-listen={probes}")])
             .env("KUBECONFIG", &args.operator_kubeconfig)
             .stdin(Stdio::null())
             .stderr(log)
             .spawn()?;
-        Ok(Self { process, address, started })
+        Ok(Self { process, probes, metrics, started })
     }
 
     /// Waits until its caches are filled.
     pub async fn ready(&self, patience: Duration) -> Result<()> {
         self.until("the operator's caches are filled", patience, |operator| {
-            Ok(operator.get("/readyz").is_ok_and(|answer| answer.contains(" 200 ")))
+            Ok(get(operator.probes, "/readyz").is_ok_and(|answer| answer.contains(" 200 ")))
         })
         .await
     }
 
-    /// Waits until it has looked at so many Sandboxes since it started, and tells how long that took, and what time on a core.
+    /// Waits until it has looked at so many Sandboxes since it started, and tells how long that took, and what time on a core. What its
+    /// metrics say is up to a second old; so it was over when the worker last had much to do before they said it.
     pub async fn reconciled(&self, sandboxes: usize, patience: Duration) -> Result<(Duration, Duration)> {
         self.ready(patience).await?;
         #[expect(clippy::cast_precision_loss, reason = "there are few sandboxes")]
         let all = sandboxes as f64;
-        let looked = |operator: &Self| Ok(operator.reconciles("sandbox")? >= all);
+        let (worked, over) = (Cell::new(Duration::ZERO), Cell::new((Duration::ZERO, Duration::ZERO)));
+        let looked = |operator: &Self| {
+            let now = thread_cpu(&operator.threads().join(operator.process.id().to_string()))?;
+            if now.saturating_sub(worked.replace(now)) > MUCH {
+                over.set((operator.started.elapsed(), operator.cpu()?));
+            }
+            Ok(operator.reconciles("sandbox")? >= all)
+        };
         self.until("all Sandboxes are reconciled", patience, looked).await?;
-        Ok((self.started.elapsed(), self.cpu()?))
+        Ok(over.get())
     }
 
     async fn until(&self, what: &str, patience: Duration, holds: impl Fn(&Self) -> Result<bool>) -> Result<()> {
@@ -85,7 +106,7 @@ impl Operator {
             if Instant::now() > deadline {
                 return Err(format!("waited {} s in vain until {what}; see {LOG}", patience.as_secs()).into());
             }
-            tokio::time::sleep(Duration::from_millis(10)).await;
+            tokio::time::sleep(LOOK_EVERY).await;
         }
         Ok(())
     }
@@ -111,29 +132,23 @@ impl Operator {
 
     /// The sum of the metrics that begin like this and have these labels.
     fn metric(&self, name: &str, labels: &[&str]) -> Result<f64> {
-        let text = self.get("/metrics")?;
+        let text = get(self.metrics, "/metrics")?;
         let ours =
             text.lines().filter(|line| line.starts_with(name) && labels.iter().all(|label| line.contains(label)));
         ours.map(|line| Ok(line.rsplit(' ').next().unwrap_or_default().parse::<f64>()?)).sum()
     }
 
-    fn get(&self, path: &str) -> Result<String> {
-        let mut stream = TcpStream::connect(self.address)?;
-        stream.set_read_timeout(Some(Duration::from_secs(5)))?;
-        write!(stream, "GET {path} HTTP/1.1\r\nHost: operator\r\nConnection: close\r\n\r\n")?;
-        let mut answer = String::new();
-        stream.read_to_string(&mut answer)?;
-        Ok(answer)
-    }
-
     /// Time on a core, to the nanosecond; threads that have ended are not in it, and the operator's do not end.
     fn cpu(&self) -> Result<Duration> {
-        let mut sum = 0;
-        for thread in fs::read_dir(format!("/proc/{}/task", self.process.id()))? {
-            let text = fs::read_to_string(thread?.path().join("schedstat"))?;
-            sum += text.split(' ').next().unwrap_or_default().parse::<u64>()?;
+        let mut sum = Duration::ZERO;
+        for thread in fs::read_dir(self.threads())? {
+            sum += thread_cpu(&thread?.path())?;
         }
-        Ok(Duration::from_nanos(sum))
+        Ok(sum)
+    }
+
+    fn threads(&self) -> PathBuf {
+        format!("/proc/{}/task", self.process.id()).into()
     }
 
     /// Its memory.
@@ -163,4 +178,18 @@ impl Drop for Operator {
     fn drop(&mut self) {
         let _ = self.process.kill().and_then(|()| self.process.wait());
     }
+}
+
+fn thread_cpu(thread: &Path) -> Result<Duration> {
+    let text = fs::read_to_string(thread.join("schedstat"))?;
+    Ok(Duration::from_nanos(text.split(' ').next().unwrap_or_default().parse()?))
+}
+
+fn get(address: SocketAddr, path: &str) -> Result<String> {
+    let mut stream = TcpStream::connect(address)?;
+    stream.set_read_timeout(Some(Duration::from_secs(5)))?;
+    write!(stream, "GET {path} HTTP/1.1\r\nHost: operator\r\nConnection: close\r\n\r\n")?;
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer)?;
+    Ok(answer)
 }

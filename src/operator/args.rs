@@ -59,9 +59,13 @@ pub struct RunArgs {
     #[arg(long, env = "CLUSTER_RANGES", value_delimiter = ',', value_parser = cidr)]
     pub cluster_ranges: Vec<IpNet>,
 
-    /// Where probes and metrics are served.
+    /// Where `/metrics` is served.
     #[arg(long, default_value = "0.0.0.0:8080")]
     pub listen: SocketAddr,
+
+    /// Where the probes are served, `/livez` and `/readyz`: a port of their own, which stays open where that of the metrics is closed.
+    #[arg(long, default_value = "0.0.0.0:8081")]
+    pub probes_listen: SocketAddr,
 
     /// How many objects of one kind are worked on at the same time.
     #[arg(long, default_value_t = 32, value_parser = clap::value_parser!(u16).range(1..))]

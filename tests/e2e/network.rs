@@ -6,9 +6,9 @@ use serde_json::{Value, json};
 
 use super::{
     audit,
-    client::kubectl_json,
+    client::{OPERATOR, kubectl_json},
     ground::Ground,
-    objects::{ROOT_IMAGE, config_map, list, plain, plain_session, session, staged_session, uid},
+    objects::{ROOT_IMAGE, config_map, list, plain, plain_session, sandbox, session, staged_session, uid},
     policy::{self, LISTENS, LISTENS_ON, Peer, connects, lets_in, lets_out},
 };
 
@@ -279,5 +279,26 @@ fn where_the_network_enforces_policies_a_session_is_closed() {
     assert!(!connects(&ground, "other--web", &address("pod/s--web"), LISTENS_ON), "another session reaches it");
     for (address, port) in api_server() {
         assert!(!reaches(&address, port), "it reaches the API server at {address}:{port}");
+    }
+}
+
+#[test]
+#[ignore = "needs a cluster: make e2e"]
+fn where_the_network_enforces_policies_the_operators_pod_is_closed() {
+    let ground = Ground::new("metrics");
+    // In no session, so that no policy of ours holds it.
+    ground.apply(&sandbox("stranger", json!({"type": "main", "image": ROOT_IMAGE})));
+    ground.until_ready("asb/stranger");
+    let enforced = policy::are_enforced(&ground);
+    let _undisturbed = audit::operator_stays();
+    let pods = kubectl_json(&["-n", OPERATOR.0, "get", "pods", "-l", "app.kubernetes.io/name=aigise-operator"]);
+    let address = pods["items"][0]["status"]["podIP"].as_str().unwrap();
+    // Its probes pass: it is installed when it is ready.
+    for port in [8080, 8081] {
+        assert_eq!(
+            connects(&ground, "stranger", address, port),
+            !enforced,
+            "{port}, where policies are enforced: {enforced}"
+        );
     }
 }
