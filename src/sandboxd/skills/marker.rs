@@ -4,8 +4,9 @@
 //! or none. Where that cannot be written, as with a read-only root or an ordinary user, the gate's own folder has to do.
 
 use std::fmt::Write as _;
-use std::fs;
+use std::fs::{self, File};
 use std::io::{self, Read};
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 use sha2::{Digest, Sha256};
@@ -15,6 +16,9 @@ use crate::sandboxd::stage::folder::{Folder, Kind};
 
 /// How many files `deps` may hold.
 const MOST_FILES: usize = 100_000;
+
+/// How much of their content is read: some seconds' work. Larger than their disk is what has holes, and anybody's in the session.
+const MOST_BYTES: u64 = 2 * 1024 * 1024 * 1024;
 
 /// How deep they may lie.
 const DEEPEST: usize = 32;
@@ -33,7 +37,7 @@ impl Marker {
     /// # Errors
     /// When what the installer may read cannot be read.
     pub fn of(tools: &Path, skill: &Skill, places: [PathBuf; 2]) -> io::Result<Self> {
-        let mut seal = Seal { digest: Sha256::new(), files: 0 };
+        let mut seal = Seal { digest: Sha256::new(), files: 0, bytes: MOST_BYTES };
         // Another type of sandbox may have another installer over the same folder.
         seal.add(&[&skill.path, &skill.installer.to_string_lossy()]);
         let deps = Path::new(&skill.path).join("deps");
@@ -66,6 +70,8 @@ impl Marker {
 struct Seal {
     digest: Sha256,
     files: usize,
+    /// How many bytes of content may still be read.
+    bytes: u64,
 }
 
 impl Seal {
@@ -94,10 +100,26 @@ impl Seal {
                 }
                 Some(Kind::File { executable }) => {
                     self.add(&[if executable { "program" } else { "file" }, &shown]);
-                    self.digest.update(content(folder.read(&name)?)?);
+                    self.add_file(folder.read(&name)?)?;
                 }
                 Some(Kind::Link) => self.add(&["link", &shown, &folder.link_target(&name)?.to_string_lossy()]),
                 Some(Kind::Special) | None => {}
+            }
+        }
+        Ok(())
+    }
+
+    /// Takes the content of a file in; of one that there is too much of, its size and when it was changed.
+    fn add_file(&mut self, file: File) -> io::Result<()> {
+        let metadata = file.metadata()?;
+        match self.bytes.checked_sub(metadata.len()) {
+            Some(rest) => {
+                self.bytes = rest;
+                self.digest.update(content(file.take(metadata.len()))?);
+            }
+            None => {
+                let (seconds, nanoseconds) = (metadata.mtime(), metadata.mtime_nsec());
+                self.add(&["large", &format!("{} {seconds}.{nanoseconds}", metadata.len())]);
             }
         }
         Ok(())
@@ -166,6 +188,22 @@ mod tests {
         names.sort_unstable();
         names.dedup();
         assert_eq!(names.len(), count);
+    }
+
+    /// A file with a hole of this size takes no room, and would take hours to read.
+    #[test]
+    fn of_too_much_content_only_the_size_and_the_time_are_read() {
+        let tools = tools();
+        let large = File::create(tools.path().join("fuzz/afl/deps/a-large")).unwrap();
+        let mut names = vec![];
+        for size in [1 << 43, (1 << 43) + 1] {
+            large.set_len(size).unwrap();
+            names.push(marker(&tools, &skill()).name);
+        }
+        fs::write(tools.path().join("fuzz/afl/deps/wheels/a"), "b").unwrap();
+        names.push(marker(&tools, &skill()).name);
+        names.dedup();
+        assert_eq!(names.len(), 3, "the size counts, and the content of what is small");
     }
 
     #[test]
