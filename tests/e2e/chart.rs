@@ -71,6 +71,23 @@ fn the_chart_is_well_formed_with_all_and_with_no_values() {
 
 #[test]
 #[ignore = "needs helm: make e2e"]
+fn the_admission_policies_are_there_where_they_are_asked_for() {
+    let policies = |values: &[&str]| of_kind(&render(values), "ValidatingAdmissionPolicy").len();
+    assert_eq!(policies(&[]), 0);
+    assert_eq!(policies(&["admissionPolicy.enabled=auto", "watchNamespaces={team-a}"]), 0);
+    let forced = render(&["admissionPolicy.enabled=true", "watchNamespaces={team-a}"]);
+    let (policies, bindings) =
+        (of_kind(&forced, "ValidatingAdmissionPolicy"), of_kind(&forced, "ValidatingAdmissionPolicyBinding"));
+    assert_eq!(policies.len(), 5);
+    for (policy, binding) in policies.iter().zip(bindings) {
+        assert_eq!(binding["spec"]["policyName"], policy["metadata"]["name"]);
+        let condition = policy["spec"]["matchConditions"][0]["expression"].as_str().unwrap();
+        assert!(condition.contains("'system:serviceaccount:ops:aigise-operator'"), "{condition}");
+    }
+}
+
+#[test]
+#[ignore = "needs helm: make e2e"]
 fn an_operator_of_some_namespaces_has_roles_there_and_nothing_else() {
     let (all, some) = (render(&[]), render(&ALL));
     assert!(!arguments(&all).iter().any(|argument| argument.contains("namespaces") || argument.contains("privileged")));
