@@ -36,6 +36,7 @@ mod e2e {
     mod forbidden;
     mod from_file;
     mod ground;
+    mod held;
     mod initialisers;
     mod install;
     mod kubectl;
