@@ -576,12 +576,11 @@ impl World {
                 found.map_or(Lookup::Missing, Lookup::Found)
             }
         };
-        let siblings = self.sandboxes.iter().filter(|(other, sibling)| {
-            *other != name
-                && sandbox::wants_siblings(sandbox)
-                && sandbox.spec.session.is_some()
-                && sibling.spec.session == sandbox.spec.session
-        });
+        let siblings = sandbox
+            .spec
+            .session
+            .as_deref()
+            .map(|session| sandbox::siblings(sandbox, |label| self.first_of_type(session, label)));
         let attached = match &sandbox.spec.template.attach {
             None => Lookup::NotNamed,
             Some(attach) => {
@@ -591,7 +590,7 @@ impl World {
         };
         sandbox::Observed {
             session,
-            siblings: siblings.map(|(_, sibling)| Arc::new(sibling.clone())).collect(),
+            siblings: siblings.unwrap_or_default(),
             pod: ownership::slot(self.pods.get(name).cloned().map(Arc::new), &sandbox.metadata),
             attached,
             agent: ownership::controller(&sandbox.metadata)
@@ -599,8 +598,25 @@ impl World {
                 .map(|agent| Arc::new(agent.clone())),
             sandbox: Arc::new(sandbox.clone()),
             settings: Arc::new(settings()),
+            on_their_way: 1,
             now: self.now,
         }
+    }
+
+    /// The first sandboxes of a session's type, as the caches tell them.
+    fn first_of_type(&self, session: &str, label: &name::Label) -> Vec<Arc<Sandbox>> {
+        let is_of_type = |sandbox: &&Sandbox| {
+            sandbox.spec.session.as_deref() == Some(session)
+                && name::Label::of(&sandbox.spec.sandbox_type).as_ref() == Ok(label)
+        };
+        let mut ranked: Vec<_> = self
+            .sandboxes
+            .values()
+            .filter(is_of_type)
+            .filter_map(|sandbox| Some((sandbox::rank(sandbox)?, sandbox)))
+            .collect();
+        ranked.sort_by(|(one, _), (other, _)| one.cmp(other));
+        ranked.into_iter().take(sandbox::FIRST).map(|(_, sandbox)| Arc::new(sandbox.clone())).collect()
     }
 
     fn reconcile_session(&mut self, name: &str) {
@@ -702,7 +718,10 @@ impl World {
             parent,
             ancestors: agent::ancestors(agent, found),
             children: below.map(ResourceExt::name_any).collect(),
-            sandboxes,
+            sandboxes: agent::read_types(agent)
+                .iter()
+                .flat_map(|label| self.first_of_type(&agent.spec.session, label))
+                .collect(),
             undone: None,
             now: self.now,
             agent: Arc::new(agent.clone()),

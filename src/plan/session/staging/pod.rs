@@ -101,6 +101,7 @@ fn room(observed: &Observed) -> Room {
             attached: Lookup::NotNamed,
             agent: None,
             settings: observed.settings.clone(),
+            on_their_way: 1,
             now: observed.now,
         };
         Some(Room::of_pod(&sandbox::pod(&sandbox, &label).ok()?.spec?))
