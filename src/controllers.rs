@@ -6,11 +6,13 @@ mod announcer;
 mod backoff;
 pub mod cache;
 mod configuration;
+mod deciding;
 mod effort;
 mod live;
 mod memo;
 pub mod metrics;
 mod pace;
+pub mod queue;
 pub mod sandbox;
 pub mod session;
 mod unreadable;
@@ -18,16 +20,9 @@ pub mod written;
 
 use std::{sync::Arc, time::Duration};
 
-use futures::{FutureExt, StreamExt, channel::mpsc, future};
+use futures::{FutureExt, future};
 use jiff::Timestamp;
-use kube::{
-    Client, ResourceExt,
-    runtime::{
-        Controller,
-        controller::{Action, Config, Error as ControllerError},
-        reflector::ObjectRef,
-    },
-};
+use kube::{Client, ResourceExt, runtime::reflector::ObjectRef};
 use serde::Serialize;
 use tokio::{sync::watch, task::JoinSet};
 use tracing::{debug, info, warn};
@@ -37,11 +32,13 @@ use self::{
     backoff::Backoff,
     cache::{Cache, Caches, Found, Scope, Stored, Triggers},
     configuration::Configurations,
+    deciding::Deciding,
     effort::Effort,
     live::{LiveReads, size_of},
     memo::Memo,
     metrics::Metrics,
     pace::Pace,
+    queue::{Action, Request, Requests},
     written::Written,
 };
 use crate::{
@@ -69,8 +66,8 @@ pub struct Shared {
     live: Arc<LiveReads>,
     /// What the specifications of sessions decide, by generation and what their files add.
     decided: Arc<Memo<Specification, Decided>>,
-    /// Held while much is decided beside the thread of the passes.
-    deciding: Arc<tokio::sync::Mutex<()>>,
+    /// Whose turn it is to decide much, beside the thread of the passes.
+    deciding: Arc<Deciding>,
     /// Sessions as they are meant, by version.
     meant: Arc<Memo<Option<String>, AigiseSession>>,
     /// What is counted.
@@ -129,10 +126,8 @@ const DRAIN: Duration = Duration::from_secs(8);
 /// When a part that never ends has ended.
 pub async fn run_all(start: Start, filled: watch::Sender<Option<Arc<Caches>>>, stop: Stop) -> Result<(), Ended> {
     let Start { client, settings, scope, metrics, instance, concurrency, clock } = start;
-    let (sessions, session_triggers) = mpsc::unbounded();
-    let (sandboxes, sandbox_triggers) = mpsc::unbounded();
-    let (agents, agent_triggers) = mpsc::unbounded();
-    let (caches, watches) = cache::watch_all(&client, &scope, Triggers { sessions, sandboxes, agents });
+    let triggers = Triggers::default();
+    let (caches, watches) = cache::watch_all(&client, &scope, triggers.clone());
     // Each is a task of its own, so that lists are read beside each other and no reconcile waits for one.
     let mut watching = JoinSet::new();
     for watch in watches {
@@ -171,9 +166,9 @@ pub async fn run_all(start: Start, filled: watch::Sender<Option<Arc<Caches>>>, s
         info!("the caches are filled");
         // Each is a task of its own, so that what wakes one is not asked of the others.
         let mut controllers = JoinSet::new();
-        controllers.spawn(session::run(Arc::new(session_context), session_triggers, concurrency, stop.clone()));
-        controllers.spawn(sandbox::run(Arc::new(sandbox_context), sandbox_triggers, concurrency, stop.clone()));
-        controllers.spawn(agent::run(Arc::new(agent_context), agent_triggers, concurrency, stop.clone()));
+        controllers.spawn(session::run(Arc::new(session_context), triggers.sessions, concurrency, stop.clone()));
+        controllers.spawn(sandbox::run(Arc::new(sandbox_context), triggers.sandboxes, concurrency, stop.clone()));
+        controllers.spawn(agent::run(Arc::new(agent_context), triggers.agents, concurrency, stop.clone()));
         controllers.join_all().await;
     };
     let too_long = async {
@@ -223,7 +218,12 @@ pub struct Context<K: Object> {
     cache: Arc<Cache<K>>,
     written: Arc<Written<K>>,
     backoff: Backoff,
+    /// Of small news in a status.
     pace: Pace,
+    /// Of all that is written in a status.
+    statuses: Pace,
+    /// Of Pods that are made.
+    pods: Pace,
     /// Of what is said of objects that cannot be read.
     rare: Pace,
     name: &'static str,
@@ -261,8 +261,17 @@ impl Error {
 
 impl<K: Object> Context<K> {
     fn new(name: &'static str, shared: Shared, cache: Arc<Cache<K>>, written: Arc<Written<K>>) -> Self {
-        let (pace, rare) = (Pace::of(STATUS_PACE), Pace::of(unreadable::PACE));
-        Self { shared, cache, written, backoff: Backoff::default(), pace, rare, name }
+        Self {
+            shared,
+            cache,
+            written,
+            backoff: Backoff::default(),
+            pace: Pace::of(1, STATUS_PACE),
+            statuses: Pace::of(STATUS_BURST, STATUS_REFILL),
+            pods: Pace::of(POD_BURST, POD_REFILL),
+            rare: Pace::of(1, unreadable::PACE),
+            name,
+        }
     }
 
     /// The time, as the API server keeps it: whole seconds.
@@ -286,16 +295,21 @@ impl<K: Object> Context<K> {
     /// Says what there is to say, and tells when to look again.
     async fn publish<S: Serialize>(&self, object: &K, report: Report<S>) -> Result<Action, Error> {
         let uid = object.uid().unwrap_or_default();
-        if report.when == When::Soon
-            && let Some(wait) = self.pace.wait(&uid)
-        {
+        let wait = match report.when {
+            When::Now => self.statuses.wait(&uid),
+            When::Soon => self.pace.wait(&uid).max(self.statuses.wait(&uid)),
+            When::Later => None,
+        };
+        // What is to be said then is decided then.
+        if let Some(wait) = wait {
             return Ok(Action::requeue(wait));
         }
         if report.when != When::Later {
             let live = apply::status(&self.client, self.counter(), object, &report.status).await;
             match live {
                 Ok(live) => {
-                    self.pace.written(uid.clone());
+                    self.pace.done(uid.clone());
+                    self.statuses.done(uid.clone());
                     self.forget_unreadable(object).await;
                     // Where it has become unreadable meanwhile, its watch says so.
                     if let Ok(live) = live {
@@ -330,61 +344,90 @@ impl<K: Object> Context<K> {
 /// At most one write of small news in this time. A change of phase is written at once.
 const STATUS_PACE: Duration = Duration::from_secs(1);
 
+/// So many writes of one object's status may come one after the other, and one more in each time: more than any life needs, and not as
+/// many as something that flaps would have.
+const STATUS_BURST: u32 = 20;
+const STATUS_REFILL: Duration = Duration::from_secs(3);
+
+/// So many Pods are made for one sandbox one after the other, and one more in each time, however often its template changes, it is
+/// suspended and goes on, or somebody wants it to start again.
+const POD_BURST: u32 = 10;
+const POD_REFILL: Duration = Duration::from_secs(10);
+
+/// What has more children than this rests between its passes, since each pass looks at all of them.
+const MANY: usize = 64;
+
+/// For how long it rests: news of many children come many at once, and one pass is for all of them.
+const REST: Duration = Duration::from_secs(1);
+
+/// How long an object with so many children rests after a pass.
+fn rest_of(children: usize) -> Duration {
+    if children > MANY { REST } else { Duration::ZERO }
+}
+
 /// Runs one kind's controller until it is told to stop and its reconciles have ended.
 async fn run<K, F>(
     context: Arc<Context<K>>,
-    triggers: mpsc::UnboundedReceiver<ObjectRef<Stored<K>>>,
+    requests: Arc<Requests>,
     concurrency: u16,
-    stop: impl Future<Output = ()> + Send + Sync + 'static,
-    reconcile: impl Fn(Arc<K>, Arc<Context<K>>) -> F + Send + Sync + Clone + 'static,
+    stop: impl Future<Output = ()>,
+    reconcile: impl Fn(Arc<K>, Arc<Context<K>>) -> F,
 ) where
-    K: Object + Unpin,
-    F: Future<Output = Result<Action, Error>> + Send + 'static,
+    K: Object,
+    F: Future<Output = Result<Action, Error>>,
 {
-    let (name, store) = (context.name, context.cache.store().clone());
-    let reconcile_one = move |stored: Arc<Stored<K>>, context: Arc<Context<K>>| {
-        let reconcile = reconcile.clone();
-        async move {
-            let object = match context.written.newest(&stored, &context.cache) {
-                Found::Object(object) => object,
-                Found::Unreadable(unreadable) => {
-                    let told = tokio::time::timeout(RECONCILE_TIMEOUT, context.tell_unreadable(&unreadable)).await;
-                    return told.map_err(|_| Error::Timeout);
-                }
-                Found::Absent => return Ok(Action::await_change()),
-            };
-            let timer = context.metrics.reconcile_started(name);
-            let (object_name, namespace) = (object.name_any(), object.namespace());
-            let (pass, effort) = Effort::of(reconcile(object, context.clone()));
-            let result = tokio::time::timeout(RECONCILE_TIMEOUT, pass).await;
-            let result = result.unwrap_or(Err(Error::Timeout));
-            timer.ended(result.as_ref().err().map_or("ok", Error::category));
-            if let Some(spent) = effort.too_much() {
-                context.metrics.slow_pass(name);
-                warn!(controller = name, object = %object_name, namespace, ?spent, "a pass took too much of the processor");
+    let name = context.name;
+    let (context, reconcile) = (&context, &reconcile);
+    let pass = |Request { namespace, name: object }| async move {
+        let object = ObjectRef::new(&object).within(&namespace);
+        let Some(stored) = context.cache.store().get(&object) else {
+            debug!(controller = name, %object, "it is gone");
+            return Action::await_change();
+        };
+        match reconcile_one(&stored, context, reconcile).await {
+            Ok(action) => {
+                debug!(controller = name, %object, "reconciled");
+                action
             }
-            result
+            Err(error) => {
+                let delay = context.backoff.next(&stored.uid().unwrap_or_default());
+                warn!(controller = name, object = %stored.name_any(), namespace, %error,
+                    source = std::error::Error::source(&error).map(tracing::field::display), ?delay, "reconcile failed; it is tried again");
+                Action::requeue(delay)
+            }
         }
     };
-    let on_error = |stored: Arc<Stored<K>>, error: &Error, context: Arc<Context<K>>| {
-        let delay = context.backoff.next(&stored.uid().unwrap_or_default());
-        warn!(controller = context.name, object = %stored.name_any(), namespace = stored.namespace(), %error,
-            source = std::error::Error::source(error).map(tracing::field::display), ?delay, "reconcile failed; it is tried again");
-        Action::requeue(delay)
-    };
     info!(controller = name, concurrency, "controller starts");
-    Controller::for_stream(futures::stream::pending(), store)
-        .with_config(Config::default().concurrency(concurrency))
-        .reconcile_on(triggers)
-        .graceful_shutdown_on(stop)
-        .run(reconcile_one, on_error, context)
-        .for_each(|result| async move {
-            match result {
-                Ok((object, _)) => debug!(controller = name, %object, "reconciled"),
-                Err(ControllerError::ObjectNotFound(object)) => debug!(controller = name, %object, "it is gone"),
-                Err(error) => debug!(controller = name, %error, "the controller says"),
-            }
-        })
-        .await;
+    requests.work(concurrency.into(), stop, pass).await;
     info!(controller = name, "controller stopped");
+}
+
+async fn reconcile_one<K, F>(
+    stored: &Stored<K>,
+    context: &Arc<Context<K>>,
+    reconcile: impl Fn(Arc<K>, Arc<Context<K>>) -> F,
+) -> Result<Action, Error>
+where
+    K: Object,
+    F: Future<Output = Result<Action, Error>>,
+{
+    let object = match context.written.newest(stored, &context.cache) {
+        Found::Object(object) => object,
+        Found::Unreadable(unreadable) => {
+            let told = tokio::time::timeout(RECONCILE_TIMEOUT, context.tell_unreadable(&unreadable)).await;
+            return told.map_err(|_| Error::Timeout);
+        }
+        Found::Absent => return Ok(Action::await_change()),
+    };
+    let timer = context.metrics.reconcile_started(context.name);
+    let (object_name, namespace) = (object.name_any(), object.namespace());
+    let (pass, effort) = Effort::of(reconcile(object, context.clone()));
+    let result = tokio::time::timeout(RECONCILE_TIMEOUT, pass).await;
+    let result = result.unwrap_or(Err(Error::Timeout));
+    timer.ended(result.as_ref().err().map_or("ok", Error::category));
+    if let Some(spent) = effort.too_much() {
+        context.metrics.slow_pass(context.name);
+        warn!(controller = context.name, object = %object_name, namespace, ?spent, "a pass took too much of the processor");
+    }
+    result
 }

@@ -18,6 +18,7 @@ mod it {
     mod generated;
     mod hostile;
     mod lives;
+    mod load;
     mod model;
     mod objects;
     mod properties;

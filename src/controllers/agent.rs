@@ -2,15 +2,13 @@
 
 use std::sync::Arc;
 
-use futures::channel::mpsc::UnboundedReceiver;
-use kube::{
-    ResourceExt,
-    runtime::{controller::Action, reflector::ObjectRef},
-};
+use kube::ResourceExt;
 
 use super::{
-    Context, Error,
-    cache::{Found, Stored},
+    Context, Error, Stop,
+    cache::Found,
+    queue::{Action, Requests},
+    rest_of,
 };
 use crate::{
     api::Agent,
@@ -18,18 +16,12 @@ use crate::{
     plan::{
         Lookup, Slot,
         agent::{self, Earlier, Observed, runner},
-        sandbox::is_runner,
     },
 };
 
 /// Runs the controller until it is told to stop.
-pub async fn run(
-    context: Arc<Context<Agent>>,
-    triggers: UnboundedReceiver<ObjectRef<Stored<Agent>>>,
-    concurrency: u16,
-    stop: impl Future<Output = ()> + Send + Sync + 'static,
-) {
-    super::run(context, triggers, concurrency, stop, reconcile).await;
+pub async fn run(context: Arc<Context<Agent>>, requests: Arc<Requests>, concurrency: u16, stop: Stop) {
+    super::run(context, requests, concurrency, stop, reconcile).await;
 }
 
 async fn reconcile(agent: Arc<Agent>, context: Arc<Context<Agent>>) -> Result<Action, Error> {
@@ -37,11 +29,12 @@ async fn reconcile(agent: Arc<Agent>, context: Arc<Context<Agent>>) -> Result<Ac
     if agent::has_lost_something(&observed) && context.is_gone(&observed.agent).await {
         return Ok(Action::await_change());
     }
+    let rest = rest_of(observed.children.len());
     let writes = agent::plan(&observed);
     let owner = observed.agent.metadata.clone();
     apply::execute(&context.client, context.counter(), &owner, writes, |_, landed| observed.absorb(landed)).await;
     let report = agent::report(&observed);
-    context.publish(&*observed.agent, report).await
+    Ok(context.publish(&*observed.agent, report).await?.resting(rest))
 }
 
 async fn observe(agent: Arc<Agent>, context: &Context<Agent>) -> Observed {
@@ -62,9 +55,6 @@ async fn observe(agent: Arc<Agent>, context: &Context<Agent>) -> Observed {
             Found::Object(_) | Found::Absent => context.look(&namespace, name).await,
         },
     };
-    let sandboxes = caches.sandboxes_in.of_session(&namespace, &agent.spec.session).into_iter();
-    let sandboxes = sandboxes.filter_map(|name| caches.sandboxes.get(&name, &namespace).object());
-    let sandboxes: Vec<_> = sandboxes.filter(|sandbox| !is_runner(sandbox)).collect();
     let runner = runner::name(&agent);
     let live = caches.sandboxes.get(&runner, &namespace).slot(&agent.metadata);
     let policy = caches.policies.get(&runner, &namespace).slot(&agent.metadata);
@@ -82,7 +72,10 @@ async fn observe(agent: Arc<Agent>, context: &Context<Agent>) -> Observed {
         parent,
         ancestors: agent::ancestors(&agent, cached),
         children: caches.agents_in.children(&namespace, &agent.name_any()),
-        sandboxes,
+        sandboxes: agent::read_types(&agent)
+            .iter()
+            .flat_map(|label| caches.first_of_type(&namespace, &agent.spec.session, label))
+            .collect(),
         undone: None,
         now: context.now(),
         agent,

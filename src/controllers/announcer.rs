@@ -1,6 +1,10 @@
 //! Events about objects, for people and their tools.
 
-use std::hash::{BuildHasher, BuildHasherDefault, DefaultHasher};
+use std::{
+    hash::{BuildHasher, BuildHasherDefault, DefaultHasher},
+    sync::{Mutex, PoisonError},
+    time::Duration,
+};
 
 use k8s_openapi::api::core::v1::ObjectReference;
 use kube::{
@@ -9,6 +13,7 @@ use kube::{
 };
 use tracing::debug;
 
+use super::pace::Pace;
 use crate::{
     api::meta,
     plan::{Note, status},
@@ -17,24 +22,61 @@ use crate::{
 /// How many recorders share the objects among them.
 const RECORDERS: usize = 64;
 
+/// How many events one recorder writes before another takes its place.
+const RECORDED: usize = 64;
+
+/// So many events of one object may come one after the other, and one more in each time; what comes between is not told. A kubelet does so, too.
+const EVENT_BURST: u32 = 25;
+const EVENT_REFILL: Duration = Duration::from_secs(300);
+
 /// Writes events, and counts repeats instead of writing them again.
 ///
-/// The library's recorder goes through all that it has recorded in six minutes for each event, which among thousands of objects
-/// was a tenth of what one costs. So there are many, and an object always has the same.
-pub(super) struct Announcer(Vec<Recorder>);
+/// The library's recorder keeps all that it has recorded in six minutes and goes through it for each event, which among thousands of
+/// objects was a tenth of what one costs, and has no bound. So there are many, an object always has the same, and each is made anew after
+/// some events: a repeat across that is an event of its own.
+pub(super) struct Announcer {
+    client: Client,
+    reporter: Reporter,
+    recorders: Vec<Mutex<Share>>,
+    pace: Pace,
+}
+
+/// A recorder, and how many events it has written.
+struct Share {
+    recorder: Recorder,
+    written: usize,
+}
 
 impl Announcer {
     /// `instance` is the name of this process.
     pub(super) fn new(client: &Client, instance: Option<&str>) -> Self {
         let reporter = Reporter { controller: meta::MANAGER.into(), instance: instance.map(Into::into) };
-        Self((0..RECORDERS).map(|_| Recorder::new(client.clone(), reporter.clone())).collect())
+        let fresh = || Mutex::new(Share { recorder: Recorder::new(client.clone(), reporter.clone()), written: 0 });
+        let recorders = std::iter::repeat_with(fresh).take(RECORDERS).collect();
+        let pace = Pace::of(EVENT_BURST, EVENT_REFILL);
+        Self { client: client.clone(), reporter, recorders, pace }
     }
 
     /// An event is a courtesy: one that cannot be written is logged and forgotten.
     pub(super) async fn announce(&self, about: &ObjectReference, note: &Note) {
-        if let Err(error) = self.0[share(about)].publish(&event(note), about).await {
+        let uid = about.uid.clone().unwrap_or_default();
+        if self.pace.wait(&uid).is_some() {
+            return;
+        }
+        self.pace.done(uid);
+        if let Err(error) = self.recorder(share(about)).publish(&event(note), about).await {
             debug!(%error, "an event could not be written");
         }
+    }
+
+    /// The recorder of a share, for one event.
+    fn recorder(&self, share: usize) -> Recorder {
+        let mut share = self.recorders[share].lock().unwrap_or_else(PoisonError::into_inner);
+        if share.written >= RECORDED {
+            *share = Share { recorder: Recorder::new(self.client.clone(), self.reporter.clone()), written: 0 };
+        }
+        share.written += 1;
+        share.recorder.clone()
     }
 }
 
@@ -67,6 +109,19 @@ mod tests {
         let message = format!("\u{1b}]0;pwned\u{7}{}", "x".repeat(2000));
         let told = event(&Note { warning: true, reason: Reason::StagingFailed, message }).note.unwrap();
         assert!(told.starts_with("\u{fffd}]0;pwned\u{fffd}x") && told.len() <= 1024, "{told}");
+    }
+
+    #[tokio::test]
+    async fn a_recorder_is_made_anew_after_so_many_events() {
+        let config = kube::Config::new("http://localhost".parse().unwrap());
+        let announcer = Announcer::new(&Client::try_from(config).unwrap(), None);
+        let mut made = 0;
+        for _ in 0..10 * RECORDED {
+            announcer.recorder(0);
+            made += usize::from(announcer.recorders[0].lock().unwrap().written == 1);
+        }
+        assert_eq!(made, 10);
+        assert_eq!(announcer.recorders[1].lock().unwrap().written, 0);
     }
 
     #[test]

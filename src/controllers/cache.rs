@@ -4,6 +4,7 @@
 //! deleted meanwhile. Here one watch serves all, and a change is told with the object before and after, so that a controller is
 //! only woken by what it reads.
 
+mod burst;
 mod health;
 mod index;
 mod intake;
@@ -24,6 +25,7 @@ use k8s_openapi::api::{
 use kube::{Client, Resource, api::ObjectMeta, runtime::reflector};
 
 pub use self::{
+    burst::Burst,
     health::Health,
     index::{AgentsIn, SandboxesIn},
     scope::Scope,
@@ -35,8 +37,11 @@ use self::{
     teller::Teller,
     watching::{Cluster, watch},
 };
-use super::written::Written;
-use crate::api::{Agent, AigiseSession, Sandbox, meta};
+use super::{queue::Requests, written::Written};
+use crate::{
+    api::{Agent, AigiseSession, Sandbox, meta},
+    plan::name::Label,
+};
 
 /// What the operator knows of the cluster.
 pub struct Caches {
@@ -56,6 +61,8 @@ pub struct Caches {
     pub policies: Arc<Cache<NetworkPolicy>>,
     /// Which Sandboxes belong to a session.
     pub sandboxes_in: Arc<SandboxesIn>,
+    /// How many Pods are on their way.
+    pub burst: Arc<Burst>,
     /// Which agents belong to a session or an agent.
     pub agents_in: Arc<AgentsIn>,
     /// Sessions whose status was written a moment ago.
@@ -73,6 +80,12 @@ impl Caches {
     #[must_use]
     pub fn session(&self, name: &str, namespace: &str) -> Found<AigiseSession> {
         self.written_sessions.newest_of(self.sessions.get(name, namespace))
+    }
+
+    /// The first sandboxes of a session's type, as far as they matter.
+    pub fn first_of_type(&self, namespace: &str, session: &str, label: &Label) -> impl Iterator<Item = Arc<Sandbox>> {
+        let names = self.sandboxes_in.first_of_type(namespace, session, label).into_iter();
+        names.filter_map(|name| self.sandboxes.get(&name, namespace).object())
     }
 
     /// Waits until every cache has been filled once.
@@ -173,6 +186,7 @@ pub fn watch_all(client: &Client, scope: &Scope, triggers: Triggers) -> (Caches,
         services,
         policies,
         sandboxes_in: teller.sandboxes_in.clone(),
+        burst: teller.burst.clone(),
         agents_in: teller.agents_in.clone(),
         written_sessions: teller.written_sessions.clone(),
         written_sandboxes: teller.written_sandboxes.clone(),

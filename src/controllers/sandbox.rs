@@ -1,23 +1,20 @@
 //! The sandbox controller.
 
-use std::{collections::BTreeSet, sync::Arc};
+use std::{sync::Arc, time::Duration};
 
-use futures::channel::mpsc::UnboundedReceiver;
-use kube::{
-    ResourceExt,
-    runtime::{controller::Action, reflector::ObjectRef},
-};
+use kube::ResourceExt;
 
 use super::{
-    Context, Error,
-    cache::{Found, Stored},
+    Context, Error, Stop,
+    cache::Found,
     live::{BUSY, Busy},
+    queue::{Action, Requests},
 };
 use crate::{
     api::{Agent, AigiseSession, Sandbox},
     apply::{self, Object},
     plan::{
-        Lookup, Slot,
+        Child, Lookup, Slot, Write,
         agent::runner,
         ownership,
         sandbox::{self, Grant, Observed},
@@ -26,13 +23,8 @@ use crate::{
 };
 
 /// Runs the controller until it is told to stop.
-pub async fn run(
-    context: Arc<Context<Sandbox>>,
-    triggers: UnboundedReceiver<ObjectRef<Stored<Sandbox>>>,
-    concurrency: u16,
-    stop: impl Future<Output = ()> + Send + Sync + 'static,
-) {
-    super::run(context, triggers, concurrency, stop, reconcile).await;
+pub async fn run(context: Arc<Context<Sandbox>>, requests: Arc<Requests>, concurrency: u16, stop: Stop) {
+    super::run(context, requests, concurrency, stop, reconcile).await;
 }
 
 async fn reconcile(sandbox: Arc<Sandbox>, context: Arc<Context<Sandbox>>) -> Result<Action, Error> {
@@ -40,11 +32,26 @@ async fn reconcile(sandbox: Arc<Sandbox>, context: Arc<Context<Sandbox>>) -> Res
     if sandbox::has_lost_something(&observed) && context.is_gone(&observed.sandbox).await {
         return Ok(Action::await_change());
     }
-    let writes = sandbox::plan(&observed);
+    let mut writes = sandbox::plan(&observed);
+    let wait = next_pod_waits(&writes, &observed.sandbox, &context);
+    if wait.is_some() {
+        writes.clear();
+    }
     let owner = observed.sandbox.metadata.clone();
     apply::execute(&context.client, context.counter(), &owner, writes, |_, landed| observed.absorb(landed)).await;
     let report = sandbox::report(&observed);
-    context.publish(&*observed.sandbox, report).await
+    Ok(context.publish(&*observed.sandbox, report).await?.within(wait))
+}
+
+/// How long a sandbox that is to have a new Pod waits for it, if it had many just now.
+fn next_pod_waits(writes: &[Write], sandbox: &Sandbox, context: &Context<Sandbox>) -> Option<Duration> {
+    writes.iter().find(|write| matches!(write, Write::Ensure(Child::Pod(_))))?;
+    let uid = sandbox.uid().unwrap_or_default();
+    let wait = context.pods.wait(&uid);
+    if wait.is_none() {
+        context.pods.done(uid);
+    }
+    wait
 }
 
 async fn observe(sandbox: Arc<Sandbox>, context: &Context<Sandbox>) -> Result<Observed, Busy> {
@@ -59,12 +66,10 @@ async fn observe(sandbox: Arc<Sandbox>, context: &Context<Sandbox>) -> Result<Ob
             Found::Object(_) | Found::Absent => context.look(&namespace, name).await,
         },
     };
-    let siblings = match sandbox.spec.session.as_deref().filter(|_| sandbox::wants_siblings(&sandbox)) {
-        Some(session) => caches.sandboxes_in.of_session(&namespace, session),
-        None => BTreeSet::new(),
-    };
-    let siblings = siblings.iter().filter(|name| **name != sandbox.name_any());
-    let siblings = siblings.filter_map(|name| caches.sandboxes.get(name, &namespace).object());
+    let siblings =
+        sandbox.spec.session.as_deref().map(|session| {
+            sandbox::siblings(&sandbox, |label| caches.first_of_type(&namespace, session, label).collect())
+        });
     let attached = match &sandbox.spec.template.attach {
         None => Lookup::NotNamed,
         Some(attach) => context.live.pod(&namespace, &attach.pod_name).await?,
@@ -78,15 +83,17 @@ async fn observe(sandbox: Arc<Sandbox>, context: &Context<Sandbox>) -> Result<Ob
     };
     // What an agent that cannot be read wants for its Pod is not known.
     let session = if let Lookup::Failed(failure) = &agent { Lookup::Failed(failure.clone()) } else { session };
+    let now = context.now();
     Ok(Observed {
         session: session.map(|session| context.meant(session)),
-        siblings: siblings.collect(),
+        siblings: siblings.unwrap_or_default(),
         pod: caches.pods.get(&sandbox.name_any(), &namespace).slot(&sandbox.metadata),
         attached,
         agent: agent.found().cloned(),
         grant,
         settings: context.settings.clone(),
-        now: context.now(),
+        on_their_way: caches.burst.since(sandbox::burst_begins(now)),
+        now,
         sandbox,
     })
 }

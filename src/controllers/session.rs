@@ -2,17 +2,15 @@
 
 use std::{collections::BTreeMap, sync::Arc};
 
-use futures::channel::mpsc::UnboundedReceiver;
-use kube::{
-    Resource, ResourceExt,
-    runtime::{controller::Action, reflector::ObjectRef},
-};
+use kube::{Resource, ResourceExt};
 
 use super::{
-    Context, Error,
-    cache::{Cache, Found, Stored},
+    Context, Error, Stop,
+    cache::{Cache, Found},
     configuration::{self, Reading},
     live::{BUSY, Busy},
+    queue::{Action, Requests},
+    rest_of,
 };
 use crate::{
     api::{Agent, AigiseSession, Sandbox},
@@ -28,13 +26,8 @@ use crate::{
 };
 
 /// Runs the controller until it is told to stop.
-pub async fn run(
-    context: Arc<Context<AigiseSession>>,
-    triggers: UnboundedReceiver<ObjectRef<Stored<AigiseSession>>>,
-    concurrency: u16,
-    stop: impl Future<Output = ()> + Send + Sync + 'static,
-) {
-    super::run(context, triggers, concurrency, stop, reconcile).await;
+pub async fn run(context: Arc<Context<AigiseSession>>, requests: Arc<Requests>, concurrency: u16, stop: Stop) {
+    super::run(context, requests, concurrency, stop, reconcile).await;
 }
 
 async fn reconcile(session: Arc<AigiseSession>, context: Arc<Context<AigiseSession>>) -> Result<Action, Error> {
@@ -42,6 +35,7 @@ async fn reconcile(session: Arc<AigiseSession>, context: Arc<Context<AigiseSessi
     if session::has_lost_something(&observed) && context.is_gone(&observed.session).await {
         return Ok(Action::await_change());
     }
+    let rest = rest_of(observed.agents.len() + observed.sandboxes.len());
     let owner = observed.session.metadata.clone();
     // What agents may rests on nothing else, and nothing else on it.
     for plan in [session::exec::writes, session::plan] {
@@ -55,7 +49,7 @@ async fn reconcile(session: Arc<AigiseSession>, context: Arc<Context<AigiseSessi
         context.configurations.remember(&observed, read);
     }
     let report = session::report(&observed);
-    context.publish(&*observed.session, report).await
+    Ok(context.publish(&*observed.session, report).await?.resting(rest))
 }
 
 async fn observe(
@@ -150,7 +144,7 @@ async fn exec(
 }
 
 /// What the session's specification decides, with what its file adds: once for each generation. What is much work is done beside the
-/// thread that all passes share, for one session at a time; the others come again.
+/// thread that all passes share, for one session at a time.
 async fn decided(
     session: &Arc<AigiseSession>,
     configuration: &Configuration,
@@ -169,7 +163,7 @@ async fn decided(
         return Ok(decided);
     }
     let decided = if session::bytes_to_decide(session) > MUCH {
-        let _one = context.deciding.try_lock().map_err(|_| Busy)?;
+        let _turn = context.deciding.turn(&session.namespace().unwrap_or_default()).await?;
         let (session, settings) = (session.clone(), context.settings.clone());
         tokio::task::spawn_blocking(move || Decided::of(&session, &settings)).await.map_err(|_| Busy)?
     } else {

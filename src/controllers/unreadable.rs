@@ -3,13 +3,10 @@
 use std::time::Duration;
 
 use k8s_openapi::api::core::v1::ObjectReference;
-use kube::{
-    api::ObjectMeta,
-    runtime::{controller::Action, reflector::ObjectRef},
-};
+use kube::{api::ObjectMeta, runtime::reflector::ObjectRef};
 use tracing::debug;
 
-use super::{Context, cache::Stored};
+use super::{Context, cache::Stored, queue::Action};
 use crate::{
     api::condition::Reason,
     apply::{self, Object},
@@ -37,7 +34,7 @@ impl<K: Object> Context<K> {
         if let Some(wait) = self.rare.wait(&uid) {
             return Action::requeue(wait);
         }
-        self.rare.written(uid);
+        self.rare.done(uid);
         let verdicts = status::standard(status::Outlook::Stalled, Reason::Unreadable, &message);
         let conditions = status::conditions(verdicts, &[], metadata.generation, self.now());
         let status = serde_json::json!({"observedGeneration": metadata.generation, "conditions": conditions});

@@ -54,7 +54,7 @@ pub struct Observed {
     pub ancestors: Vec<Arc<Agent>>,
     /// The names of the agents directly below it.
     pub children: BTreeSet<String>,
-    /// The session's sandboxes that are worked in: none that runs an agent.
+    /// The session's sandboxes of the types that it [reads](read_types): the first of each.
     pub sandboxes: Vec<Arc<Sandbox>>,
     /// The Sandbox that runs it.
     pub runner: Slot<Sandbox>,
@@ -111,6 +111,13 @@ pub fn has_lost_parent(agent: &Agent, parent: &Agent) -> bool {
 pub fn required<'a>(agent: &'a Agent, session: &'a AigiseSession) -> BTreeSet<&'a str> {
     let main = launched(session).into_iter().find(|sandbox_type| *sandbox_type == MAIN);
     agent.spec.required_sandboxes().iter().map(String::as_str).chain(main).collect()
+}
+
+/// The labels of the types whose sandboxes an agent reads, whatever its session has.
+#[must_use]
+pub fn read_types(agent: &Agent) -> BTreeSet<Label> {
+    let named = agent.spec.required_sandboxes().iter().map(String::as_str);
+    named.chain([MAIN]).filter_map(|sandbox_type| Label::of(sandbox_type).ok()).collect()
 }
 
 /// The sandbox that every agent works in.

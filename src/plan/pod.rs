@@ -304,9 +304,13 @@ pub fn passed_limit(pod: &Pod) -> Option<&str> {
 /// All that is read of a Pod: what else changes in it wakes nobody.
 #[must_use]
 pub fn reading(pod: &Pod) -> impl PartialEq + use<> {
+    (Progress::of(pod, container(pod)), node(pod), pod.status.as_ref().and_then(|status| status.pod_ip.clone()))
+}
+
+/// The container that works in a Pod of ours.
+fn container(pod: &Pod) -> &'static str {
     let stages = pod.labels().get(meta::COMPONENT).is_some_and(|component| *component == Component::Stage.to_string());
-    let container = if stages { meta::STAGE_CONTAINER } else { meta::SANDBOX_CONTAINER };
-    (Progress::of(pod, container), node(pod), pod.status.as_ref().and_then(|status| status.pod_ip.clone()))
+    if stages { meta::STAGE_CONTAINER } else { meta::SANDBOX_CONTAINER }
 }
 
 /// Whether neither the scheduler nor a kubelet has said anything of the Pod.
@@ -315,6 +319,13 @@ pub fn is_unheard_of(pod: &Pod) -> bool {
     let has_conditions =
         pod.status.as_ref().and_then(|status| status.conditions.as_ref()).is_some_and(|all| !all.is_empty());
     node(pod).is_none() && !has_conditions && pod.metadata.deletion_timestamp.is_none()
+}
+
+/// Whether the Pod waits for the scheduler or for a kubelet, and nothing that anybody knows of is in its way.
+#[must_use]
+pub fn is_on_its_way(pod: &Pod) -> bool {
+    let progress = Progress::of(pod, container(pod));
+    matches!(progress, Progress::Created | Progress::Waiting { reason: Reason::ContainerCreating, .. })
 }
 
 /// Since when the Pod has a node.

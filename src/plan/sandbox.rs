@@ -23,10 +23,16 @@ mod restart;
 mod stage;
 mod summary;
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::{
+    collections::{BTreeMap, BTreeSet, VecDeque},
+    sync::Arc,
+};
 
 use jiff::Timestamp;
-use k8s_openapi::{api::core::v1::Pod, apimachinery::pkg::apis::meta::v1::ObjectMeta};
+use k8s_openapi::{
+    api::core::v1::Pod,
+    apimachinery::pkg::apis::meta::v1::{ObjectMeta, Time},
+};
 use kube::ResourceExt;
 
 pub use self::{
@@ -35,11 +41,14 @@ pub use self::{
     pod::pod,
     privilege::check_security_context,
     stage::{Stage, check_template},
+    summary::burst_begins,
 };
 use super::{
     Child, Failure, Landed, Lookup, Report, Settings, Slot, Write,
     agent::runner,
-    membership, name, ownership,
+    membership,
+    name::{self, Label},
+    ownership,
     pod::{Progress, annotation},
 };
 use crate::api::{
@@ -53,7 +62,7 @@ pub struct Observed {
     pub sandbox: Arc<Sandbox>,
     /// The session that it names.
     pub session: Lookup<AigiseSession>,
-    /// The others of its session, where they matter: for a sandbox that was made by hand, or depends on some.
+    /// The others of its session that matter: [`siblings`].
     pub siblings: Vec<Arc<Sandbox>>,
     /// Its Pod, which has its name.
     pub pod: Slot<Pod>,
@@ -65,6 +74,8 @@ pub struct Observed {
     pub grant: Option<Grant>,
     /// What the operator was told.
     pub settings: Arc<Settings>,
+    /// How many Pods in the cluster were made [lately](burst_begins) and do not run yet, its own among them.
+    pub on_their_way: usize,
     /// The time.
     pub now: Timestamp,
 }
@@ -82,9 +93,9 @@ impl Observed {
         }
     }
 
-    fn label(&self) -> Result<name::Label, name::NameError> {
+    fn label(&self) -> Result<Label, name::NameError> {
         let sandbox_type = &self.sandbox.spec.sandbox_type;
-        if is_runner(&self.sandbox) { name::Label::of_runner(sandbox_type) } else { name::Label::of(sandbox_type) }
+        if is_runner(&self.sandbox) { Label::of_runner(sandbox_type) } else { Label::of(sandbox_type) }
     }
 
     /// Whether its Pod may run commands in the others of the session.
@@ -236,10 +247,50 @@ pub fn has_failed_init(sandbox: &Sandbox) -> bool {
     init.is_some_and(|init| init.outcome == InitOutcome::Failed)
 }
 
-/// Whether the others of its session matter to the sandbox.
+/// Where a sandbox stands among those of its session and type: the session's own before those that were made by hand, one that goes
+/// behind all others, and the older before the younger.
+pub type Rank = (bool, bool, Option<Time>, String);
+
+/// The rank of a sandbox; none of one that its session does not take for one of the type.
 #[must_use]
-pub fn wants_siblings(sandbox: &Sandbox) -> bool {
-    is_hand_made(sandbox) || !sandbox.spec.template.depends_on.is_empty()
+pub fn rank(sandbox: &Sandbox) -> Option<Rank> {
+    let (session, label) = (sandbox.spec.session.as_ref()?, Label::of(&sandbox.spec.sandbox_type).ok()?);
+    let is_hand_made = is_hand_made(sandbox);
+    if is_runner(sandbox) || !(is_hand_made || sandbox.name_any() == name::child(session, label)) {
+        return None;
+    }
+    let ObjectMeta { creation_timestamp, deletion_timestamp, .. } = &sandbox.metadata;
+    Some((is_hand_made, deletion_timestamp.is_some(), creation_timestamp.clone(), sandbox.name_any()))
+}
+
+/// How many of a type matter: the session's own, and the first of those that were made by hand.
+pub const FIRST: usize = 2;
+
+/// How many types are followed from what a sandbox depends on.
+const MOST_TYPES: usize = 128;
+
+/// The others of its session that matter to a sandbox, in the words of whoever knows the [first](FIRST) of a type by their
+/// [`rank`]: of its own type where it was made by hand, of those that it depends on, and of what these depend on.
+pub fn siblings(sandbox: &Sandbox, first: impl Fn(&Label) -> Vec<Arc<Sandbox>>) -> Vec<Arc<Sandbox>> {
+    let needed = |sandbox: &Sandbox| {
+        let labels = sandbox.spec.template.depends_on.iter().filter_map(|needed| Label::of(needed).ok());
+        labels.collect::<Vec<_>>()
+    };
+    let own = Label::of(&sandbox.spec.sandbox_type).ok();
+    let of_own = own.iter().filter(|_| is_hand_made(sandbox)).flat_map(&first);
+    let mut found: Vec<_> = of_own.filter(|other| other.metadata.name != sandbox.metadata.name).collect();
+    let mut followed: BTreeSet<_> = own.into_iter().collect();
+    let mut waiting = VecDeque::from(needed(sandbox));
+    while followed.len() < MOST_TYPES
+        && let Some(label) = waiting.pop_front()
+    {
+        if followed.insert(label.clone()) {
+            let siblings = first(&label);
+            waiting.extend(siblings.iter().flat_map(|sibling| needed(sibling)));
+            found.extend(siblings);
+        }
+    }
+    found
 }
 
 /// Whether the Pod is to make room for a new one now: its user asked for a start, or it is not ready and its template, or its

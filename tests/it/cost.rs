@@ -152,6 +152,32 @@ fn sandboxes_by_hand_that_depend_on_many_cost_as_much_as_is_written() {
     is_linear(of(50, 16), of(100, 32), 4.0);
 }
 
+/// Only the first of its type and what it depends on are its matter, and an agent's only what it requires.
+#[test]
+fn a_pass_costs_the_same_beside_few_siblings_and_beside_many() {
+    let of = |count: usize| {
+        let sandbox = |index: usize, sandbox_type: &str, needs: &[&str]| {
+            let name = format!("s{index:03}");
+            let spec = json!({"session": "demo", "type": sandbox_type, "image": "a:1", "dependsOn": needs});
+            let object = json!({"metadata": {"name": name, "namespace": "default", "uid": name}, "spec": spec});
+            Event::ApplySandbox(Box::new(serde_json::from_value(object).unwrap()))
+        };
+        let session = session_of(&json!({"sandboxes": {"main": {"image": "a:1"}}}));
+        let agent = json!({"metadata": {"name": "a", "namespace": "default", "uid": "a"}, "spec": {"session": "demo", "requires": {"sandboxes": ["same"]}}});
+        let agent = Event::ApplyAgent(Box::new(serde_json::from_value(agent).unwrap()));
+        let others = (1..count).map(|index| sandbox(index, &format!("t{index}"), &[]));
+        let same = (count..2 * count).map(|index| sandbox(index, "same", &[]));
+        let first = sandbox(0, "first", &["main", "same"]);
+        let last = sandbox(2 * count, "same", &[]);
+        let world = world([session, agent, first].into_iter().chain(others).chain(same).chain([last]));
+        (of_sandbox(&world, "s000"), of_sandbox(&world, &format!("s{:03}", 2 * count)), of_agent(&world, "a"))
+    };
+    let ((first, last, agent), (first_2, last_2, agent_2)) = (of(50), of(100));
+    is_linear(first, first_2, 1.0);
+    is_linear(last, last_2, 1.0);
+    is_linear(agent, agent_2, 1.0);
+}
+
 #[test]
 fn agents_in_a_chain_and_in_a_star_cost_as_much_as_is_written() {
     let agents = |count: usize, is_chain: bool| {

@@ -604,12 +604,11 @@ impl World {
                 found.map_or(Lookup::Missing, Lookup::Found)
             }
         };
-        let siblings = self.sandboxes.iter().filter(|(other, sibling)| {
-            *other != name
-                && sandbox::wants_siblings(sandbox)
-                && sandbox.spec.session.is_some()
-                && sibling.spec.session == sandbox.spec.session
-        });
+        let siblings = sandbox
+            .spec
+            .session
+            .as_deref()
+            .map(|session| sandbox::siblings(sandbox, |label| self.first_of_type(session, label)));
         let attached = match &sandbox.spec.template.attach {
             None => Lookup::NotNamed,
             Some(attach) => {
@@ -633,15 +632,32 @@ impl World {
         });
         sandbox::Observed {
             session,
-            siblings: siblings.map(|(_, sibling)| Arc::new(sibling.clone())).collect(),
+            siblings: siblings.unwrap_or_default(),
             pod: ownership::slot(self.pods.get(name).cloned().map(Arc::new), &sandbox.metadata),
             attached,
             agent,
             grant,
             sandbox: Arc::new(sandbox.clone()),
             settings: Arc::new(settings()),
+            on_their_way: 1,
             now: self.now,
         }
+    }
+
+    /// The first sandboxes of a session's type, as the caches tell them.
+    fn first_of_type(&self, session: &str, label: &name::Label) -> Vec<Arc<Sandbox>> {
+        let is_of_type = |sandbox: &&Sandbox| {
+            sandbox.spec.session.as_deref() == Some(session)
+                && name::Label::of(&sandbox.spec.sandbox_type).as_ref() == Ok(label)
+        };
+        let mut ranked: Vec<_> = self
+            .sandboxes
+            .values()
+            .filter(is_of_type)
+            .filter_map(|sandbox| Some((sandbox::rank(sandbox)?, sandbox)))
+            .collect();
+        ranked.sort_by(|(one, _), (other, _)| one.cmp(other));
+        ranked.into_iter().take(sandbox::FIRST).map(|(_, sandbox)| Arc::new(sandbox.clone())).collect()
     }
 
     fn reconcile_session(&mut self, name: &str) {
@@ -714,10 +730,6 @@ impl World {
             Some(parent) => found(parent).map_or(Lookup::Missing, Lookup::Found),
         };
         let below = self.agents.values().filter(|other| other.spec.parent.as_deref() == Some(name));
-        let sandboxes =
-            self.sandboxes.values().filter(|sandbox| sandbox.spec.session.as_ref() == Some(&agent.spec.session));
-        let sandboxes = sandboxes.filter(|sandbox| !sandbox::is_runner(sandbox)).cloned().map(Arc::new);
-        let sandboxes: Vec<_> = sandboxes.collect();
         let runner = agent::runner::name(agent);
         agent::Observed {
             runner: ownership::slot(self.sandboxes.get(&runner).cloned().map(Arc::new), &agent.metadata),
@@ -727,7 +739,10 @@ impl World {
             parent,
             ancestors: agent::ancestors(agent, found),
             children: below.map(ResourceExt::name_any).collect(),
-            sandboxes,
+            sandboxes: agent::read_types(agent)
+                .iter()
+                .flat_map(|label| self.first_of_type(&agent.spec.session, label))
+                .collect(),
             undone: None,
             now: self.now,
             agent: Arc::new(agent.clone()),

@@ -29,6 +29,8 @@ const STARTING: Duration = Duration::from_millis(400);
 const INITIALIZING: Duration = Duration::from_secs(5);
 const STAGING: Duration = Duration::from_millis(600);
 const ENDING: Duration = Duration::from_millis(200);
+/// What each takes that is slow.
+const SLOW: Duration = Duration::from_millis(80);
 const COLLECTING: Duration = Duration::from_millis(200);
 
 /// The hands of the cluster; the clones are the same.
@@ -41,11 +43,23 @@ pub struct Cluster {
     broken: Arc<Mutex<BTreeSet<String>>>,
     /// No staging succeeds.
     is_spoilt: Arc<AtomicBool>,
+    /// Whether the scheduler and the kubelet take Pods one after the other.
+    is_slow: Arc<AtomicBool>,
+    scheduler: Arc<tokio::sync::Mutex<()>>,
+    kubelet: Arc<tokio::sync::Mutex<()>>,
 }
 
 impl Cluster {
     pub fn new(api: &ApiServer) -> Self {
-        Self { api: api.clone(), missing: Arc::default(), broken: Arc::default(), is_spoilt: Arc::default() }
+        Self {
+            api: api.clone(),
+            missing: Arc::default(),
+            broken: Arc::default(),
+            is_spoilt: Arc::default(),
+            is_slow: Arc::default(),
+            scheduler: Arc::default(),
+            kubelet: Arc::default(),
+        }
     }
 
     /// From now on no registry has this image.
@@ -72,6 +86,21 @@ impl Cluster {
     /// Whether the sources are bad from now on.
     pub fn spoil_sources(&self, are_bad: bool) {
         self.is_spoilt.store(are_bad, Ordering::Relaxed);
+    }
+
+    /// From now on the scheduler and the kubelet take Pods one after the other, and some time for each.
+    pub fn slow_down(&self) {
+        self.is_slow.store(true, Ordering::Relaxed);
+    }
+
+    /// The time that a step takes, also that until it is its turn.
+    async fn takes(&self, usual: Duration, turn: &tokio::sync::Mutex<()>) {
+        if self.is_slow.load(Ordering::Relaxed) {
+            let _turn = turn.lock().await;
+            tokio::time::sleep(SLOW).await;
+        } else {
+            tokio::time::sleep(usual).await;
+        }
     }
 
     /// Works by itself, until it is dropped.
@@ -144,7 +173,7 @@ impl Cluster {
 
     async fn next_step(&self, key: &Key, pod: &Value) {
         if text(pod, "/spec/nodeName").is_empty() {
-            tokio::time::sleep(SCHEDULING).await;
+            self.takes(SCHEDULING, &self.scheduler).await;
             return self.schedule(key);
         }
         let state = &pod["status"]["containerStatuses"][0]["state"];
@@ -178,7 +207,7 @@ impl Cluster {
             return;
         }
         if self.obstacle(pod).is_none() {
-            tokio::time::sleep(STARTING).await;
+            self.takes(STARTING, &self.kubelet).await;
         }
         self.start(key);
     }

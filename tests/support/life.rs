@@ -188,7 +188,8 @@ impl World {
         if resource.kind == "Namespace" {
             return (Api::all_with(self.user.clone(), &resource), object);
         }
-        (Api::namespaced_with(self.user.clone(), NAMESPACE, &resource), object)
+        let namespace = object.metadata.namespace.as_deref().unwrap_or(NAMESPACE);
+        (Api::namespaced_with(self.user.clone(), namespace, &resource), object)
     }
 
     /// All writes of all operators so far, events left out.

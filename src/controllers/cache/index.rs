@@ -11,51 +11,70 @@ use kube::ResourceExt;
 use super::Change;
 use crate::{
     api::{Agent, Sandbox, agent::Runner},
-    plan::{agent::MAX_DEPTH, name::Label, ownership},
+    plan::{
+        agent::{MAX_DEPTH, read_types},
+        name::Label,
+        ownership,
+        sandbox::{self, Rank},
+    },
 };
 
-/// Names of objects, by what they belong to.
+/// What stands for objects, mostly their names, by what they belong to.
 #[derive(Debug)]
-struct Index<Key>(Mutex<HashMap<Key, BTreeSet<String>>>);
+struct Index<Key, Entry = String>(Mutex<HashMap<Key, BTreeSet<Entry>>>);
 
-impl<Key> Default for Index<Key> {
+impl<Key, Entry> Default for Index<Key, Entry> {
     fn default() -> Self {
         Self(Mutex::default())
     }
 }
 
-impl<Key: Eq + Hash> Index<Key> {
+impl<Key: Eq + Hash, Entry: Clone + Ord> Index<Key, Entry> {
     fn has(&self, key: &Key) -> bool {
         self.0.lock().is_ok_and(|index| index.contains_key(key))
     }
 
-    fn get(&self, key: &Key) -> BTreeSet<String> {
+    fn get(&self, key: &Key) -> BTreeSet<Entry> {
         self.0.lock().ok().and_then(|index| index.get(key).cloned()).unwrap_or_default()
     }
 
-    fn take_in<K: ResourceExt>(&self, change: &Change<'_, K>, keys: impl Fn(&K) -> Vec<Key>) {
+    fn first(&self, key: &Key, count: usize) -> Vec<Entry> {
+        let first = |entries: &BTreeSet<Entry>| entries.iter().take(count).cloned().collect();
+        self.0.lock().ok().and_then(|index| index.get(key).map(first)).unwrap_or_default()
+    }
+
+    fn take_in<K>(&self, change: &Change<'_, K>, entries: impl Fn(&K) -> Vec<(Key, Entry)>) {
         let Ok(mut index) = self.0.lock() else { return };
-        if let Some(before) = change.before {
-            for key in keys(before) {
-                if let Some(names) = index.get_mut(&key) {
-                    names.remove(&before.name_any());
-                    if names.is_empty() {
-                        index.remove(&key);
-                    }
+        for (key, entry) in change.before.into_iter().flat_map(&entries) {
+            if let Some(known) = index.get_mut(&key) {
+                known.remove(&entry);
+                if known.is_empty() {
+                    index.remove(&key);
                 }
             }
         }
-        if let Some(after) = change.after {
-            for key in keys(after) {
-                index.entry(key).or_default().insert(after.name_any());
-            }
+        for (key, entry) in change.after.into_iter().flat_map(&entries) {
+            index.entry(key).or_default().insert(entry);
         }
+    }
+}
+
+impl<Key: Eq + Hash> Index<Key> {
+    fn take_in_names<K: ResourceExt>(&self, change: &Change<'_, K>, keys: impl Fn(&K) -> Vec<Key>) {
+        self.take_in(change, |object| keys(object).into_iter().map(|key| (key, object.name_any())).collect());
     }
 }
 
 /// Which Sandboxes belong to a session.
 #[derive(Debug, Default)]
-pub struct SandboxesIn(Index<SandboxKey>);
+pub struct SandboxesIn {
+    names: Index<SandboxKey>,
+    /// By type, in the order of their rank.
+    ranks: Index<TypeKey, Rank>,
+}
+
+/// A namespace, a session and a type of its sandboxes.
+type TypeKey = (String, String, Label);
 
 /// How a Sandbox belongs to a session.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -72,26 +91,38 @@ impl SandboxesIn {
     /// The names of the Sandboxes whose owner has this UID.
     #[must_use]
     pub fn owned_by(&self, session_uid: &str) -> BTreeSet<String> {
-        self.0.get(&SandboxKey::Owned(session_uid.into()))
+        self.names.get(&SandboxKey::Owned(session_uid.into()))
     }
 
     /// The names of the Sandboxes that name a session.
     #[must_use]
     pub fn of_session(&self, namespace: &str, session: &str) -> BTreeSet<String> {
-        self.0.get(&SandboxKey::Named(namespace.into(), session.into()))
+        self.names.get(&SandboxKey::Named(namespace.into(), session.into()))
     }
 
     /// The names of the Sandboxes that depend on this one.
     #[must_use]
     pub fn dependents(&self, sandbox: &Sandbox) -> BTreeSet<String> {
-        let (Some(session), Ok(label)) = (&sandbox.spec.session, Label::of(&sandbox.spec.sandbox_type)) else {
-            return BTreeSet::new();
-        };
-        self.0.get(&SandboxKey::DependsOn(sandbox.namespace().unwrap_or_default(), session.clone(), label))
+        let Some((namespace, session, label)) = type_key(sandbox) else { return BTreeSet::new() };
+        self.names.get(&SandboxKey::DependsOn(namespace, session, label))
+    }
+
+    /// The names of the first sandboxes of a session's type, as far as they matter.
+    #[must_use]
+    pub fn first_of_type(&self, namespace: &str, session: &str, label: &Label) -> Vec<String> {
+        let ranks = self.ranks.first(&(namespace.into(), session.into(), label.clone()), sandbox::FIRST);
+        ranks.into_iter().map(|(.., name)| name).collect()
+    }
+
+    /// Likewise, of the type that this one has, or had.
+    pub(super) fn first_beside(&self, change: &Change<'_, Sandbox>) -> BTreeSet<String> {
+        let keys = [change.before, change.after].into_iter().flatten().filter_map(type_key);
+        keys.flat_map(|key| self.ranks.first(&key, sandbox::FIRST)).map(|(.., name)| name).collect()
     }
 
     pub(super) fn take_in(&self, change: &Change<'_, Sandbox>) {
-        self.0.take_in(change, |sandbox| {
+        self.ranks.take_in(change, |sandbox| type_key(sandbox).zip(sandbox::rank(sandbox)).into_iter().collect());
+        self.names.take_in_names(change, |sandbox| {
             let namespace = || sandbox.namespace().unwrap_or_default();
             let owned = ownership::owner_uid(&sandbox.metadata).map(|uid| SandboxKey::Owned(uid.into()));
             let session = sandbox.spec.session.as_ref();
@@ -105,6 +136,11 @@ impl SandboxesIn {
     }
 }
 
+fn type_key(sandbox: &Sandbox) -> Option<TypeKey> {
+    let label = Label::of(&sandbox.spec.sandbox_type).ok()?;
+    Some((sandbox.namespace().unwrap_or_default(), sandbox.spec.session.clone()?, label))
+}
+
 /// Which agents belong to a session, and which to an agent.
 #[derive(Debug, Default)]
 pub struct AgentsIn(Index<AgentKey>);
@@ -116,6 +152,8 @@ enum AgentKey {
     Named(String, String),
     /// Likewise, and its Pod may run commands in sandboxes.
     WithExec(String, String),
+    /// Likewise, and reads the sandboxes with this DNS label.
+    Reads(String, String, Label),
     /// It names an agent as its parent, in this namespace and by this name.
     Below(String, String),
 }
@@ -131,6 +169,13 @@ impl AgentsIn {
     #[must_use]
     pub fn any_with_exec(&self, namespace: &str, session: &str) -> bool {
         self.0.has(&AgentKey::WithExec(namespace.into(), session.into()))
+    }
+
+    /// The names of the agents that read sandboxes of this one's type.
+    #[must_use]
+    pub fn readers(&self, sandbox: &Sandbox) -> BTreeSet<String> {
+        let Some((namespace, session, label)) = type_key(sandbox) else { return BTreeSet::new() };
+        self.0.get(&AgentKey::Reads(namespace, session, label))
     }
 
     /// The names of the agents directly below another.
@@ -153,13 +198,15 @@ impl AgentsIn {
     }
 
     pub(super) fn take_in(&self, change: &Change<'_, Agent>) {
-        self.0.take_in(change, |agent| {
+        self.0.take_in_names(change, |agent| {
             let namespace = || agent.namespace().unwrap_or_default();
             let named = AgentKey::Named(namespace(), agent.spec.session.clone());
             let below = agent.spec.parent.clone().map(|parent| AgentKey::Below(namespace(), parent));
             let may_exec = agent.spec.runner.as_ref().is_some_and(Runner::may_exec);
             let with_exec = may_exec.then(|| AgentKey::WithExec(namespace(), agent.spec.session.clone()));
-            std::iter::once(named).chain(with_exec).chain(below).collect()
+            let reads = read_types(agent).into_iter();
+            let reads = reads.map(|label| AgentKey::Reads(namespace(), agent.spec.session.clone(), label));
+            std::iter::once(named).chain(with_exec).chain(below).chain(reads).collect()
         });
     }
 }

@@ -13,8 +13,6 @@ use kube::{
     runtime::reflector::{ObjectRef, Store},
 };
 
-use serde::{Deserialize, Deserializer, de::Error as _};
-
 use super::text::Text;
 use crate::{
     controllers::memo::Memo,
@@ -135,13 +133,6 @@ impl<K: Kept> Resource for Stored<K> {
     #[expect(clippy::unimplemented, reason = "what is kept is never changed; the runtime only reads")]
     fn meta_mut(&mut self) -> &mut ObjectMeta {
         unimplemented!("what is kept is replaced as a whole")
-    }
-}
-
-/// The runtime asks for it of every kind that has a controller, for watches that it is not given.
-impl<'de, K> Deserialize<'de> for Stored<K> {
-    fn deserialize<D: Deserializer<'de>>(_: D) -> Result<Self, D::Error> {
-        Err(D::Error::custom("objects are read within limits, by crate::reading"))
     }
 }
 

@@ -2,14 +2,13 @@
 
 use std::sync::Arc;
 
-use futures::channel::mpsc::UnboundedSender;
 use k8s_openapi::api::{
     core::v1::{PersistentVolumeClaim, Pod, Service},
     networking::v1::NetworkPolicy,
 };
-use kube::{Resource, ResourceExt, runtime::reflector::ObjectRef};
+use kube::{Resource, ResourceExt};
 
-use super::{AgentsIn, Change, SandboxesIn, Stored, Written};
+use super::{AgentsIn, Burst, Change, Requests, SandboxesIn, Written};
 use crate::{
     api::{Agent, AigiseSession, Sandbox, agent::Runner, condition::RUNTIME_HEALTHY, meta, sandbox::SandboxState},
     plan::{
@@ -21,19 +20,21 @@ use crate::{
     },
 };
 
-/// The controllers' ears.
+/// The controllers' ears; the clones are the same.
+#[derive(Clone, Debug, Default)]
 pub struct Triggers {
     /// The session controller.
-    pub sessions: UnboundedSender<ObjectRef<Stored<AigiseSession>>>,
+    pub sessions: Arc<Requests>,
     /// The sandbox controller.
-    pub sandboxes: UnboundedSender<ObjectRef<Stored<Sandbox>>>,
+    pub sandboxes: Arc<Requests>,
     /// The agent controller.
-    pub agents: UnboundedSender<ObjectRef<Stored<Agent>>>,
+    pub agents: Arc<Requests>,
 }
 
 /// Tells the controllers what has changed, and keeps what is derived from the caches.
 pub(super) struct Teller {
     triggers: Triggers,
+    pub(super) burst: Arc<Burst>,
     pub(super) sandboxes_in: Arc<SandboxesIn>,
     pub(super) agents_in: Arc<AgentsIn>,
     pub(super) written_sessions: Arc<Written<AigiseSession>>,
@@ -45,6 +46,7 @@ impl Teller {
     pub(super) fn new(triggers: Triggers) -> Self {
         Self {
             triggers,
+            burst: Arc::default(),
             sandboxes_in: Arc::default(),
             agents_in: Arc::default(),
             written_sessions: Arc::default(),
@@ -89,7 +91,9 @@ impl Teller {
     }
 
     pub(super) fn sandbox_changed(&self, change: &Change<'_, Sandbox>) {
+        let first_before = self.sandboxes_in.first_beside(change);
         self.sandboxes_in.take_in(change);
+        let first = self.sandboxes_in.first_beside(change);
         let Some(sandbox) = change.object() else { return };
         let namespace = sandbox.namespace().unwrap_or_default();
         self.written_sandboxes.seen(sandbox, change.after.is_none());
@@ -100,24 +104,24 @@ impl Teller {
             self.tell_owners(change);
         }
         let Some(session) = &sandbox.spec.session else { return };
-        if change.touches(state) {
-            for name in self.sandboxes_in.dependents(sandbox) {
-                self.tell_sandbox(&name, &namespace);
+        // Of many of a type, nobody reads those behind the first.
+        let name = sandbox.name_any();
+        if change.touches(state) && (first_before.contains(&name) || first.contains(&name)) {
+            for sandbox in [change.before, change.after].into_iter().flatten() {
+                for name in self.sandboxes_in.dependents(sandbox) {
+                    self.tell_sandbox(&name, &namespace);
+                }
+                self.tell_agents(self.agents_in.readers(sandbox), &namespace);
             }
-        }
-        // One that runs an agent is that agent's alone, who is told as its owner.
-        if !is_runner(sandbox) && change.touches(state) {
-            self.tell_agents(self.agents_in.of_session(&namespace, session), &namespace);
         }
         // What agents may is for those that have one.
         if is_runner(sandbox) && change.touches(|sandbox| label(&sandbox.metadata, meta::SANDBOX_EXEC).is_some()) {
             self.tell_session(session, &namespace);
         }
-        // The type of a session that one leaves is another's.
-        if change.after.is_none() {
-            let siblings = self.sandboxes_in.of_session(&namespace, session).into_iter();
-            for name in siblings.filter(|name| !name.contains("--")) {
-                self.tell_sandbox(&name, &namespace);
+        // The type of a session that one leaves is the next one's.
+        if !first_before.is_subset(&first) {
+            for name in first.iter().filter(|name| !name.contains("--")) {
+                self.tell_sandbox(name, &namespace);
             }
         }
     }
@@ -146,6 +150,7 @@ impl Teller {
     }
 
     pub(super) fn pod_changed(&self, change: &Change<'_, Pod>) {
+        self.burst.take_in(change);
         // Who has made it knows, and looks again by itself.
         let is_unheard_of = change.before.is_none() && change.after.is_some_and(pod::is_unheard_of);
         if !is_unheard_of && (change.touches_wish() || change.touches(pod::reading)) {
@@ -191,16 +196,16 @@ impl Teller {
     }
 
     pub(super) fn tell_session(&self, name: &str, namespace: &str) {
-        let _ = self.triggers.sessions.unbounded_send(ObjectRef::new(name).within(namespace));
+        self.triggers.sessions.add(namespace, name);
     }
 
     pub(super) fn tell_sandbox(&self, name: &str, namespace: &str) {
-        let _ = self.triggers.sandboxes.unbounded_send(ObjectRef::new(name).within(namespace));
+        self.triggers.sandboxes.add(namespace, name);
     }
 
     pub(super) fn tell_agents(&self, names: impl IntoIterator<Item = String>, namespace: &str) {
         for name in names {
-            let _ = self.triggers.agents.unbounded_send(ObjectRef::new(&name).within(namespace));
+            self.triggers.agents.add(namespace, &name);
         }
     }
 

@@ -366,6 +366,7 @@ mod tests {
                 allow_runner_exec: false,
                 cluster_ranges: vec![],
             }),
+            on_their_way: 1,
             now: Timestamp::UNIX_EPOCH,
         }
     }

@@ -39,6 +39,19 @@ const SCHEDULER_PATIENCE: Duration = Duration::from_secs(10);
 /// second or two, and a status for each of many sandboxes is as many writes.
 const KUBELET_PATIENCE: Duration = Duration::from_secs(3);
 
+/// How many Pods that are on their way make everybody wait a second longer: so many are started in one, at least. When a thousand
+/// come at once, what each has to say of its waiting would come just when the API server has least room for it.
+const A_SECOND: usize = 10;
+
+/// The most that anybody waits.
+const LONGEST_PATIENCE: Duration = Duration::from_secs(180);
+
+/// From when on Pods are counted that are on their way: one that is for longer is stuck.
+#[must_use]
+pub fn burst_begins(now: Timestamp) -> Timestamp {
+    now.checked_sub(LONGEST_PATIENCE).unwrap_or(Timestamp::MIN)
+}
+
 /// How soon a Pod that is attached to is looked at again.
 const ATTACHED_POLL: Duration = Duration::from_secs(5);
 
@@ -99,8 +112,10 @@ pub(super) fn report(observed: &Observed) -> Report<SandboxStatus> {
     // A Pod that is attached to is not among those that are watched.
     let attached = matches!(stage, Stage::Attached(_));
     let poll = attached.then(|| status::poll(ATTACHED_POLL, &status.conditions, ConditionType::Ready, now));
-    let is_young =
-        |meta: &ObjectMeta| age(meta.creation_timestamp.as_ref().map(|time| time.0), now) < SCHEDULER_PATIENCE;
+    let is_young = |meta: &ObjectMeta| {
+        age(meta.creation_timestamp.as_ref().map(|time| time.0), now)
+            < patience(observed.on_their_way, SCHEDULER_PATIENCE)
+    };
     let (is_new, young) = (is_young(&sandbox.metadata), pod.is_some_and(|pod| is_young(&pod.metadata)));
     // Nobody has been told more than that it is on its way, and the scheduler or the kubelet is about to say more. Which session it belongs to
     // is remembered at once: the sandbox goes with it.
@@ -154,10 +169,17 @@ fn seen_session(observed: &Observed, before: &SandboxStatus) -> Option<SeenSessi
     membership::remembered(before.session.as_ref(), session.map(AsRef::as_ref))
 }
 
+/// How long somebody may be silent who may be for so long where one sandbox is alone.
+fn patience(on_their_way: usize, alone: Duration) -> Duration {
+    let more = u64::try_from(on_their_way.saturating_sub(1) / A_SECOND).unwrap_or(u64::MAX);
+    alone.saturating_add(Duration::from_secs(more)).min(LONGEST_PATIENCE)
+}
+
 /// For how long the kubelet may still be silent.
 fn kubelet_has(observed: &Observed, progress: &Progress) -> Option<Duration> {
     let Progress::Waiting { reason: Reason::ContainerCreating, .. } = progress else { return None };
-    let until = scheduled_at(observed.pod.ours()?)?.checked_add(KUBELET_PATIENCE).ok()?;
+    let until =
+        scheduled_at(observed.pod.ours()?)?.checked_add(patience(observed.on_their_way, KUBELET_PATIENCE)).ok()?;
     until.duration_since(observed.now).try_into().ok().filter(|left| *left > Duration::ZERO)
 }
 
@@ -316,7 +338,7 @@ fn of_pod(observed: &Observed, stage: &Stage, progress: &Progress) -> View {
             View { next: view.next.within(wait), ..view }
         }
         Progress::Created => View {
-            next: Next::In(SCHEDULER_PATIENCE),
+            next: Next::In(patience(observed.on_their_way, SCHEDULER_PATIENCE)),
             ..waiting(
                 SandboxPhase::Pending,
                 Reason::PodCreated,
@@ -370,5 +392,16 @@ fn of_pod(observed: &Observed, stage: &Stage, progress: &Progress) -> View {
             };
             view(SandboxState::Error, SandboxPhase::Error, Outlook::Stalled, *reason, format!("{message} {hint}"))
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn patience_grows_with_how_many_wait_and_ends() {
+        let of = |pods| patience(pods, SCHEDULER_PATIENCE).as_secs();
+        assert_eq!([0, 1, 10, 11, 1001, usize::MAX].map(of), [10, 10, 10, 11, 110, 180]);
     }
 }

@@ -107,6 +107,7 @@ fn room(observed: &Observed) -> Room {
             agent: None,
             grant: None,
             settings: observed.settings.clone(),
+            on_their_way: 1,
             now: observed.now,
         };
         Some(Room::of_pod(&sandbox::pod(&sandbox, &label).ok()?.spec?))

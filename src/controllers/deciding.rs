@@ -1,0 +1,85 @@
+//! Who may decide much: one session at a time, and namespaces in the order in which they came.
+
+use std::{
+    collections::BTreeSet,
+    sync::{Mutex, MutexGuard, PoisonError},
+};
+
+use super::live::Busy;
+
+/// The one turn, and who waits for it.
+#[derive(Debug, Default)]
+pub struct Deciding {
+    turn: tokio::sync::Mutex<()>,
+    /// Namespaces of which a pass waits.
+    waiting: Mutex<BTreeSet<String>>,
+}
+
+impl Deciding {
+    /// The turn, which ends when it is dropped. One pass of each namespace waits for it, behind those that came before; the others
+    /// come again, so that no namespace stands in the line twice and none holds the places of all passes.
+    ///
+    /// # Errors
+    /// When a pass of the namespace waits already.
+    pub(super) async fn turn(&self, namespace: &str) -> Result<tokio::sync::MutexGuard<'_, ()>, Busy> {
+        let _place = Place::of(&self.waiting, namespace)?;
+        Ok(self.turn.lock().await)
+    }
+}
+
+/// The place of a namespace in the line, for as long as its pass waits.
+struct Place<'a> {
+    waiting: &'a Mutex<BTreeSet<String>>,
+    namespace: &'a str,
+}
+
+impl<'a> Place<'a> {
+    fn of(waiting: &'a Mutex<BTreeSet<String>>, namespace: &'a str) -> Result<Self, Busy> {
+        if lock(waiting).insert(namespace.into()) { Ok(Self { waiting, namespace }) } else { Err(Busy) }
+    }
+}
+
+impl Drop for Place<'_> {
+    fn drop(&mut self) {
+        lock(self.waiting).remove(self.namespace);
+    }
+}
+
+fn lock(waiting: &Mutex<BTreeSet<String>>) -> MutexGuard<'_, BTreeSet<String>> {
+    waiting.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+#[cfg(test)]
+mod tests {
+    use futures::{FutureExt, poll};
+
+    use super::*;
+
+    #[tokio::test]
+    async fn namespaces_come_in_turn_and_none_stands_in_the_line_twice() {
+        let deciding = Deciding::default();
+        let first = deciding.turn("greedy").now_or_never().unwrap().unwrap();
+        let mut second = Box::pin(deciding.turn("greedy"));
+        assert!(poll!(&mut second).is_pending());
+        assert!(deciding.turn("greedy").now_or_never().unwrap().is_err(), "one of it waits already");
+        let mut other = Box::pin(deciding.turn("other"));
+        assert!(poll!(&mut other).is_pending());
+        drop(first);
+        let second = second.now_or_never().unwrap().unwrap();
+        let mut third = Box::pin(deciding.turn("greedy"));
+        assert!(poll!(&mut third).is_pending());
+        drop(second);
+        assert!(poll!(&mut third).is_pending(), "the other came before");
+        drop(other.now_or_never().unwrap().unwrap());
+        assert!(third.now_or_never().unwrap().is_ok());
+    }
+
+    #[tokio::test]
+    async fn a_pass_that_is_given_up_leaves_the_line() {
+        let deciding = Deciding::default();
+        let turn = deciding.turn("a").await.unwrap();
+        assert!(deciding.turn("b").now_or_never().is_none(), "it waited, and was given up");
+        drop(turn);
+        assert!(deciding.turn("b").now_or_never().unwrap().is_ok());
+    }
+}

@@ -1,0 +1,424 @@
+//! Whose pass is next: namespaces take turns, so that one which asks for thousands of passes delays another's by one.
+
+use std::{
+    collections::{BTreeSet, HashMap, VecDeque},
+    sync::{Mutex, MutexGuard, PoisonError},
+    time::Duration,
+};
+
+use futures::{StreamExt, stream::FuturesUnordered};
+use tokio::{
+    sync::Notify,
+    time::{Instant, sleep_until},
+};
+
+/// The wish that an object is looked at.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Request {
+    /// Where it is.
+    pub namespace: String,
+    /// What it is called there.
+    pub name: String,
+}
+
+/// When an object is looked at again after its pass.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Action {
+    after: Option<Duration>,
+    rest: Duration,
+}
+
+impl Action {
+    /// After this time, if nobody asks for it before.
+    #[must_use]
+    pub fn requeue(after: Duration) -> Self {
+        Self { after: Some(after), rest: Duration::ZERO }
+    }
+
+    /// When somebody asks for it.
+    #[must_use]
+    pub fn await_change() -> Self {
+        Self { after: None, rest: Duration::ZERO }
+    }
+
+    /// The same, or after this time if that is sooner.
+    #[must_use]
+    pub fn within(self, limit: Option<Duration>) -> Self {
+        Self { after: self.after.into_iter().chain(limit).min(), ..self }
+    }
+
+    /// The same, but whoever asks for it waits until this time has passed.
+    #[must_use]
+    pub fn resting(self, rest: Duration) -> Self {
+        Self { rest, ..self }
+    }
+}
+
+/// Where an object is.
+#[derive(Debug)]
+enum Place {
+    /// It waits for a slot.
+    Waiting,
+    /// It waits for its time, or rests until then if nobody wants it. Who asks for it may have it from some moment on.
+    Later { at: Instant, is_wanted: bool, from: Instant },
+    /// It is being worked on, and whether somebody has asked for it since.
+    Working { again: bool },
+}
+
+/// The requests of one controller: one for each object at most, and no object is worked on twice at once.
+#[derive(Debug, Default)]
+struct Queue {
+    places: HashMap<Request, Place>,
+    /// The names that wait, by namespace, in the order in which they came.
+    waiting: HashMap<String, VecDeque<String>>,
+    /// The namespaces in which some wait; the next is in front.
+    turns: VecDeque<String>,
+    /// Those that wait for their time.
+    later: BTreeSet<(Instant, Request)>,
+}
+
+impl Queue {
+    /// Somebody asks for an object now.
+    fn add(&mut self, request: Request, now: Instant) {
+        match self.places.get_mut(&request) {
+            Some(Place::Waiting) => {}
+            Some(Place::Working { again }) => *again = true,
+            Some(Place::Later { at, from, .. }) => {
+                let (at, from) = (*at, *from);
+                self.later.remove(&(at, request.clone()));
+                if from > now {
+                    self.wait_until(request, at.min(from), true, from);
+                } else {
+                    self.wait(request);
+                }
+            }
+            None => self.wait(request),
+        }
+    }
+
+    /// The next object that is to be worked on. It is until it is [`done`](Self::done).
+    fn next(&mut self, now: Instant) -> Option<Request> {
+        while self.later.first().is_some_and(|(at, _)| *at <= now)
+            && let Some((_, request)) = self.later.pop_first()
+        {
+            if let Some(Place::Later { is_wanted: true, .. }) = self.places.get(&request) {
+                self.wait(request);
+            } else {
+                self.places.remove(&request);
+            }
+        }
+        let namespace = self.turns.pop_front()?;
+        let names = self.waiting.get_mut(&namespace)?;
+        let name = names.pop_front()?;
+        if names.is_empty() {
+            self.waiting.remove(&namespace);
+        } else {
+            self.turns.push_back(namespace.clone());
+        }
+        let request = Request { namespace, name };
+        self.places.insert(request.clone(), Place::Working { again: false });
+        Some(request)
+    }
+
+    /// The pass of an object has ended. Who has asked for it meanwhile has it looked at once more.
+    fn done(&mut self, request: Request, action: Action, now: Instant) {
+        let again = matches!(self.places.remove(&request), Some(Place::Working { again: true }));
+        let from = now + action.rest;
+        match action.after {
+            _ if again && action.rest.is_zero() => self.wait(request),
+            _ if again => self.wait_until(request, from, true, from),
+            Some(after) => self.wait_until(request, now + after, true, from),
+            None if action.rest.is_zero() => {}
+            None => self.wait_until(request, from, false, from),
+        }
+    }
+
+    /// When the first of those is due that wait for their time.
+    fn due(&self) -> Option<Instant> {
+        self.later.first().map(|(at, _)| *at)
+    }
+
+    fn wait_until(&mut self, request: Request, at: Instant, is_wanted: bool, from: Instant) {
+        self.places.insert(request.clone(), Place::Later { at, is_wanted, from });
+        self.later.insert((at, request));
+    }
+
+    fn wait(&mut self, request: Request) {
+        self.places.insert(request.clone(), Place::Waiting);
+        let Request { namespace, name } = request;
+        let names = self.waiting.entry(namespace.clone()).or_default();
+        if names.is_empty() {
+            self.turns.push_back(namespace);
+        }
+        names.push_back(name);
+    }
+}
+
+/// The requests of one controller, for those who ask and the one who works.
+#[derive(Debug, Default)]
+pub struct Requests {
+    queue: Mutex<Queue>,
+    news: Notify,
+}
+
+impl Requests {
+    fn queue(&self) -> MutexGuard<'_, Queue> {
+        self.queue.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Asks for an object.
+    pub(super) fn add(&self, namespace: &str, name: &str) {
+        self.queue().add(Request { namespace: namespace.into(), name: name.into() }, Instant::now());
+        self.news.notify_one();
+    }
+
+    /// Works on what is asked for, on so many objects at once, until it is told to stop and what has begun has ended.
+    pub(super) async fn work<F: Future<Output = Action>>(
+        &self,
+        slots: usize,
+        stop: impl Future<Output = ()>,
+        pass: impl Fn(Request) -> F,
+    ) {
+        let mut passes = FuturesUnordered::new();
+        let mut stop = std::pin::pin!(stop);
+        loop {
+            while passes.len() < slots {
+                let Some(request) = self.queue().next(Instant::now()) else { break };
+                let ended = pass(request.clone());
+                passes.push(async move { (request, ended.await) });
+            }
+            let is_full = passes.len() >= slots;
+            let due = self.queue().due();
+            tokio::select! {
+                biased;
+                () = &mut stop => break,
+                Some((request, action)) = passes.next() => {
+                    self.queue().done(request, action, Instant::now());
+                    // What it wrote is taken in by the watches before the next pass begins, if they know of it already.
+                    tokio::task::yield_now().await;
+                }
+                () = self.news.notified(), if !is_full => {}
+                () = sleep_until(due.unwrap_or_else(Instant::now)), if !is_full && due.is_some() => {}
+            }
+        }
+        while passes.next().await.is_some() {}
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{cell::Cell, collections::BTreeMap};
+
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn request(namespace: &str, name: impl ToString) -> Request {
+        Request { namespace: namespace.into(), name: name.to_string() }
+    }
+
+    const SECOND: Duration = Duration::from_secs(1);
+
+    #[test]
+    fn a_namespace_waits_for_the_passes_in_flight_and_one_of_each_that_waits() {
+        let (mut queue, now) = (Queue::default(), Instant::now());
+        let others = 5;
+        for name in 0..10_000 {
+            queue.add(request("flood", name), now);
+            queue.add(request(&format!("other-{}", name % others), name), now);
+        }
+        // As many are in flight as there are slots, and each that ends asks for itself again.
+        let mut flying: VecDeque<_> = (0..16).filter_map(|_| queue.next(now)).collect();
+        queue.add(request("cold", "sandbox"), now);
+        let mut begun = 0;
+        loop {
+            let ended = flying.pop_front().unwrap();
+            queue.add(ended.clone(), now);
+            queue.done(ended, Action::await_change(), now);
+            let next = queue.next(now).unwrap();
+            begun += 1;
+            if next.namespace == "cold" {
+                break;
+            }
+            flying.push_back(next);
+        }
+        assert_eq!(begun, 1 + others + 1, "one of each namespace that waits, and then it is its turn");
+    }
+
+    #[test]
+    fn what_is_asked_for_many_times_is_one_entry_and_one_pass() {
+        let (mut queue, now) = (Queue::default(), Instant::now());
+        for _ in 0..1000 {
+            queue.add(request("a", "x"), now);
+        }
+        let x = queue.next(now).unwrap();
+        assert_eq!(queue.next(now), None);
+        for _ in 0..1000 {
+            queue.add(x.clone(), now);
+        }
+        assert_eq!(queue.next(now), None, "it is being worked on");
+        queue.done(x.clone(), Action::requeue(SECOND), now);
+        assert_eq!(queue.next(now).as_ref(), Some(&x), "once more, at once");
+        queue.done(x, Action::await_change(), now);
+        assert_eq!((queue.next(now), queue.places.len(), queue.due()), (None, 0, None), "nothing is kept of it");
+    }
+
+    #[test]
+    fn the_earliest_wish_counts_and_its_pass_is_for_all() {
+        let (mut queue, now) = (Queue::default(), Instant::now());
+        queue.add(request("a", "x"), now);
+        let x = queue.next(now).unwrap();
+        queue.done(x.clone(), Action::requeue(SECOND), now);
+        assert_eq!((queue.next(now), queue.due()), (None, Some(now + SECOND)));
+        assert_eq!(queue.next(now + SECOND).as_ref(), Some(&x), "its time has come");
+        queue.done(x.clone(), Action::requeue(SECOND), now);
+        queue.add(x.clone(), now);
+        assert_eq!(queue.next(now).as_ref(), Some(&x), "somebody asked before");
+        queue.done(x, Action::await_change(), now);
+        assert_eq!((queue.next(now + 2 * SECOND), queue.due()), (None, None), "the later wish went with that pass");
+    }
+
+    #[test]
+    fn one_that_rests_has_one_pass_for_all_who_ask_meanwhile_and_the_first_is_at_once() {
+        let (mut queue, mut now) = (Queue::default(), Instant::now());
+        let mut passes = 0;
+        // It is asked for a hundred times a second, for ten seconds.
+        for _ in 0..1000 {
+            queue.add(request("a", "x"), now);
+            while let Some(x) = queue.next(now) {
+                passes += 1;
+                queue.done(x, Action::await_change().resting(SECOND), now);
+            }
+            now += SECOND / 100;
+        }
+        assert_eq!(passes, 10);
+        now += SECOND;
+        let x = queue.next(now).unwrap();
+        queue.done(x, Action::await_change().resting(SECOND), now);
+        assert_eq!(
+            (queue.next(now + SECOND), queue.places.len(), queue.due()),
+            (None, 0, None),
+            "nothing is kept of it"
+        );
+    }
+
+    #[derive(Clone, Debug)]
+    enum Step {
+        Add(u8, u8),
+        Begin,
+        End(usize, Option<u8>, u8),
+        Wait(u8),
+    }
+
+    fn step() -> impl Strategy<Value = Step> {
+        prop_oneof![
+            4 => (0..3u8, 0..4u8).prop_map(|(namespace, name)| Step::Add(namespace, name)),
+            3 => Just(Step::Begin),
+            3 => (any::<usize>(), proptest::option::of(0..5u8), 0..3u8).prop_map(|(which, after, rest)| Step::End(which, after, rest)),
+            1 => (0..5u8).prop_map(Step::Wait),
+        ]
+    }
+
+    proptest! {
+        /// Whoever is asked for has a pass that begins after that, and none has two at once.
+        #[test]
+        fn nothing_is_lost_and_nothing_is_worked_on_twice_at_once(steps in proptest::collection::vec(step(), 0..200)) {
+            let (mut queue, mut now) = (Queue::default(), Instant::now());
+            let mut working = Vec::new();
+            // Since when each is asked for; what has begun is no longer owed.
+            let mut owed = BTreeMap::<Request, Instant>::new();
+            // Until when each rests.
+            let mut resting = BTreeMap::<Request, Instant>::new();
+            let owe = |owed: &mut BTreeMap<Request, Instant>, request: Request, at: Instant| {
+                let known = owed.entry(request).or_insert(at);
+                *known = at.min(*known);
+            };
+            for step in steps {
+                match step {
+                    Step::Add(namespace, name) => {
+                        let request = request(&namespace.to_string(), name);
+                        let at = resting.get(&request).map_or(now, |until| now.max(*until));
+                        owe(&mut owed, request.clone(), at);
+                        queue.add(request, now);
+                    }
+                    Step::Begin => {
+                        let begun = queue.next(now);
+                        let is_due = |(request, at): (&Request, &Instant)| *at <= now && !working.contains(request);
+                        prop_assert_eq!(begun.is_some(), owed.iter().any(is_due));
+                        if let Some(begun) = begun {
+                            prop_assert!(!working.contains(&begun), "twice at once");
+                            prop_assert!(owed.remove(&begun).is_some_and(|at| at <= now), "nobody asked");
+                            working.push(begun);
+                        }
+                    }
+                    Step::End(which, after, rest) if !working.is_empty() => {
+                        let ended = working.remove(which % working.len());
+                        let rest = SECOND * u32::from(rest);
+                        resting.insert(ended.clone(), now + rest);
+                        // Who has asked meanwhile waits until it has rested.
+                        if let Some(at) = owed.get_mut(&ended) {
+                            *at = now + rest;
+                        } else if let Some(after) = after {
+                            owe(&mut owed, ended.clone(), now + SECOND * u32::from(after));
+                        }
+                        let after = after.map(|seconds| SECOND * u32::from(seconds));
+                        let action = after.map_or(Action::await_change(), Action::requeue);
+                        queue.done(ended, action.resting(rest), now);
+                    }
+                    Step::End(..) => {}
+                    Step::Wait(seconds) => now += SECOND * u32::from(seconds),
+                }
+                prop_assert!(queue.places.len() <= 3 * 4, "an entry for each object");
+            }
+            now += SECOND * 10;
+            while let Some(ended) = working.pop() {
+                queue.done(ended, Action::await_change(), now);
+            }
+            while let Some(begun) = queue.next(now) {
+                owed.remove(&begun);
+                queue.done(begun, Action::await_change(), now);
+            }
+            prop_assert!(owed.is_empty(), "lost: {:?}", owed);
+            prop_assert!(queue.places.is_empty() && queue.waiting.is_empty() && queue.turns.is_empty());
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_has_begun_ends_and_nothing_begins_when_it_is_to_stop() {
+        let requests = Requests::default();
+        for name in 0..10 {
+            requests.add("a", &name.to_string());
+        }
+        let ended = Cell::new(0);
+        let pass = async |_: Request| {
+            tokio::time::sleep(SECOND * 2).await;
+            ended.set(ended.get() + 1);
+            Action::await_change()
+        };
+        requests.work(3, tokio::time::sleep(SECOND), pass).await;
+        assert_eq!(ended.get(), 3);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn all_slots_are_used_and_no_more() {
+        let requests = Requests::default();
+        let (flying, most, passes) = (Cell::new(0), Cell::new(0), Cell::new(0));
+        let pass = async |_: Request| {
+            flying.set(flying.get() + 1);
+            most.set(most.get().max(flying.get()));
+            tokio::time::sleep(SECOND).await;
+            flying.set(flying.get() - 1);
+            passes.set(passes.get() + 1);
+            Action::requeue(SECOND * 3)
+        };
+        let ask = async {
+            tokio::time::sleep(SECOND / 2).await;
+            for name in 0..5 {
+                requests.add("a", &name.to_string());
+            }
+            tokio::time::sleep(SECOND * 5).await;
+        };
+        requests.work(4, ask, pass).await;
+        assert_eq!((most.get(), passes.get()), (4, 9), "four at once, and each again after its delay");
+    }
+}
