@@ -112,15 +112,12 @@ impl Seal {
     /// Takes the content of a file in; of one that there is too much of, its size and when it was changed.
     fn add_file(&mut self, file: File) -> io::Result<()> {
         let metadata = file.metadata()?;
-        match self.bytes.checked_sub(metadata.len()) {
-            Some(rest) => {
-                self.bytes = rest;
-                self.digest.update(content(file.take(metadata.len()))?);
-            }
-            None => {
-                let (seconds, nanoseconds) = (metadata.mtime(), metadata.mtime_nsec());
-                self.add(&["large", &format!("{} {seconds}.{nanoseconds}", metadata.len())]);
-            }
+        if let Some(rest) = self.bytes.checked_sub(metadata.len()) {
+            self.bytes = rest;
+            self.digest.update(content(file.take(metadata.len()))?);
+        } else {
+            let (seconds, nanoseconds) = (metadata.mtime(), metadata.mtime_nsec());
+            self.add(&["large", &format!("{} {seconds}.{nanoseconds}", metadata.len())]);
         }
         Ok(())
     }
