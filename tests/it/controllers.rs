@@ -369,7 +369,9 @@ fn all_agents_of_a_session_have_one_role() {
         world.settle().await;
         assert_eq!(grants(&world), 0);
         let refused = world.operator_writes().into_iter().filter(|seen| seen.code.is_none_or(|code| code >= 400));
-        let refused: Vec<_> = refused.collect();
+        // A Sandbox that its agent has taken away may still say that its Pod goes.
+        let refused: Vec<_> =
+            refused.filter(|seen| (seen.code, seen.subresource) != (Some(404), Some("status"))).collect();
         assert!(refused.is_empty(), "{}", faults::lines(&refused));
     });
 }
