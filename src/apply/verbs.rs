@@ -157,7 +157,11 @@ impl Writer<'_> {
         match answer {
             // It is gone; an object is on its way out.
             Ok(text) if is_status(&text) => Slot::Absent,
-            Ok(text) => self.slot(&name, Ok(reading::read(&text).map(|read| read.object))),
+            Ok(text) => match self.slot::<K>(&name, Ok(reading::read(&text).map(|read| read.object))) {
+                // It was the one that was meant, whose ever it is; who needs its name looks again.
+                Slot::Foreign(_) => Slot::Absent,
+                left => left,
+            },
             Err(kube::Error::Api(status)) if status.is_not_found() => Slot::Absent,
             // It changed a moment ago: it is looked at once more before it goes.
             Err(kube::Error::Api(status)) if status.is_conflict() => match self.look(&name).await {

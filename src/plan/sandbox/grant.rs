@@ -59,6 +59,11 @@ impl Grant {
         let of_today = role.failure().or(account.failure()).or(binding.failure()).or(policy.failure());
         of_today.or(earlier_role.failure())
     }
+
+    /// Whether it has to be looked at again: the role is still to be made, or something could not be read or written.
+    pub(super) fn is_awaited(&self) -> bool {
+        self.role.ours().is_none() || self.failure().is_some()
+    }
 }
 
 /// Whether the binding is to a role of its own name: that was so before sessions had one.

@@ -12,7 +12,7 @@ use k8s_openapi::{
 use kube::ResourceExt;
 
 use super::{
-    Attachment, Observed, Progress, Stage,
+    Attachment, Grant, Observed, Progress, Stage,
     gate::{self, Gate},
     has_failed_init, is_hand_made, is_outdated, restart,
     stage::overdue_at,
@@ -129,7 +129,8 @@ pub(super) fn report(observed: &Observed) -> Report<SandboxStatus> {
         Stage::Pod(progress) if unheard && kubelet_has(observed, progress).is_some() => When::Later,
         _ => When::Now,
     };
-    let has_failed_grant = observed.grant.as_ref().is_some_and(|grant| grant.failure().is_some());
+    // What lets a Pod in that is there already says nothing of itself when it is made, or cannot be.
+    let awaits_grant = observed.grant.as_ref().is_some_and(Grant::is_awaited);
     let changed = status::has_news(&before.conditions, view.reason);
     let worth_an_event =
         view.outlook != Outlook::Moving || matches!(view.reason, Reason::ImagePull | Reason::Restarting);
@@ -140,8 +141,7 @@ pub(super) fn report(observed: &Observed) -> Report<SandboxStatus> {
             reason: view.reason,
             message: view.message,
         }),
-        // What could not be written for a Pod that is there says nothing of itself.
-        next: if has_failed_grant { Next::Backoff } else { view.next.within(poll) },
+        next: if awaits_grant { Next::Backoff } else { view.next.within(poll) },
         when,
     }
 }
