@@ -92,7 +92,7 @@ async fn observe(sandbox: Arc<Sandbox>, context: &Context<Sandbox>) -> Result<Ob
         agent: agent.found().cloned(),
         grant,
         settings: context.settings.clone(),
-        on_their_way: caches.burst.since(sandbox::burst_begins(now)),
+        on_their_way: caches.burst.since(&namespace, sandbox::burst_begins(now)),
         now,
         sandbox,
     })

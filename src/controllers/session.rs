@@ -17,7 +17,7 @@ use crate::{
     apply,
     plan::{
         Slot,
-        agent::runner,
+        agent::{self, runner},
         name,
         session::{self, Decided, Observed, configuration::Configuration, exec::Exec},
         volumes::SharedVolume,
@@ -37,7 +37,7 @@ async fn reconcile(session: Arc<AigiseSession>, context: Arc<Context<AigiseSessi
     }
     let rest = rest_of(observed.agents.len() + observed.sandboxes.len());
     let owner = observed.session.metadata.clone();
-    // What agents may rests on nothing else, and nothing else on it.
+    // The role for agents depends on nothing else, and nothing else depends on it.
     for plan in [session::exec::writes, session::plan] {
         let writes = plan(&observed);
         apply::execute(&context.client, context.counter(), &owner, writes, |name, landed| {
@@ -126,7 +126,9 @@ async fn exec(
     context: &Context<AigiseSession>,
 ) -> Option<Exec> {
     let (caches, namespace) = (&context.caches, session.namespace().unwrap_or_default());
-    let let_in = agents.values().filter(|agent| runner::is_let_in(agent, &context.settings));
+    let let_in = agents
+        .values()
+        .filter(|agent| runner::is_let_in(agent, &context.settings) && !agent::has_lost_session(agent, session));
     let runners = let_in.filter_map(|agent| {
         let live = caches.sandboxes.get(&runner::name(agent), &namespace).slot(&agent.metadata);
         live.ours().filter(|live| live.metadata.deletion_timestamp.is_none()).cloned()

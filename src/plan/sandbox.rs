@@ -74,7 +74,7 @@ pub struct Observed {
     pub grant: Option<Grant>,
     /// What the operator was told.
     pub settings: Arc<Settings>,
-    /// How many Pods in the cluster were made [lately](burst_begins) and do not run yet, its own among them.
+    /// How many Pods in the namespace were made [lately](burst_begins) and do not run yet, its own among them.
     pub on_their_way: usize,
     /// The time.
     pub now: Timestamp,
@@ -217,13 +217,12 @@ pub fn plan(observed: &Observed) -> Vec<Write> {
         | Stage::NameTaken(_)
         | Stage::Failed(_) => None,
     };
-    // What lets a Pod in is there before it. Where it is there already, nothing is kept waiting.
-    let (before, after) = match (&write, observed.is_asked_for()) {
-        (Some(Write::Ensure(_)), true) => (grant::writes(observed), vec![]),
-        (_, true) => (vec![], grant::writes(observed)),
-        (_, false) => (vec![], vec![]),
-    };
-    before.into_iter().chain(write).chain(after).collect()
+    let grants = if observed.is_asked_for() { grant::writes(observed) } else { vec![] };
+    match write {
+        // What lets a Pod in is there before it.
+        Some(write @ Write::Ensure(_)) => grants.into_iter().chain([write]).collect(),
+        write => write.into_iter().chain(grants).collect(),
+    }
 }
 
 /// What to say about the sandbox.

@@ -255,6 +255,15 @@ fn a_sandbox_that_its_agent_does_not_ask_for_gets_nothing_of_an_agents() {
     assert!(matches!(stage, sandbox::Stage::WaitsForAgent(_)), "{stage:?}");
     assert_eq!(sandbox::plan(&world.observe_sandbox(&name)), []);
 
+    // What lets in one that goes is not made again while its owner's deletion takes it away.
+    let mut world = with_agent("active");
+    world.accounts.clear();
+    let plan_of = |world: &World| sandbox::plan(&world.observe_sandbox(&name));
+    assert!(matches!(&plan_of(&world)[..], [plan::Write::Ensure(plan::Child::ServiceAccount(_))]));
+    let going = world.sandboxes.get_mut(&name).unwrap();
+    going.metadata.deletion_timestamp = Some(serde_json::from_value(json!("2026-01-01T00:00:00Z")).unwrap());
+    assert_eq!(plan_of(&world), []);
+
     // One for an agent that rests, and one by another name.
     let mut world = with_agent("paused");
     let owner = world.agents["a"].metadata.uid.clone().unwrap();

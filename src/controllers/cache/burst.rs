@@ -1,4 +1,5 @@
-//! How many Pods are on their way: under a burst, whoever waits for a scheduler or a kubelet says so later.
+//! How many Pods of a namespace are on their way: under a burst, whoever waits for a scheduler or a kubelet says so later. What one
+//! namespace makes keeps nothing from the users of another.
 
 use std::{
     collections::BTreeMap,
@@ -11,32 +12,36 @@ use k8s_openapi::api::core::v1::Pod;
 use super::Change;
 use crate::plan::pod;
 
-/// How many Pods are on their way, by the second in which they were made.
+/// How many Pods are on their way, by their namespace and the second in which they were made.
 #[derive(Debug, Default)]
-pub struct Burst(Mutex<BTreeMap<i64, usize>>);
+pub struct Burst(Mutex<BTreeMap<(String, i64), usize>>);
 
 impl Burst {
     pub(super) fn take_in(&self, change: &Change<'_, Pod>) {
-        let made = |pod: &&Pod| Some(pod.metadata.creation_timestamp.as_ref()?.0.as_second());
+        let made = |pod: &&Pod| {
+            let created = pod.metadata.creation_timestamp.as_ref()?.0.as_second();
+            Some((pod.metadata.namespace.clone().unwrap_or_default(), created))
+        };
         let mut counts = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(second) = change.before.filter(|pod| pod::is_on_its_way(pod)).as_ref().and_then(made)
-            && let Some(count) = counts.get_mut(&second)
+        if let Some(place) = change.before.filter(|pod| pod::is_on_its_way(pod)).as_ref().and_then(made)
+            && let Some(count) = counts.get_mut(&place)
         {
             *count -= 1;
             if *count == 0 {
-                counts.remove(&second);
+                counts.remove(&place);
             }
         }
-        if let Some(second) = change.after.filter(|pod| pod::is_on_its_way(pod)).as_ref().and_then(made) {
-            *counts.entry(second).or_default() += 1;
+        if let Some(place) = change.after.filter(|pod| pod::is_on_its_way(pod)).as_ref().and_then(made) {
+            *counts.entry(place).or_default() += 1;
         }
     }
 
-    /// How many Pods that were made since then are on their way. One that is for longer is stuck, and says nothing of the others.
+    /// How many Pods of a namespace that were made since then are on their way. One that is for longer is stuck, and says nothing of the others.
     #[must_use]
-    pub fn since(&self, then: Timestamp) -> usize {
+    pub fn since(&self, namespace: &str, then: Timestamp) -> usize {
         let counts = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        counts.range(then.as_second()..).map(|(_, count)| count).sum()
+        let since = (namespace.to_string(), then.as_second())..=(namespace.to_string(), i64::MAX);
+        counts.range(since).map(|(_, count)| count).sum()
     }
 }
 
@@ -46,30 +51,32 @@ mod tests {
 
     use super::*;
 
-    fn made(second: i64, status: serde_json::Value) -> Pod {
+    fn made(namespace: &str, second: i64, status: serde_json::Value) -> Pod {
         let created = Timestamp::from_second(second).unwrap().to_string();
-        let object = json!({"metadata": {"name": "a", "creationTimestamp": created}, "status": status});
+        let object =
+            json!({"metadata": {"name": "a", "namespace": namespace, "creationTimestamp": created}, "status": status});
         serde_json::from_value(object).unwrap()
     }
 
     #[test]
     fn a_pod_counts_from_when_it_is_made_until_it_runs_or_is_gone_and_for_a_while() {
         let burst = Burst::default();
-        let count = |since| burst.since(Timestamp::from_second(since).unwrap());
+        let count = |since| burst.since("n", Timestamp::from_second(since).unwrap());
         let (silent, running) = (
             json!({}),
             json!({"containerStatuses": [{
                 "name": "sandbox", "ready": true, "image": "", "imageID": "", "restartCount": 0, "state": {"running": {}},
             }]}),
         );
-        let [first, second] = [10, 20].map(|at| made(at, silent.clone()));
-        for pod in [&first, &second] {
+        let [first, second] = [10, 20].map(|at| made("n", at, silent.clone()));
+        let of_others = ["m", "o"].map(|namespace| made(namespace, 15, silent.clone()));
+        for pod in [&first, &second].into_iter().chain(&of_others) {
             burst.take_in(&Change { before: None, after: Some(pod) });
         }
         assert_eq!((count(10), count(11), count(21)), (2, 1, 0));
-        burst.take_in(&Change { before: Some(&first), after: Some(&made(10, running)) });
+        burst.take_in(&Change { before: Some(&first), after: Some(&made("n", 10, running)) });
         assert_eq!(count(0), 1);
         burst.take_in(&Change { before: Some(&second), after: None });
-        assert_eq!((count(0), burst.0.lock().unwrap().len()), (0, 0));
+        assert_eq!((count(0), burst.0.lock().unwrap().len()), (0, of_others.len()));
     }
 }

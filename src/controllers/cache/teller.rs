@@ -114,7 +114,7 @@ impl Teller {
                 self.tell_agents(self.agents_in.readers(sandbox), &namespace);
             }
         }
-        // What agents may is for those that have one.
+        // The session makes its role for agents once one of them has such a Sandbox.
         if is_runner(sandbox) && change.touches(|sandbox| label(&sandbox.metadata, meta::SANDBOX_EXEC).is_some()) {
             self.tell_session(session, &namespace);
         }
@@ -156,7 +156,7 @@ impl Teller {
         if !is_unheard_of && (change.touches_wish() || change.touches(pod::reading)) {
             self.tell_owners(change);
         }
-        // In which Pods agents may run commands.
+        // The session's role for agents names its Pods.
         let Some(pod) = change.object() else { return };
         let (session, namespace) = (label(&pod.metadata, meta::SESSION), pod.namespace().unwrap_or_default());
         if let Some(session) = session.filter(|session| self.agents_in.any_with_exec(&namespace, session))

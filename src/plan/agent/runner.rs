@@ -8,7 +8,7 @@ use k8s_openapi::api::{
 };
 use kube::ResourceExt;
 
-use super::{Child, Failure, Observed, Slot, Write};
+use super::{Child, Failure, Observed, Slot, Write, has_lost_session};
 use crate::{
     api::{
         Agent, AigiseSession, Sandbox, SandboxSpec, SandboxTemplate,
@@ -146,7 +146,8 @@ fn sandbox(agent: &Agent, runner: &Runner, session: &AigiseSession, settings: &S
 #[must_use]
 pub fn is_asked_for(sandbox: &Sandbox, agent: &Agent, session: &AigiseSession, settings: &Settings) -> bool {
     let is_active = agent.metadata.deletion_timestamp.is_none() && agent.spec.desired_status() == DesiredStatus::Active;
-    let is_its_own = sandbox.name_any() == name(agent) && !has_outlived_its_grant(sandbox, agent, settings);
+    let is_going = sandbox.metadata.deletion_timestamp.is_some() || has_outlived_its_grant(sandbox, agent, settings);
+    let is_its_own = sandbox.name_any() == name(agent) && !is_going && !has_lost_session(agent, session);
     let runner = agent.spec.runner.as_ref().filter(|_| is_active && is_its_own);
     runner.is_some_and(|runner| sandbox::changed(sandbox, self::sandbox(agent, runner, session, settings)).is_none())
 }

@@ -76,10 +76,8 @@ pub fn is_of_earlier(binding: &RoleBinding) -> bool {
 /// there, and then the agent [takes it away](crate::plan::agent::runner::Earlier).
 #[must_use]
 pub fn slot<K: Resource<DynamicType = ()>>(found: Option<Arc<K>>, sandbox: &Sandbox, agent: &Agent) -> Slot<K> {
-    match ownership::slot(found.clone(), &agent.metadata) {
-        Slot::Ours(found) => Slot::Ours(found),
-        Slot::Absent | Slot::Foreign(_) | Slot::Failed(_) => ownership::slot(found, &sandbox.metadata),
-    }
+    let of_agent = ownership::slot(found.clone(), &agent.metadata);
+    if of_agent.ours().is_some() { of_agent } else { ownership::slot(found, &sandbox.metadata) }
 }
 
 /// What of it is missing, or not as it should be. The role is its session's to make.
@@ -103,8 +101,8 @@ pub(super) fn writes(observed: &Observed) -> Vec<Write> {
     let is_bound = |live: &Arc<RoleBinding>| live.role_ref == binding.role_ref;
     let wants_binding = grant.role.ours().is_some() && !grant.binding.ours().is_some_and(is_bound);
     // What a binding binds to cannot be changed.
-    let outdated = grant.binding.ours().filter(|_| wants_binding).cloned();
-    let outdated = outdated.map(|live| Write::Delete(Child::RoleBinding(Box::new(RoleBinding::clone(&live)))));
+    let outdated = grant.binding.ours().filter(|_| wants_binding);
+    let outdated = outdated.map(|live| Write::Delete(Child::RoleBinding(Box::new(RoleBinding::clone(live)))));
     let earlier_role = grant.earlier_role.ours().filter(|_| wants_binding);
     let earlier_role = earlier_role.map(|live| Write::Delete(Child::Role(Box::new(Role::clone(live)))));
     [

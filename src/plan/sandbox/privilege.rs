@@ -385,3 +385,17 @@ pub fn check_metadata(metadata: &ObjectMeta) -> Result<(), String> {
     }
     Ok(())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_charts_admission_policies_know_the_same_capabilities() {
+        let text = include_str!("../../../charts/aigise-operator/templates/admission.yaml");
+        let (_, text) = text.split_once(r#"{{- define "aigise-operator.capabilities" -}}"#).unwrap();
+        let (list, _) = text.split_once("{{-").unwrap();
+        let known: Vec<_> = list.split(',').map(|capability| capability.trim().trim_matches('\'')).collect();
+        assert_eq!(known, CAPABILITIES);
+    }
+}

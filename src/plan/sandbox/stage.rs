@@ -175,7 +175,9 @@ fn absent(observed: &Observed, label: &Label, membership: &Membership<'_>) -> St
 fn waits_for_agent(observed: &Observed) -> Option<Stage> {
     if !observed.is_asked_for() {
         let name = ownership::controller(&observed.sandbox.metadata).map_or("", |agent| &agent.name);
-        return Some(Stage::WaitsForAgent(format!("Waits until the agent {name} asks for it as it is.")));
+        return Some(Stage::WaitsForAgent(format!(
+            "The agent {name} does not ask for this Sandbox as it is written, so that no Pod is made of it."
+        )));
     }
     let grant = observed.grant.as_ref()?;
     if let Some(foreign) = grant.foreign() {
@@ -185,7 +187,7 @@ fn waits_for_agent(observed: &Observed) -> Option<Stage> {
         return Some(Stage::Failed(failure.clone()));
     }
     let has_role = grant.role.ours().is_some();
-    (!has_role).then(|| Stage::WaitsForAgent("Waits until its session has said what its agents may.".into()))
+    (!has_role).then(|| Stage::WaitsForAgent("Waits for the role that its session makes for agents.".into()))
 }
 
 fn present(observed: &Observed, pod: &Pod) -> Stage {
