@@ -163,11 +163,7 @@ impl Writer<'_> {
                 left => left,
             },
             Err(kube::Error::Api(status)) if status.is_not_found() => Slot::Absent,
-            // It changed a moment ago: it is looked at once more before it goes.
-            Err(kube::Error::Api(status)) if status.is_conflict() => match self.look(&name).await {
-                Slot::Ours(_) => Slot::Failed(failed::<K>(&name, &kube::Error::Api(status))),
-                found => found,
-            },
+            // Also where it has changed a moment ago: what it is then decides whether it goes.
             Err(error) => Slot::Failed(failed::<K>(&name, &error)),
         }
     }

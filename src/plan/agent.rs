@@ -62,7 +62,7 @@ pub struct Observed {
     pub earlier: Option<Earlier>,
     /// What the operator was told.
     pub settings: Arc<Settings>,
-    /// Why it could not be deleted just now.
+    /// Why something could not be written just now.
     pub undone: Option<Failure>,
     /// The time.
     pub now: Timestamp,
@@ -77,7 +77,12 @@ impl Observed {
     /// Takes in what a write left.
     pub fn absorb(&mut self, landed: Landed) {
         match landed {
-            Landed::Agent(Slot::Failed(failure)) => self.undone = Some(failure),
+            Landed::Agent(Slot::Failed(failure))
+            | Landed::Sandbox(Slot::Failed(failure))
+            | Landed::NetworkPolicy(Slot::Failed(failure))
+            | Landed::ServiceAccount(Slot::Failed(failure))
+            | Landed::Role(Slot::Failed(failure))
+            | Landed::RoleBinding(Slot::Failed(failure)) => self.undone = Some(failure),
             Landed::Sandbox(slot) => self.runner = slot,
             _ => {} // nothing else is an agent's to write
         }

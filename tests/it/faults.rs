@@ -40,30 +40,31 @@ fn births(world: &World, plural: &str, name: &str) -> usize {
     made.filter(|seen| seen.key.plural == plural && seen.key.name == name).count()
 }
 
-/// Every write of the life fails once, the first time, in the same way.
+/// Every write of a life fails once, the first time, in the same way.
 #[test]
 fn each_write_may_fail_once_in_any_way() {
-    let effects = [
-        ("409", Effect::code(409)),
+    let common = [("409", Effect::code(409)), ("403", Effect::code(403)), ("a lost answer", Effect::LoseAnswer)];
+    let rare = [
         ("422", Effect::code(422)),
-        ("403", Effect::code(403)),
         ("429", Effect::code(429)),
         ("500", Effect::code(500)),
         ("a request that hangs", Effect::Hang),
-        ("a lost answer", Effect::LoseAnswer),
     ];
-    let life = life("a session with sources");
-    let calm = lived(life, |_| {});
-    for (what, effect) in effects {
-        let world = lived(life, |world| {
-            let known = Arc::new(Mutex::new(BTreeSet::new()));
-            let is_first =
-                move |seen: &Seen| is_ours(seen) && seen.verb.writes() && known.lock().unwrap().insert(seen.line());
-            world.api.fault(usize::MAX, effect, is_first);
-        });
-        same(&world.end_state(), &calm.end_state(), what);
-        let writes = world.operator_writes().len();
-        assert!(writes <= 3 * life.writes, "{what}: {writes} writes");
+    for life in &LIVES {
+        let calm = lived(life, |_| {});
+        let rare = if life.name == "a session with sources" { rare.as_slice() } else { &[] };
+        for (what, effect) in common.iter().chain(rare) {
+            let world = lived(life, |world| {
+                let known = Arc::new(Mutex::new(BTreeSet::new()));
+                let is_first =
+                    move |seen: &Seen| is_ours(seen) && seen.verb.writes() && known.lock().unwrap().insert(seen.line());
+                world.api.fault(usize::MAX, effect.clone(), is_first);
+            });
+            let what = format!("{}, {what}", life.name);
+            same(&world.end_state(), &calm.end_state(), &what);
+            let writes = world.operator_writes().len();
+            assert!(writes <= 2 * life.writes, "{what}: {writes} writes");
+        }
     }
 }
 
@@ -78,9 +79,11 @@ fn what_goes_wrong_by_chance_changes_nothing_in_the_end() {
             let what = format!("{}, seed {seed}", life.name);
             let world = lived(life, |world| world.api.chaos(Some(Chaos::new(seed, 6))));
             same(&world.end_state(), &calm.end_state(), &what);
-            // Most where a session is gone and its watch is late: what is made for it meanwhile is collected, and made anew.
-            let writes = world.operator_writes().len();
-            assert!(writes <= 4 * life.writes, "{what}: {writes} writes\n{}", faults::lines(&world.operator_writes()));
+            // Most where a session is gone and its watch is late: what is made for it meanwhile is collected, and made anew. How
+            // often a name is asked for that somebody else has is a matter of time.
+            let mut writes = world.operator_writes();
+            writes.retain(|seen| seen.code != Some(409));
+            assert!(writes.len() <= 4 * life.writes, "{what}: {} writes\n{}", writes.len(), faults::lines(&writes));
         }
     }
 }

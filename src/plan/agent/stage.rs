@@ -71,6 +71,14 @@ impl Stage {
     /// Where the agent is.
     #[must_use]
     pub fn of(observed: &Observed) -> Self {
+        match (Self::of_what_is(observed), &observed.undone) {
+            // Also one that rests is not there as long as its Pod could not be taken away.
+            (stage, Some(failure)) if !matches!(stage, Stage::Orphaned(_)) => Stage::Failed(failure.clone()),
+            (stage, _) => stage,
+        }
+    }
+
+    fn of_what_is(observed: &Observed) -> Self {
         let agent = &observed.agent;
         if agent.metadata.deletion_timestamp.is_some() {
             return Stage::Terminating;
