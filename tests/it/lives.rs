@@ -273,15 +273,17 @@ async fn suspended(world: &mut World) {
 }
 
 async fn idle(world: &mut World) {
-    let mut session = session(json!({"sandboxes": {"main": {"image": "a:1"}}, "lifetime": {"idle": "90s"}}));
+    let mut session = session(json!({"sandboxes": {"main": {"image": "a:1"}}, "lifetime": {"idle": "15m"}}));
     world.apply(session.clone()).await;
     world.until("it is ready", |world| phase(world) == "Ready").await;
+    world.until("it rests", |world| phase(world) == "Suspended").await;
     world.settle().await;
     assert_eq!((phase(world).as_str(), world.get("pods", "demo--main")), ("Suspended", Value::Null));
     // Somebody works in it again, and goes.
     session["metadata"]["annotations"] = json!({"aigise.dev/last-activity": world.api.now().to_string()});
     world.apply(session).await;
     world.until("it is ready again", |world| phase(world) == "Ready").await;
+    world.until("it rests again", |world| phase(world) == "Suspended").await;
     world.settle().await;
     assert_eq!((phase(world).as_str(), world.get("pods", "demo--main")), ("Suspended", Value::Null));
 }
