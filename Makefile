@@ -38,7 +38,7 @@ check: ## The fast loop: format, dependencies, lints, the pure build, unit tests
 	tests/deny.sh licenses bans sources
 	cargo clippy --all-targets --quiet -- -D warnings
 	cargo check --lib --no-default-features --quiet
-	cargo test --lib --bins --test it --test sandboxd --test gate
+	cargo test --lib --bins --test it --test sandboxd --test init
 
 advisories: ## Ask RustSec's database on GitHub what is known of the dependencies
 	tests/deny.sh advisories

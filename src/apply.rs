@@ -25,7 +25,7 @@ use crate::{
     plan::{Child, Landed, Slot, Write},
     reading::{
         Kept,
-        live::{self, Reading},
+        live::{self, Decoded},
     },
 };
 
@@ -136,7 +136,7 @@ pub async fn status<K: Object>(
     counter: &WriteCounter,
     object: &K,
     status: &impl Serialize,
-) -> kube::Result<Reading<K>> {
+) -> kube::Result<Decoded<K>> {
     let request = status_request::<K>(object.meta(), meta::MANAGER, status);
     counter.count(&K::kind(&()), "status");
     live::send(client, request?, K::KEEP).await

@@ -1,15 +1,14 @@
 //! A Kubernetes operator that runs AI security-analysis sessions: typed sandboxes over shared volumes.
 //!
 //! Modules depend strictly downward: `api ← config ← plan ← reading ← apply ← controllers ← operator ← main`; `overlay` is shared by
-//! `config` and `plan`, `gate` and `staging` by `plan` and `sandboxd`. What is left of `reading` decides and never acts: it
+//! `config` and `plan`, `protocol` by `plan` and `sandboxd`. What is left of `reading` decides and never acts: it
 //! compiles without a client, and a test reads the `use` lines.
 
 pub mod api;
 pub mod config;
-pub mod gate;
 pub mod overlay;
 pub mod plan;
-pub mod staging;
+pub mod protocol;
 
 #[cfg(feature = "runtime")]
 pub mod apply;

@@ -8,9 +8,9 @@ use std::io::{self, Write};
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-pub mod gate;
 mod http;
 pub mod idle;
+pub mod init;
 pub mod install;
 mod mcp;
 mod skills;
@@ -38,21 +38,21 @@ pub enum Verb {
     },
     /// Fill the volumes of a session.
     Stage {
-        /// The file that receives the [`Report`](crate::staging::Report).
+        /// The file that receives the [`Report`](crate::protocol::staging::Report).
         report: PathBuf,
     },
     /// Do the work of the gate, or wait for who does it.
-    Gate(gate::Places),
+    Init(init::Places),
     /// Do the work of the gate.
-    Supervise(gate::Places),
+    Supervise(init::Places),
     /// Say whether the services are there, and what the sandbox's own probe asks.
-    Ready(gate::Places),
+    Ready(init::Places),
     /// Say how far the gate is.
-    Status(gate::Places),
+    Status(init::Places),
     /// Print what the steps print.
     Log {
         /// Where.
-        places: gate::Places,
+        places: init::Places,
         /// Until the work is over.
         follow: bool,
     },
@@ -76,11 +76,11 @@ impl Verb {
     /// The verbs that speak of a gate.
     fn of_gate(verb: &str, rest: &[&str], arguments: &[OsString]) -> Option<Self> {
         let (places, rest) = match rest {
-            [rest @ .., "--folder", _] => (gate::Places::below(arguments.last()?), rest),
-            rest => (gate::Places::default(), rest),
+            [rest @ .., "--folder", _] => (init::Places::below(arguments.last()?), rest),
+            rest => (init::Places::default(), rest),
         };
         match (verb, rest) {
-            ("gate", []) => Some(Self::Gate(places)),
+            ("gate", []) => Some(Self::Init(places)),
             ("supervise", []) => Some(Self::Supervise(places)),
             ("ready", []) => Some(Self::Ready(places)),
             ("status", []) => Some(Self::Status(places)),
@@ -100,11 +100,11 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
             Err(error) => fail(&error),
         },
         Some(Verb::Stage { report }) => stage::run(&report),
-        Some(Verb::Gate(places)) => gate::run(&places),
-        Some(Verb::Supervise(places)) => gate::supervise(&places).unwrap_or_else(|error| fail(&error)),
-        Some(Verb::Ready(places)) => gate::ready(&places),
-        Some(Verb::Status(places)) => gate::status(&places).unwrap_or_else(|error| fail(&error)),
-        Some(Verb::Log { places, follow }) => gate::log(&places, follow).unwrap_or_else(|error| fail(&error)),
+        Some(Verb::Init(places)) => init::run(&places),
+        Some(Verb::Supervise(places)) => init::supervise(&places).unwrap_or_else(|error| fail(&error)),
+        Some(Verb::Ready(places)) => init::ready(&places),
+        Some(Verb::Status(places)) => init::status(&places).unwrap_or_else(|error| fail(&error)),
+        Some(Verb::Log { places, follow }) => init::log(&places, follow).unwrap_or_else(|error| fail(&error)),
         None => {
             say(USAGE);
             ExitCode::from(2)
@@ -148,10 +148,10 @@ mod tests {
         assert_eq!(parse("install /aigise"), Some(Verb::Install { folder: "/aigise".into() }));
         assert_eq!(parse("stage"), Some(Verb::Stage { report: "/dev/termination-log".into() }));
         assert_eq!(parse("stage --report /tmp/r"), Some(Verb::Stage { report: "/tmp/r".into() }));
-        assert_eq!(parse("gate"), Some(Verb::Gate(gate::Places::default())));
-        assert_eq!(parse("supervise --folder /f"), Some(Verb::Supervise(gate::Places::below("/f".as_ref()))));
-        assert_eq!(parse("ready"), Some(Verb::Ready(gate::Places::default())));
-        let places = gate::Places::default();
+        assert_eq!(parse("gate"), Some(Verb::Init(init::Places::default())));
+        assert_eq!(parse("supervise --folder /f"), Some(Verb::Supervise(init::Places::below("/f".as_ref()))));
+        assert_eq!(parse("ready"), Some(Verb::Ready(init::Places::default())));
+        let places = init::Places::default();
         assert_eq!(parse("log -f"), Some(Verb::Log { places, follow: true }));
     }
 

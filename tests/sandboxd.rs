@@ -11,7 +11,9 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::time::{Duration, Instant};
 
-use aigise_operator::staging::{Access, MANIFEST_ENV, MARKER, Manifest, Report, Source, Staged, Volume};
+use aigise_operator::protocol::staging::{
+    Access, MANIFEST_ENV, MARKER, Manifest, Source, Staged, StagingReport, Volume,
+};
 use rustix::process::{Pid, Signal, geteuid, kill_process};
 use tempfile::TempDir;
 
@@ -217,14 +219,14 @@ impl Pod {
         as_stage_user(self.command_under(&[]))
     }
 
-    fn report(&self) -> Report {
+    fn report(&self) -> StagingReport {
         serde_json::from_slice(&fs::read(self.report_path()).unwrap()).unwrap()
     }
 
     fn failure(&self) -> String {
         let output = self.command().output().unwrap();
         assert_eq!(output.status.code(), Some(1));
-        let Report::Failed { message } = self.report() else { panic!("{:?}", self.report()) };
+        let StagingReport::Failed { message } = self.report() else { panic!("{:?}", self.report()) };
         assert_eq!(String::from_utf8(output.stderr).unwrap(), format!("sandboxd: {message}\n"));
         message
     }
@@ -237,9 +239,9 @@ fn as_stage_user(mut command: Command) -> Command {
     command
 }
 
-fn staged(files: i64, kept: i64) -> Report {
+fn staged(files: i64, kept: i64) -> StagingReport {
     let volume = Staged { files, kept, roots: vec![], skills: vec![] };
-    Report::Staged { volumes: BTreeMap::from([("data".to_owned(), volume)]) }
+    StagingReport::Staged { volumes: BTreeMap::from([("data".to_owned(), volume)]) }
 }
 
 fn mode(path: &Path) -> u32 {
@@ -389,7 +391,7 @@ fn a_full_volume_fails_with_a_sentence_and_is_completed_once_there_is_room() {
     }
     let full = fs::read(pod.report_path().with_extension("full")).unwrap();
     let message = "no space left on the volume data while writing code/big".to_owned();
-    assert_eq!(serde_json::from_slice::<Report>(&full).unwrap(), Report::Failed { message });
+    assert_eq!(serde_json::from_slice::<StagingReport>(&full).unwrap(), StagingReport::Failed { message });
     assert_eq!(pod.report(), staged(1, 0), "the small file is there already");
     assert_eq!(fs::metadata(kept.join("code/big")).unwrap().len(), 300_000);
 }
@@ -407,7 +409,7 @@ fn a_missing_or_broken_manifest_is_reported() {
             Some(text) => command.env(MANIFEST_ENV, text),
         };
         assert_eq!(command.stderr(Stdio::null()).status().unwrap().code(), Some(1));
-        assert_eq!(pod.report(), Report::Failed { message: expected.into() });
+        assert_eq!(pod.report(), StagingReport::Failed { message: expected.into() });
     }
 }
 
@@ -449,7 +451,7 @@ fn a_stage_that_is_killed_at_any_moment_is_completed_by_the_next() {
     }
     assert!(kills > 0, "it was never killed");
     assert!(pod.command().stdout(Stdio::null()).status().unwrap().success());
-    let Report::Staged { volumes } = pod.report() else { panic!("{:?}", pod.report()) };
+    let StagingReport::Staged { volumes } = pod.report() else { panic!("{:?}", pod.report()) };
     assert_eq!(volumes["data"].kept, 0);
     let difference = Command::new("diff").arg("-r").arg(pod.source()).arg(pod.volume().join("code")).output().unwrap();
     assert!(difference.status.success(), "{}", String::from_utf8_lossy(&difference.stdout));

@@ -7,7 +7,7 @@ use std::{
     time::Duration,
 };
 
-use aigise_operator::gate;
+use aigise_operator::protocol::init;
 
 use crate::Result;
 
@@ -20,11 +20,11 @@ const WATCHED: Duration = Duration::from_secs(20);
 pub async fn print() -> Result<()> {
     println!("\n## What the helper takes at rest\n\n| | CPU | resident memory | of these its own |\n|---|---|---|---|");
     let folder = std::env::temp_dir().join(format!("aigise-bench-{}", std::process::id()));
-    for part in ["pod", gate::STATE] {
+    for part in ["pod", init::STATE] {
         fs::create_dir_all(folder.join(part))?;
     }
-    let work = gate::Work { timeout: 3600, ..gate::Work::default() };
-    fs::write(folder.join(gate::WORK_FILE), serde_json::to_string(&work)?)?;
+    let work = init::Work { timeout: 3600, ..init::Work::default() };
+    fs::write(folder.join(init::WORK_FILE), serde_json::to_string(&work)?)?;
     let result = print_below(&folder).await;
     fs::remove_dir_all(&folder)?;
     result
@@ -39,7 +39,7 @@ async fn print_below(folder: &Path) -> Result<()> {
     let supervisor = fs::read_to_string(format!("/proc/{gate}/task/{gate}/children"))?.trim().parse()?;
     print_one("a gate that waits for its release", &[gate, supervisor]).await?;
     // It ends like every other: released, with nothing to do.
-    fs::write(folder.join(gate::RELEASE_FILE), "now")?;
+    fs::write(folder.join(init::RELEASE_FILE), "now")?;
     if waits.0.wait()?.success() { Ok(()) } else { Err("the gate failed".into()) }
 }
 

@@ -48,7 +48,7 @@ pub const SESSION_RESTART: &str = "aigise.dev/session-restart";
 /// Annotation on a sandbox's Pod: how many times in a row the sandbox had been started again when it was made.
 pub const RESTARTS: &str = "aigise.dev/restarts";
 
-/// Annotation on a sandbox's Pod: what its gate is to do ([`Work`](crate::gate::Work)), as JSON.
+/// Annotation on a sandbox's Pod: what its gate is to do ([`Work`](crate::protocol::init::Work)), as JSON.
 pub const GATE: &str = "aigise.dev/gate";
 
 /// Annotation on a sandbox's Pod: since when its gate may work.

@@ -19,7 +19,7 @@ use crate::{
     plan::{Failure, Slot, ownership},
     reading::{
         self,
-        live::{self, Reading},
+        live::{self, Decoded},
     },
 };
 
@@ -53,7 +53,7 @@ impl Writer<'_> {
     }
 
     /// What has the name, by the answer to a request.
-    fn slot<K: Object>(&self, name: &str, answer: kube::Result<Reading<K>>) -> Slot<K> {
+    fn slot<K: Object>(&self, name: &str, answer: kube::Result<Decoded<K>>) -> Slot<K> {
         match answer {
             Ok(Ok(object)) => ownership::slot(Some(Arc::new(object)), self.owner),
             Ok(Err(unreadable)) => Slot::Failed(unreadable.failure()),
@@ -61,7 +61,7 @@ impl Writer<'_> {
         }
     }
 
-    async fn send<K: Object>(&self, request: Built) -> kube::Result<Reading<K>> {
+    async fn send<K: Object>(&self, request: Built) -> kube::Result<Decoded<K>> {
         live::send(self.client, request?, K::KEEP).await
     }
 
@@ -135,7 +135,7 @@ impl Writer<'_> {
 
     /// What a change left. One that came too late is made again, on what the object is then: nothing was written, and what made it
     /// late may be nothing that wakes anybody.
-    fn changed<K: Object>(&self, name: &str, answer: kube::Result<Reading<K>>) -> Slot<K> {
+    fn changed<K: Object>(&self, name: &str, answer: kube::Result<Decoded<K>>) -> Slot<K> {
         match answer {
             Err(kube::Error::Api(status)) if status.is_not_found() => Slot::Absent,
             answer => self.slot(name, answer),

@@ -61,7 +61,7 @@ struct Versions {
 }
 
 /// What was read in this pass, or is remembered.
-pub(super) struct Reading {
+pub(super) struct ConfigRead {
     pub(super) configuration: Configuration,
     pub(super) config_secret: Option<ConfigSecret>,
     /// What is to be remembered once all of it is written.
@@ -110,8 +110,8 @@ pub(super) async fn read(
     session: &Arc<AigiseSession>,
     has_runner: bool,
     context: &Context<AigiseSession>,
-) -> Result<Reading, Busy> {
-    let nothing = Reading { configuration: Configuration::None, config_secret: None, remembered: None };
+) -> Result<ConfigRead, Busy> {
+    let nothing = ConfigRead { configuration: Configuration::None, config_secret: None, remembered: None };
     let (now, of) = (context.now(), (session.metadata.generation, is_at_rest(session), has_runner));
     let known = context.configurations.recall(session).filter(|known| known.of == of);
     let file = configuration::file(session);
@@ -131,7 +131,7 @@ pub(super) async fn read(
             has_changed = versions_differ(&known, with_secrets, session, context).await;
         }
         if !has_changed {
-            return Ok(Reading {
+            return Ok(ConfigRead {
                 configuration: known.configuration.clone(),
                 config_secret: None,
                 remembered: Some(known),
@@ -158,7 +158,7 @@ pub(super) async fn read(
         secrets_at: now,
         configuration: configuration.clone(),
     });
-    Ok(Reading { configuration, config_secret, remembered })
+    Ok(ConfigRead { configuration, config_secret, remembered })
 }
 
 /// Whether one of the objects is another one than it was; only their versions are read.

@@ -7,7 +7,7 @@ use kube::{Resource, ResourceExt};
 use super::{
     Context, Error, Stop,
     cache::{Cache, Found},
-    configuration::{self, Reading},
+    configuration::{self, ConfigRead},
     live::{BUSY, Busy},
     queue::{Action, Requests},
     rest_of,
@@ -71,7 +71,7 @@ async fn observe(
             Found::Absent => {}
         }
     }
-    let Reading { configuration, config_secret, remembered } =
+    let ConfigRead { configuration, config_secret, remembered } =
         configuration::read(&session, has_runner, context).await?;
     let session = session::configuration::effective_now(session, &configuration);
     let decided = decided(&session, &configuration, context).await?;

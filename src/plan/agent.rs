@@ -2,7 +2,7 @@
 //!
 //! The walk of an agent whose session is there (`tests/walks/agent-happy-path.yaml` prints it):
 //!
-//! | sees | stage | says |
+//! | sees | lifecycle | says |
 //! |---|---|---|
 //! | no session, or no parent yet | `Waits` | `status: created` |
 //! | a sandbox that it requires is not ready | `Waits` | `status: created` |
@@ -10,11 +10,11 @@
 //! | all is there | `Active` | `status: active`, `Ready=True` |
 //! | all is there, and it is to have a Pod | `NoRunner`, then `Waits` | `status: created`; makes its [`runner`] |
 //! | its user wants it to rest | `AtRest` | `status: paused` or `stopped` |
-//! | its parent was deleted, and it is to go with it | `Orphaned` | deletes itself |
+//! | its parent was deleted, and it is to go with it | `OwnerGone` | deletes itself |
 
 mod coverage;
+mod lifecycle;
 pub mod runner;
-mod stage;
 mod summary;
 
 use std::{
@@ -24,8 +24,8 @@ use std::{
 
 use jiff::Timestamp;
 
-use self::stage::Rest;
-pub use self::{runner::Earlier, stage::Stage};
+use self::lifecycle::Rest;
+pub use self::{lifecycle::Lifecycle, runner::Earlier};
 use super::{
     Child, Failure, Landed, Lookup, Report, Settings, Slot, Write, membership,
     name::Label,
@@ -171,20 +171,20 @@ fn unknown_types<'a>(observed: &'a Observed, session: &'a AigiseSession) -> Vec<
 /// The writes that bring the agent further.
 #[must_use]
 pub fn plan(observed: &Observed) -> Vec<Write> {
-    let writes = match Stage::of(observed) {
-        Stage::Orphaned(_) => vec![Write::Delete(Child::Agent(Box::new(Agent::clone(&observed.agent))))],
-        Stage::NoRunner => runner::start(observed),
-        Stage::AtRest(Rest::Paused | Rest::Stopped) | Stage::LeftBehind => runner::removal(observed),
-        Stage::Blocked(_)
+    let writes = match Lifecycle::of(observed) {
+        Lifecycle::OwnerGone(_) => vec![Write::Delete(Child::Agent(Box::new(Agent::clone(&observed.agent))))],
+        Lifecycle::NoRunner => runner::start(observed),
+        Lifecycle::AtRest(Rest::Paused | Rest::Stopped) | Lifecycle::Orphaned => runner::removal(observed),
+        Lifecycle::Blocked(_)
         // A session that rests has its sandboxes rest, and this is one of them.
-        | Stage::AtRest(Rest::BySession)
-        | Stage::Waits { .. }
-        | Stage::NotCovered(_)
-        | Stage::Unhealthy(_)
-        | Stage::RunnerFailed(_)
-        | Stage::Finished(_)
-        | Stage::Active => runner::changes(observed),
-        Stage::Terminating | Stage::NameTaken(_) | Stage::Failed(_) => vec![],
+        | Lifecycle::AtRest(Rest::BySession)
+        | Lifecycle::Waits { .. }
+        | Lifecycle::NotCovered(_)
+        | Lifecycle::Unhealthy(_)
+        | Lifecycle::RunnerFailed(_)
+        | Lifecycle::Finished(_)
+        | Lifecycle::Active => runner::changes(observed),
+        Lifecycle::Terminating | Lifecycle::NameTaken(_) | Lifecycle::Failed(_) => vec![],
     };
     writes.into_iter().chain(observed.earlier.iter().flat_map(Earlier::removal)).collect()
 }

@@ -303,7 +303,7 @@ pub fn passed_limit(pod: &Pod) -> Option<&str> {
 
 /// All that is read of a Pod: what else changes in it wakes nobody.
 #[must_use]
-pub fn reading(pod: &Pod) -> impl PartialEq + use<> {
+pub fn facts(pod: &Pod) -> impl PartialEq + use<> {
     (Progress::of(pod, container(pod)), node(pod), pod.status.as_ref().and_then(|status| status.pod_ip.clone()))
 }
 

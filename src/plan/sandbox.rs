@@ -2,7 +2,7 @@
 //!
 //! The walk of a sandbox whose image is there (`tests/walks/sandbox-happy-path.yaml` prints it):
 //!
-//! | sees | stage | does | says |
+//! | sees | lifecycle | does | says |
 //! |---|---|---|---|
 //! | no Pod | `NoPod` | creates the Pod | nothing yet: the scheduler is about to speak |
 //! | a Pod with a node | `Pod(Waiting)` | | `Ready=False`, `ContainerCreating` |
@@ -14,13 +14,13 @@
 //! | it ended too often | `Pod(Ended)` | | `state: error`, with how it ended |
 
 mod attach;
-mod gate;
 mod grant;
+mod init;
+mod lifecycle;
 mod pod;
 mod pod_template;
 mod privilege;
 mod restart;
-mod stage;
 mod summary;
 
 use std::{
@@ -38,9 +38,9 @@ use kube::ResourceExt;
 pub use self::{
     attach::Attachment,
     grant::{Grant, is_of_earlier, slot as grant_slot},
+    lifecycle::{Lifecycle, check_template},
     pod::pod,
     privilege::check_security_context,
-    stage::{Stage, check_template},
     summary::burst_begins,
 };
 use super::{
@@ -183,39 +183,41 @@ pub fn has_lost(sandbox: &Sandbox, session: &AigiseSession) -> bool {
 pub fn plan(observed: &Observed) -> Vec<Write> {
     let pod = || observed.pod.ours().map(|pod| Box::new(Pod::clone(pod)));
     let delete = || pod().map(|pod| Write::Delete(Child::Pod(pod)));
-    let write = match Stage::of(observed) {
-        Stage::NoPod(pod) => Some(Write::Ensure(Child::Pod(pod))),
-        Stage::Orphaned => Some(Write::Delete(Child::Sandbox(Box::new(Sandbox::clone(&observed.sandbox))))),
-        Stage::Suspended { .. } | Stage::Attached(_) => {
+    let write = match Lifecycle::of(observed) {
+        Lifecycle::NoPod(pod) => Some(Write::Ensure(Child::Pod(pod))),
+        Lifecycle::SessionGone => Some(Write::Delete(Child::Sandbox(Box::new(Sandbox::clone(&observed.sandbox))))),
+        Lifecycle::Suspended { .. } | Lifecycle::Attached(_) => {
             delete().filter(|write| write.child().meta().deletion_timestamp.is_none())
         }
-        Stage::Restarting { .. }
-        | Stage::Finished { .. }
-        | Stage::Pod(_)
-        | Stage::Initializing(_)
-        | Stage::InitFailed(_)
+        Lifecycle::Restarting { .. }
+        | Lifecycle::Finished { .. }
+        | Lifecycle::Pod(_)
+        | Lifecycle::Initializing(_)
+        | Lifecycle::InitFailed(_)
             if wants_new_pod(observed) =>
         {
             delete()
         }
-        Stage::Restarting { count, at, .. } if at <= observed.now && restart::is_counted(observed, count) => delete(),
-        Stage::Pod(Progress::Ready) => pod().and_then(|pod| heed_session(observed, pod)).map(Write::Update),
-        Stage::Pod(_) | Stage::Initializing(_) => gate::release(observed).map(Write::Update),
+        Lifecycle::Restarting { count, at, .. } if at <= observed.now && restart::is_counted(observed, count) => {
+            delete()
+        }
+        Lifecycle::Pod(Progress::Ready) => pod().and_then(|pod| heed_session(observed, pod)).map(Write::Update),
+        Lifecycle::Pod(_) | Lifecycle::Initializing(_) => init::release(observed).map(Write::Update),
         // Two Pods of one name would take turns in being found by it.
-        Stage::Blocked(Failure { reason: Reason::DuplicateType, .. }) => {
+        Lifecycle::Blocked(Failure { reason: Reason::DuplicateType, .. }) => {
             delete().filter(|write| write.child().meta().deletion_timestamp.is_none())
         }
-        Stage::Restarting { .. }
-        | Stage::Finished { .. }
-        | Stage::InitFailed(_)
-        | Stage::LeftBehind(_)
-        | Stage::NodeLost { .. }
-        | Stage::WaitsForVolumes(_)
-        | Stage::WaitsForAgent(_)
-        | Stage::Terminating
-        | Stage::Blocked(_)
-        | Stage::NameTaken(_)
-        | Stage::Failed(_) => None,
+        Lifecycle::Restarting { .. }
+        | Lifecycle::Finished { .. }
+        | Lifecycle::InitFailed(_)
+        | Lifecycle::Orphaned(_)
+        | Lifecycle::NodeLost { .. }
+        | Lifecycle::WaitsForVolumes(_)
+        | Lifecycle::WaitsForAgent(_)
+        | Lifecycle::Terminating
+        | Lifecycle::Blocked(_)
+        | Lifecycle::NameTaken(_)
+        | Lifecycle::Failed(_) => None,
     };
     let grants = if observed.is_asked_for() { grant::writes(observed) } else { vec![] };
     match write {

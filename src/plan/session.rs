@@ -2,7 +2,7 @@
 //!
 //! The walk of a session whose images are there (`tests/walks/session-happy-path.yaml` prints it):
 //!
-//! | sees | stage | does | says |
+//! | sees | lifecycle | does | says |
 //! |---|---|---|---|
 //! | nothing | `NotStaged` | Service, policy, three claims, the stage Pod | `Ready=False`, `Staging` |
 //! | the stage Pod runs | `Staging` | | `Ready=False`, `Staging` |
@@ -15,11 +15,11 @@ pub mod configuration;
 mod decided;
 pub mod exec;
 mod launch;
+mod lifecycle;
 mod lifetime;
 mod network;
 mod profile;
 mod sandboxes;
-mod stage;
 mod staging;
 mod summary;
 mod volumes;
@@ -41,8 +41,8 @@ use self::{
 pub use self::{
     decided::{Decided, bytes_to_decide},
     launch::{launchable, launched, services, top_root},
+    lifecycle::Lifecycle,
     network::has_own_policy,
-    stage::Stage,
     staging::{config_maps, content_hash, wants_sources},
 };
 use super::{
@@ -182,18 +182,18 @@ impl Observed {
 /// The writes that bring the session further, in the order in which they are made: what protects comes before what runs.
 #[must_use]
 pub fn plan(observed: &Observed) -> Vec<Write> {
-    match Stage::of(observed) {
-        Stage::Terminating | Stage::Unconfigured(_) | Stage::Blocked(_) | Stage::NameTaken(_) => vec![],
-        Stage::Expired { then: OnExpiry::Delete, .. } => {
+    match Lifecycle::of(observed) {
+        Lifecycle::Terminating | Lifecycle::Unconfigured(_) | Lifecycle::Blocked(_) | Lifecycle::NameTaken(_) => vec![],
+        Lifecycle::Expired { then: OnExpiry::Delete, .. } => {
             vec![Write::Delete(Child::Session(Box::new(AigiseSession::clone(&observed.session))))]
         }
         // The policy stays for as long as a Pod may be ending.
-        Stage::Expired { then: OnExpiry::Release, .. } => {
+        Lifecycle::Expired { then: OnExpiry::Release, .. } => {
             [sandboxes::all_removals(observed), staging::removals(observed), volumes::removals(observed)].concat()
         }
         // The sandboxes see for themselves that their session rests. From what cannot work nothing is made.
-        Stage::Suspended { invalid: Some(_), .. } => staging::interruptions(observed),
-        Stage::Suspended { .. } => [
+        Lifecycle::Suspended { invalid: Some(_), .. } => staging::interruptions(observed),
+        Lifecycle::Suspended { .. } => [
             network::writes(observed),
             configuration::writes(observed),
             volumes::writes(observed),
@@ -203,17 +203,17 @@ pub fn plan(observed: &Observed) -> Vec<Write> {
             volumes::growth(observed),
         ]
         .concat(),
-        Stage::Failed(_)
-        | Stage::ClaimMissing(_)
-        | Stage::NotStaged
-        | Stage::SourceMissing(_)
-        | Stage::Staging(_)
-        | Stage::StagingInterrupted(_)
-        | Stage::StagingFailed(_)
-        | Stage::Starting { .. }
-        | Stage::SandboxFailed { .. }
-        | Stage::Degraded { .. }
-        | Stage::Ready => [
+        Lifecycle::Failed(_)
+        | Lifecycle::ClaimMissing(_)
+        | Lifecycle::NotStaged
+        | Lifecycle::SourceMissing(_)
+        | Lifecycle::Staging(_)
+        | Lifecycle::StagingInterrupted(_)
+        | Lifecycle::StagingFailed(_)
+        | Lifecycle::Starting { .. }
+        | Lifecycle::SandboxFailed { .. }
+        | Lifecycle::Degraded { .. }
+        | Lifecycle::Ready => [
             network::writes(observed),
             configuration::writes(observed),
             volumes::writes(observed),

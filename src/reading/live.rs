@@ -11,7 +11,7 @@ use kube::{
 use super::{Keep, Kept, TEXT_BYTES, Unreadable, read_only, skim};
 
 /// An object, or why it cannot be read.
-pub type Reading<K> = Result<K, Box<Unreadable>>;
+pub type Decoded<K> = Result<K, Box<Unreadable>>;
 
 /// The version of an object, and its UID.
 pub type Version = (String, String);
@@ -31,7 +31,7 @@ pub async fn get<K: Kept + Resource<Scope = NamespaceResourceScope>>(
     namespace: &str,
     name: &str,
     keep: Keep,
-) -> kube::Result<Option<Reading<K>>> {
+) -> kube::Result<Option<Decoded<K>>> {
     let request = requests::<K>(Some(namespace)).get(name, &GetParams::default());
     found(send(client, request.map_err(kube::Error::BuildRequest)?, keep).await)
 }
@@ -55,7 +55,7 @@ pub async fn version<K: Resource<DynamicType = (), Scope = NamespaceResourceScop
 ///
 /// # Errors
 /// When the API server refuses, or does not answer.
-pub async fn send<K: Kept>(client: &Client, request: HttpRequest<Vec<u8>>, keep: Keep) -> kube::Result<Reading<K>> {
+pub async fn send<K: Kept>(client: &Client, request: HttpRequest<Vec<u8>>, keep: Keep) -> kube::Result<Decoded<K>> {
     let text = text(client, request).await?;
     Ok(read_only(&text, keep).map(|read| read.object))
 }

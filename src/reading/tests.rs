@@ -43,7 +43,7 @@ fn all_that_is_looked_at_of_a_pod_is_kept() {
     let whole: Pod = serde_json::from_value(pod()).unwrap();
     let kept: Pod = read(&pod()).unwrap();
     assert_eq!(Progress::of(&kept, meta::SANDBOX_CONTAINER), Progress::Ready);
-    assert!(pod::reading(&kept) == pod::reading(&whole));
+    assert!(pod::facts(&kept) == pod::facts(&whole));
     assert_eq!(kept.status.as_ref().unwrap().conditions, whole.status.unwrap().conditions);
     let metadata = ObjectMeta {
         managed_fields: None,

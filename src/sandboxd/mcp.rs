@@ -22,7 +22,7 @@ use ureq::http::header::{ACCEPT, CONTENT_TYPE};
 
 use self::events::{Ended, Events};
 use super::http;
-use crate::gate::Service;
+use crate::protocol::init::Service;
 
 mod events;
 

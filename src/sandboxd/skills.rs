@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 use self::document::Document;
 use super::stage::LOST_AND_FOUND;
 use super::stage::folder::{Blocked, Folder, Kind};
-use crate::gate::{ALL_SKILLS, Failure, Skills};
+use crate::protocol::init::{ALL_SKILLS, InitFailure, Skills};
 
 mod document;
 pub mod marker;
@@ -89,8 +89,8 @@ pub fn scan(tools: &Folder, wanted: impl Fn(&str) -> bool) -> Found {
 ///
 /// # Errors
 /// When one is enabled that is not there, or one that is enabled cannot be understood.
-pub fn chosen(tools: &Path, skills: &Skills) -> Result<Vec<Skill>, Failure> {
-    let failure = |how| Failure { how, ..Failure::default() };
+pub fn chosen(tools: &Path, skills: &Skills) -> Result<Vec<Skill>, InitFailure> {
+    let failure = |how| InitFailure { how, ..InitFailure::default() };
     let folder = match Folder::open(tools) {
         Ok(folder) => Some(folder),
         Err(Blocked::Absent { .. }) => None,
@@ -113,7 +113,7 @@ pub fn chosen(tools: &Path, skills: &Skills) -> Result<Vec<Skill>, Failure> {
     for path in found.paths.into_iter().filter(|path| enabled.has(path)) {
         let document = read(&folder, &path).map_err(|error| {
             let place = tools.join(&path).join(DOCUMENT);
-            Failure {
+            InitFailure {
                 step: Some(format!("skill {path}")),
                 ..failure(format!("cannot be read: {}: {error}", place.display()))
             }

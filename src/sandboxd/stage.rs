@@ -23,7 +23,7 @@ use std::process::ExitCode;
 use rustix::fs::Mode;
 
 use self::fill::Target;
-use crate::staging::{MANIFEST_ENV, Manifest, Report, Source, Staged, Volume};
+use crate::protocol::staging::{MANIFEST_ENV, Manifest, Source, Staged, StagingReport, Volume};
 
 pub use self::error::Error;
 pub(super) use self::survey::LOST_AND_FOUND;
@@ -132,10 +132,10 @@ pub fn run(report_to: &Path) -> ExitCode {
         })
     });
     let (report, exit_code) = match outcome {
-        Ok(volumes) => (Report::Staged { volumes }, ExitCode::SUCCESS),
-        Err(error) => (Report::Failed { message: super::sentence(&error) }, ExitCode::FAILURE),
+        Ok(volumes) => (StagingReport::Staged { volumes }, ExitCode::SUCCESS),
+        Err(error) => (StagingReport::Failed { message: super::sentence(&error) }, ExitCode::FAILURE),
     };
-    if let Report::Failed { message } = &report {
+    if let StagingReport::Failed { message } = &report {
         super::say(&format!("sandboxd: {message}"));
     }
     if let Err(error) = std::fs::write(report_to, report::text(report)) {

@@ -258,8 +258,8 @@ fn the_default_configuration_becomes_a_session_that_plans() {
     let spec = merge::merge(&configuration.spec, &json!({"sandboxes": {"pdb_mcp": {"workingDir": "/src"}}}));
     let observed = observed(session_of(&spec));
     assert_eq!(session::launched(&observed.session).len(), 7);
-    let stage = session::Stage::of(&observed);
-    assert!(!matches!(stage, session::Stage::Blocked(_)), "{stage:?}");
+    let stage = session::Lifecycle::of(&observed);
+    assert!(!matches!(stage, session::Lifecycle::Blocked(_)), "{stage:?}");
     let sandboxes: BTreeSet<_> = session::plan(&observed)
         .iter()
         .filter_map(|write| match write {

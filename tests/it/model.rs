@@ -15,7 +15,6 @@ use aigise_operator::{
         meta,
     },
     config::Secret,
-    gate,
     plan::{
         self, Child, Failure, Landed, Lookup, Next, Note, Settings, Slot, When, Write, agent, name, ownership,
         sandbox::{self, Grant},
@@ -26,7 +25,7 @@ use aigise_operator::{
         },
         volumes::SharedVolume,
     },
-    staging,
+    protocol::{self, staging},
 };
 use jiff::Timestamp;
 use k8s_openapi::{
@@ -84,7 +83,7 @@ pub enum Event {
     /// The container runs, and its startup probe has not succeeded.
     Initializes(String),
     /// Its gate fails: the kubelet ends the container.
-    InitFailed { pod: String, failure: gate::Failure },
+    InitFailed { pod: String, failure: protocol::init::InitFailure },
     /// The container runs; without a probe that is all that readiness asks.
     Running(String),
     /// What is asked for its readiness does not answer any more.
@@ -299,7 +298,7 @@ impl World {
             }
             Event::InitFailed { pod, failure } => {
                 let at = self.now;
-                let words = gate::LastWords { gate: failure }.text();
+                let words = protocol::init::TerminationMessage { failure }.text();
                 self.container(&pod, |_| terminated(143, Some("Error"), Some(words), at, 1));
             }
             Event::Running(name) => {
@@ -319,12 +318,12 @@ impl World {
             }),
             Event::Staged { pod, roots } => {
                 let staged = staging::Staged { files: 3, kept: 0, roots, ..Default::default() };
-                let report = staging::Report::Staged { volumes: [("tools".to_string(), staged)].into() };
+                let report = staging::StagingReport::Staged { volumes: [("tools".to_string(), staged)].into() };
                 let at = self.now;
                 self.container(&pod, |_| terminated(0, None, Some(serde_json::to_string(&report).unwrap()), at, 1));
             }
             Event::StagingFailed { pod, message } => {
-                let report = staging::Report::Failed { message };
+                let report = staging::StagingReport::Failed { message };
                 let at = self.now;
                 self.container(&pod, |_| terminated(1, None, Some(serde_json::to_string(&report).unwrap()), at, 1));
             }
@@ -663,7 +662,7 @@ impl World {
     fn reconcile_session(&mut self, name: &str) {
         let mut observed = self.observe_session(name);
         let writes = [exec::writes(&observed), session::plan(&observed)].concat();
-        self.note_stage("session", name, &format!("{:?}", session::Stage::of(&observed)), &writes);
+        self.note_stage("session", name, &format!("{:?}", session::Lifecycle::of(&observed)), &writes);
         let owner = observed.session.metadata.clone();
         for write in writes {
             let name = write.child().name().to_string();
@@ -694,7 +693,7 @@ impl World {
     fn reconcile_sandbox(&mut self, name: &str) {
         let mut observed = self.observe_sandbox(name);
         let writes = sandbox::plan(&observed);
-        self.note_stage("sandbox", name, &format!("{:?}", sandbox::Stage::of(&observed)), &writes);
+        self.note_stage("sandbox", name, &format!("{:?}", sandbox::Lifecycle::of(&observed)), &writes);
         let owner = observed.sandbox.metadata.clone();
         for write in writes {
             let landed = self.write(&owner, write);
@@ -752,7 +751,7 @@ impl World {
     fn reconcile_agent(&mut self, name: &str) {
         let mut observed = self.observe_agent(name);
         let writes = agent::plan(&observed);
-        self.note_stage("agent", name, &format!("{:?}", agent::Stage::of(&observed)), &writes);
+        self.note_stage("agent", name, &format!("{:?}", agent::Lifecycle::of(&observed)), &writes);
         let owner = observed.agent.metadata.clone();
         for write in writes {
             let landed = self.write(&owner, write);

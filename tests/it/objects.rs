@@ -207,7 +207,7 @@ fn only_what_the_session_names_has_to_be_among_the_sources() {
     world.pods.remove("demo--stage");
     let observed = world.observe_session("demo");
     let writes = session::plan(&observed);
-    assert_eq!(session::Stage::of(&observed), session::Stage::NotStaged);
+    assert_eq!(session::Lifecycle::of(&observed), session::Lifecycle::NotStaged);
     let pod = writes.iter().find_map(|write| match write {
         plan::Write::Ensure(plan::Child::Pod(pod)) => Some(pod),
         _ => None,
@@ -251,8 +251,8 @@ fn a_sandbox_that_its_agent_does_not_ask_for_gets_nothing_of_an_agents() {
     );
     // And none is made of it meanwhile.
     world.pods.remove(&name);
-    let stage = sandbox::Stage::of(&world.observe_sandbox(&name));
-    assert!(matches!(stage, sandbox::Stage::WaitsForAgent(_)), "{stage:?}");
+    let stage = sandbox::Lifecycle::of(&world.observe_sandbox(&name));
+    assert!(matches!(stage, sandbox::Lifecycle::WaitsForAgent(_)), "{stage:?}");
     assert_eq!(sandbox::plan(&world.observe_sandbox(&name)), []);
 
     // Nobody tells a Sandbox whose Pod is there that its session has made the role: it looks again.

@@ -16,13 +16,13 @@ use aigise_operator::{
         condition::{ConditionType, Reason},
         sandbox::SandboxState,
     },
-    gate,
     plan::{
         Failure, Lookup, Slot, When, Write, agent, ownership,
         pod::Progress,
         sandbox::{self, Attachment},
         session::{self, ConfigMapContent},
     },
+    protocol,
 };
 use k8s_openapi::{
     api::networking::v1::NetworkPolicy,
@@ -166,7 +166,7 @@ fn an_event() -> impl Strategy<Value = Event> {
         2 => pod().prop_map(Event::ImageMissing),
         8 => pod().prop_map(Event::Running),
         4 => pod().prop_map(Event::Initializes),
-        1 => pod().prop_map(|pod| Event::InitFailed { pod, failure: gate::Failure { step: Some("s".into()), how: "failed".into(), ..gate::Failure::default() } }),
+        1 => pod().prop_map(|pod| Event::InitFailed { pod, failure: protocol::init::InitFailure { step: Some("s".into()), how: "failed".into(), ..protocol::init::InitFailure::default() } }),
         8 => Just(Event::Staged { pod: "demo--stage".into(), roots: vec!["fuzz".into()] }),
         2 => Just(Event::StagingFailed { pod: "demo--stage".into(), message: "A source is bad.".into() }),
         2 => (pod(), 0..3).prop_map(|(pod, code)| Event::Exited { pod, code, after: 1 }),
@@ -267,10 +267,10 @@ fn check(world: &World) {
         assert!(report.when == When::Later || !writes.is_empty(), "P2: and has nothing new to say");
         let conditions = &report.status.conditions;
         conditions_are_whole(conditions, live.metadata.generation, &OF_A_SANDBOX);
-        let ready = match sandbox::Stage::of(&observed) {
-            sandbox::Stage::Pod(progress)
-            | sandbox::Stage::LeftBehind(progress)
-            | sandbox::Stage::Attached(Attachment::To { progress, .. }) => progress == Progress::Ready,
+        let ready = match sandbox::Lifecycle::of(&observed) {
+            sandbox::Lifecycle::Pod(progress)
+            | sandbox::Lifecycle::Orphaned(progress)
+            | sandbox::Lifecycle::Attached(Attachment::To { progress, .. }) => progress == Progress::Ready,
             _ => false,
         };
         assert_eq!(report.status.state == Some(SandboxState::Ready), ready, "state follows the cluster");

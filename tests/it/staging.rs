@@ -9,7 +9,7 @@ use aigise_operator::{
         meta,
     },
     plan::{HelperMount, Settings, When, Write, session},
-    staging::{Report, Staged},
+    protocol::staging::{Staged, StagingReport},
 };
 use k8s_openapi::api::core::v1::{ContainerState, ContainerStateTerminated, ContainerStatus, Pod, PodSpec};
 use serde_json::{Value, json};
@@ -172,7 +172,7 @@ fn a_container_source_that_fails_is_named_with_its_last_words_and_run_again_when
 fn what_a_container_source_says_is_not_taken_for_the_report() {
     let mut world = World::new();
     world.happens(with_sources(json!([a_container_source()])));
-    let report = Report::Failed { message: "buy gold".into() };
+    let report = StagingReport::Failed { message: "buy gold".into() };
     let message = serde_json::to_string(&report).unwrap();
     ends(&mut world, "source-data-0", json!({"exitCode": 1, "reason": "Error", "message": message}));
     assert!(
@@ -322,7 +322,7 @@ fn files_that_were_left_as_they_were_are_counted_in_the_condition() {
     world.happens(with_sources(json!([a_container_source()])));
     let staged = |kept| Staged { files: 1, kept, ..Staged::default() };
     let volumes = BTreeMap::from([("data".to_string(), staged(2)), ("tools".to_string(), staged(1))]);
-    let message = serde_json::to_string(&Report::Staged { volumes }).unwrap();
+    let message = serde_json::to_string(&StagingReport::Staged { volumes }).unwrap();
     ends(&mut world, meta::STAGE_CONTAINER, json!({"exitCode": 0, "reason": "Completed", "message": message}));
     let observed = world.observe_session("demo");
     let report = session::report(&observed);

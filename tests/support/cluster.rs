@@ -14,8 +14,10 @@ use std::{
 
 use aigise_operator::{
     api::meta,
-    gate,
-    staging::{self, Manifest, Report},
+    protocol::{
+        init,
+        staging::{self, Manifest, StagingReport},
+    },
 };
 use serde_json::{Value, json};
 
@@ -296,7 +298,7 @@ impl Cluster {
         let Some(pod) = self.pod(key) else { return };
         let report = manifest(&pod).map(|manifest| match code {
             0 => staged(&manifest),
-            _ => Report::Failed { message: "a source is bad".into() },
+            _ => StagingReport::Failed { message: "a source is bad".into() },
         });
         self.terminate(key, code, report.map(|report| serde_json::to_string(&report).unwrap()));
     }
@@ -367,21 +369,21 @@ fn manifest(pod: &Value) -> Option<Manifest> {
 
 /// What `sandboxd gate` says when a step fails.
 fn gate_failure() -> String {
-    let failure = gate::Failure {
+    let failure = init::InitFailure {
         step: Some("build".into()),
         how: "ended with exit code 2".into(),
         exit_code: Some(2),
-        ..gate::Failure::default()
+        ..init::InitFailure::default()
     };
-    gate::LastWords { gate: failure }.text()
+    init::TerminationMessage { failure }.text()
 }
 
 /// What `sandboxd stage` reports when all went well.
-fn staged(manifest: &Manifest) -> Report {
+fn staged(manifest: &Manifest) -> StagingReport {
     let volumes = manifest.volumes.iter().map(|volume| {
         let files = volume.sources.len().try_into().unwrap_or_default();
         let roots = volume.top_roots.clone().unwrap_or_default();
         (volume.name.clone(), staging::Staged { files, kept: 0, roots, ..Default::default() })
     });
-    Report::Staged { volumes: volumes.collect() }
+    StagingReport::Staged { volumes: volumes.collect() }
 }

@@ -153,7 +153,7 @@ impl Teller {
         self.burst.take_in(change);
         // Who has made it knows, and looks again by itself.
         let is_unheard_of = change.before.is_none() && change.after.is_some_and(pod::is_unheard_of);
-        if !is_unheard_of && (change.touches_wish() || change.touches(pod::reading)) {
+        if !is_unheard_of && (change.touches_wish() || change.touches(pod::facts)) {
             self.tell_owners(change);
         }
         // The session's role for agents names its Pods.

@@ -4,8 +4,8 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use crate::{
     api::{Agent, AigiseSession, session::McpService},
-    gate::ALL_SKILLS,
     plan::session::{has_volumes, services},
+    protocol::init::ALL_SKILLS,
 };
 
 /// Tools that every agent has.

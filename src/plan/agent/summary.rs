@@ -1,4 +1,4 @@
-//! What an agent's stage means to its user.
+//! What an agent's lifecycle means to its user.
 
 use std::time::Duration;
 
@@ -6,7 +6,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use kube::ResourceExt;
 
 use super::{
-    Lookup, Observed, Stage, coverage::Coverage, membership, required, seen_parent, seen_session, stage::Rest,
+    Lifecycle, Lookup, Observed, coverage::Coverage, lifecycle::Rest, membership, required, seen_parent, seen_session,
     unready_sandboxes,
 };
 use crate::{
@@ -24,7 +24,7 @@ use crate::{
 /// How many children are named in a status.
 const SHOWN_CHILDREN: usize = 20;
 
-/// What one stage means.
+/// What one lifecycle means.
 struct View {
     state: AgentState,
     outlook: Outlook,
@@ -36,22 +36,22 @@ struct View {
 /// The status, the event and the next look.
 pub(super) fn report(observed: &Observed) -> Report<AgentStatus> {
     let (agent, now) = (&observed.agent, observed.now);
-    let stage = Stage::of(observed);
+    let lifecycle = Lifecycle::of(observed);
     let mut before = agent.status.clone().unwrap_or_default();
     status::retain_ours(&mut before.conditions);
-    let view = view(observed, &stage);
+    let view = view(observed, &lifecycle);
     let (outlook, next) = status::owned_once(&before.conditions, view.outlook, view.next);
     let view = View { outlook, next, ..view };
     let verdicts = status::standard(view.outlook, view.reason, &view.message).into_iter().chain([
         sandboxes_ready(observed),
         tools_covered(observed),
         parent_found(observed),
-        suspended(&stage, &view),
+        suspended(&lifecycle, &view),
     ]);
     let generation = agent.metadata.generation;
     let runner = observed.runner.ours().and_then(|runner| runner.status.as_ref());
     // That its session rests is no news of the agent: a session rests because there was none.
-    let became_another = before.status != Some(view.state) && stage != Stage::AtRest(Rest::BySession);
+    let became_another = before.status != Some(view.state) && lifecycle != Lifecycle::AtRest(Rest::BySession);
     let is_new = became_another || before.observed_generation != generation;
     let status = AgentStatus {
         observed_generation: generation,
@@ -68,9 +68,9 @@ pub(super) fn report(observed: &Observed) -> Report<AgentStatus> {
             .or(before.exit_code.filter(|_| agent.spec.runner.is_some())),
         conditions: status::conditions(verdicts, &before.conditions, generation, now),
     };
-    let when = match &stage {
+    let when = match &lifecycle {
         // It was deleted a moment ago: nobody is there to be told.
-        Stage::Orphaned(_) if observed.undone.is_none() => When::Later,
+        Lifecycle::OwnerGone(_) if observed.undone.is_none() => When::Later,
         _ if before == status => When::Later,
         // That a child more or less is there, or that another sandbox is waited for, is small news.
         _ if before.status == status.status && before.parent == status.parent && before.session == status.session => {
@@ -91,23 +91,25 @@ pub(super) fn report(observed: &Observed) -> Report<AgentStatus> {
     }
 }
 
-fn view(observed: &Observed, stage: &Stage) -> View {
+fn view(observed: &Observed, lifecycle: &Lifecycle) -> View {
     let view = |state, outlook, reason, message: String| View { state, outlook, reason, message, next: Next::OnChange };
-    match stage {
-        Stage::Terminating => {
+    match lifecycle {
+        Lifecycle::Terminating => {
             view(AgentState::Stopped, Outlook::Moving, Reason::Terminating, "The agent is being deleted.".into())
         }
-        Stage::Orphaned(why) => {
+        Lifecycle::OwnerGone(why) => {
             let trouble = observed.undone.as_ref().map(|failure| format!(" {}", failure.message)).unwrap_or_default();
             let message = format!("{why}; the agent goes with it.{trouble}");
             View { next: Next::Backoff, ..view(AgentState::Stopped, Outlook::Moving, Reason::Terminating, message) }
         }
-        Stage::LeftBehind => {
+        Lifecycle::Orphaned => {
             let message = format!("The session {} is gone and left this agent behind.", observed.agent.spec.session);
             view(AgentState::Stopped, Outlook::AtRest, Reason::SessionNotFound, message)
         }
-        Stage::Blocked(failure) => view(AgentState::Error, Outlook::Stalled, failure.reason, failure.message.clone()),
-        Stage::Failed(failure) => {
+        Lifecycle::Blocked(failure) => {
+            view(AgentState::Error, Outlook::Stalled, failure.reason, failure.message.clone())
+        }
+        Lifecycle::Failed(failure) => {
             let (outlook, next) = status::of_failure(failure);
             // What passes by itself makes it no other than it was.
             let before = observed.agent.status.as_ref().and_then(|status| status.status);
@@ -115,37 +117,37 @@ fn view(observed: &Observed, stage: &Stage) -> View {
                 if outlook == Outlook::Stalled { AgentState::Error } else { before.unwrap_or(AgentState::Created) };
             View { next, ..view(state, outlook, failure.reason, failure.message.clone()) }
         }
-        Stage::AtRest(Rest::Paused) => view(
+        Lifecycle::AtRest(Rest::Paused) => view(
             AgentState::Paused,
             Outlook::AtRest,
             Reason::Paused,
             "It is paused until spec.desiredStatus is active.".into(),
         ),
-        Stage::AtRest(Rest::Stopped) => view(
+        Lifecycle::AtRest(Rest::Stopped) => view(
             AgentState::Stopped,
             Outlook::AtRest,
             Reason::Stopped,
             "It is stopped, since spec.desiredStatus says so.".into(),
         ),
-        Stage::AtRest(Rest::BySession) => view(
+        Lifecycle::AtRest(Rest::BySession) => view(
             AgentState::Created,
             Outlook::AtRest,
             Reason::Suspended,
             "Its session is suspended or expired; it goes on with it.".into(),
         ),
-        Stage::Waits { reason, stalled, message } => {
+        Lifecycle::Waits { reason, stalled, message } => {
             let outlook = if *stalled { Outlook::Stalled } else { Outlook::Moving };
             view(AgentState::Created, outlook, *reason, message.clone())
         }
-        Stage::NotCovered(missing) => {
+        Lifecycle::NotCovered(missing) => {
             view(AgentState::PendingTools, Outlook::Stalled, Reason::NotCovered, not_covered(missing))
         }
-        Stage::NameTaken(foreign) if foreign.leaving => {
+        Lifecycle::NameTaken(foreign) if foreign.leaving => {
             let message = format!("Waits until {} of an earlier owner is gone.", foreign.object);
             let view = view(AgentState::Created, Outlook::Moving, Reason::NameTaken, message);
             View { next: Next::In(Duration::from_secs(1)), ..view }
         }
-        Stage::NameTaken(foreign) => {
+        Lifecycle::NameTaken(foreign) => {
             let message = format!(
                 "{} is not ours and has a name that the agent's Pod needs; delete or rename it.",
                 foreign.object
@@ -153,18 +155,20 @@ fn view(observed: &Observed, stage: &Stage) -> View {
             let view = view(AgentState::Error, Outlook::Stalled, Reason::NameTaken, message);
             View { next: Next::In(Duration::from_secs(30)), ..view }
         }
-        Stage::NoRunner => view(
+        Lifecycle::NoRunner => view(
             AgentState::Created,
             Outlook::Moving,
             Reason::RunnerNotReady,
             "The Pod that runs it is about to be made.".into(),
         ),
-        Stage::RunnerFailed(message) => {
+        Lifecycle::RunnerFailed(message) => {
             view(AgentState::Error, Outlook::Stalled, Reason::RunnerFailed, message.clone())
         }
-        Stage::Finished(message) => view(AgentState::Stopped, Outlook::AtRest, Reason::Finished, message.clone()),
-        Stage::Unhealthy(message) => view(AgentState::Error, Outlook::Stalled, Reason::Unhealthy, message.clone()),
-        Stage::Active => view(AgentState::Active, Outlook::Ready, Reason::Ready, "The agent has what it needs.".into()),
+        Lifecycle::Finished(message) => view(AgentState::Stopped, Outlook::AtRest, Reason::Finished, message.clone()),
+        Lifecycle::Unhealthy(message) => view(AgentState::Error, Outlook::Stalled, Reason::Unhealthy, message.clone()),
+        Lifecycle::Active => {
+            view(AgentState::Active, Outlook::Ready, Reason::Ready, "The agent has what it needs.".into())
+        }
     }
 }
 
@@ -230,9 +234,9 @@ fn parent_found(observed: &Observed) -> Verdict {
     }
 }
 
-fn suspended(stage: &Stage, view: &View) -> Verdict {
+fn suspended(lifecycle: &Lifecycle, view: &View) -> Verdict {
     let kind = ConditionType::Suspended;
-    if matches!(stage, Stage::AtRest(_) | Stage::LeftBehind | Stage::Finished(_)) {
+    if matches!(lifecycle, Lifecycle::AtRest(_) | Lifecycle::Orphaned | Lifecycle::Finished(_)) {
         verdict(kind, true, view.reason, view.message.clone())
     } else {
         verdict(kind, false, Reason::Active, "It is not suspended.")

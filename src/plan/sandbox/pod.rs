@@ -10,7 +10,7 @@ use kube::ResourceExt;
 
 use super::{
     Observed,
-    gate::{self, STATE_VOLUME, WORK_VOLUME},
+    init::{self, STATE_VOLUME, WORK_VOLUME},
     is_runner, pod_template, restart,
 };
 use crate::{
@@ -43,8 +43,14 @@ pub(super) const CONFIG_VOLUME: &str = "aigise-config";
 pub(super) const VOLUMES: [&str; 7] =
     ["scripts", "data", "tools", HELPER_VOLUME, WORK_VOLUME, STATE_VOLUME, CONFIG_VOLUME];
 /// Where they are.
-pub(super) const MOUNT_PATHS: [&str; 6] =
-    ["/sandbox_scripts", "/shared", "/bash_tools", meta::HELPER_PATH, crate::gate::FOLDER, meta::CONFIG_FOLDER];
+pub(super) const MOUNT_PATHS: [&str; 6] = [
+    "/sandbox_scripts",
+    "/shared",
+    "/bash_tools",
+    meta::HELPER_PATH,
+    crate::protocol::init::FOLDER,
+    meta::CONFIG_FOLDER,
+];
 
 /// The sandbox's Pod.
 ///
@@ -56,9 +62,9 @@ pub fn pod(observed: &Observed, label: &Label) -> Result<Pod, String> {
     let mut labels = ownership::labels(session, Component::Sandbox);
     labels.insert(meta::SANDBOX_TYPE.into(), sandbox.spec.sandbox_type.clone());
     let mut metadata = ownership::child_meta(sandbox, sandbox.name_any(), labels);
-    let gate = gate::annotations(observed);
-    let gate_volumes = (!gate.is_empty()).then(gate::volumes).into_iter().flatten();
-    metadata.annotations = Some(annotations(observed).chain(gate).collect());
+    let init = init::annotations(observed);
+    let init_volumes = (!init.is_empty()).then(init::volumes).into_iter().flatten();
+    metadata.annotations = Some(annotations(observed).chain(init).collect());
 
     // Who runs an agent has secrets, and shares no files with code that nobody trusts.
     let worked_in = session.filter(|_| !is_runner(sandbox));
@@ -82,7 +88,7 @@ pub fn pod(observed: &Observed, label: &Label) -> Result<Pod, String> {
             subdomain: session.map(ResourceExt::name_any),
             init_containers: helper_installer.map(|container| vec![container]),
             containers: vec![container(observed, &sandbox.spec.template)],
-            volumes: Some(shared.chain(own).chain([helper_volume]).chain(config).chain(gate_volumes).collect()),
+            volumes: Some(shared.chain(own).chain([helper_volume]).chain(config).chain(init_volumes).collect()),
             ..base_spec(worked_in)
         }),
         status: None,
@@ -152,8 +158,8 @@ fn container(observed: &Observed, template: &SandboxTemplate) -> Container {
         read_only: Some(true),
         ..VolumeMount::default()
     };
-    let has_gate = gate::work(observed).is_some();
-    let gate_mounts = has_gate.then(gate::mounts).into_iter().flatten();
+    let has_init = init::work(observed).is_some();
+    let init_mounts = has_init.then(init::mounts).into_iter().flatten();
     let command = match template.entrypoint() {
         _ if !template.command.is_empty() => Some(template.command.clone()),
         Entrypoint::Idle => Some(vec![format!("{}/sandboxd", meta::HELPER_PATH), "idle".into()]),
@@ -168,14 +174,14 @@ fn container(observed: &Observed, template: &SandboxTemplate) -> Container {
         ports: (!template.ports.is_empty()).then(|| template.ports.clone()),
         working_dir: template.working_dir.clone(),
         resources: template.resources.clone(),
-        readiness_probe: if has_gate {
-            Some(gate::readiness_probe(template))
+        readiness_probe: if has_init {
+            Some(init::readiness_probe(template))
         } else {
             template.readiness_probe.clone()
         },
-        startup_probe: has_gate.then(gate::startup_probe),
+        startup_probe: has_init.then(init::startup_probe),
         security_context: template.security_context.clone(),
-        volume_mounts: Some(shared.chain(own).chain([helper]).chain(config).chain(gate_mounts).collect()),
+        volume_mounts: Some(shared.chain(own).chain([helper]).chain(config).chain(init_mounts).collect()),
         ..Container::default()
     }
 }
@@ -262,7 +268,7 @@ pub(super) fn template_hash(observed: &Observed) -> String {
     if observed.is_let_in() {
         return digest::short(&(of_the_pod, "is let in"));
     }
-    let work = gate::work(observed).unwrap_or_default();
+    let work = init::work(observed).unwrap_or_default();
     let of_the_session = (work.skills, work.services);
     match (spec.volumes.is_empty(), of_the_session == <_>::default()) {
         (true, true) => digest::short(&of_the_pod),

@@ -15,7 +15,7 @@ use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::{api::core::v1::Pod, apimachinery::pkg::apis::meta::v1::Time};
 use kube::ResourceExt;
 
-use super::{Observed, Stage};
+use super::{Lifecycle, Observed};
 use crate::{
     api::{SandboxTemplate, meta, template::RestartPolicy},
     plan::pod::{End, Progress, annotation},
@@ -30,22 +30,24 @@ const FIRST_PAUSE: Duration = Duration::from_secs(2);
 const LONGEST_PAUSE: Duration = Duration::from_secs(300);
 
 /// What the end of a sandbox's container means.
-pub(super) fn after(observed: &Observed, pod: &Pod, progress: Progress) -> Stage {
-    let Progress::Ended { message, success, when, .. } = &progress else { return Stage::Pod(progress) };
+pub(super) fn after(observed: &Observed, pod: &Pod, progress: Progress) -> Lifecycle {
+    let Progress::Ended { message, success, when, .. } = &progress else { return Lifecycle::Pod(progress) };
     let template = &observed.sandbox.spec.template;
     match (template.restart_policy(), success) {
-        (RestartPolicy::OnFailure | RestartPolicy::Never, true) => return Stage::Finished { message: message.clone() },
-        (RestartPolicy::Never, false) => return Stage::Pod(progress),
+        (RestartPolicy::OnFailure | RestartPolicy::Never, true) => {
+            return Lifecycle::Finished { message: message.clone() };
+        }
+        (RestartPolicy::Never, false) => return Lifecycle::Pod(progress),
         (RestartPolicy::Always, _) | (RestartPolicy::OnFailure, false) => {}
     }
     let ready = ready_at(observed, pod);
     let was_well = when.zip(ready).is_some_and(|(end, ready)| end.at.duration_since(ready.0) >= WELL);
     let count = if was_well { 1 } else { made_with(pod).saturating_add(1) };
     if count > template.restart_limit() {
-        return Stage::Pod(progress);
+        return Lifecycle::Pod(progress);
     }
     let ended = when.map(|End { at, .. }| at).or(pod.metadata.creation_timestamp.as_ref().map(|made| made.0));
-    Stage::Restarting {
+    Lifecycle::Restarting {
         message: format!("{message} It is started again ({count} of {}).", template.restart_limit()),
         count,
         at: ended.unwrap_or(Timestamp::MIN).checked_add(pause(count)).unwrap_or(Timestamp::MAX),

@@ -1,4 +1,4 @@
-//! What a sandbox's stage means to its user.
+//! What a sandbox's lifecycle means to its user.
 
 mod conditions;
 
@@ -12,10 +12,11 @@ use k8s_openapi::{
 use kube::ResourceExt;
 
 use super::{
-    Attachment, Grant, Observed, Progress, Stage,
-    gate::{self, Gate},
-    has_failed_init, is_hand_made, is_outdated, restart,
-    stage::overdue_at,
+    Attachment, Grant, Lifecycle, Observed, Progress, has_failed_init,
+    init::{self, InitPhase},
+    is_hand_made, is_outdated,
+    lifecycle::overdue_at,
+    restart,
 };
 use crate::{
     api::{
@@ -55,7 +56,7 @@ pub fn burst_begins(now: Timestamp) -> Timestamp {
 /// How soon a Pod that is attached to is looked at again.
 const ATTACHED_POLL: Duration = Duration::from_secs(5);
 
-/// What one stage means.
+/// What one lifecycle means.
 struct View {
     state: SandboxState,
     phase: SandboxPhase,
@@ -68,22 +69,22 @@ struct View {
 /// The status, the event and the next look.
 pub(super) fn report(observed: &Observed) -> Report<SandboxStatus> {
     let (sandbox, now) = (&observed.sandbox, observed.now);
-    let stage = Stage::of(observed);
+    let lifecycle = Lifecycle::of(observed);
     let mut before = sandbox.status.clone().unwrap_or_default();
     status::retain_ours(&mut before.conditions);
-    let view = view(observed, &stage);
+    let view = view(observed, &lifecycle);
     let (outlook, next) = status::owned_once(&before.conditions, view.outlook, view.next);
     let view = View { outlook, next, ..view };
     let verdicts = status::standard(view.outlook, view.reason, &view.message).into_iter().chain([
-        conditions::scheduled(&stage),
-        conditions::initialized(observed, &stage, &view),
-        conditions::up_to_date(observed, &stage),
-        conditions::suspended(&stage, &view),
-        conditions::attached(&stage, &view),
+        conditions::scheduled(&lifecycle),
+        conditions::initialized(observed, &lifecycle, &view),
+        conditions::up_to_date(observed, &lifecycle),
+        conditions::suspended(&lifecycle, &view),
+        conditions::attached(&lifecycle, &view),
     ]);
-    let pod = pod(observed, &stage);
-    let restarts = match &stage {
-        Stage::Restarting { count, .. } => *count,
+    let pod = pod(observed, &lifecycle);
+    let restarts = match &lifecycle {
+        Lifecycle::Restarting { count, .. } => *count,
         _ => restart::count(observed),
     };
     let status = SandboxStatus {
@@ -95,22 +96,22 @@ pub(super) fn report(observed: &Observed) -> Report<SandboxStatus> {
         node_name: pod.and_then(|pod| node(pod)),
         pod_ip: pod.and_then(|pod| pod.status.as_ref()?.pod_ip.clone()),
         hostname: observed.hostname(),
-        endpoints: endpoints(observed, &stage),
+        endpoints: endpoints(observed, &lifecycle),
         ready_at: pod
             .and_then(|pod| restart::ready_at(observed, pod).cloned())
             .or_else(|| (view.state == SandboxState::Ready).then_some(Time(now))),
         restarts: (restarts > 0).then_some(restarts),
         exit_code: pod.and_then(|pod| exit_code(pod, meta::SANDBOX_CONTAINER)).or(before.exit_code),
-        init: gate::status(observed, &before),
+        init: init::status(observed, &before),
         session: seen_session(observed, &before),
-        attached: sandbox.spec.template.attach.as_ref().and_then(|_| match &stage {
-            Stage::Attached(attachment) => attachment.pin().cloned().or(before.attached.clone()),
+        attached: sandbox.spec.template.attach.as_ref().and_then(|_| match &lifecycle {
+            Lifecycle::Attached(attachment) => attachment.pin().cloned().or(before.attached.clone()),
             _ => before.attached.clone(),
         }),
         conditions: status::conditions(verdicts, &before.conditions, sandbox.metadata.generation, now),
     };
     // A Pod that is attached to is not among those that are watched.
-    let attached = matches!(stage, Stage::Attached(_));
+    let attached = matches!(lifecycle, Lifecycle::Attached(_));
     let poll = attached.then(|| status::poll(ATTACHED_POLL, &status.conditions, ConditionType::Ready, now));
     let is_young = |meta: &ObjectMeta| {
         age(meta.creation_timestamp.as_ref().map(|time| time.0), now)
@@ -121,12 +122,12 @@ pub(super) fn report(observed: &Observed) -> Report<SandboxStatus> {
     // is remembered at once: the sandbox goes with it.
     let unheard =
         before.state.is_none_or(|state| state == SandboxState::Uninitialized) && before.session == status.session;
-    let when = match &stage {
+    let when = match &lifecycle {
         _ if before == status => When::Later,
-        Stage::Pod(Progress::Created) if young && unheard => When::Later,
+        Lifecycle::Pod(Progress::Created) if young && unheard => When::Later,
         // Its agent, or its session, is about to act.
-        Stage::WaitsForAgent(_) if is_new => When::Later,
-        Stage::Pod(progress) if unheard && kubelet_has(observed, progress).is_some() => When::Later,
+        Lifecycle::WaitsForAgent(_) if is_new => When::Later,
+        Lifecycle::Pod(progress) if unheard && kubelet_has(observed, progress).is_some() => When::Later,
         _ => When::Now,
     };
     // What lets a Pod in that is there already says nothing of itself when it is made, or cannot be.
@@ -147,20 +148,20 @@ pub(super) fn report(observed: &Observed) -> Report<SandboxStatus> {
 }
 
 /// The Pod that is worked in.
-fn pod<'a>(observed: &'a Observed, stage: &Stage) -> Option<&'a Arc<Pod>> {
-    match stage {
-        Stage::Attached(Attachment::To { .. }) => observed.attached.found(),
-        Stage::Attached(_) => None,
+fn pod<'a>(observed: &'a Observed, lifecycle: &Lifecycle) -> Option<&'a Arc<Pod>> {
+    match lifecycle {
+        Lifecycle::Attached(Attachment::To { .. }) => observed.attached.found(),
+        Lifecycle::Attached(_) => None,
         _ => observed.pod.ours(),
     }
 }
 
 /// The MCP services in the sandbox, where others reach them: a Pod that was there already has no name of ours.
-fn endpoints(observed: &Observed, stage: &Stage) -> BTreeMap<String, String> {
-    let address = || pod(observed, stage)?.status.as_ref()?.pod_ip.clone();
-    let host = if let Stage::Attached(_) = stage { address() } else { observed.hostname() };
+fn endpoints(observed: &Observed, lifecycle: &Lifecycle) -> BTreeMap<String, String> {
+    let address = || pod(observed, lifecycle)?.status.as_ref()?.pod_ip.clone();
+    let host = if let Lifecycle::Attached(_) = lifecycle { address() } else { observed.hostname() };
     let session = observed.session.found();
-    host.zip(session).map(|(host, session)| gate::endpoints(session, &observed.sandbox, &host)).unwrap_or_default()
+    host.zip(session).map(|(host, session)| init::endpoints(session, &observed.sandbox, &host)).unwrap_or_default()
 }
 
 /// Of a sandbox that was made by hand: the session that it goes with.
@@ -187,7 +188,7 @@ fn age(created: Option<Timestamp>, now: Timestamp) -> Duration {
     created.and_then(|created| now.duration_since(created).try_into().ok()).unwrap_or_default()
 }
 
-fn view(observed: &Observed, stage: &Stage) -> View {
+fn view(observed: &Observed, lifecycle: &Lifecycle) -> View {
     let view = |state, phase, outlook, reason, message: &str| View {
         state,
         phase,
@@ -203,20 +204,22 @@ fn view(observed: &Observed, stage: &Stage) -> View {
     let resting =
         |phase, reason, message: &str| view(SandboxState::Uninitialized, phase, Outlook::AtRest, reason, message);
     let after = |delay, view: View| View { next: Next::In(delay), ..view };
-    match stage {
-        Stage::Terminating => waiting(SandboxPhase::Terminating, Reason::Terminating, "The sandbox is being deleted."),
-        Stage::Orphaned => {
+    match lifecycle {
+        Lifecycle::Terminating => {
+            waiting(SandboxPhase::Terminating, Reason::Terminating, "The sandbox is being deleted.")
+        }
+        Lifecycle::SessionGone => {
             let message = "Its session is gone; the sandbox goes with it.";
             View { next: Next::Backoff, ..waiting(SandboxPhase::Terminating, Reason::Terminating, message) }
         }
         // What was in the way of taking a Pod away that is one too many may tell nobody when it is gone.
-        Stage::Blocked(failure) if matches!(observed.pod, Slot::Failed(_)) => {
+        Lifecycle::Blocked(failure) if matches!(observed.pod, Slot::Failed(_)) => {
             View { next: Next::Backoff, ..stalled(failure.reason, &failure.message) }
         }
-        Stage::Blocked(failure) | Stage::Attached(Attachment::Refused(failure)) => {
+        Lifecycle::Blocked(failure) | Lifecycle::Attached(Attachment::Refused(failure)) => {
             stalled(failure.reason, &failure.message)
         }
-        Stage::Suspended { by_session, ending } => {
+        Lifecycle::Suspended { by_session, ending } => {
             let by = if *by_session { "Its session is suspended or expired" } else { "It is suspended (spec.suspend)" };
             if *ending {
                 waiting(SandboxPhase::Pending, Reason::Suspended, &format!("{by}; its Pod is going."))
@@ -229,18 +232,18 @@ fn view(observed: &Observed, stage: &Stage) -> View {
                 resting(SandboxPhase::Suspended, Reason::Suspended, &format!("{by}.{failed}"))
             }
         }
-        Stage::NameTaken(foreign) if foreign.leaving => {
+        Lifecycle::NameTaken(foreign) if foreign.leaving => {
             let message = format!("Waits until {} of an earlier owner is gone.", foreign.object);
             after(Duration::from_secs(1), waiting(SandboxPhase::Pending, Reason::NameTaken, &message))
         }
-        Stage::NameTaken(foreign) => {
+        Lifecycle::NameTaken(foreign) => {
             let message = format!(
                 "{} is not ours and has the name that the sandbox's Pod needs; delete or rename it.",
                 foreign.object
             );
             after(Duration::from_secs(30), stalled(Reason::NameTaken, &message))
         }
-        Stage::Failed(failure) | Stage::Attached(Attachment::Unknown(failure)) => {
+        Lifecycle::Failed(failure) | Lifecycle::Attached(Attachment::Unknown(failure)) => {
             let (outlook, next) = status::of_failure(failure);
             let view = match outlook {
                 Outlook::Stalled => stalled(failure.reason, &failure.message),
@@ -251,55 +254,57 @@ fn view(observed: &Observed, stage: &Stage) -> View {
             };
             View { next, ..view }
         }
-        Stage::WaitsForVolumes(message) => waiting(SandboxPhase::Pending, Reason::VolumesNotReady, message),
-        Stage::WaitsForAgent(message) => {
+        Lifecycle::WaitsForVolumes(message) => waiting(SandboxPhase::Pending, Reason::VolumesNotReady, message),
+        Lifecycle::WaitsForAgent(message) => {
             View { next: Next::Backoff, ..waiting(SandboxPhase::Pending, Reason::NoPod, message) }
         }
-        Stage::NoPod(_) => waiting(SandboxPhase::Pending, Reason::NoPod, "The Pod is about to be made."),
-        Stage::NodeLost { node, ending } => {
+        Lifecycle::NoPod(_) => waiting(SandboxPhase::Pending, Reason::NoPod, "The Pod is about to be made."),
+        Lifecycle::NodeLost { node, ending } => {
             let what = if *ending { "its Pod should be gone and is not" } else { "its Pod was well until then" };
             let message = format!(
                 "The node {node} does not answer; {what}. If the node is gone for good, taint it: kubectl taint node {node} node.kubernetes.io/out-of-service=nodeshutdown:NoExecute"
             );
             waiting(SandboxPhase::Pending, Reason::NodeLost, &message)
         }
-        Stage::Restarting { message, at, .. } => {
+        Lifecycle::Restarting { message, at, .. } => {
             let pause = at.duration_since(observed.now).try_into().unwrap_or_default();
             after(pause, waiting(SandboxPhase::Pending, Reason::Restarting, message))
         }
-        Stage::Finished { message } => resting(SandboxPhase::Finished, Reason::Finished, message),
-        Stage::Initializing(gate) => of_gate(observed, gate),
-        Stage::InitFailed(failure) => {
+        Lifecycle::Finished { message } => resting(SandboxPhase::Finished, Reason::Finished, message),
+        Lifecycle::Initializing(phase) => of_init(observed, phase),
+        Lifecycle::InitFailed(failure) => {
             let message = format!(
                 "{} Mend it, then change the template or the annotation {} to start it; init.skip starts it without.",
-                gate::in_words(failure),
+                init::in_words(failure),
                 meta::RESTART
             );
             stalled(Reason::InitFailed, &message)
         }
-        Stage::Pod(progress) | Stage::LeftBehind(progress) | Stage::Attached(Attachment::To { progress, .. }) => {
-            of_pod(observed, stage, progress)
-        }
-        Stage::Attached(Attachment::Missing(message)) => stalled(Reason::PodNotFound, message),
+        Lifecycle::Pod(progress)
+        | Lifecycle::Orphaned(progress)
+        | Lifecycle::Attached(Attachment::To { progress, .. }) => of_pod(observed, lifecycle, progress),
+        Lifecycle::Attached(Attachment::Missing(message)) => stalled(Reason::PodNotFound, message),
     }
 }
 
-fn of_gate(observed: &Observed, gate: &Gate) -> View {
+fn of_init(observed: &Observed, init_phase: &InitPhase) -> View {
     let (state, phase) = (SandboxState::Uninitialized, SandboxPhase::Initializing);
-    let (outlook, reason, message) = match gate {
-        Gate::Waits { reason: reason @ Reason::DependencyNotReady, message } => {
+    let (outlook, reason, message) = match init_phase {
+        InitPhase::Waits { reason: reason @ Reason::DependencyNotReady, message } => {
             (Outlook::Moving, *reason, message.clone())
         }
-        Gate::Waits { reason: reason @ Reason::Initializing, message } => (Outlook::Moving, *reason, message.clone()),
+        InitPhase::Waits { reason: reason @ Reason::Initializing, message } => {
+            (Outlook::Moving, *reason, message.clone())
+        }
         // A person has to do something, and not here: it goes on by itself when that is done.
-        Gate::Waits { reason, message } => (Outlook::Stalled, *reason, message.clone()),
-        Gate::Works { since, .. } => {
+        InitPhase::Waits { reason, message } => (Outlook::Stalled, *reason, message.clone()),
+        InitPhase::Works { since, .. } => {
             let message = format!(
                 "The initialiser runs since {since}; `/aigise/sandboxd status` in the sandbox says how far it is."
             );
             (Outlook::Moving, Reason::Initializing, message)
         }
-        Gate::Silent => {
+        InitPhase::Silent => {
             let message = format!(
                 "The initialiser should have ended long ago, and nothing is heard of it: look at the events of the Pod. Change the annotation {} to start it anew.",
                 meta::RESTART
@@ -314,10 +319,10 @@ fn of_gate(observed: &Observed, gate: &Gate) -> View {
             };
         }
     };
-    View { state, phase, outlook, reason, message, next: Next::OnChange.within(gate.next(observed.now)) }
+    View { state, phase, outlook, reason, message, next: Next::OnChange.within(init_phase.next(observed.now)) }
 }
 
-fn of_pod(observed: &Observed, stage: &Stage, progress: &Progress) -> View {
+fn of_pod(observed: &Observed, lifecycle: &Lifecycle, progress: &Progress) -> View {
     let view = |state, phase, outlook, reason, message: String| View {
         state,
         phase,
@@ -381,9 +386,9 @@ fn of_pod(observed: &Observed, stage: &Stage, progress: &Progress) -> View {
             "The sandbox can be worked in.".into(),
         ),
         Progress::Ended { reason, message, .. } => {
-            let hint = match stage {
-                Stage::LeftBehind(_) => "Its session is gone, so it cannot be started again.".to_string(),
-                Stage::Attached(_) => "The Pod is its owner's to start again.".to_string(),
+            let hint = match lifecycle {
+                Lifecycle::Orphaned(_) => "Its session is gone, so it cannot be started again.".to_string(),
+                Lifecycle::Attached(_) => "The Pod is its owner's to start again.".to_string(),
                 _ => format!(
                     "{} Change the template or the annotation {} to start it.",
                     restart::exhausted(template),

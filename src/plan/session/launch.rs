@@ -13,9 +13,9 @@ use crate::{
         AigiseSession, SandboxTemplate, limits,
         session::{LaunchMode, McpService},
     },
-    gate::ALL_SKILLS,
     overlay,
     plan::agent::{Demand, MAIN},
+    protocol::init::ALL_SKILLS,
 };
 
 /// The types that are started: those that `launch` names, or all, and those that they need. A type that is switched off or

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 
-use super::{Child, Observed, Slot, Write, configuration, launch, stage::Stage};
+use super::{Child, Observed, Slot, Write, configuration, launch, lifecycle::Lifecycle};
 use crate::{
     api::{
         Sandbox, SandboxSpec,
@@ -150,7 +150,7 @@ pub(super) fn writes(observed: &Observed) -> Vec<Write> {
     if !configuration::is_told(observed) {
         return vec![];
     }
-    let staged = Stage::of(observed).is_staged();
+    let staged = Lifecycle::of(observed).is_staged();
     let writes = wanted(observed).filter_map(|wanted| {
         let desired = sandbox(observed, &wanted)?;
         match wanted.slot {

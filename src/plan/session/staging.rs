@@ -15,7 +15,7 @@ use crate::{
         status::printable,
         volumes::SharedVolume,
     },
-    staging::Report,
+    protocol::staging::StagingReport,
 };
 
 mod pod;
@@ -87,15 +87,15 @@ impl Staging {
 /// run that needs more memory than there is would end again in the same way.
 fn of_report(pod: &Pod, success: bool, reason: Reason, message: String, last_words: Option<&str>) -> Staging {
     match last_words.and_then(|words| serde_json::from_str(words).ok()) {
-        Some(Report::Staged { volumes }) if success => Staging::Done {
+        Some(StagingReport::Staged { volumes }) if success => Staging::Done {
             digest: annotation(pod, meta::SOURCES_DIGEST).unwrap_or_default().to_string(),
             roots: volumes.get("tools").map(|staged| names(&staged.roots)).unwrap_or_default(),
             skills: volumes.get("tools").map(|staged| names(&staged.skills)).unwrap_or_default(),
             kept: volumes.values().map(|staged| staged.kept).sum(),
         },
-        Some(Report::Failed { message }) => Staging::Failed(message),
-        Some(Report::Staged { .. }) | None if reason == Reason::OutOfMemory => Staging::Failed(message),
-        Some(Report::Staged { .. }) | None => Staging::Interrupted(message),
+        Some(StagingReport::Failed { message }) => Staging::Failed(message),
+        Some(StagingReport::Staged { .. }) | None if reason == Reason::OutOfMemory => Staging::Failed(message),
+        Some(StagingReport::Staged { .. }) | None => Staging::Interrupted(message),
     }
 }
 

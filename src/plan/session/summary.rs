@@ -1,9 +1,9 @@
-//! What a session's stage means to its user.
+//! What a session's lifecycle means to its user.
 
 use std::time::Duration;
 
 use super::{
-    Observed, Stage, agents, configuration, launch,
+    Lifecycle, Observed, agents, configuration, launch,
     lifetime::{self, Rest},
     network::service_name,
     sandboxes,
@@ -28,7 +28,7 @@ use crate::{
 /// watched: the operator has no business with the others.
 const SOURCE_POLL: Duration = Duration::from_secs(5);
 
-/// What one stage means.
+/// What one lifecycle means.
 struct View {
     phase: SessionPhase,
     outlook: Outlook,
@@ -40,25 +40,26 @@ struct View {
 /// The status, the event and the next look.
 pub(super) fn report(observed: &Observed) -> Report<AigiseSessionStatus> {
     let (session, now) = (&observed.session, observed.now);
-    let stage = Stage::of(observed);
+    let lifecycle = Lifecycle::of(observed);
     let mut before = session.status.clone().unwrap_or_default();
     status::retain_ours(&mut before.conditions);
     let counts = counts(observed);
-    let view = misconfigured(observed, &stage, view(observed, &stage, &counts));
+    let view = misconfigured(observed, &lifecycle, view(observed, &lifecycle, &counts));
     let (outlook, next) = status::owned_once(&before.conditions, view.outlook, view.next);
     let view = View { outlook, next, ..view };
     let verdicts = status::standard(view.outlook, view.reason, &view.message).into_iter().chain([
         configuration::config_valid(observed),
-        volumes_ready(observed, &stage, &view),
-        sandboxes_ready(&stage, &counts, &view),
+        volumes_ready(observed, &lifecycle, &view),
+        sandboxes_ready(&lifecycle, &counts, &view),
         agents::agents_ready(observed),
-        degraded(&stage),
-        suspended(&stage, &view),
-        expiring(observed, &stage),
+        degraded(&lifecycle),
+        suspended(&lifecycle, &view),
+        expiring(observed, &lifecycle),
     ]);
     let settled_at = lifetime::settled_at(observed, view.phase);
     let conditions = status::conditions(verdicts, &before.conditions, session.metadata.generation, now);
-    let polls = matches!(stage, Stage::ClaimMissing(_) | Stage::SourceMissing(_) | Stage::StagingFailed(_));
+    let polls =
+        matches!(lifecycle, Lifecycle::ClaimMissing(_) | Lifecycle::SourceMissing(_) | Lifecycle::StagingFailed(_));
     let next = match view.next {
         // What was refused leaves nothing behind that would wake us. Whom it keeps waiting says so.
         _ if observed.undone.is_some() || observed.exec.as_ref().is_some_and(|exec| exec.role.failure().is_some()) => {
@@ -81,12 +82,14 @@ pub(super) fn report(observed: &Observed) -> Report<AigiseSessionStatus> {
         service: Some(service_name(observed)),
         started_at: lifetime::started_at(observed),
         expires_at: lifetime::expires_at(session),
-        ready_at: lifetime::ready_at(observed, stage == Stage::Ready),
+        ready_at: lifetime::ready_at(observed, lifecycle == Lifecycle::Ready),
         settled_at,
     };
     let when = match before.phase {
         // It was deleted a moment ago: nobody is there to be told, or its own watch tells more.
-        _ if matches!(stage, Stage::Expired { then: OnExpiry::Delete, .. }) && observed.undone.is_none() => When::Later,
+        _ if matches!(lifecycle, Lifecycle::Expired { then: OnExpiry::Delete, .. }) && observed.undone.is_none() => {
+            When::Later
+        }
         _ if without_claim_phases(before.clone()) == without_claim_phases(status.clone()) => When::Later,
         phase if phase == status.phase => When::Soon,
         _ => When::Now,
@@ -106,11 +109,14 @@ pub(super) fn report(observed: &Observed) -> Report<AigiseSessionStatus> {
 
 /// A session that runs goes on by what its file last said, and tells that the file cannot be used: what was asked for is not there.
 /// Its phase stays that of its sandboxes.
-fn misconfigured(observed: &Observed, stage: &Stage, view: View) -> View {
+fn misconfigured(observed: &Observed, lifecycle: &Lifecycle, view: View) -> View {
     let has_say = matches!(view.outlook, Outlook::Ready | Outlook::Moving)
         && !matches!(
-            stage,
-            Stage::Terminating | Stage::Expired { .. } | Stage::Suspended { .. } | Stage::Unconfigured(_)
+            lifecycle,
+            Lifecycle::Terminating
+                | Lifecycle::Expired { .. }
+                | Lifecycle::Suspended { .. }
+                | Lifecycle::Unconfigured(_)
         );
     match configuration::trouble(observed).filter(|failure| has_say && failure.reason != Reason::ApiError) {
         Some(failure) => View {
@@ -131,7 +137,7 @@ fn without_claim_phases(mut status: AigiseSessionStatus) -> AigiseSessionStatus 
     status
 }
 
-fn view(observed: &Observed, stage: &Stage, counts: &SandboxCounts) -> View {
+fn view(observed: &Observed, lifecycle: &Lifecycle, counts: &SandboxCounts) -> View {
     use Outlook::{Moving, Stalled};
     use SessionPhase::{Error, Pending, Staging, Starting};
 
@@ -143,34 +149,34 @@ fn view(observed: &Observed, stage: &Stage, counts: &SandboxCounts) -> View {
         next: Next::OnChange,
     };
     let after = |next, view: View| View { next, ..view };
-    match stage {
-        Stage::Expired { .. } | Stage::Suspended { .. } => resting(observed, stage),
-        Stage::ClaimMissing(name) => {
+    match lifecycle {
+        Lifecycle::Expired { .. } | Lifecycle::Suspended { .. } => resting(observed, lifecycle),
+        Lifecycle::ClaimMissing(name) => {
             let message = format!("The claim {name}, which the session uses, is not there yet.");
             after(Next::In(SOURCE_POLL), view(Pending, Moving, Reason::ClaimNotFound, &message))
         }
-        Stage::Terminating => {
+        Lifecycle::Terminating => {
             view(SessionPhase::Terminating, Moving, Reason::Terminating, "The session is being deleted.")
         }
         // It may be on its way.
-        Stage::Unconfigured(failure) if matches!(failure.reason, Reason::ConfigNotFound | Reason::ApiError) => {
+        Lifecycle::Unconfigured(failure) if matches!(failure.reason, Reason::ConfigNotFound | Reason::ApiError) => {
             view(Pending, Moving, failure.reason, &failure.message)
         }
-        Stage::Unconfigured(failure) | Stage::Blocked(failure) => {
+        Lifecycle::Unconfigured(failure) | Lifecycle::Blocked(failure) => {
             view(Error, Stalled, failure.reason, &failure.message)
         }
-        Stage::NameTaken(foreign) if foreign.leaving => {
+        Lifecycle::NameTaken(foreign) if foreign.leaving => {
             let message = format!("Waits until {} of an earlier owner is gone.", foreign.object);
             after(Next::In(Duration::from_secs(1)), view(Pending, Moving, Reason::NameTaken, &message))
         }
-        Stage::NameTaken(foreign) => {
+        Lifecycle::NameTaken(foreign) => {
             let message = format!(
                 "{} is not ours and has a name that the session needs; delete it or rename the session.",
                 foreign.object
             );
             after(Next::In(Duration::from_secs(30)), view(Error, Stalled, Reason::NameTaken, &message))
         }
-        Stage::Failed(failure) => {
+        Lifecycle::Failed(failure) => {
             let (outlook, next) = status::of_failure(failure);
             let phase = match outlook {
                 Stalled => Error,
@@ -179,41 +185,41 @@ fn view(observed: &Observed, stage: &Stage, counts: &SandboxCounts) -> View {
             };
             after(next, view(phase, outlook, failure.reason, &failure.message))
         }
-        Stage::SourceMissing(name) => {
+        Lifecycle::SourceMissing(name) => {
             let message = format!("The ConfigMap {name}, a source of the volumes, is not there yet.");
             after(Next::In(SOURCE_POLL), view(Pending, Moving, Reason::SourceNotFound, &message))
         }
-        Stage::NotStaged => view(Staging, Moving, Reason::Staging, "The volumes are about to be filled."),
-        Stage::Staging(progress) => {
+        Lifecycle::NotStaged => view(Staging, Moving, Reason::Staging, "The volumes are about to be filled."),
+        Lifecycle::Staging(progress) => {
             view(Staging, Moving, Reason::Staging, &staging::in_words(&observed.session, progress))
         }
-        Stage::StagingInterrupted(message) => {
+        Lifecycle::StagingInterrupted(message) => {
             let message = format!("{message} The Pod that fills the volumes is made anew.");
             after(Next::In(staging::rest(observed)), view(Staging, Moving, Reason::Staging, &message))
         }
-        Stage::StagingFailed(message) => {
+        Lifecycle::StagingFailed(message) => {
             let message = message.trim_end_matches('.');
             let message =
                 format!("The volumes could not be filled: {message}. Mend the source, and it is tried again.");
             after(Next::In(SOURCE_POLL), view(Error, Stalled, Reason::StagingFailed, &message))
         }
-        Stage::Starting { cause } if sandboxes::only_initialize(observed) && unbound(observed).is_none() => {
+        Lifecycle::Starting { cause } if sandboxes::only_initialize(observed) && unbound(observed).is_none() => {
             view(SessionPhase::Initializing, Moving, Reason::SandboxesNotReady, cause)
         }
-        Stage::Starting { cause } => view(Starting, Moving, Reason::SandboxesNotReady, cause),
-        Stage::SandboxFailed { cause } => view(Error, Stalled, Reason::SandboxFailed, cause),
-        Stage::Degraded { cause, waits_for: Some(waiting) } => {
+        Lifecycle::Starting { cause } => view(Starting, Moving, Reason::SandboxesNotReady, cause),
+        Lifecycle::SandboxFailed { cause } => view(Error, Stalled, Reason::SandboxFailed, cause),
+        Lifecycle::Degraded { cause, waits_for: Some(waiting) } => {
             view(Starting, Moving, Reason::SandboxesNotReady, &format!("{waiting} Failed: {cause}"))
         }
-        Stage::Degraded { cause, waits_for: None } => {
+        Lifecycle::Degraded { cause, waits_for: None } => {
             let message = format!("{} sandboxes are ready. Failed: {cause}", counts.summary);
             view(SessionPhase::Degraded, Stalled, Reason::Degraded, &message)
         }
-        Stage::Ready if counts.ready == counts.total => {
+        Lifecycle::Ready if counts.ready == counts.total => {
             let message = format!("All sandboxes are ready ({}).", counts.summary);
             view(SessionPhase::Ready, Outlook::Ready, Reason::Ready, &message)
         }
-        Stage::Ready => {
+        Lifecycle::Ready => {
             let resting: Vec<_> = sandboxes::wanted(observed).filter(sandboxes::Wanted::is_at_rest).collect();
             let resting = resting.iter().map(|wanted| format!(" {}: {}", wanted.sandbox_type, wanted.message()));
             let message = format!("{} sandboxes are ready.{}", counts.summary, resting.collect::<String>());
@@ -223,7 +229,7 @@ fn view(observed: &Observed, stage: &Stage, counts: &SandboxCounts) -> View {
 }
 
 /// A session whose Pods are gone, or going.
-fn resting(observed: &Observed, stage: &Stage) -> View {
+fn resting(observed: &Observed, lifecycle: &Lifecycle) -> View {
     use Outlook::{AtRest, Moving};
     use SessionPhase::{Expired, Suspended};
 
@@ -231,15 +237,15 @@ fn resting(observed: &Observed, stage: &Stage) -> View {
     let trouble =
         observed.failure().or(observed.undone.as_ref()).map(|failure| (Next::Backoff, format!(" {}", failure.message)));
     let (next, trouble) = trouble.unwrap_or((Next::OnChange, String::new()));
-    let (phase, outlook, reason, message) = match stage {
-        Stage::Expired { then: OnExpiry::Delete, .. } => {
+    let (phase, outlook, reason, message) = match lifecycle {
+        Lifecycle::Expired { then: OnExpiry::Delete, .. } => {
             (Expired, Moving, Reason::Expired, "Its time is over; it is deleted.".to_string())
         }
-        Stage::Expired { then: OnExpiry::Release, going: false } => {
+        Lifecycle::Expired { then: OnExpiry::Release, going: false } => {
             let message = "Its time is over; its Pods are gone, and the volumes that were not to be kept. A longer lifetime.ttl starts it anew.";
             (Expired, AtRest, Reason::Expired, message.to_string())
         }
-        Stage::Suspended { by, awake, invalid } => {
+        Lifecycle::Suspended { by, awake, invalid } => {
             let (reason, why) = match by {
                 Rest::Wanted => (Reason::Suspended, "It is suspended until spec.suspend is false"),
                 Rest::Idle => (Reason::Idle, "It was idle and is suspended until aigise.dev/last-activity is newer"),
@@ -302,12 +308,12 @@ fn remembered_roots(observed: &Observed) -> Vec<String> {
     volumes.and_then(|volumes| volumes.tools.as_ref()).map(|tools| tools.roots.clone()).unwrap_or_default()
 }
 
-fn volumes_ready(observed: &Observed, stage: &Stage, view: &View) -> Verdict {
+fn volumes_ready(observed: &Observed, lifecycle: &Lifecycle, view: &View) -> Verdict {
     // What rests, and what is ready but for the size of a claim, has filled them nevertheless.
-    let rests = matches!(stage, Stage::Suspended { .. });
-    let is_small = matches!(stage, Stage::Failed(failure) if Some(failure) == observed.undone.as_ref());
+    let rests = matches!(lifecycle, Lifecycle::Suspended { .. });
+    let is_small = matches!(lifecycle, Lifecycle::Failed(failure) if Some(failure) == observed.undone.as_ref());
     let filled = matches!(Staging::of(observed), Staging::Unneeded | Staging::Done { .. });
-    if !(filled && (stage.is_staged() || rests || is_small)) {
+    if !(filled && (lifecycle.is_staged() || rests || is_small)) {
         verdict(ConditionType::VolumesReady, false, view.reason, view.message.clone())
     } else if let Some(cause) = unbound(observed) {
         verdict(ConditionType::VolumesReady, false, Reason::VolumesPending, cause)
@@ -316,43 +322,43 @@ fn volumes_ready(observed: &Observed, stage: &Stage, view: &View) -> Verdict {
     }
 }
 
-fn sandboxes_ready(stage: &Stage, counts: &SandboxCounts, view: &View) -> Verdict {
+fn sandboxes_ready(lifecycle: &Lifecycle, counts: &SandboxCounts, view: &View) -> Verdict {
     let kind = ConditionType::SandboxesReady;
     if counts.total > 0 && counts.ready == counts.total {
         verdict(kind, true, Reason::Ready, format!("{} sandboxes are ready.", counts.summary))
-    } else if *stage == Stage::Ready {
+    } else if *lifecycle == Lifecycle::Ready {
         // Those that are not are as their users want them to be.
         verdict(kind, true, Reason::Ready, view.message.clone())
-    } else if stage.is_staged() || matches!(stage, Stage::Suspended { .. } | Stage::Expired { .. }) {
+    } else if lifecycle.is_staged() || matches!(lifecycle, Lifecycle::Suspended { .. } | Lifecycle::Expired { .. }) {
         verdict(kind, false, view.reason, view.message.clone())
     } else {
         verdict(kind, false, view.reason, "Sandboxes start when the volumes are filled.")
     }
 }
 
-fn degraded(stage: &Stage) -> Verdict {
+fn degraded(lifecycle: &Lifecycle) -> Verdict {
     let kind = ConditionType::Degraded;
-    if let Stage::Degraded { cause, .. } = stage {
+    if let Lifecycle::Degraded { cause, .. } = lifecycle {
         verdict(kind, true, Reason::SandboxFailed, cause.clone())
     } else {
         verdict(kind, false, Reason::AsExpected, "No sandbox is missed while the others go on.")
     }
 }
 
-fn suspended(stage: &Stage, view: &View) -> Verdict {
+fn suspended(lifecycle: &Lifecycle, view: &View) -> Verdict {
     let kind = ConditionType::Suspended;
-    if matches!(stage, Stage::Suspended { .. } | Stage::Expired { .. }) {
+    if matches!(lifecycle, Lifecycle::Suspended { .. } | Lifecycle::Expired { .. }) {
         verdict(kind, true, view.reason, view.message.clone())
     } else {
         verdict(kind, false, Reason::Active, "It is not suspended.")
     }
 }
 
-fn expiring(observed: &Observed, stage: &Stage) -> Verdict {
+fn expiring(observed: &Observed, lifecycle: &Lifecycle) -> Verdict {
     let kind = ConditionType::Expiring;
     let end = lifetime::expires_at(&observed.session).map(|end| end.0);
-    match (stage, end) {
-        (Stage::Expired { .. }, _) => verdict(kind, true, Reason::Expired, "Its time is over."),
+    match (lifecycle, end) {
+        (Lifecycle::Expired { .. }, _) => verdict(kind, true, Reason::Expired, "Its time is over."),
         (_, Some(end)) if lifetime::expires_soon(observed) => {
             verdict(kind, true, Reason::ExpiresSoon, format!("Its time ends at {end}."))
         }

@@ -7,7 +7,7 @@ use rustix::io::Errno;
 use thiserror::Error;
 
 use super::folder::{Blocked, Kind};
-use crate::staging::{MANIFEST_ENV, Source};
+use crate::protocol::staging::{MANIFEST_ENV, Source};
 
 /// Why a volume could not be filled. Sources are named by their description, volumes by their name.
 #[derive(Debug, Error)]

@@ -18,8 +18,8 @@ use super::error::Error;
 use super::folder::{Folder, Kind, same_content};
 use super::survey::{self, Content, Gathered, Item, Section};
 use super::{PART, Step, Tally, Watch};
+use crate::protocol::staging::{Access, MARKER, Source, Staged, Volume};
 use crate::sandboxd::skills;
-use crate::staging::{Access, MARKER, Source, Staged, Volume};
 
 /// A volume that is being filled.
 pub struct Target<'a> {

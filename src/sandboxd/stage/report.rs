@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::fmt::Write;
 
 use super::Tally;
-use crate::staging::{Report, Source, Staged, Volume};
+use crate::protocol::staging::{Source, Staged, StagingReport, Volume};
 
 /// Kubelet keeps no more of a termination message.
 const LIMIT: usize = 4096;
@@ -14,8 +14,8 @@ const ELLIPSIS: char = '…';
 
 /// The report as JSON, cut to what a termination message can hold: a message loses its end, a list of folders its last
 /// ones.
-pub fn text(mut report: Report) -> String {
-    if let Report::Staged { volumes } = &mut report {
+pub fn text(mut report: StagingReport) -> String {
+    if let StagingReport::Staged { volumes } = &mut report {
         // There may be very many: what cannot fit in any case goes at once, the rest bit by bit.
         lists(volumes).for_each(|list| cut(list, LIMIT));
     }
@@ -28,9 +28,9 @@ pub fn text(mut report: Report) -> String {
 }
 
 /// Takes something away that makes the report at most `excess` bytes shorter; `false` if there is nothing more to take.
-fn shorten(report: &mut Report, excess: usize) -> bool {
+fn shorten(report: &mut StagingReport, excess: usize) -> bool {
     match report {
-        Report::Failed { message } => {
+        StagingReport::Failed { message } => {
             if message.ends_with(ELLIPSIS) {
                 message.pop();
             }
@@ -41,7 +41,7 @@ fn shorten(report: &mut Report, excess: usize) -> bool {
             message.push(ELLIPSIS);
             true
         }
-        Report::Staged { volumes } => {
+        StagingReport::Staged { volumes } => {
             let longest = lists(volumes).max_by_key(|list| size_of(list));
             let Some(list) = longest.filter(|list| !is_cut_to_nothing(list)) else { return false };
             let size = size_of(list);
@@ -117,10 +117,12 @@ fn size(bytes: u64) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::staging::Access;
+    use crate::protocol::staging::Access;
 
-    fn tools(roots: Vec<String>, skills: Vec<String>) -> Report {
-        Report::Staged { volumes: BTreeMap::from([("tools".to_owned(), Staged { files: 7, kept: 1, roots, skills })]) }
+    fn tools(roots: Vec<String>, skills: Vec<String>) -> StagingReport {
+        StagingReport::Staged {
+            volumes: BTreeMap::from([("tools".to_owned(), Staged { files: 7, kept: 1, roots, skills })]),
+        }
     }
 
     fn many(name: &str, count: usize) -> Vec<String> {
@@ -128,26 +130,27 @@ mod tests {
     }
 
     fn read(text: &str) -> Staged {
-        let Report::Staged { mut volumes } = serde_json::from_str(text).unwrap() else { panic!("{text}") };
+        let StagingReport::Staged { mut volumes } = serde_json::from_str(text).unwrap() else { panic!("{text}") };
         volumes.remove("tools").unwrap()
     }
 
     #[test]
     fn a_short_report_is_left_whole() {
-        for report in
-            [tools(vec!["fuzz".into()], vec!["fuzz/afl".into()]), Report::Failed { message: "no \"room\" left".into() }]
-        {
-            assert_eq!(serde_json::from_str::<Report>(&text(report.clone())).unwrap(), report);
+        for report in [
+            tools(vec!["fuzz".into()], vec!["fuzz/afl".into()]),
+            StagingReport::Failed { message: "no \"room\" left".into() },
+        ] {
+            assert_eq!(serde_json::from_str::<StagingReport>(&text(report.clone())).unwrap(), report);
         }
     }
 
     #[test]
     fn a_long_message_keeps_its_beginning_and_stays_valid() {
         for letter in ["a", "ä", "\u{1}", "\"", "🦀"] {
-            let text = text(Report::Failed { message: format!("image x: {}", letter.repeat(9000)) });
+            let text = text(StagingReport::Failed { message: format!("image x: {}", letter.repeat(9000)) });
             assert!(text.len() <= LIMIT, "{} bytes", text.len());
             assert!(text.len() > LIMIT - 16, "{letter}: only {} bytes", text.len());
-            let Report::Failed { message } = serde_json::from_str(&text).unwrap() else { panic!("{text}") };
+            let StagingReport::Failed { message } = serde_json::from_str(&text).unwrap() else { panic!("{text}") };
             assert!(message.starts_with("image x: ") && message.ends_with(ELLIPSIS));
         }
     }

@@ -12,7 +12,7 @@ use std::path::{Component, Path, PathBuf};
 use super::PART;
 use super::error::Error;
 use super::folder::{Folder, Kind, same_content};
-use crate::staging::{MARKER, Source, Volume};
+use crate::protocol::staging::{MARKER, Source, Volume};
 
 /// Made by the file system itself (ext4), and closed to all but root.
 pub const LOST_AND_FOUND: &str = "lost+found";

@@ -16,7 +16,7 @@ use tempfile::TempDir;
 
 use super::folder::Folder;
 use super::*;
-use crate::staging::{Access, MARKER};
+use crate::protocol::staging::{Access, MARKER};
 
 /// Sources and one or more volumes in a temporary folder.
 struct World {

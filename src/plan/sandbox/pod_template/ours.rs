@@ -11,14 +11,14 @@ use k8s_openapi::{
 use super::{privilege, tree::MAX_NODE_TERMS};
 use crate::{
     api::meta,
-    gate::FOLDER,
     plan::{
         sandbox::{
-            gate::{STATE_VOLUME, WORK_VOLUME},
+            init::{STATE_VOLUME, WORK_VOLUME},
             pod::{CONFIG_VOLUME, HELPER_INSTALLER, HELPER_VOLUME},
         },
         volumes::SharedVolume,
     },
+    protocol::init::FOLDER,
 };
 
 /// Labels and annotations by which the operator, its Services and its policies know their Pods: with those of another session a

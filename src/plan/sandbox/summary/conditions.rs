@@ -1,6 +1,6 @@
 //! The conditions of a sandbox besides the standard three.
 
-use super::{Attachment, Observed, Progress, Stage, View, gate, is_outdated};
+use super::{Attachment, Lifecycle, Observed, Progress, View, init, is_outdated};
 use crate::{
     api::{
         condition::{ConditionType, Reason},
@@ -9,48 +9,52 @@ use crate::{
     plan::status::{Verdict, verdict},
 };
 
-pub(super) fn scheduled(stage: &Stage) -> Verdict {
+pub(super) fn scheduled(lifecycle: &Lifecycle) -> Verdict {
     let kind = ConditionType::PodScheduled;
     let has_node = || verdict(kind, true, Reason::Scheduled, "The Pod has a node.");
-    match stage {
-        Stage::Restarting { .. }
-        | Stage::Finished { .. }
-        | Stage::NodeLost { .. }
-        | Stage::Initializing(_)
-        | Stage::InitFailed(_) => has_node(),
-        Stage::Pod(progress) | Stage::LeftBehind(progress) | Stage::Attached(Attachment::To { progress, .. })
+    match lifecycle {
+        Lifecycle::Restarting { .. }
+        | Lifecycle::Finished { .. }
+        | Lifecycle::NodeLost { .. }
+        | Lifecycle::Initializing(_)
+        | Lifecycle::InitFailed(_) => has_node(),
+        Lifecycle::Pod(progress)
+        | Lifecycle::Orphaned(progress)
+        | Lifecycle::Attached(Attachment::To { progress, .. })
             if progress.is_scheduled() =>
         {
             has_node()
         }
-        Stage::Pod(Progress::Unschedulable { reason, message }) => verdict(kind, false, *reason, message.clone()),
-        Stage::Pod(_) | Stage::LeftBehind(_) | Stage::Attached(Attachment::To { .. }) => {
+        Lifecycle::Pod(Progress::Unschedulable { reason, message }) => verdict(kind, false, *reason, message.clone()),
+        Lifecycle::Pod(_) | Lifecycle::Orphaned(_) | Lifecycle::Attached(Attachment::To { .. }) => {
             verdict(kind, None, Reason::PodCreated, "The scheduler has not spoken yet.")
         }
-        Stage::Terminating
-        | Stage::Orphaned
-        | Stage::Blocked(_)
-        | Stage::NameTaken(_)
-        | Stage::Failed(_)
-        | Stage::Suspended { .. }
-        | Stage::WaitsForVolumes(_)
-        | Stage::WaitsForAgent(_)
-        | Stage::Attached(_)
-        | Stage::NoPod(_) => verdict(kind, false, Reason::NoPod, "There is no Pod."),
+        Lifecycle::Terminating
+        | Lifecycle::SessionGone
+        | Lifecycle::Blocked(_)
+        | Lifecycle::NameTaken(_)
+        | Lifecycle::Failed(_)
+        | Lifecycle::Suspended { .. }
+        | Lifecycle::WaitsForVolumes(_)
+        | Lifecycle::WaitsForAgent(_)
+        | Lifecycle::Attached(_)
+        | Lifecycle::NoPod(_) => verdict(kind, false, Reason::NoPod, "There is no Pod."),
     }
 }
 
-pub(super) fn initialized(observed: &Observed, stage: &Stage, view: &View) -> Verdict {
+pub(super) fn initialized(observed: &Observed, lifecycle: &Lifecycle, view: &View) -> Verdict {
     let kind = ConditionType::Initialized;
-    let has_gate = match observed.pod.ours() {
-        Some(pod) => gate::is_gated(pod),
-        None => gate::work(observed).is_some(),
+    let has_init = match observed.pod.ours() {
+        Some(pod) => init::has_init(pod),
+        None => init::work(observed).is_some(),
     };
-    if !has_gate {
+    if !has_init {
         return verdict(kind, true, Reason::NoInitializer, "Nothing has to be done before it is ready.");
     }
-    match (stage, gate::status(observed, &observed.sandbox.status.clone().unwrap_or_default())) {
-        (Stage::Initializing(_) | Stage::InitFailed(_), _) => verdict(kind, false, view.reason, view.message.clone()),
+    match (lifecycle, init::status(observed, &observed.sandbox.status.clone().unwrap_or_default())) {
+        (Lifecycle::Initializing(_) | Lifecycle::InitFailed(_), _) => {
+            verdict(kind, false, view.reason, view.message.clone())
+        }
         (_, Some(InitStatus { outcome: InitOutcome::Succeeded, .. })) => {
             verdict(kind, true, Reason::Initialized, "What was to be done before it is ready is done.")
         }
@@ -61,9 +65,9 @@ pub(super) fn initialized(observed: &Observed, stage: &Stage, view: &View) -> Ve
     }
 }
 
-pub(super) fn up_to_date(observed: &Observed, stage: &Stage) -> Verdict {
+pub(super) fn up_to_date(observed: &Observed, lifecycle: &Lifecycle) -> Verdict {
     let kind = ConditionType::OutOfDate;
-    if let Stage::Attached(_) = stage {
+    if let Lifecycle::Attached(_) = lifecycle {
         verdict(kind, false, Reason::Attached, "The Pod is not made from a template of ours.")
     } else if observed.pod.ours().is_none() {
         verdict(kind, false, Reason::NoPod, "There is no Pod.")
@@ -75,22 +79,22 @@ pub(super) fn up_to_date(observed: &Observed, stage: &Stage) -> Verdict {
     }
 }
 
-pub(super) fn suspended(stage: &Stage, view: &View) -> Verdict {
+pub(super) fn suspended(lifecycle: &Lifecycle, view: &View) -> Verdict {
     let kind = ConditionType::Suspended;
-    if let Stage::Suspended { .. } = stage {
+    if let Lifecycle::Suspended { .. } = lifecycle {
         verdict(kind, true, Reason::Suspended, view.message.clone())
     } else {
         verdict(kind, false, Reason::Active, "It is not suspended.")
     }
 }
 
-pub(super) fn attached(stage: &Stage, view: &View) -> Verdict {
+pub(super) fn attached(lifecycle: &Lifecycle, view: &View) -> Verdict {
     let kind = ConditionType::Attached;
-    match stage {
-        Stage::Attached(Attachment::To { pin, .. }) => {
+    match lifecycle {
+        Lifecycle::Attached(Attachment::To { pin, .. }) => {
             verdict(kind, true, Reason::Attached, format!("It works in the Pod {} (UID {}).", pin.name, pin.uid))
         }
-        Stage::Attached(_) => verdict(kind, false, view.reason, view.message.clone()),
+        Lifecycle::Attached(_) => verdict(kind, false, view.reason, view.message.clone()),
         _ => verdict(kind, false, Reason::NotAttached, "It has a Pod of its own."),
     }
 }

@@ -28,7 +28,7 @@ use crate::{
         sandbox,
         volumes::SharedVolume,
     },
-    staging,
+    protocol::staging,
 };
 
 /// Where a container source leaves its files.

@@ -9,7 +9,7 @@ use crate::{
         session::{ClaimSource, ConfigMapSource, ContainerSource, ImageSource, VolumeSource},
     },
     plan::{HelperMount, Settings, digest, sandbox::check_security_context, volumes::SharedVolume},
-    staging::{self, Access, Manifest},
+    protocol::staging::{self, Access, Manifest},
 };
 
 /// Every source, in the order in which they are staged: a name of its own, the volume that it goes into, its place in the list.

@@ -4,7 +4,7 @@ use std::fs::{self, File};
 use std::io;
 use std::path::{Path, PathBuf};
 
-use crate::gate::Progress;
+use crate::protocol::init::InitProgress;
 
 /// The folder of a gate's state.
 #[derive(Clone, Debug)]
@@ -21,12 +21,12 @@ impl State {
     }
 
     /// What was done so far; `None`: nothing has begun.
-    pub fn read(&self) -> Option<Progress> {
+    pub fn read(&self) -> Option<InitProgress> {
         serde_json::from_str(&super::read(&self.0.join("progress.json"))?).ok()
     }
 
     /// Writes down what was done, whole or not at all.
-    pub fn write(&self, progress: &Progress) -> io::Result<()> {
+    pub fn write(&self, progress: &InitProgress) -> io::Result<()> {
         let part = self.0.join("progress.part");
         fs::write(&part, serde_json::to_vec(progress)?)?;
         fs::rename(part, self.0.join("progress.json"))

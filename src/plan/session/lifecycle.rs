@@ -14,7 +14,7 @@ use crate::{
 
 /// Where a session is in its life.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Stage {
+pub enum Lifecycle {
     /// It is being deleted: what it made goes with it by garbage collection.
     Terminating,
     /// Its time is over: Pods and volumes go, or the session itself.
@@ -74,17 +74,17 @@ pub enum Stage {
     Ready,
 }
 
-impl Stage {
+impl Lifecycle {
     /// Where the session is.
     #[must_use]
     pub fn of(observed: &Observed) -> Self {
         let session = &observed.session;
         if session.metadata.deletion_timestamp.is_some() {
-            return Stage::Terminating;
+            return Lifecycle::Terminating;
         }
         if lifetime::is_expired(observed) {
             let going = sandboxes::exist(observed) || volumes::remaining(observed) || observed.stage_pod.may_be_there();
-            return Stage::Expired { then: session.spec.on_expiry(), going };
+            return Lifecycle::Expired { then: session.spec.on_expiry(), going };
         }
         let obstacle = configuration::obstacle(observed);
         let invalid = obstacle.map_or_else(|| check(observed).err(), |failure| Some(failure.message.clone()));
@@ -92,32 +92,32 @@ impl Stage {
         if let Some(by) = lifetime::rest(observed) {
             let stage_pod = staging::is_awake(observed).then(|| Observed::stage_pod_name(session));
             let awake = sandboxes::awake(observed).map(String::from).or(stage_pod);
-            return Stage::Suspended { by, awake, invalid };
+            return Lifecycle::Suspended { by, awake, invalid };
         }
         if let Some(failure) = obstacle {
-            return Stage::Unconfigured(failure.clone());
+            return Lifecycle::Unconfigured(failure.clone());
         }
         if let Some(message) = invalid {
-            return Stage::Blocked(Failure { reason: Reason::InvalidSpec, message });
+            return Lifecycle::Blocked(Failure { reason: Reason::InvalidSpec, message });
         }
         if let Some(foreign) = observed.foreign() {
-            return Stage::NameTaken(foreign.clone());
+            return Lifecycle::NameTaken(foreign.clone());
         }
         if let Some(failure) = observed.failure() {
-            return Stage::Failed(failure.clone());
+            return Lifecycle::Failed(failure.clone());
         }
         if let Some(claim) = volumes::missing(observed) {
-            return Stage::ClaimMissing(claim.to_string());
+            return Lifecycle::ClaimMissing(claim.to_string());
         }
         match Staging::of(observed) {
-            Staging::Failed(message) => Stage::StagingFailed(message),
+            Staging::Failed(message) => Lifecycle::StagingFailed(message),
             Staging::NotStarted => match staging::missing_source(observed) {
-                Some(name) => Stage::SourceMissing(name.to_string()),
-                None => Stage::NotStaged,
+                Some(name) => Lifecycle::SourceMissing(name.to_string()),
+                None => Lifecycle::NotStaged,
             },
-            Staging::Superseded => Stage::NotStaged,
-            Staging::Interrupted(message) => Stage::StagingInterrupted(message),
-            Staging::InProgress(progress) => Stage::Staging(progress),
+            Staging::Superseded => Lifecycle::NotStaged,
+            Staging::Interrupted(message) => Lifecycle::StagingInterrupted(message),
+            Staging::InProgress(progress) => Lifecycle::Staging(progress),
             Staging::Unneeded | Staging::Done { .. } => of_sandboxes(observed),
         }
     }
@@ -126,25 +126,28 @@ impl Stage {
     #[must_use]
     pub fn is_staged(&self) -> bool {
         match self {
-            Stage::Starting { .. } | Stage::SandboxFailed { .. } | Stage::Degraded { .. } | Stage::Ready => true,
-            Stage::Terminating
-            | Stage::Expired { .. }
-            | Stage::Unconfigured(_)
-            | Stage::Blocked(_)
-            | Stage::Suspended { .. }
-            | Stage::ClaimMissing(_)
-            | Stage::NameTaken(_)
-            | Stage::Failed(_)
-            | Stage::SourceMissing(_)
-            | Stage::NotStaged
-            | Stage::Staging(_)
-            | Stage::StagingInterrupted(_)
-            | Stage::StagingFailed(_) => false,
+            Lifecycle::Starting { .. }
+            | Lifecycle::SandboxFailed { .. }
+            | Lifecycle::Degraded { .. }
+            | Lifecycle::Ready => true,
+            Lifecycle::Terminating
+            | Lifecycle::Expired { .. }
+            | Lifecycle::Unconfigured(_)
+            | Lifecycle::Blocked(_)
+            | Lifecycle::Suspended { .. }
+            | Lifecycle::ClaimMissing(_)
+            | Lifecycle::NameTaken(_)
+            | Lifecycle::Failed(_)
+            | Lifecycle::SourceMissing(_)
+            | Lifecycle::NotStaged
+            | Lifecycle::Staging(_)
+            | Lifecycle::StagingInterrupted(_)
+            | Lifecycle::StagingFailed(_) => false,
         }
     }
 }
 
-fn of_sandboxes(observed: &Observed) -> Stage {
+fn of_sandboxes(observed: &Observed) -> Lifecycle {
     let say = |wanted: &sandboxes::Wanted<'_>| format!("{}: {}", wanted.sandbox_type, wanted.message());
     let all: Vec<_> = sandboxes::wanted(observed).collect();
     let failed: Vec<_> = all.iter().filter(|wanted| wanted.state() == SandboxState::Error).map(say).collect();
@@ -154,18 +157,18 @@ fn of_sandboxes(observed: &Observed) -> Stage {
         return if observed.session.spec.continues_on_error() {
             // One that waits for a person, as it depends on one that failed, does not move.
             let waits_for = first(all.iter().filter(waits).filter(|wanted| !wanted.is_stalled())).map(say);
-            Stage::Degraded { cause, waits_for }
+            Lifecycle::Degraded { cause, waits_for }
         } else {
-            Stage::SandboxFailed { cause }
+            Lifecycle::SandboxFailed { cause }
         };
     }
     if let Some(cause) = first(all.iter().filter(waits)).map(say) {
-        return Stage::Starting { cause };
+        return Lifecycle::Starting { cause };
     }
     match (&observed.undone, volumes::unbound(observed)) {
-        (Some(failure), _) => Stage::Failed(failure.clone()),
-        (None, Some(cause)) => Stage::Starting { cause },
-        (None, None) => Stage::Ready,
+        (Some(failure), _) => Lifecycle::Failed(failure.clone()),
+        (None, Some(cause)) => Lifecycle::Starting { cause },
+        (None, None) => Lifecycle::Ready,
     }
 }
 

@@ -18,13 +18,13 @@ use crate::{
 
 /// Where an agent is in its life.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Stage {
+pub enum Lifecycle {
     /// It is being deleted.
     Terminating,
     /// What it goes with is gone: it goes as well.
-    Orphaned(String),
+    OwnerGone(String),
     /// Its session is gone and wanted it to stay.
-    LeftBehind,
+    Orphaned,
     /// Something about it is in the way.
     Blocked(Failure),
     /// Its session or its parent could not be read, or something of its Pod's could not be read or made.
@@ -67,43 +67,45 @@ pub enum Rest {
     BySession,
 }
 
-impl Stage {
+impl Lifecycle {
     /// Where the agent is.
     #[must_use]
     pub fn of(observed: &Observed) -> Self {
         match (Self::of_what_is(observed), &observed.undone) {
             // Also one that rests is not there as long as its Pod could not be taken away.
-            (stage, Some(failure)) if !matches!(stage, Stage::Orphaned(_)) => Stage::Failed(failure.clone()),
-            (stage, _) => stage,
+            (lifecycle, Some(failure)) if !matches!(lifecycle, Lifecycle::OwnerGone(_)) => {
+                Lifecycle::Failed(failure.clone())
+            }
+            (lifecycle, _) => lifecycle,
         }
     }
 
     fn of_what_is(observed: &Observed) -> Self {
         let agent = &observed.agent;
         if agent.metadata.deletion_timestamp.is_some() {
-            return Stage::Terminating;
+            return Lifecycle::Terminating;
         }
         let session = match session(observed) {
             Ok(session) => session,
-            Err(stage) => return *stage,
+            Err(lifecycle) => return *lifecycle,
         };
-        if let Err(stage) = parent(observed) {
-            return *stage;
+        if let Err(lifecycle) = parent(observed) {
+            return *lifecycle;
         }
         match agent.spec.desired_status() {
-            DesiredStatus::Paused => return Stage::AtRest(Rest::Paused),
-            DesiredStatus::Stopped => return Stage::AtRest(Rest::Stopped),
+            DesiredStatus::Paused => return Lifecycle::AtRest(Rest::Paused),
+            DesiredStatus::Stopped => return Lifecycle::AtRest(Rest::Stopped),
             DesiredStatus::Active => {}
         }
         if let Some(message) = misplaced(observed) {
-            return Stage::Blocked(Failure { reason: Reason::InvalidSpec, message });
+            return Lifecycle::Blocked(Failure { reason: Reason::InvalidSpec, message });
         }
         let Some(session) = session else {
             let message = format!("Waits for the session {}, which is not there yet.", agent.spec.session);
             return waits(Reason::SessionNotFound, message);
         };
         if is_at_rest(session) {
-            return Stage::AtRest(Rest::BySession);
+            return Lifecycle::AtRest(Rest::BySession);
         }
         if let Some(name) = agent.spec.parent.as_ref().filter(|_| never_had_parent(observed)) {
             return waits(
@@ -116,11 +118,11 @@ impl Stage {
                 "spec.requires.sandboxes: the session {} has no sandbox of the type {first}.",
                 agent.spec.session
             );
-            return Stage::Blocked(Failure { reason: Reason::InvalidSpec, message });
+            return Lifecycle::Blocked(Failure { reason: Reason::InvalidSpec, message });
         }
         let coverage = Coverage::of(agent, session);
         if let Coverage::Lacks(missing) = coverage {
-            return Stage::NotCovered(missing);
+            return Lifecycle::NotCovered(missing);
         }
         if let Some(wait) = sandboxes(observed, session) {
             return wait;
@@ -129,34 +131,36 @@ impl Stage {
             let message = format!("The session {} has not filled its volumes yet.", session.name_any());
             return waits(Reason::VolumesNotReady, message);
         }
-        if let Some(stage) = of_runner(observed) {
-            return stage;
+        if let Some(lifecycle) = of_runner(observed) {
+            return lifecycle;
         }
         match unhealthy(agent) {
-            Some(message) => Stage::Unhealthy(message),
-            None => Stage::Active,
+            Some(message) => Lifecycle::Unhealthy(message),
+            None => Lifecycle::Active,
         }
     }
 }
 
 /// What its Sandbox says, unless it runs.
-fn of_runner(observed: &Observed) -> Option<Stage> {
+fn of_runner(observed: &Observed) -> Option<Lifecycle> {
     let runner = observed.agent.spec.runner.as_ref()?;
     if let Err(failure) = runner::check(runner, &observed.settings) {
-        return Some(Stage::Blocked(failure));
+        return Some(Lifecycle::Blocked(failure));
     }
     let live = match &observed.runner {
-        Slot::Absent => return Some(Stage::NoRunner),
-        Slot::Foreign(foreign) => return Some(Stage::NameTaken(foreign.clone())),
-        Slot::Failed(failure) => return Some(Stage::Failed(failure.clone())),
+        Slot::Absent => return Some(Lifecycle::NoRunner),
+        Slot::Foreign(foreign) => return Some(Lifecycle::NameTaken(foreign.clone())),
+        Slot::Failed(failure) => return Some(Lifecycle::Failed(failure.clone())),
         Slot::Ours(live) => live,
     };
     let status = live.status.as_ref().filter(|status| status.observed_generation == live.metadata.generation);
     let words = status.and_then(|status| status::ready(&status.conditions)).map(|ready| ready.message.clone());
     match (status.and_then(|status| status.state), status.and_then(|status| status.phase)) {
         (Some(SandboxState::Ready), _) => None,
-        (Some(SandboxState::Error), _) => Some(Stage::RunnerFailed(words.unwrap_or_default())),
-        (_, Some(SandboxPhase::Finished)) => Some(Stage::Finished("The program that ran it has ended with 0.".into())),
+        (Some(SandboxState::Error), _) => Some(Lifecycle::RunnerFailed(words.unwrap_or_default())),
+        (_, Some(SandboxPhase::Finished)) => {
+            Some(Lifecycle::Finished("The program that ran it has ended with 0.".into()))
+        }
         (Some(SandboxState::Uninitialized) | None, _) => {
             let words = words.unwrap_or_else(|| "it is new.".into());
             Some(waits(Reason::RunnerNotReady, format!("The Pod that runs it is on its way: {words}")))
@@ -164,37 +168,37 @@ fn of_runner(observed: &Observed) -> Option<Stage> {
     }
 }
 
-fn waits(reason: Reason, message: String) -> Stage {
-    Stage::Waits { reason, stalled: false, message }
+fn waits(reason: Reason, message: String) -> Lifecycle {
+    Lifecycle::Waits { reason, stalled: false, message }
 }
 
 /// The session, if it is there; or what it means that it is not.
-fn session(observed: &Observed) -> Result<Option<&AigiseSession>, Box<Stage>> {
+fn session(observed: &Observed) -> Result<Option<&AigiseSession>, Box<Lifecycle>> {
     let agent = &observed.agent;
     if let Lookup::Failed(failure) = &observed.session {
-        return Err(Box::new(Stage::Failed(failure.clone())));
+        return Err(Box::new(Lifecycle::Failed(failure.clone())));
     }
     match (observed.own_session(), seen_session(agent)) {
         (None, Some(seen)) if seen.auto_cleanup => {
-            Err(Box::new(Stage::Orphaned(format!("The session {} is gone", agent.spec.session))))
+            Err(Box::new(Lifecycle::OwnerGone(format!("The session {} is gone", agent.spec.session))))
         }
-        (None, Some(_)) => Err(Box::new(Stage::LeftBehind)),
+        (None, Some(_)) => Err(Box::new(Lifecycle::Orphaned)),
         (session, _) => Ok(session),
     }
 }
 
 /// What becomes of an agent whose parent is gone.
-fn parent(observed: &Observed) -> Result<(), Box<Stage>> {
+fn parent(observed: &Observed) -> Result<(), Box<Lifecycle>> {
     let agent = &observed.agent;
     let is_gone = match &observed.parent {
-        Lookup::Failed(failure) => return Err(Box::new(Stage::Failed(failure.clone()))),
+        Lookup::Failed(failure) => return Err(Box::new(Lifecycle::Failed(failure.clone()))),
         Lookup::Found(parent) => has_lost_parent(agent, parent),
         Lookup::Missing => seen_parent(agent).is_some(),
         Lookup::NotNamed => false,
     };
     if is_gone && agent.spec.on_parent_deleted() == OnParentDeleted::Delete {
         let name = agent.spec.parent.as_deref().unwrap_or_default();
-        return Err(Box::new(Stage::Orphaned(format!("Its parent, the agent {name}, is gone"))));
+        return Err(Box::new(Lifecycle::OwnerGone(format!("Its parent, the agent {name}, is gone"))));
     }
     Ok(())
 }
@@ -224,12 +228,12 @@ fn misplaced(observed: &Observed) -> Option<String> {
 
 /// What it waits for among the sandboxes. Which of them are ready, and what each says of itself, is not repeated: it would be in
 /// each agent of a session, at each change.
-fn sandboxes(observed: &Observed, session: &AigiseSession) -> Option<Stage> {
+fn sandboxes(observed: &Observed, session: &AigiseSession) -> Option<Lifecycle> {
     let waiting: Vec<_> = unready_sandboxes(observed, session).collect();
     let failed =
         waiting.iter().find(|(_, sandbox)| sandbox.is_some_and(|sandbox| state(sandbox) == SandboxState::Error));
     match (failed, waiting.is_empty()) {
-        (Some((sandbox_type, _)), _) => Some(Stage::Waits {
+        (Some((sandbox_type, _)), _) => Some(Lifecycle::Waits {
             reason: Reason::SandboxFailed,
             stalled: true,
             message: format!("The sandbox {sandbox_type} has failed, and the agent needs it."),

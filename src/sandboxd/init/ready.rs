@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use super::supervise::{end_of, work_of};
 use super::{Places, log::Log, mask::Mask, run, say, sentence, services};
-use crate::gate::{Outcome, Probe, Service, Step};
+use crate::protocol::init::{Outcome, OwnProbe, Service, Step};
 use crate::sandboxd::{http, mcp};
 
 /// How long all of it may take: a little less than the ten seconds that the kubelet gives it, so that it can still say why.
@@ -57,11 +57,11 @@ fn ask_services(services: &[Service], deadline: Instant) -> Result<(), String> {
     })
 }
 
-fn ask_probe(probe: &Probe, deadline: Instant) -> Result<(), String> {
+fn ask_probe(probe: &OwnProbe, deadline: Instant) -> Result<(), String> {
     match probe {
-        Probe::Exec { command } => exec(command, deadline),
-        Probe::Tcp { host, port } => tcp(host, *port, deadline),
-        Probe::Http { host, port, path, headers } => get(&http::origin(host, *port), path, headers, deadline),
+        OwnProbe::Exec { command } => exec(command, deadline),
+        OwnProbe::Tcp { host, port } => tcp(host, *port, deadline),
+        OwnProbe::Http { host, port, path, headers } => get(&http::origin(host, *port), path, headers, deadline),
     }
 }
 

@@ -65,7 +65,7 @@ pub struct Source {
 /// What the stage Pod leaves in its termination message, as one JSON object of at most 4 KiB.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", tag = "outcome")]
-pub enum Report {
+pub enum StagingReport {
     /// All volumes carry the digest.
     Staged {
         /// What each volume holds now, by its name.

@@ -12,7 +12,7 @@ use std::time::Duration;
 use jiff::Timestamp;
 
 use super::{Places, now, sentence, services, supervise::work_of};
-use crate::gate::{Outcome, Progress, Run, Work};
+use crate::protocol::init::{InitProgress, Outcome, Run, Work};
 
 const LOOK_EVERY: Duration = Duration::from_millis(200);
 
@@ -43,7 +43,7 @@ pub fn status(places: &Places) -> io::Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
-fn table(work: &Work, progress: Option<&Progress>, now: Timestamp) -> String {
+fn table(work: &Work, progress: Option<&InitProgress>, now: Timestamp) -> String {
     let released = progress.and_then(|progress| progress.released);
     let mut text = match (progress.and_then(|progress| progress.outcome.as_ref()), released) {
         (Some(Outcome::Succeeded), _) => "It has succeeded.\n".to_string(),
@@ -67,7 +67,7 @@ fn table(work: &Work, progress: Option<&Progress>, now: Timestamp) -> String {
 }
 
 /// What there is to do, and what has begun of it. Which skills have something to install is not known before it is their turn.
-fn parts<'a>(work: &'a Work, progress: Option<&'a Progress>) -> Vec<(String, Option<&'a Run>)> {
+fn parts<'a>(work: &'a Work, progress: Option<&'a InitProgress>) -> Vec<(String, Option<&'a Run>)> {
     let runs = progress.map(|progress| progress.steps.as_slice()).unwrap_or_default();
     let (steps, rest) = runs.split_at(runs.len().min(work.steps.len()));
     let mut parts: Vec<_> =
@@ -143,7 +143,7 @@ fn copy_rest(from: &mut File, to: &mut impl Write) -> io::Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::gate::{Failure, Service, Skills, Step};
+    use crate::protocol::init::{InitFailure, Service, Skills, Step};
 
     fn at(second: i64) -> Timestamp {
         Timestamp::from_second(1_767_225_600 + second).unwrap()
@@ -157,8 +157,8 @@ mod tests {
         Step { name: name.into(), ..Step::default() }
     }
 
-    fn progress(steps: Vec<Run>) -> Progress {
-        Progress { released: Some(at(0)), steps, outcome: None }
+    fn progress(steps: Vec<Run>) -> InitProgress {
+        InitProgress { released: Some(at(0)), steps, outcome: None }
     }
 
     #[test]
@@ -171,8 +171,11 @@ mod tests {
             text,
             "It works since 2026-01-01T00:00:00Z.\n  1. fetch                    3 s\n  2. compile                  7 s so far\n  3. index                    to come\n"
         );
-        let failure =
-            Failure { step: Some("compile".into()), how: "ended with exit code 2".into(), ..Failure::default() };
+        let failure = InitFailure {
+            step: Some("compile".into()),
+            how: "ended with exit code 2".into(),
+            ..InitFailure::default()
+        };
         progress.outcome = Some(Outcome::Failed(failure));
         assert!(
             table(&work, Some(&progress), at(10))
@@ -189,7 +192,7 @@ mod tests {
             services: vec![service("gdb"), service("pdb")],
             ..Work::default()
         };
-        let rows = |progress: &Progress| {
+        let rows = |progress: &InitProgress| {
             let text = table(&work, Some(progress), at(10));
             let rows = text.lines().skip(1).map(|line| line.split_whitespace().collect::<Vec<_>>().join(" "));
             rows.collect::<Vec<_>>()

@@ -9,13 +9,13 @@ use std::process::{Child, Command, Output, Stdio};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use aigise_operator::gate::{
-    Failure, LastWords, Outcome, Progress, RELEASE_FILE, STATE, Secrets, Step, WORK_FILE, Work,
+use aigise_operator::protocol::init::{
+    InitFailure, InitProgress, Outcome, RELEASE_FILE, STATE, Secrets, Step, TerminationMessage, WORK_FILE, Work,
 };
 use rustix::process::{Pid, Signal, kill_process};
 use tempfile::TempDir;
 
-mod gate {
+mod init {
     mod hard;
     mod mcp_server;
     mod services;
@@ -52,7 +52,7 @@ impl Ground {
     /// Its work is done.
     fn done(work: &Work) -> Self {
         let ground = Self::new(work);
-        let progress = Progress { outcome: Some(Outcome::Succeeded), ..Progress::default() };
+        let progress = InitProgress { outcome: Some(Outcome::Succeeded), ..InitProgress::default() };
         fs::write(ground.path(STATE).join("progress.json"), serde_json::to_string(&progress).unwrap()).unwrap();
         ground
     }
@@ -79,20 +79,20 @@ impl Ground {
         self.sandboxd(&["gate"]).output().unwrap()
     }
 
-    fn progress(&self) -> Option<Progress> {
+    fn progress(&self) -> Option<InitProgress> {
         serde_json::from_str(&fs::read_to_string(self.path("state/progress.json")).ok()?).ok()
     }
 
     /// Runs the gate, which has to fail, and gives its last words.
     #[track_caller]
-    fn failure(&self) -> Failure {
+    fn failure(&self) -> InitFailure {
         let output = self.gate();
         assert_eq!(output.status.code(), Some(1), "{output:?}");
         self.last_words()
     }
 
-    fn last_words(&self) -> Failure {
-        LastWords::read(&fs::read_to_string(self.path("termination-log")).unwrap()).expect("last words")
+    fn last_words(&self) -> InitFailure {
+        TerminationMessage::read(&fs::read_to_string(self.path("termination-log")).unwrap()).expect("last words")
     }
 }
 
@@ -251,7 +251,7 @@ fn secrets_are_not_told() {
     let output = ground.sandboxd(&["gate"]).env("TOKEN", "hunter2").output().unwrap();
     assert_eq!(output.status.code(), Some(1));
     let words = fs::read_to_string(ground.path("termination-log")).unwrap();
-    assert_eq!(LastWords::read(&words).unwrap().tail, "using ***");
+    assert_eq!(TerminationMessage::read(&words).unwrap().tail, "using ***");
 }
 
 #[test]
@@ -268,7 +268,7 @@ fn a_supervisor_that_is_killed_is_a_failure_and_is_not_begun_again() {
     let pid = eventually("the step runs", || fs::read_to_string(ground.path("pid")).ok()?.trim().parse().ok());
     kill_process(Pid::from_raw(pid).unwrap(), Signal::KILL).unwrap();
     assert_eq!(gate.wait().unwrap().code(), Some(1));
-    let failure = LastWords::read(&fs::read_to_string(ground.path("termination-log")).unwrap()).unwrap();
+    let failure = TerminationMessage::read(&fs::read_to_string(ground.path("termination-log")).unwrap()).unwrap();
     assert!(failure.how.contains("was killed from outside"), "{}", failure.how);
     assert_eq!(ground.gate().status.code(), Some(1));
     assert_eq!(fs::read_to_string(&traces).unwrap(), "ran\n");

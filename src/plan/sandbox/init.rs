@@ -28,12 +28,12 @@ use crate::{
         init::{InitOutcome, InitStatus},
         meta,
     },
-    gate::{FOLDER, Failure, LastWords, RELEASE_FILE, STATE, WORK_FILE, Work},
     plan::{
         Child,
         pod::{End, Progress, annotation, passed_limit, running_since},
         status::printable,
     },
+    protocol::init::{FOLDER, InitFailure, RELEASE_FILE, STATE, TerminationMessage, WORK_FILE, Work},
 };
 
 mod needs;
@@ -58,7 +58,7 @@ const PATIENCE: SignedDuration = SignedDuration::from_secs(60);
 
 /// What a gate of a Pod waits for, or does.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Gate {
+pub enum InitPhase {
     /// Sandboxes that it depends on are not ready, or it may not begin for another reason.
     Waits {
         /// [`Reason::DependencyNotReady`], [`Reason::DependencyFailed`] or [`Reason::SessionFailed`].
@@ -133,7 +133,7 @@ pub(super) fn annotations(observed: &Observed) -> BTreeMap<String, String> {
 }
 
 /// Whether the Pod has a gate.
-pub(super) fn is_gated(pod: &Pod) -> bool {
+pub(super) fn has_init(pod: &Pod) -> bool {
     annotation(pod, meta::GATE).is_some()
 }
 
@@ -149,7 +149,7 @@ pub(super) fn release(observed: &Observed) -> Option<Child> {
         Progress::Running => !has_succeeded(observed, pod),
         Progress::Terminating | Progress::Silent | Progress::Ready | Progress::Ended { .. } => false,
     };
-    if !is_gated(pod) || !may_still_work {
+    if !has_init(pod) || !may_still_work {
         return None;
     }
     let running_since = running_since(pod, meta::SANDBOX_CONTAINER);
@@ -181,31 +181,31 @@ fn repeats(pod: &Pod, running_since: Option<Timestamp>) -> impl Iterator<Item = 
     REPEATS.into_iter().filter_map(move |after| since?.checked_add(after).ok())
 }
 
-impl Gate {
+impl InitPhase {
     /// Reads the gate of a Pod whose container runs and whose startup probe has not succeeded.
     pub(super) fn of(observed: &Observed, pod: &Pod, running_since: Option<Timestamp>) -> Self {
         let Some(released) = released(pod) else {
             let (reason, message) = may_begin(observed)
                 .err()
                 .unwrap_or_else(|| (Reason::Initializing, "The initialiser is about to begin.".into()));
-            return Gate::Waits { reason, message };
+            return InitPhase::Waits { reason, message };
         };
         let since = running_since.map_or(released, |running| running.max(released));
         let timeout =
             work_of(pod).map_or(TIMEOUT, |work| SignedDuration::from_secs(work.timeout.try_into().unwrap_or(i64::MAX)));
         let until = since.checked_add(timeout.saturating_add(PATIENCE)).unwrap_or(Timestamp::MAX);
         let repeat = repeats(pod, running_since).find(|at| *at > observed.now);
-        if observed.now < until { Gate::Works { since, until, repeat } } else { Gate::Silent }
+        if observed.now < until { InitPhase::Works { since, until, repeat } } else { InitPhase::Silent }
     }
 
     /// When it has to be looked at again, at the latest.
     pub(super) fn next(&self, now: Timestamp) -> Option<Duration> {
         match self {
-            Gate::Works { until, repeat, .. } => {
+            InitPhase::Works { until, repeat, .. } => {
                 let at = repeat.map_or(*until, |repeat| repeat.min(*until));
                 Some(at.duration_since(now).try_into().unwrap_or_default())
             }
-            Gate::Waits { .. } | Gate::Silent => None,
+            InitPhase::Waits { .. } | InitPhase::Silent => None,
         }
     }
 }
@@ -219,14 +219,14 @@ fn work_of(pod: &Pod) -> Option<Work> {
 }
 
 /// Why the work of a Pod's gate failed, if its container ended for that.
-pub(super) fn failure(observed: &Observed, pod: &Pod, progress: &Progress) -> Option<Failure> {
+pub(super) fn failure(observed: &Observed, pod: &Pod, progress: &Progress) -> Option<InitFailure> {
     let Progress::Ended { reason, last_words, .. } = progress else { return None };
     // What a sandbox says after that is its own: the program in it may write its last words as it likes.
-    if !is_gated(pod) || has_succeeded(observed, pod) {
+    if !has_init(pod) || has_succeeded(observed, pod) {
         return None;
     }
-    if let Some(failure) = last_words.as_deref().and_then(LastWords::read) {
-        return Some(Failure {
+    if let Some(failure) = last_words.as_deref().and_then(TerminationMessage::read) {
+        return Some(InitFailure {
             step: failure.step.as_deref().map(printable),
             how: printable(&failure.how),
             tail: printable(&failure.tail),
@@ -242,14 +242,14 @@ pub(super) fn failure(observed: &Observed, pod: &Pod, progress: &Progress) -> Op
         }
         _ => return None,
     };
-    Some(Failure { how, ..Failure::default() })
+    Some(InitFailure { how, ..InitFailure::default() })
 }
 
 /// Whether nothing is known yet of the end of the work in a Pod whose container has started. After a restart a kubelet says that of
 /// every container; that one is ready it leaves to its probe, which then mostly follows at once. A probe of the sandbox's own may
 /// have something else to wait for.
 pub(super) fn is_unheard_of(observed: &Observed, pod: &Pod) -> bool {
-    is_gated(pod) && observed.sandbox.spec.template.readiness_probe.is_none() && !has_succeeded(observed, pod)
+    has_init(pod) && observed.sandbox.spec.template.readiness_probe.is_none() && !has_succeeded(observed, pod)
 }
 
 /// Whether the sandbox has said that the work in this Pod is done.
@@ -268,19 +268,19 @@ pub(super) fn status(observed: &Observed, before: &SandboxStatus) -> Option<Init
         None if observed.sandbox.spec.template.attach.is_some() => return None,
         // What failed is worth reading until there is another.
         None => return skipped().or_else(failed),
-        Some(pod) if !is_gated(pod) => return skipped(),
+        Some(pod) if !has_init(pod) => return skipped(),
         Some(pod) => pod,
     };
     let before = before.init.clone().filter(|_| before.pod_uid == pod.uid()).unwrap_or_default();
     let progress = Progress::of(pod, meta::SANDBOX_CONTAINER);
     let at = |time: Timestamp| Some(Time(time));
     Some(match &progress {
-        Progress::Initializing { since } => match Gate::of(observed, pod, *since) {
-            Gate::Waits { .. } => InitStatus::default(),
-            Gate::Works { since, .. } => {
+        Progress::Initializing { since } => match InitPhase::of(observed, pod, *since) {
+            InitPhase::Waits { .. } => InitStatus::default(),
+            InitPhase::Works { since, .. } => {
                 InitStatus { outcome: InitOutcome::Running, started_at: at(since), ..InitStatus::default() }
             }
-            Gate::Silent => InitStatus { outcome: InitOutcome::Failed, ..before },
+            InitPhase::Silent => InitStatus { outcome: InitOutcome::Failed, ..before },
         },
         // That the container has started is not to be believed: see `is_unheard_of`.
         Progress::Running | Progress::Silent if before.outcome != InitOutcome::Succeeded => match released(pod) {
@@ -318,7 +318,7 @@ pub(super) fn status(observed: &Observed, before: &SandboxStatus) -> Option<Init
 }
 
 /// A failure in words, with the last line that the step printed.
-pub(super) fn in_words(failure: &Failure) -> String {
+pub(super) fn in_words(failure: &InitFailure) -> String {
     let what = format!("The {} {}", failure.subject(), failure.how);
     match failure.tail.lines().map(str::trim).rfind(|line| !line.is_empty()) {
         Some(line) => format!("{what}: {}.", line.trim_end_matches('.')),
@@ -332,11 +332,11 @@ mod tests {
 
     use serde_json::json;
 
-    use super::{super::Stage, work::secrets, *};
+    use super::{super::Lifecycle, work::secrets, *};
     use crate::{
         api::Sandbox,
-        gate::{Secrets, Skills},
         plan::{HelperMount, Lookup, Settings, Slot, name::Label},
+        protocol::init::{Secrets, Skills},
     };
 
     fn sandbox(spec: &serde_json::Value) -> Sandbox {
@@ -438,13 +438,16 @@ mod tests {
         let mut observed = observed(&spec, &json!({"sandboxes": {}}));
         observed.pod = Slot::Ours(Arc::new(pod));
         let outcome = |observed: &Observed| status_of(observed).map(|init| init.outcome);
-        let stage = Stage::of(&observed);
-        assert!(matches!(stage, Stage::Initializing(Gate::Works { .. })), "a restarted kubelet says so: {stage:?}");
+        let lifecycle = Lifecycle::of(&observed);
+        assert!(
+            matches!(lifecycle, Lifecycle::Initializing(InitPhase::Works { .. })),
+            "a restarted kubelet says so: {lifecycle:?}"
+        );
         assert_eq!(outcome(&observed), Some(InitOutcome::Running));
         let done = InitStatus { outcome: InitOutcome::Succeeded, ..InitStatus::default() };
         let seen = SandboxStatus { pod_uid: Some("u".into()), init: Some(done), ..SandboxStatus::default() };
         Arc::make_mut(&mut observed.sandbox).status = Some(seen);
-        assert_eq!(Stage::of(&observed), Stage::Pod(Progress::Running), "what was done stays done");
+        assert_eq!(Lifecycle::of(&observed), Lifecycle::Pod(Progress::Running), "what was done stays done");
         assert_eq!(outcome(&observed), Some(InitOutcome::Succeeded));
     }
 
@@ -452,7 +455,7 @@ mod tests {
     fn an_initialiser_that_passes_a_limit_of_its_sandbox_has_failed_and_one_that_lost_its_node_has_not() {
         let spec = json!({"type": "fuzz", "session": "demo", "image": "i", "init": {"steps": [{"name": "a", "command": ["a"]}]}});
         let mut observed = observed(&spec, &json!({"sandboxes": {}}));
-        let mut stage = |words: &str, init: Option<InitOutcome>| {
+        let mut lifecycle = |words: &str, init: Option<InitOutcome>| {
             let terminated =
                 json!({"terminated": {"exitCode": 137, "reason": "Error", "finishedAt": "2026-01-01T00:00:00Z"}});
             let container = json!({"name": "sandbox", "started": false, "ready": false, "image": "i", "imageID": "", "restartCount": 0, "state": terminated});
@@ -464,23 +467,23 @@ mod tests {
             let init = init.map(|outcome| InitStatus { outcome, ..InitStatus::default() });
             let seen = SandboxStatus { pod_uid: Some("u".into()), init, ..SandboxStatus::default() };
             Arc::make_mut(&mut observed.sandbox).status = Some(seen);
-            Stage::of(&observed)
+            Lifecycle::of(&observed)
         };
         for words in [
             "Usage of EmptyDir volume \"tmp\" exceeds the limit \"1Mi\". ",
             "Pod ephemeral local storage usage exceeds the total limit of containers 16Mi. ",
             "Container sandbox exceeded its local ephemeral storage limit \"16Mi\". ",
         ] {
-            let Stage::InitFailed(failure) = stage(words, None) else { panic!("{words}") };
+            let Lifecycle::InitFailed(failure) = lifecycle(words, None) else { panic!("{words}") };
             let told = in_words(&failure);
             assert!(told.contains(words.trim()) && !told.contains(". ."), "{told}");
-            let later = stage(words, Some(InitOutcome::Succeeded));
-            assert!(matches!(later, Stage::Restarting { .. }), "it was done: {later:?}");
+            let later = lifecycle(words, Some(InitOutcome::Succeeded));
+            assert!(matches!(later, Lifecycle::Restarting { .. }), "it was done: {later:?}");
         }
         let pressed = "The node was low on resource: ephemeral-storage. Threshold quantity: 1, available: 0. \
                        Container sandbox was using 1Gi, request is 0, has larger consumption of ephemeral-storage. ";
-        let lost = stage(pressed, None);
-        assert!(matches!(lost, Stage::Restarting { .. }), "{lost:?}");
+        let lost = lifecycle(pressed, None);
+        assert!(matches!(lost, Lifecycle::Restarting { .. }), "{lost:?}");
     }
 
     #[test]
@@ -498,11 +501,11 @@ mod tests {
             let init = Some(InitStatus { outcome, ..InitStatus::default() });
             let seen = SandboxStatus { pod_uid: Some("u".into()), init, ..SandboxStatus::default() };
             Arc::make_mut(&mut observed.sandbox).status = Some(seen);
-            (Stage::of(&observed), status_of(&observed).unwrap().outcome)
+            (Lifecycle::of(&observed), status_of(&observed).unwrap().outcome)
         };
-        assert!(matches!(says(InitOutcome::Running), (Stage::InitFailed(_), InitOutcome::Failed)));
+        assert!(matches!(says(InitOutcome::Running), (Lifecycle::InitFailed(_), InitOutcome::Failed)));
         let later = says(InitOutcome::Succeeded);
-        assert!(matches!(later, (Stage::Restarting { .. }, InitOutcome::Succeeded)), "{later:?}");
+        assert!(matches!(later, (Lifecycle::Restarting { .. }, InitOutcome::Succeeded)), "{later:?}");
     }
 
     #[test]

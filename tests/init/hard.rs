@@ -4,7 +4,7 @@ use std::fs;
 use std::os::unix::fs::symlink;
 use std::time::{Duration, Instant};
 
-use aigise_operator::gate::Outcome;
+use aigise_operator::protocol::init::Outcome;
 
 use crate::{Ground, eventually, shell, work};
 

@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use rustix::process::{Pid, Signal, kill_process_group};
 
 use super::log::Log;
-use crate::gate::{Failure, Step};
+use crate::protocol::init::{InitFailure, Step};
 
 /// How long a step that is told to end may take to do so.
 pub const GRACE: Duration = Duration::from_secs(5);
@@ -23,9 +23,9 @@ const LAST_WORDS: Duration = Duration::from_millis(500);
 ///
 /// # Errors
 /// How it failed.
-pub fn run(step: &Step, deadline: Instant, grace: Duration, log: &Log) -> Result<(), Failure> {
+pub fn run(step: &Step, deadline: Instant, grace: Duration, log: &Log) -> Result<(), InitFailure> {
     log.begin(&step.name);
-    let failure = |how: String| Failure { step: Some(step.name.clone()), how, ..Failure::default() };
+    let failure = |how: String| InitFailure { step: Some(step.name.clone()), how, ..InitFailure::default() };
     let began = Instant::now();
     let (own, limit) = match step.timeout.map(Duration::from_secs) {
         Some(timeout) if began + timeout < deadline => (true, began + timeout),
@@ -59,7 +59,7 @@ pub fn run(step: &Step, deadline: Instant, grace: Duration, log: &Log) -> Result
     // What it left behind would go on in a sandbox that has failed, until the kubelet ends it.
     let _ = kill_process_group(group, Signal::KILL);
     let _ = printed.recv_timeout(LAST_WORDS);
-    Err(Failure { exit_code, signal, ..failure(how) })
+    Err(InitFailure { exit_code, signal, ..failure(how) })
 }
 
 /// Starts a step; the receiver is told when all that it printed has been read.

@@ -27,7 +27,7 @@ use rustix::fs::{FlockOperation, flock};
 
 use self::state::State;
 use super::{fail, say, stage::TERMINATION_LOG};
-use crate::gate::{FOLDER, Failure, LastWords, Outcome};
+use crate::protocol::init::{FOLDER, InitFailure, Outcome, TerminationMessage};
 
 mod log;
 mod look;
@@ -86,7 +86,7 @@ impl Places {
     }
 
     fn state(&self) -> State {
-        State::at(&self.folder.join(crate::gate::STATE))
+        State::at(&self.folder.join(crate::protocol::init::STATE))
     }
 }
 
@@ -104,7 +104,7 @@ pub fn run(places: &Places) -> ExitCode {
         Ok(Outcome::Failed(failure)) => {
             let sentence = sentence(&failure);
             // What a supervisor that had no more room on the disk has to say is still told by the event of the probe.
-            let _ = fs::write(&places.termination_log, LastWords { gate: failure }.text());
+            let _ = fs::write(&places.termination_log, TerminationMessage { failure }.text());
             say(&sentence);
             ExitCode::FAILURE
         }
@@ -138,15 +138,15 @@ fn begin(places: &Places, lock: File) -> io::Result<()> {
 }
 
 fn killed() -> Outcome {
-    Outcome::Failed(Failure {
+    Outcome::Failed(InitFailure {
         how: "was killed from outside, perhaps for want of memory, or could not write down how it ended".into(),
-        ..Failure::default()
+        ..InitFailure::default()
     })
 }
 
 /// A failure in one line.
 #[must_use]
-pub fn sentence(failure: &Failure) -> String {
+pub fn sentence(failure: &InitFailure) -> String {
     format!("the {} {}", failure.subject(), failure.how)
 }
 

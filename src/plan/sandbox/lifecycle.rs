@@ -9,14 +9,13 @@ use kube::ResourceExt;
 use super::{
     Observed, Progress,
     attach::Attachment,
-    gate::{self as own_gate, Gate, failure, is_gated},
+    init::{self, InitPhase, failure, has_init},
     is_hand_made, is_runner, pod,
     pod_template::{self, segments},
     privilege, restart,
 };
 use crate::{
     api::{AigiseSession, Sandbox, SandboxTemplate, condition::Reason, meta},
-    gate,
     plan::{
         Failure, Foreign, Lookup, Settings, Slot,
         name::{self, Label},
@@ -24,6 +23,7 @@ use crate::{
         pod::running_since,
         session::{has_volumes, is_at_rest, launched},
     },
+    protocol::init::InitFailure,
 };
 
 /// How long after its grace a Pod may take to go before its node is called lost.
@@ -31,11 +31,11 @@ const OVERDUE: SignedDuration = SignedDuration::from_secs(60);
 
 /// Where a sandbox is in its life.
 #[derive(Clone, Debug, PartialEq)]
-pub enum Stage {
+pub enum Lifecycle {
     /// The Sandbox is being deleted: its Pod goes with it by garbage collection.
     Terminating,
     /// It was made by hand for a session that is gone: it goes as well.
-    Orphaned,
+    SessionGone,
     /// Something about the Sandbox itself is in the way; nothing is made.
     Blocked(Failure),
     /// It works in a Pod that was there already.
@@ -60,11 +60,11 @@ pub enum Stage {
     /// There is a Pod, and it tells the rest.
     Pod(Progress),
     /// The container runs, and what is to be done before it is ready is not done.
-    Initializing(Gate),
+    Initializing(InitPhase),
     /// What was to be done failed. It is not tried again by itself.
-    InitFailed(gate::Failure),
+    InitFailed(InitFailure),
     /// There is a Pod, and its session is gone: the Pod cannot be made anew, so it is left as it is.
-    LeftBehind(Progress),
+    Orphaned(Progress),
     /// The node of the Pod does not answer.
     NodeLost {
         /// The node.
@@ -95,16 +95,16 @@ enum Membership<'a> {
     /// It belongs to this one.
     Of(&'a Arc<AigiseSession>),
     /// Its session is gone and wanted it to stay.
-    LeftBehind,
+    Orphaned,
 }
 
-impl Stage {
+impl Lifecycle {
     /// Where the sandbox is.
     #[must_use]
     pub fn of(observed: &Observed) -> Self {
         let sandbox = &observed.sandbox;
         if sandbox.metadata.deletion_timestamp.is_some() {
-            return Stage::Terminating;
+            return Lifecycle::Terminating;
         }
         let label = match observed.label() {
             Ok(label) => label,
@@ -112,97 +112,99 @@ impl Stage {
         };
         let membership = match membership(observed, &label) {
             Ok(membership) => membership,
-            Err(stage) => return *stage,
+            Err(lifecycle) => return *lifecycle,
         };
         let session = match membership {
             Membership::Of(session) => Some(session),
-            Membership::Alone | Membership::LeftBehind => None,
+            Membership::Alone | Membership::Orphaned => None,
         };
         // What is to rest rests, whatever else it says.
         let by_session = session.is_some_and(|session| is_at_rest(session));
         if by_session || sandbox.spec.suspend == Some(true) {
             return match &observed.pod {
-                Slot::Failed(failure) => Stage::Failed(failure.clone()),
-                slot => Stage::Suspended { by_session, ending: slot.ours().is_some() },
+                Slot::Failed(failure) => Lifecycle::Failed(failure.clone()),
+                slot => Lifecycle::Suspended { by_session, ending: slot.ours().is_some() },
             };
         }
         if let Err(message) = check(observed, &label, session) {
             return invalid(message);
         }
         if let Some(attach) = &sandbox.spec.template.attach {
-            return Stage::Attached(Attachment::of(observed, attach));
+            return Lifecycle::Attached(Attachment::of(observed, attach));
         }
         match &observed.pod {
             Slot::Absent => absent(observed, &label, &membership),
-            Slot::Ours(pod) if matches!(membership, Membership::LeftBehind) => {
-                Stage::LeftBehind(Progress::of(pod, meta::SANDBOX_CONTAINER))
+            Slot::Ours(pod) if matches!(membership, Membership::Orphaned) => {
+                Lifecycle::Orphaned(Progress::of(pod, meta::SANDBOX_CONTAINER))
             }
             Slot::Ours(pod) => present(observed, pod),
-            Slot::Foreign(foreign) => Stage::NameTaken(foreign.clone()),
-            Slot::Failed(failure) => Stage::Failed(failure.clone()),
+            Slot::Foreign(foreign) => Lifecycle::NameTaken(foreign.clone()),
+            Slot::Failed(failure) => Lifecycle::Failed(failure.clone()),
         }
     }
 }
 
-fn absent(observed: &Observed, label: &Label, membership: &Membership<'_>) -> Stage {
+fn absent(observed: &Observed, label: &Label, membership: &Membership<'_>) -> Lifecycle {
     let sandbox = &observed.sandbox;
-    let blocked = |reason, message| Stage::Blocked(Failure { reason, message });
+    let blocked = |reason, message| Lifecycle::Blocked(Failure { reason, message });
     let name = sandbox.spec.session.as_deref().unwrap_or_default();
     match membership {
-        Membership::LeftBehind => {
+        Membership::Orphaned => {
             let message = format!("The session {name} is gone and left this sandbox behind; its Pod is gone, too.");
             return blocked(Reason::SessionNotFound, message);
         }
         Membership::Of(session) if session.metadata.deletion_timestamp.is_some() => {
             let message = format!("The session {name} is being deleted.");
-            return Stage::Failed(Failure { reason: Reason::Terminating, message });
+            return Lifecycle::Failed(Failure { reason: Reason::Terminating, message });
         }
         Membership::Of(session) if is_hand_made(sandbox) && !has_volumes(session) => {
-            return Stage::WaitsForVolumes(format!("The session {name} has not filled its volumes yet."));
+            return Lifecycle::WaitsForVolumes(format!("The session {name} has not filled its volumes yet."));
         }
         Membership::Of(_) | Membership::Alone => {}
     }
-    if let Some(stage) = waits_for_agent(observed) {
-        return stage;
+    if let Some(lifecycle) = waits_for_agent(observed) {
+        return lifecycle;
     }
     match pod::pod(observed, label) {
-        Ok(pod) => Stage::NoPod(Box::new(pod)),
+        Ok(pod) => Lifecycle::NoPod(Box::new(pod)),
         Err(message) => blocked(Reason::InvalidSpec, message),
     }
 }
 
 /// What the Pod of an agent needs before it is made.
-fn waits_for_agent(observed: &Observed) -> Option<Stage> {
+fn waits_for_agent(observed: &Observed) -> Option<Lifecycle> {
     if !observed.is_asked_for() {
         let name = ownership::controller(&observed.sandbox.metadata).map_or("", |agent| &agent.name);
-        return Some(Stage::WaitsForAgent(format!(
+        return Some(Lifecycle::WaitsForAgent(format!(
             "The agent {name} does not ask for this Sandbox as it is written, so that no Pod is made of it."
         )));
     }
     let grant = observed.grant.as_ref()?;
     if let Some(foreign) = grant.foreign() {
-        return Some(Stage::NameTaken(foreign.clone()));
+        return Some(Lifecycle::NameTaken(foreign.clone()));
     }
     if let Some(failure) = grant.failure() {
-        return Some(Stage::Failed(failure.clone()));
+        return Some(Lifecycle::Failed(failure.clone()));
     }
     let has_role = grant.role.ours().is_some();
-    (!has_role).then(|| Stage::WaitsForAgent("Waits for the role that its session makes for agents.".into()))
+    (!has_role).then(|| Lifecycle::WaitsForAgent("Waits for the role that its session makes for agents.".into()))
 }
 
-fn present(observed: &Observed, pod: &Pod) -> Stage {
+fn present(observed: &Observed, pod: &Pod) -> Lifecycle {
     let node = || pod.spec.as_ref().and_then(|spec| spec.node_name.clone()).unwrap_or_default();
     let progress = Progress::of(pod, meta::SANDBOX_CONTAINER);
     if let Some(failure) = failure(observed, pod, &progress) {
-        return Stage::InitFailed(failure);
+        return Lifecycle::InitFailed(failure);
     }
     match progress {
-        Progress::Initializing { since } if is_gated(pod) => Stage::Initializing(Gate::of(observed, pod, since)),
-        Progress::Running if own_gate::is_unheard_of(observed, pod) => {
-            Stage::Initializing(Gate::of(observed, pod, running_since(pod, meta::SANDBOX_CONTAINER)))
+        Progress::Initializing { since } if has_init(pod) => {
+            Lifecycle::Initializing(InitPhase::of(observed, pod, since))
         }
-        Progress::Terminating if is_overdue(observed, pod) => Stage::NodeLost { node: node(), ending: true },
-        Progress::Silent => Stage::NodeLost { node: node(), ending: false },
+        Progress::Running if init::is_unheard_of(observed, pod) => {
+            Lifecycle::Initializing(InitPhase::of(observed, pod, running_since(pod, meta::SANDBOX_CONTAINER)))
+        }
+        Progress::Terminating if is_overdue(observed, pod) => Lifecycle::NodeLost { node: node(), ending: true },
+        Progress::Silent => Lifecycle::NodeLost { node: node(), ending: false },
         progress => restart::after(observed, pod, progress),
     }
 }
@@ -217,8 +219,8 @@ fn is_overdue(observed: &Observed, pod: &Pod) -> bool {
     has_node && overdue_at(pod).is_some_and(|at| at <= observed.now)
 }
 
-fn invalid(message: String) -> Stage {
-    Stage::Blocked(Failure { reason: Reason::InvalidSpec, message })
+fn invalid(message: String) -> Lifecycle {
+    Lifecycle::Blocked(Failure { reason: Reason::InvalidSpec, message })
 }
 
 /// The rules that admission cannot hold, or that are younger than the object.
@@ -226,14 +228,14 @@ fn check(observed: &Observed, label: &Label, session: Option<&Arc<AigiseSession>
     let sandbox = &observed.sandbox;
     check_template(&sandbox.spec.template, &observed.settings).map_err(|message| format!("spec.{message}"))?;
     check_volumes(sandbox)?;
-    own_gate::check_needs(sandbox, label)?;
-    session.map_or(Ok(()), |session| own_gate::check_session_needs(observed, session))
+    init::check_needs(sandbox, label)?;
+    session.map_or(Ok(()), |session| init::check_session_needs(observed, session))
 }
 
-fn membership<'a>(observed: &'a Observed, label: &Label) -> Result<Membership<'a>, Box<Stage>> {
+fn membership<'a>(observed: &'a Observed, label: &Label) -> Result<Membership<'a>, Box<Lifecycle>> {
     let sandbox = &observed.sandbox;
-    let blocked = |reason, message| Box::new(Stage::Blocked(Failure { reason, message }));
-    let failed = |failure| Box::new(Stage::Failed(failure));
+    let blocked = |reason, message| Box::new(Lifecycle::Blocked(Failure { reason, message }));
+    let failed = |failure| Box::new(Lifecycle::Failed(failure));
     let hand_made = is_hand_made(sandbox);
     if hand_made && sandbox.name_any().contains("--") {
         let message = "Names with `--` belong to the sandboxes of sessions; choose another name.";
@@ -250,7 +252,7 @@ fn membership<'a>(observed: &'a Observed, label: &Label) -> Result<Membership<'a
             Some(session) if sandbox.name_any() == name::child(name, label) => Ok(Membership::Of(session)),
             Some(_) => Err(blocked(Reason::InvalidSpec, "An agent makes its sandbox by another name.".into())),
             // It goes with its agent.
-            None => Ok(Membership::LeftBehind),
+            None => Ok(Membership::Orphaned),
         };
     }
     let own = session.filter(|session| observed.is_sessions_own(session));
@@ -263,7 +265,7 @@ fn membership<'a>(observed: &'a Observed, label: &Label) -> Result<Membership<'a
     }
     if !hand_made {
         return if ownership::controller(&sandbox.metadata).is_none() {
-            Ok(Membership::LeftBehind)
+            Ok(Membership::Orphaned)
         } else {
             let message = format!("The session {name} was deleted; this sandbox goes with it.");
             Err(failed(Failure { reason: Reason::Terminating, message }))
@@ -271,7 +273,7 @@ fn membership<'a>(observed: &'a Observed, label: &Label) -> Result<Membership<'a
     }
     let seen = sandbox.status.as_ref().and_then(|status| status.session.as_ref());
     if let Some(seen) = seen.filter(|seen| session.and_then(|session| session.uid()).as_ref() != Some(&seen.uid)) {
-        return if seen.auto_cleanup { Err(Box::new(Stage::Orphaned)) } else { Ok(Membership::LeftBehind) };
+        return if seen.auto_cleanup { Err(Box::new(Lifecycle::SessionGone)) } else { Ok(Membership::Orphaned) };
     }
     let Some(session) = session else {
         return Err(blocked(Reason::SessionNotFound, format!("There is no session {name} in this namespace.")));
@@ -334,7 +336,7 @@ pub fn check_template(template: &SandboxTemplate, settings: &Settings) -> Result
     if template.image.as_deref().is_none_or(str::is_empty) {
         return Err("image: an image is required.".into());
     }
-    own_gate::check(template)?;
+    init::check(template)?;
     if let Some(pod_template) = &template.pod_template {
         pod_template::check(&pod_template.value(), settings.allow_privileged_templates)?;
     }

@@ -9,7 +9,9 @@ use std::time::{Duration, Instant};
 use rustix::fs::{FlockOperation, flock};
 
 use super::{Places, log::Log, mask::Mask, now, read, run, services, state::State};
-use crate::gate::{Failure, Outcome, Progress, RELEASE_FILE, Run, Service, Skills, Step, WORK_FILE, Work};
+use crate::protocol::init::{
+    InitFailure, InitProgress, Outcome, RELEASE_FILE, Run, Service, Skills, Step, WORK_FILE, Work,
+};
 use crate::sandboxd::mcp;
 use crate::sandboxd::skills::{self, Skill, marker::Marker};
 
@@ -30,7 +32,7 @@ pub fn supervise(places: &Places) -> io::Result<ExitCode> {
     // What ends the probe does not end this.
     let _ = rustix::process::setsid();
     let state = places.state();
-    let mut progress = Progress::default();
+    let mut progress = InitProgress::default();
     state.write(&progress)?;
     let log = Log::new(&state);
     let outcome = work(places, &state, &mut progress, &log);
@@ -43,7 +45,7 @@ pub fn supervise(places: &Places) -> io::Result<ExitCode> {
     written.map(|()| ExitCode::SUCCESS)
 }
 
-fn work(places: &Places, state: &State, progress: &mut Progress, log: &Log) -> Result<(), Failure> {
+fn work(places: &Places, state: &State, progress: &mut InitProgress, log: &Log) -> Result<(), InitFailure> {
     let work = work_of(&places.folder)?;
     while read(&places.folder.join(RELEASE_FILE)).is_none() {
         thread::sleep(LOOK_EVERY);
@@ -63,32 +65,32 @@ fn work(places: &Places, state: &State, progress: &mut Progress, log: &Log) -> R
 /// The work from its release on.
 struct Shift<'a> {
     state: &'a State,
-    progress: &'a mut Progress,
+    progress: &'a mut InitProgress,
     log: &'a Log,
     mask: Mask,
     deadline: Instant,
 }
 
 impl Shift<'_> {
-    fn run(&mut self, step: &Step) -> Result<(), Failure> {
+    fn run(&mut self, step: &Step) -> Result<(), InitFailure> {
         self.progress.steps.push(begun(step.name.clone()));
         self.write();
         let result = run::run(step, self.deadline, run::GRACE, self.log);
         if let Some(run) = self.progress.steps.last_mut() {
             run.ended = Some(now());
         }
-        result.map_err(|failure| Failure { tail: end_of(&self.mask.apply(&self.log.tail()), TAIL), ..failure })
+        result.map_err(|failure| InitFailure { tail: end_of(&self.mask.apply(&self.log.tail()), TAIL), ..failure })
     }
 
     /// Installs what the enabled skills need.
-    fn install(&mut self, places: &Places, skills: &Skills) -> Result<(), Failure> {
+    fn install(&mut self, places: &Places, skills: &Skills) -> Result<(), InitFailure> {
         for skill in skills::chosen(&places.tools, skills)? {
             let name = format!("skill {}", skill.path);
             let marker = Marker::of(&places.tools, &skill, [places.markers.clone(), self.state.markers()]);
-            let marker = marker.map_err(|error| Failure {
+            let marker = marker.map_err(|error| InitFailure {
                 step: Some(name.clone()),
                 how: format!("cannot be read: {error}"),
-                ..Failure::default()
+                ..InitFailure::default()
             })?;
             if marker.is_set() {
                 self.log.begin(&format!("{name} has its dependencies already"));
@@ -101,7 +103,7 @@ impl Shift<'_> {
     }
 
     /// Waits until every service has answered a handshake.
-    fn wait(&mut self, work: &Work) -> Result<(), Failure> {
+    fn wait(&mut self, work: &Work) -> Result<(), InitFailure> {
         let first = self.progress.steps.len();
         self.progress.steps.extend(work.services.iter().map(|service| begun(services::title(service))));
         if !work.services.is_empty() {
@@ -134,11 +136,11 @@ fn begun(name: String) -> Run {
     Run { name, began: now(), ended: None, error: None }
 }
 
-fn unanswered(service: &Service, error: Option<&str>, waited: Duration) -> Failure {
+fn unanswered(service: &Service, error: Option<&str>, waited: Duration) -> InitFailure {
     let error = error.map(|error| format!(": {error}")).unwrap_or_default();
     let (seconds, url) = (waited.as_secs_f64().round(), mcp::url(service));
     let how = format!("did not answer within the timeout of the whole, after {seconds} s{error} ({url})");
-    Failure { step: Some(services::title(service)), how, ..Failure::default() }
+    InitFailure { step: Some(services::title(service)), how, ..InitFailure::default() }
 }
 
 /// How an installer is run. One without an interpreter of its own is for a shell.
@@ -147,8 +149,8 @@ fn command(places: &Places, skill: &Skill) -> Vec<String> {
     if skill.is_program { vec![program] } else { vec!["sh".into(), program] }
 }
 
-pub(super) fn work_of(folder: &Path) -> Result<Work, Failure> {
-    let failure = |how: String| Failure { how, ..Failure::default() };
+pub(super) fn work_of(folder: &Path) -> Result<Work, InitFailure> {
+    let failure = |how: String| InitFailure { how, ..InitFailure::default() };
     let text = read(&folder.join(WORK_FILE)).ok_or_else(|| failure("has been told nothing to do".into()))?;
     serde_json::from_str(&text).map_err(|error| failure(format!("cannot read what it is to do: {error}")))
 }

@@ -11,13 +11,13 @@ use serde_json::Value;
 use super::probe;
 use crate::{
     api::{AigiseSession, Sandbox, SandboxTemplate, init::InitStep, meta},
-    gate::{Secrets, Service, Skills, Step, Work},
     plan::{
         duration,
         name::{self, Label},
         sandbox::{Observed, is_runner},
         session,
     },
+    protocol::init::{Secrets, Service, Skills, Step, Work},
 };
 
 /// How long all of the work may take if nobody says otherwise. The framework's own limit is 3600 s.

@@ -4,7 +4,7 @@ use std::fs;
 use std::net::TcpListener;
 use std::time::{Duration, Instant};
 
-use aigise_operator::gate::{Probe, Secrets, Service, Work};
+use aigise_operator::protocol::init::{OwnProbe, Secrets, Service, Work};
 
 use super::mcp_server::{Manner, Server, closed_port, service};
 use crate::{Ground, eventually, shell, work};
@@ -180,12 +180,12 @@ fn a_host_that_is_not_known_is_said_so() {
     assert!(said.contains("failed to lookup address") || said.contains("its host name is not"), "{said}");
 }
 
-fn with_probe(probe: Probe) -> Ground {
+fn with_probe(probe: OwnProbe) -> Ground {
     Ground::done(&Work { probe: Some(probe), ..with_services(&[]) })
 }
 
-fn command(script: &str) -> Probe {
-    Probe::Exec { command: ["sh", "-c", script].map(String::from).to_vec() }
+fn command(script: &str) -> OwnProbe {
+    OwnProbe::Exec { command: ["sh", "-c", script].map(String::from).to_vec() }
 }
 
 #[test]
@@ -196,12 +196,12 @@ fn the_sandboxs_own_probe_is_asked_as_well() {
     let broken = Server::start(Manner::Status(500));
     let (open, closed) = (server.port(), closed_port());
     let host = || "127.0.0.1".to_string();
-    let tcp = |port| Probe::Tcp { host: host(), port };
-    let http = |server: &Server| Probe::Http {
+    let tcp = |port| OwnProbe::Tcp { host: host(), port };
+    let http = |server: &Server| OwnProbe::Http {
         host: host(),
         port: server.port(),
         path: "/healthz?x=1".into(),
-        headers: vec![("X-Probe".into(), "yes".into())],
+        headers: vec![("X-OwnProbe".into(), "yes".into())],
     };
     for probe in [command("exit 0"), tcp(open), http(&page), http(&moved)] {
         assert_eq!(ready(&with_probe(probe.clone())), (Some(0), String::new()), "{probe:?}");
@@ -211,7 +211,7 @@ fn the_sandboxs_own_probe_is_asked_as_well() {
     for (probe, expected) in [
         (command("echo no; echo 'not yet' >&2; exit 3"), "ended with exit code 3: no not yet".to_string()),
         (command("kill -KILL $$"), "was ended by signal 9".into()),
-        (Probe::Exec { command: vec!["/no/such".into()] }, "cannot be started: No such file".into()),
+        (OwnProbe::Exec { command: vec!["/no/such".into()] }, "cannot be started: No such file".into()),
         (tcp(closed), format!("does not reach 127.0.0.1:{closed}: connection refused")),
         (http(&broken), format!("is answered with status 500 by http://127.0.0.1:{broken_port}/healthz?x=1")),
     ] {

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::env;
 
-use crate::gate::Secrets;
+use crate::protocol::init::Secrets;
 
 const MASK: &str = "***";
 

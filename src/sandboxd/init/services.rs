@@ -5,7 +5,7 @@ use std::sync::mpsc::{Sender, channel};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use crate::gate::Service;
+use crate::protocol::init::Service;
 use crate::sandboxd::mcp;
 
 /// How soon a service that does not answer is asked again. Most open a moment after what starts them.

@@ -3,7 +3,7 @@
 use std::fs;
 use std::os::unix::fs::{PermissionsExt, symlink};
 
-use aigise_operator::gate::{Secrets, Skills, Work};
+use aigise_operator::protocol::init::{Secrets, Skills, Work};
 
 use crate::{Ground, shell, work};
 

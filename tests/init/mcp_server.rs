@@ -8,7 +8,7 @@ use std::sync::{Arc, Mutex};
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
-use aigise_operator::gate::Service;
+use aigise_operator::protocol::init::Service;
 use serde_json::{Value, json};
 
 /// How it behaves.

@@ -35,7 +35,7 @@ pub struct Work {
     pub services: Vec<Service>,
     /// What the sandbox's own readiness probe asks, where services have to answer besides: a container has but one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub probe: Option<Probe>,
+    pub probe: Option<OwnProbe>,
     /// What must not be told of the environment.
     #[serde(default, skip_serializing_if = "Secrets::are_none")]
     pub secrets: Secrets,
@@ -71,7 +71,7 @@ pub struct Service {
 /// What a readiness probe asks.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
-pub enum Probe {
+pub enum OwnProbe {
     /// A command that has to end with 0.
     Exec {
         /// The program and its arguments.
@@ -135,7 +135,7 @@ impl Secrets {
 /// What the gate has done so far.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
-pub struct Progress {
+pub struct InitProgress {
     /// When it was released.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub released: Option<Timestamp>,
@@ -170,13 +170,13 @@ pub enum Outcome {
     /// All of it is done.
     Succeeded,
     /// It is not, and will not be.
-    Failed(Failure),
+    Failed(InitFailure),
 }
 
 /// Why the work of a gate failed.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
-pub struct Failure {
+pub struct InitFailure {
     /// The step that failed, or `skill <path>` or `service <name>`; absent: it was none of these.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub step: Option<String>,
@@ -193,7 +193,7 @@ pub struct Failure {
     pub tail: String,
 }
 
-impl Failure {
+impl InitFailure {
     /// What failed, in words that a sentence begins with after `the`: `step compile`, `skill fuzz/afl`, `initialiser`.
     #[must_use]
     pub fn subject(&self) -> String {
@@ -208,16 +208,16 @@ impl Failure {
 
 /// What a gate that failed leaves in the container's termination log; the key tells it from what programs write there.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct LastWords {
+pub struct TerminationMessage {
     /// Why it failed.
     #[serde(rename = "aigiseGate")]
-    pub gate: Failure,
+    pub failure: InitFailure,
 }
 
 /// The kubelet keeps no more of a termination message.
 const LIMIT: usize = 4096;
 
-impl LastWords {
+impl TerminationMessage {
     /// As JSON that the kubelet keeps whole: of a tail that is too long the beginning goes.
     #[must_use]
     pub fn text(mut self) -> String {
@@ -226,7 +226,7 @@ impl LastWords {
             if text.len() <= LIMIT {
                 return text;
             }
-            let tail = if self.gate.tail.is_empty() { &mut self.gate.how } else { &mut self.gate.tail };
+            let tail = if self.failure.tail.is_empty() { &mut self.failure.how } else { &mut self.failure.tail };
             // A character may take six bytes in JSON, so this takes some more away than it has to.
             let excess = (text.len() - LIMIT).div_ceil(6).max(1);
             let cut = tail.char_indices().nth(excess).map_or(tail.len(), |(at, _)| at);
@@ -236,8 +236,8 @@ impl LastWords {
 
     /// Reads a termination message.
     #[must_use]
-    pub fn read(text: &str) -> Option<Failure> {
-        serde_json::from_str::<Self>(text).ok().map(|words| words.gate)
+    pub fn read(text: &str) -> Option<InitFailure> {
+        serde_json::from_str::<Self>(text).ok().map(|message| message.failure)
     }
 }
 
@@ -249,17 +249,18 @@ mod tests {
     fn last_words_are_never_longer_than_the_kubelet_keeps() {
         for letter in ["x", "\u{1}", "ü", "\"", "🦀"] {
             let tail = format!("{}end", letter.repeat(5000));
-            let words = LastWords { gate: Failure { tail, how: "ended".into(), ..Failure::default() } };
+            let words =
+                TerminationMessage { failure: InitFailure { tail, how: "ended".into(), ..InitFailure::default() } };
             let text = words.text();
             assert!(text.len() <= LIMIT && text.len() > LIMIT / 2, "{} bytes of {letter}", text.len());
-            assert!(LastWords::read(&text).unwrap().tail.ends_with("end"), "what came last is kept");
+            assert!(TerminationMessage::read(&text).unwrap().tail.ends_with("end"), "what came last is kept");
         }
     }
 
     #[test]
     fn what_programs_write_is_not_taken_for_the_gates() {
         for text in ["", "killed", "{}", r#"{"message":"x"}"#, "[1]"] {
-            assert_eq!(LastWords::read(text), None, "{text}");
+            assert_eq!(TerminationMessage::read(text), None, "{text}");
         }
     }
 }

@@ -11,8 +11,8 @@ use k8s_openapi::{
 
 use crate::{
     api::{SandboxTemplate, meta},
-    gate,
     plan::name::Label,
+    protocol::init::OwnProbe,
 };
 
 /// How often the services are asked, in seconds.
@@ -47,19 +47,19 @@ pub(in crate::plan::sandbox) fn readiness_probe(template: &SandboxTemplate) -> P
 }
 
 /// What the sandbox's own probe asks, with the sandbox's host as the kubelet would see it.
-pub(super) fn asked(template: &SandboxTemplate, label: Option<&Label>) -> Option<gate::Probe> {
+pub(super) fn asked(template: &SandboxTemplate, label: Option<&Label>) -> Option<OwnProbe> {
     let probe = template.readiness_probe.as_ref()?;
     let host = |host: &Option<String>| host.clone().or_else(|| label.map(Label::to_string)).unwrap_or_default();
     if let Some(exec) = &probe.exec {
-        return Some(gate::Probe::Exec { command: exec.command.clone().unwrap_or_default() });
+        return Some(OwnProbe::Exec { command: exec.command.clone().unwrap_or_default() });
     }
     if let Some(tcp) = &probe.tcp_socket {
-        return Some(gate::Probe::Tcp { host: host(&tcp.host), port: port(template, &tcp.port)? });
+        return Some(OwnProbe::Tcp { host: host(&tcp.host), port: port(template, &tcp.port)? });
     }
     let http = probe.http_get.as_ref()?;
     let headers = http.http_headers.iter().flatten().map(|header| (header.name.clone(), header.value.clone()));
     let path = http.path.as_deref().unwrap_or("/");
-    Some(gate::Probe::Http {
+    Some(OwnProbe::Http {
         host: host(&http.host),
         port: port(template, &http.port)?,
         path: if path.starts_with('/') { path.to_string() } else { format!("/{path}") },
@@ -115,14 +115,14 @@ mod tests {
         let asked = |probe: Value| asked(&template(probe), Some(&label));
         assert_eq!(
             asked(json!({"exec": {"command": ["true"]}})),
-            Some(gate::Probe::Exec { command: vec!["true".into()] })
+            Some(OwnProbe::Exec { command: vec!["true".into()] })
         );
         assert_eq!(
             asked(json!({"tcpSocket": {"port": "web"}})),
-            Some(gate::Probe::Tcp { host: "gdb-mcp".into(), port: 8080 })
+            Some(OwnProbe::Tcp { host: "gdb-mcp".into(), port: 8080 })
         );
         let http = json!({"httpGet": {"port": 80, "path": "well", "httpHeaders": [{"name": "A", "value": "b"}]}});
-        let expected = gate::Probe::Http {
+        let expected = OwnProbe::Http {
             host: "gdb-mcp".into(),
             port: 80,
             path: "/well".into(),
