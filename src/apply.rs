@@ -22,7 +22,7 @@ use self::verbs::Writer;
 pub use self::verbs::{WriteCounter, failure};
 use crate::{
     api::{Agent, AigiseSession, Sandbox, meta},
-    plan::{Child, Landed, Slot, Write},
+    plan::{Child, ChildState, Landed, Write},
     reading::{
         Kept,
         live::{self, Decoded},
@@ -107,21 +107,21 @@ impl Writer<'_> {
 
 impl Landed {
     fn succeeded(&self) -> bool {
-        fn of<K>(slot: &Slot<K>) -> bool {
-            matches!(slot, Slot::Ours(_) | Slot::Absent)
+        fn of<K>(child: &ChildState<K>) -> bool {
+            matches!(child, ChildState::Owned(_) | ChildState::Absent)
         }
         match self {
-            Landed::Claim(slot) => of::<PersistentVolumeClaim>(slot),
-            Landed::Pod(slot) => of::<Pod>(slot),
-            Landed::Service(slot) => of::<Service>(slot),
-            Landed::NetworkPolicy(slot) => of::<NetworkPolicy>(slot),
-            Landed::Secret(slot) => of::<Secret>(slot),
-            Landed::ServiceAccount(slot) => of::<ServiceAccount>(slot),
-            Landed::Role(slot) => of::<Role>(slot),
-            Landed::RoleBinding(slot) => of::<RoleBinding>(slot),
-            Landed::Sandbox(slot) => of::<Sandbox>(slot),
-            Landed::Session(slot) => of::<AigiseSession>(slot),
-            Landed::Agent(slot) => of::<Agent>(slot),
+            Landed::Claim(child) => of::<PersistentVolumeClaim>(child),
+            Landed::Pod(child) => of::<Pod>(child),
+            Landed::Service(child) => of::<Service>(child),
+            Landed::NetworkPolicy(child) => of::<NetworkPolicy>(child),
+            Landed::Secret(child) => of::<Secret>(child),
+            Landed::ServiceAccount(child) => of::<ServiceAccount>(child),
+            Landed::Role(child) => of::<Role>(child),
+            Landed::RoleBinding(child) => of::<RoleBinding>(child),
+            Landed::Sandbox(child) => of::<Sandbox>(child),
+            Landed::Session(child) => of::<AigiseSession>(child),
+            Landed::Agent(child) => of::<Agent>(child),
         }
     }
 }
@@ -139,7 +139,7 @@ pub async fn status<K: Object>(
 ) -> kube::Result<Decoded<K>> {
     let request = status_request::<K>(object.meta(), meta::MANAGER, status);
     counter.count(&K::kind(&()), "status");
-    live::send(client, request?, K::KEEP).await
+    live::send(client, request?, K::PROJECTION).await
 }
 
 /// Says of an object that cannot be read that this is so. The rest of its status stays as it is: what is said here belongs to a

@@ -29,12 +29,12 @@ pub mod write;
 use std::{borrow::Cow, collections::BTreeMap};
 
 use self::{
-    error::Fault,
+    error::SpannedError,
     tree::{Path, Table},
 };
 pub use self::{
-    error::{Error, Mistake, Position},
-    expand::{Given, Secret, Variables},
+    error::{Error, ErrorKind, Position},
+    expand::{Secret, VariableValue, Variables},
 };
 use crate::api::limits;
 
@@ -126,7 +126,7 @@ pub fn read(input: Input<'_>) -> Result<Configuration, Error> {
 }
 
 /// What a file adds is kept in the session's status, and laid under the session whenever it is looked at.
-fn check_size(spec: &serde_json::Value) -> Result<(), Fault> {
+fn check_size(spec: &serde_json::Value) -> Result<(), SpannedError> {
     let (bytes, values) = (spec.to_string().len(), limits::values(spec));
     if bytes > limits::CONFIGURATION_BYTES || values > limits::CONFIGURATION_VALUES {
         let message = format!(
@@ -134,12 +134,12 @@ fn check_size(spec: &serde_json::Value) -> Result<(), Fault> {
             limits::CONFIGURATION_BYTES,
             limits::CONFIGURATION_VALUES
         );
-        return Err(Fault::new(Mistake::TooLarge, 0, "", message));
+        return Err(SpannedError::new(ErrorKind::TooLarge, 0, "", message));
     }
     Ok(())
 }
 
-fn read_text(input: Input<'_>) -> Result<Configuration, Fault> {
+fn read_text(input: Input<'_>) -> Result<Configuration, SpannedError> {
     let mut file = toml::parse(input.file)?;
     expand::expand(&mut file, input.variables, input.origin)?;
     let mut reader = Reader { secret_name: input.secret_name, secrets: BTreeMap::new(), ignored: vec![] };

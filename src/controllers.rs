@@ -2,21 +2,21 @@
 //! lives here.
 
 pub mod agent;
-mod announcer;
 mod backoff;
 pub mod cache;
 mod configuration;
-mod deciding;
-mod effort;
+mod cpu_time;
+mod event_recorder;
 mod live;
 mod memo;
 pub mod metrics;
-mod pace;
-pub mod queue;
+pub mod read_your_writes;
 pub mod sandbox;
 pub mod session;
+mod throttle;
+mod turns;
 mod unreadable;
-pub mod written;
+pub mod work_queue;
 
 use std::{sync::Arc, time::Duration};
 
@@ -28,23 +28,23 @@ use tokio::{sync::watch, task::JoinSet};
 use tracing::{debug, info, warn};
 
 use self::{
-    announcer::Announcer,
     backoff::Backoff,
-    cache::{Cache, Caches, Found, Scope, Stored, Triggers},
+    cache::{Cache, Caches, Found, Scope, Stored, WorkQueues},
     configuration::Configurations,
-    deciding::Deciding,
-    effort::Effort,
+    cpu_time::CpuTime,
+    event_recorder::EventRecorder,
     live::{LiveReads, size_of},
     memo::Memo,
     metrics::Metrics,
-    pace::Pace,
-    queue::{Action, Request, Requests},
-    written::Written,
+    read_your_writes::ReadYourWrites,
+    throttle::Throttle,
+    turns::Turns,
+    work_queue::{Action, Request, WorkQueue},
 };
 use crate::{
     api::{AigiseSession, RawJson},
     apply::{self, Object, WriteCounter},
-    plan::{self, Lookup, Next, Report, Settings, When, session::Decided},
+    plan::{self, Lookup, Report, Requeue, Settings, StatusWrite, session::Decided},
     reading::live as single,
 };
 
@@ -67,13 +67,13 @@ pub struct Shared {
     /// What the specifications of sessions decide, by generation and what their files add.
     decided: Arc<Memo<Specification, Decided>>,
     /// Whose turn it is to decide much, beside the thread of the passes.
-    deciding: Arc<Deciding>,
-    /// Sessions as they are meant, by version.
-    meant: Arc<Memo<Option<String>, AigiseSession>>,
+    turns: Arc<Turns>,
+    /// Sessions in effect, by version.
+    effective: Arc<Memo<Option<String>, AigiseSession>>,
     /// What is counted.
     pub metrics: Arc<Metrics>,
     /// Where events go.
-    announcer: Arc<Announcer>,
+    event_recorder: Arc<EventRecorder>,
     /// What time it is.
     pub clock: Clock,
 }
@@ -126,27 +126,27 @@ const DRAIN: Duration = Duration::from_secs(8);
 /// When a part that never ends has ended.
 pub async fn run_all(start: Start, filled: watch::Sender<Option<Arc<Caches>>>, stop: Stop) -> Result<(), Ended> {
     let Start { client, settings, scope, metrics, instance, concurrency, clock } = start;
-    let triggers = Triggers::default();
-    let (caches, watches) = cache::watch_all(&client, &scope, triggers.clone());
+    let work_queues = WorkQueues::default();
+    let (caches, watches) = cache::watch_all(&client, &scope, work_queues.clone());
     // Each is a task of its own, so that lists are read beside each other and no reconcile waits for one.
     let mut watching = JoinSet::new();
     for watch in watches {
         watching.spawn(watch);
     }
     let caches = Arc::new(caches);
-    let announcer = Arc::new(Announcer::new(&client, instance.as_deref()));
+    let event_recorder = Arc::new(EventRecorder::new(&client, instance.as_deref()));
 
     let shared = Shared {
         configurations: Arc::default(),
         live: Arc::new(LiveReads::new(client.clone())),
         decided: Arc::new(Memo::of(DECIDED_BYTES)),
-        deciding: Arc::default(),
-        meant: Arc::new(Memo::of(MEANT_BYTES)),
+        turns: Arc::default(),
+        effective: Arc::new(Memo::of(EFFECTIVE_BYTES)),
         client,
         caches: caches.clone(),
         settings,
         metrics,
-        announcer,
+        event_recorder,
         clock,
     };
     let session_context =
@@ -166,9 +166,9 @@ pub async fn run_all(start: Start, filled: watch::Sender<Option<Arc<Caches>>>, s
         info!("the caches are filled");
         // Each is a task of its own, so that what wakes one is not asked of the others.
         let mut controllers = JoinSet::new();
-        controllers.spawn(session::run(Arc::new(session_context), triggers.sessions, concurrency, stop.clone()));
-        controllers.spawn(sandbox::run(Arc::new(sandbox_context), triggers.sandboxes, concurrency, stop.clone()));
-        controllers.spawn(agent::run(Arc::new(agent_context), triggers.agents, concurrency, stop.clone()));
+        controllers.spawn(session::run(Arc::new(session_context), work_queues.sessions, concurrency, stop.clone()));
+        controllers.spawn(sandbox::run(Arc::new(sandbox_context), work_queues.sandboxes, concurrency, stop.clone()));
+        controllers.spawn(agent::run(Arc::new(agent_context), work_queues.agents, concurrency, stop.clone()));
         controllers.join_all().await;
     };
     let too_long = async {
@@ -186,13 +186,13 @@ pub async fn run_all(start: Start, filled: watch::Sender<Option<Arc<Caches>>>, s
 /// How much is remembered of what specifications decide: of some hundred usual sessions.
 const DECIDED_BYTES: u32 = 8 * 1024 * 1024;
 
-/// How much is remembered of sessions as they are meant.
-const MEANT_BYTES: u32 = 4 * 1024 * 1024;
+/// How much is remembered of sessions in effect.
+const EFFECTIVE_BYTES: u32 = 4 * 1024 * 1024;
 
 impl Shared {
     /// Looks at an object by its name, past every cache.
     async fn look<K: Object>(&self, namespace: &str, name: &str) -> Lookup<K> {
-        match single::get::<K>(&self.client, namespace, name, K::KEEP).await {
+        match single::get::<K>(&self.client, namespace, name, K::PROJECTION).await {
             Ok(Some(Ok(object))) => Lookup::Found(Arc::new(object)),
             Ok(Some(Err(unreadable))) => Lookup::Failed(unreadable.failure()),
             Ok(None) => Lookup::Missing,
@@ -200,15 +200,15 @@ impl Shared {
         }
     }
 
-    /// A session as it is meant: its own fields over those of its configuration file, worked out once for each version.
-    fn meant(&self, session: Arc<AigiseSession>) -> Arc<AigiseSession> {
+    /// A session in effect: its own fields over those of its configuration file, worked out once for each version.
+    fn effective(&self, session: Arc<AigiseSession>) -> Arc<AigiseSession> {
         // Of one without a file it is no work.
         let Some(from_file) = session.status.as_ref().and_then(|status| status.configuration.as_ref()) else {
-            return plan::session::meant(session);
+            return plan::session::effective(session);
         };
         let bytes = 8 * from_file.spec.text().len() + size_of(&session.spec);
         let (uid, version) = (session.uid().unwrap_or_default(), session.resource_version());
-        self.meant.get_or(&uid, version, || (plan::session::meant(session.clone()), 16 * 1024 + bytes))
+        self.effective.get_or(&uid, version, || (plan::session::effective(session.clone()), 16 * 1024 + bytes))
     }
 }
 
@@ -216,16 +216,16 @@ impl Shared {
 pub struct Context<K: Object> {
     shared: Shared,
     cache: Arc<Cache<K>>,
-    written: Arc<Written<K>>,
+    written: Arc<ReadYourWrites<K>>,
     backoff: Backoff,
     /// Of small news in a status.
-    pace: Pace,
+    minor_statuses: Throttle,
     /// Of all that is written in a status.
-    statuses: Pace,
+    statuses: Throttle,
     /// Of Pods that are made.
-    pods: Pace,
+    pods: Throttle,
     /// Of what is said of objects that cannot be read.
-    rare: Pace,
+    rare: Throttle,
     name: &'static str,
 }
 
@@ -260,16 +260,16 @@ impl Error {
 }
 
 impl<K: Object> Context<K> {
-    fn new(name: &'static str, shared: Shared, cache: Arc<Cache<K>>, written: Arc<Written<K>>) -> Self {
+    fn new(name: &'static str, shared: Shared, cache: Arc<Cache<K>>, written: Arc<ReadYourWrites<K>>) -> Self {
         Self {
             shared,
             cache,
             written,
             backoff: Backoff::default(),
-            pace: Pace::of(1, STATUS_PACE),
-            statuses: Pace::of(STATUS_BURST, STATUS_REFILL),
-            pods: Pace::of(POD_BURST, POD_REFILL),
-            rare: Pace::of(1, unreadable::PACE),
+            minor_statuses: Throttle::of(1, MINOR_STATUS_INTERVAL),
+            statuses: Throttle::of(STATUS_BURST, STATUS_REFILL),
+            pods: Throttle::of(POD_BURST, POD_REFILL),
+            rare: Throttle::of(1, unreadable::INTERVAL),
             name,
         }
     }
@@ -295,25 +295,25 @@ impl<K: Object> Context<K> {
     /// Says what there is to say, and tells when to look again.
     async fn publish<S: Serialize>(&self, object: &K, report: Report<S>) -> Result<Action, Error> {
         let uid = object.uid().unwrap_or_default();
-        let wait = match report.when {
-            When::Now => self.statuses.wait(&uid),
-            When::Soon => self.pace.wait(&uid).max(self.statuses.wait(&uid)),
-            When::Later => None,
+        let wait = match report.write {
+            StatusWrite::Now => self.statuses.wait(&uid),
+            StatusWrite::Throttled => self.minor_statuses.wait(&uid).max(self.statuses.wait(&uid)),
+            StatusWrite::Skip => None,
         };
         // What is to be said then is decided then.
         if let Some(wait) = wait {
             return Ok(Action::requeue(wait));
         }
-        if report.when != When::Later {
+        if report.write != StatusWrite::Skip {
             let live = apply::status(&self.client, self.counter(), object, &report.status).await;
             match live {
                 Ok(live) => {
-                    self.pace.done(uid.clone());
+                    self.minor_statuses.done(uid.clone());
                     self.statuses.done(uid.clone());
                     self.forget_unreadable(object).await;
                     // Where it has become unreadable meanwhile, its watch says so.
                     if let Ok(live) = live {
-                        self.written.remember(live, &self.cache);
+                        self.written.record(live, &self.cache);
                     }
                 }
                 Err(kube::Error::Api(status)) if status.is_not_found() => return Ok(Action::await_change()),
@@ -323,26 +323,26 @@ impl<K: Object> Context<K> {
                 }
                 Err(error) => return Err(Error::WriteStatus(error)),
             }
-            if let Some(note) = &report.note {
-                self.announcer.announce(&object.object_ref(&()), note).await;
+            if let Some(event) = &report.event {
+                self.event_recorder.record(&object.object_ref(&()), event).await;
             }
         }
-        Ok(match report.next {
-            Next::OnChange => {
+        Ok(match report.requeue {
+            Requeue::AwaitChange => {
                 self.backoff.reset(&uid);
                 Action::await_change()
             }
-            Next::In(delay) => {
+            Requeue::After(delay) => {
                 self.backoff.reset(&uid);
                 Action::requeue(delay)
             }
-            Next::Backoff => Action::requeue(self.backoff.next(&uid)),
+            Requeue::Backoff => Action::requeue(self.backoff.next(&uid)),
         })
     }
 }
 
 /// At most one write of small news in this time. A change of phase is written at once.
-const STATUS_PACE: Duration = Duration::from_secs(1);
+const MINOR_STATUS_INTERVAL: Duration = Duration::from_secs(1);
 
 /// So many writes of one object's status may come one after the other, and one more in each time: more than any life needs, and not as
 /// many as something that flaps would have.
@@ -368,7 +368,7 @@ fn rest_of(children: usize) -> Duration {
 /// Runs one kind's controller until it is told to stop and its reconciles have ended.
 async fn run<K, F>(
     context: Arc<Context<K>>,
-    requests: Arc<Requests>,
+    requests: Arc<WorkQueue>,
     concurrency: u16,
     stop: impl Future<Output = ()>,
     reconcile: impl Fn(Arc<K>, Arc<Context<K>>) -> F,
@@ -411,7 +411,7 @@ where
     K: Object,
     F: Future<Output = Result<Action, Error>>,
 {
-    let object = match context.written.newest(stored, &context.cache) {
+    let object = match context.written.latest(stored, &context.cache) {
         Found::Object(object) => object,
         Found::Unreadable(unreadable) => {
             let told = tokio::time::timeout(RECONCILE_TIMEOUT, context.tell_unreadable(&unreadable)).await;
@@ -421,11 +421,11 @@ where
     };
     let timer = context.metrics.reconcile_started(context.name);
     let (object_name, namespace) = (object.name_any(), object.namespace());
-    let (pass, effort) = Effort::of(reconcile(object, context.clone()));
+    let (pass, cpu_time) = CpuTime::of(reconcile(object, context.clone()));
     let result = tokio::time::timeout(RECONCILE_TIMEOUT, pass).await;
     let result = result.unwrap_or(Err(Error::Timeout));
     timer.ended(result.as_ref().err().map_or("ok", Error::category));
-    if let Some(spent) = effort.too_much() {
+    if let Some(spent) = cpu_time.too_much() {
         context.metrics.slow_pass(context.name);
         warn!(controller = context.name, object = %object_name, namespace, ?spent, "a pass took too much of the processor");
     }

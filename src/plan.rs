@@ -13,9 +13,9 @@ pub mod membership;
 pub mod name;
 pub mod ownership;
 pub mod pod;
+pub mod pod_resources;
 pub mod pod_spec;
 pub mod quantity;
-pub mod room;
 pub mod sandbox;
 pub mod session;
 pub mod status;
@@ -133,27 +133,27 @@ impl Write {
 #[derive(Clone, Debug)]
 pub enum Landed {
     /// A claim.
-    Claim(Slot<PersistentVolumeClaim>),
+    Claim(ChildState<PersistentVolumeClaim>),
     /// A Pod.
-    Pod(Slot<Pod>),
+    Pod(ChildState<Pod>),
     /// A Service.
-    Service(Slot<Service>),
+    Service(ChildState<Service>),
     /// A policy.
-    NetworkPolicy(Slot<NetworkPolicy>),
+    NetworkPolicy(ChildState<NetworkPolicy>),
     /// A Secret.
-    Secret(Slot<Secret>),
+    Secret(ChildState<Secret>),
     /// An account.
-    ServiceAccount(Slot<ServiceAccount>),
+    ServiceAccount(ChildState<ServiceAccount>),
     /// A role.
-    Role(Slot<Role>),
+    Role(ChildState<Role>),
     /// Who has it.
-    RoleBinding(Slot<RoleBinding>),
+    RoleBinding(ChildState<RoleBinding>),
     /// A Sandbox.
-    Sandbox(Slot<Sandbox>),
+    Sandbox(ChildState<Sandbox>),
     /// A session.
-    Session(Slot<AigiseSession>),
+    Session(ChildState<AigiseSession>),
     /// An agent.
-    Agent(Slot<Agent>),
+    Agent(ChildState<Agent>),
 }
 
 /// What was found under a name that a user wrote.
@@ -183,14 +183,14 @@ impl<K> Lookup<K> {
 
     /// What it is to the object that would own it.
     #[must_use]
-    pub fn slot(self, owner: &ObjectMeta) -> Slot<K>
+    pub fn child_state(self, owner: &ObjectMeta) -> ChildState<K>
     where
         K: Resource<DynamicType = ()>,
     {
         match self {
-            Lookup::NotNamed | Lookup::Missing => Slot::Absent,
-            Lookup::Found(object) => ownership::slot(Some(object), owner),
-            Lookup::Failed(failure) => Slot::Failed(failure),
+            Lookup::NotNamed | Lookup::Missing => ChildState::Absent,
+            Lookup::Found(object) => ownership::child_state(Some(object), owner),
+            Lookup::Failed(failure) => ChildState::Failed(failure),
         }
     }
 
@@ -206,45 +206,45 @@ impl<K> Lookup<K> {
 
 /// What is known of an object that we made or want to make.
 #[derive(Clone, Debug, PartialEq)]
-pub enum Slot<K> {
+pub enum ChildState<K> {
     /// Nothing has the name.
     Absent,
     /// It is there, and it is ours.
-    Ours(Arc<K>),
+    Owned(Arc<K>),
     /// Something that is not ours has the name: it is never touched.
     Foreign(Foreign),
     /// It could not be read or written just now.
     Failed(Failure),
 }
 
-impl<K> Slot<K> {
+impl<K> ChildState<K> {
     /// The object, if it is ours.
     #[must_use]
-    pub fn ours(&self) -> Option<&Arc<K>> {
+    pub fn owned(&self) -> Option<&Arc<K>> {
         match self {
-            Slot::Ours(object) => Some(object),
-            Slot::Absent | Slot::Foreign(_) | Slot::Failed(_) => None,
+            ChildState::Owned(object) => Some(object),
+            ChildState::Absent | ChildState::Foreign(_) | ChildState::Failed(_) => None,
         }
     }
 
     /// Who has the name, if that is somebody else.
     #[must_use]
     pub fn foreign(&self) -> Option<&Foreign> {
-        if let Slot::Foreign(foreign) = self { Some(foreign) } else { None }
+        if let ChildState::Foreign(foreign) = self { Some(foreign) } else { None }
     }
 
     /// Why it could not be read or written, if it could not.
     #[must_use]
     pub fn failure(&self) -> Option<&Failure> {
-        if let Slot::Failed(failure) = self { Some(failure) } else { None }
+        if let ChildState::Failed(failure) = self { Some(failure) } else { None }
     }
 
     /// Whether something of ours may still be there: what could not be deleted, or looked at, is not known to be gone.
     #[must_use]
     pub fn may_be_there(&self) -> bool {
         match self {
-            Slot::Ours(_) | Slot::Failed(_) => true,
-            Slot::Absent | Slot::Foreign(_) => false,
+            ChildState::Owned(_) | ChildState::Failed(_) => true,
+            ChildState::Absent | ChildState::Foreign(_) => false,
         }
     }
 }
@@ -271,30 +271,30 @@ pub struct Failure {
 
 /// When to look again.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Next {
+pub enum Requeue {
     /// When something changes.
-    OnChange,
+    AwaitChange,
     /// After this long, or when something changes.
-    In(Duration),
+    After(Duration),
     /// After a delay that grows with each failure in a row.
     Backoff,
 }
 
-impl Next {
+impl Requeue {
     /// Not later than this, if it is to be looked at later for a reason of its own.
     #[must_use]
     pub fn within(self, limit: Option<Duration>) -> Self {
         match (self, limit) {
-            (Next::OnChange, Some(limit)) => Next::In(limit),
-            (Next::In(delay), Some(limit)) => Next::In(delay.min(limit)),
-            (next @ Next::Backoff, _) | (next, None) => next,
+            (Requeue::AwaitChange, Some(limit)) => Requeue::After(limit),
+            (Requeue::After(delay), Some(limit)) => Requeue::After(delay.min(limit)),
+            (next @ Requeue::Backoff, _) | (next, None) => next,
         }
     }
 }
 
 /// An event for `kubectl describe`.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Note {
+pub struct ObjectEvent {
     /// A warning, or the good news.
     pub warning: bool,
     /// The same word as the condition's.
@@ -309,22 +309,22 @@ pub struct Report<S> {
     /// The whole status.
     pub status: S,
     /// The event of this transition, if it is one.
-    pub note: Option<Note>,
+    pub event: Option<ObjectEvent>,
     /// When to look again.
-    pub next: Next,
+    pub requeue: Requeue,
     /// When the status is to be written.
-    pub when: When,
+    pub write: StatusWrite,
 }
 
 /// When a status is to be written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum When {
+pub enum StatusWrite {
     /// At once.
     Now,
     /// At most once a second: small news of a large object.
-    Soon,
+    Throttled,
     /// Not now: it says nothing new, or something better to say is about to be known.
-    Later,
+    Skip,
 }
 
 /// What the operator was told when it started.

@@ -23,7 +23,7 @@ use k8s_openapi::{
 use kube::{Resource, api::ObjectMeta};
 use serde::de::DeserializeOwned;
 
-pub use self::prune::{Fields, Keep};
+pub use self::prune::{Fields, Projection};
 use self::skim::skim;
 use crate::{
     api::{Agent, AigiseSession, Sandbox, condition::Reason, limits, meta},
@@ -36,7 +36,7 @@ pub const TEXT_BYTES: usize = 2 * 1024 * 1024;
 /// A kind that is read from the API server.
 pub trait Kept: Resource<DynamicType = ()> + Clone + fmt::Debug + DeserializeOwned + Send + Sync + 'static {
     /// How much of an object is kept.
-    const KEEP: Keep = Keep::AllBut(&[METADATA]);
+    const PROJECTION: Projection = Projection::AllBut(&[METADATA]);
 
     /// How much there may be.
     const LIMITS: Limits = Limits { bytes: limits::OBJECT_BYTES, values: limits::OBJECT_VALUES };
@@ -70,21 +70,24 @@ impl Limits {
 }
 
 /// managedFields are half of an object. What `kubectl apply` keeps in an annotation is the other half once more.
-const METADATA: (&str, Keep) = (
+const METADATA: (&str, Projection) = (
     "metadata",
-    Keep::AllBut(&[
-        ("managedFields", Keep::Nothing),
-        ("annotations", Keep::AllBut(&[("kubectl.kubernetes.io/last-applied-configuration", Keep::Nothing)])),
+    Projection::AllBut(&[
+        ("managedFields", Projection::Nothing),
+        (
+            "annotations",
+            Projection::AllBut(&[("kubectl.kubernetes.io/last-applied-configuration", Projection::Nothing)]),
+        ),
     ]),
 );
 
 /// Of what others may have made, only what we have put there is read.
-const METADATA_OF_OURS: (&str, Keep) = (
+const METADATA_OF_OURS: (&str, Projection) = (
     "metadata",
-    Keep::AllBut(&[
-        ("managedFields", Keep::Nothing),
-        ("annotations", Keep::Prefixed(&[OUR_PREFIX])),
-        ("labels", Keep::Prefixed(&[OUR_PREFIX, "app.kubernetes.io/"])),
+    Projection::AllBut(&[
+        ("managedFields", Projection::Nothing),
+        ("annotations", Projection::Prefixed(&[OUR_PREFIX])),
+        ("labels", Projection::Prefixed(&[OUR_PREFIX, "app.kubernetes.io/"])),
     ]),
 );
 const OUR_PREFIX: &str = "aigise.dev/";
@@ -101,11 +104,14 @@ impl Kept for AigiseSession {
 
 impl Kept for Sandbox {
     /// A session's own is replaced as a whole, with all that its users have annotated.
-    const KEEP: Keep = Keep::AllBut(&[(
+    const PROJECTION: Projection = Projection::AllBut(&[(
         "metadata",
-        Keep::AllBut(&[
-            ("managedFields", Keep::Nothing),
-            ("annotations", Keep::AllBut(&[("kubectl.kubernetes.io/last-applied-configuration", Keep::Free)])),
+        Projection::AllBut(&[
+            ("managedFields", Projection::Nothing),
+            (
+                "annotations",
+                Projection::AllBut(&[("kubectl.kubernetes.io/last-applied-configuration", Projection::Free)]),
+            ),
         ]),
     )]);
 
@@ -130,80 +136,90 @@ impl Kept for Agent {
 }
 
 impl Kept for PersistentVolumeClaim {
-    const KEEP: Keep = Keep::AllBut(&[METADATA_OF_OURS, ("status", Keep::Only(&[("phase", Keep::All)]))]);
+    const PROJECTION: Projection =
+        Projection::AllBut(&[METADATA_OF_OURS, ("status", Projection::Only(&[("phase", Projection::All)]))]);
 }
 
 impl Kept for Service {
-    const KEEP: Keep = Keep::AllBut(&[METADATA_OF_OURS, ("status", Keep::Nothing)]);
+    const PROJECTION: Projection = Projection::AllBut(&[METADATA_OF_OURS, ("status", Projection::Nothing)]);
 }
 
 impl Kept for NetworkPolicy {
-    const KEEP: Keep = Keep::AllBut(&[METADATA_OF_OURS]);
+    const PROJECTION: Projection = Projection::AllBut(&[METADATA_OF_OURS]);
 }
 
 impl Kept for ServiceAccount {
-    const KEEP: Keep = Keep::AllBut(&[METADATA_OF_OURS]);
+    const PROJECTION: Projection = Projection::AllBut(&[METADATA_OF_OURS]);
 }
 
 impl Kept for Role {
-    const KEEP: Keep = Keep::AllBut(&[METADATA_OF_OURS]);
+    const PROJECTION: Projection = Projection::AllBut(&[METADATA_OF_OURS]);
 }
 
 impl Kept for RoleBinding {
-    const KEEP: Keep = Keep::AllBut(&[METADATA_OF_OURS]);
+    const PROJECTION: Projection = Projection::AllBut(&[METADATA_OF_OURS]);
 }
 
 impl Kept for ConfigMap {
-    const KEEP: Keep = Keep::AllBut(&[METADATA_OF_OURS]);
+    const PROJECTION: Projection = Projection::AllBut(&[METADATA_OF_OURS]);
     const LIMITS: Limits = Limits::CONTENT;
 }
 
 impl Kept for Secret {
-    const KEEP: Keep = Keep::AllBut(&[METADATA_OF_OURS]);
+    const PROJECTION: Projection = Projection::AllBut(&[METADATA_OF_OURS]);
     const LIMITS: Limits = Limits::CONTENT;
 }
 
 impl Kept for Pod {
     /// We made its spec and never look at it again, but for where it runs. An empty `Container` alone takes 2 KB.
-    const KEEP: Keep =
-        Keep::AllBut(&[METADATA_OF_POD, ("spec", Keep::Only(&[("nodeName", Keep::All)])), ("status", STATUS_OF_POD)]);
+    const PROJECTION: Projection = Projection::AllBut(&[
+        METADATA_OF_POD,
+        ("spec", Projection::Only(&[("nodeName", Projection::All)])),
+        ("status", STATUS_OF_POD),
+    ]);
 }
 
 /// How much is kept of a Pod that somebody else made, and that a sandbox attaches to: the names of its containers as well.
-pub const ATTACHED_POD: Keep = Keep::AllBut(&[
+pub const ATTACHED_POD: Projection = Projection::AllBut(&[
     METADATA_OF_OURS,
-    ("spec", Keep::Only(&[("nodeName", Keep::All), ("containers", Keep::Only(&[("name", Keep::All)]))])),
+    (
+        "spec",
+        Projection::Only(&[
+            ("nodeName", Projection::All),
+            ("containers", Projection::Only(&[("name", Projection::All)])),
+        ]),
+    ),
     ("status", STATUS_OF_POD),
 ]);
 
-const METADATA_OF_POD: (&str, Keep) = (
+const METADATA_OF_POD: (&str, Projection) = (
     "metadata",
-    Keep::AllBut(&[
-        ("managedFields", Keep::Nothing),
-        ("annotations", Keep::Prefixed(&[OUR_PREFIX])),
+    Projection::AllBut(&[
+        ("managedFields", Projection::Nothing),
+        ("annotations", Projection::Prefixed(&[OUR_PREFIX])),
         // Whose it is, and what.
-        ("labels", Keep::Only(&[(meta::SESSION, Keep::All), (meta::COMPONENT, Keep::All)])),
+        ("labels", Projection::Only(&[(meta::SESSION, Projection::All), (meta::COMPONENT, Projection::All)])),
     ]),
 );
 
-const STATUS_OF_POD: Keep = Keep::AllBut(&[
-    ("hostIP", Keep::Nothing),
-    ("hostIPs", Keep::Nothing),
-    ("podIPs", Keep::Nothing),
-    ("qosClass", Keep::Nothing),
+const STATUS_OF_POD: Projection = Projection::AllBut(&[
+    ("hostIP", Projection::Nothing),
+    ("hostIPs", Projection::Nothing),
+    ("podIPs", Projection::Nothing),
+    ("qosClass", Projection::Nothing),
     ("containerStatuses", CONTAINER_STATUS),
     ("initContainerStatuses", CONTAINER_STATUS),
 ]);
 
 /// How a container is, without what it is made of.
-const CONTAINER_STATUS: Keep = Keep::AllBut(&[
-    ("allocatedResources", Keep::Nothing),
-    ("containerID", Keep::Nothing),
-    ("imageID", Keep::Nothing),
-    ("lastState", Keep::Nothing),
-    ("resources", Keep::Nothing),
-    ("user", Keep::Nothing),
-    ("volumeMounts", Keep::Nothing),
+const CONTAINER_STATUS: Projection = Projection::AllBut(&[
+    ("allocatedResources", Projection::Nothing),
+    ("containerID", Projection::Nothing),
+    ("imageID", Projection::Nothing),
+    ("lastState", Projection::Nothing),
+    ("resources", Projection::Nothing),
+    ("user", Projection::Nothing),
+    ("volumeMounts", Projection::Nothing),
 ]);
 
 /// An object that cannot be read: too large, too deep, written by a newer version, or by hand.
@@ -324,14 +340,14 @@ pub fn skimmed<K: Kept>(text: &[u8]) -> Unreadable {
 /// # Errors
 /// When it cannot be read, or passes a limit.
 pub fn read<K: Kept>(text: &[u8]) -> Result<Read<K>, Box<Unreadable>> {
-    read_only(text, K::KEEP)
+    read_only(text, K::PROJECTION)
 }
 
 /// Reads so much of an object.
 ///
 /// # Errors
 /// When it cannot be read, or passes a limit.
-pub fn read_only<K: Kept>(text: &[u8], keep: Keep) -> Result<Read<K>, Box<Unreadable>> {
+pub fn read_only<K: Kept>(text: &[u8], keep: Projection) -> Result<Read<K>, Box<Unreadable>> {
     let unreadable = |why| Box::new(Unreadable { why, ..skim::<K>(text) });
     if text.len() > TEXT_BYTES {
         return Err(unreadable(Why::TooLarge(TEXT_BYTES)));

@@ -16,7 +16,7 @@ use prometheus_client::{
 use super::Object;
 use crate::{
     api::{condition::Reason, meta},
-    plan::{Failure, Slot, ownership},
+    plan::{ChildState, Failure, ownership},
     reading::{
         self,
         live::{self, Decoded},
@@ -53,20 +53,20 @@ impl Writer<'_> {
     }
 
     /// What has the name, by the answer to a request.
-    fn slot<K: Object>(&self, name: &str, answer: kube::Result<Decoded<K>>) -> Slot<K> {
+    fn child_state<K: Object>(&self, name: &str, answer: kube::Result<Decoded<K>>) -> ChildState<K> {
         match answer {
-            Ok(Ok(object)) => ownership::slot(Some(Arc::new(object)), self.owner),
-            Ok(Err(unreadable)) => Slot::Failed(unreadable.failure()),
-            Err(error) => Slot::Failed(failed::<K>(name, &error)),
+            Ok(Ok(object)) => ownership::child_state(Some(Arc::new(object)), self.owner),
+            Ok(Err(unreadable)) => ChildState::Failed(unreadable.failure()),
+            Err(error) => ChildState::Failed(failed::<K>(name, &error)),
         }
     }
 
     async fn send<K: Object>(&self, request: Built) -> kube::Result<Decoded<K>> {
-        live::send(self.client, request?, K::KEEP).await
+        live::send(self.client, request?, K::PROJECTION).await
     }
 
     /// Makes the object. Where the name is taken already, what has it is looked at: a retry meets what it made before.
-    pub(super) async fn create<K: Object>(&self, object: K) -> Slot<K> {
+    pub(super) async fn create<K: Object>(&self, object: K) -> ChildState<K> {
         let params = PostParams { field_manager: Some(meta::MANAGER.into()), ..PostParams::default() };
         let name = object.name_any();
         self.counter.count(&K::kind(&()), "create");
@@ -74,24 +74,24 @@ impl Writer<'_> {
         match self.send(request).await {
             Err(kube::Error::Api(status)) if status.is_already_exists() => match self.look(&name).await {
                 // It went away meanwhile, and perhaps nobody is told of that.
-                Slot::Absent => Slot::Failed(failed::<K>(&name, &kube::Error::Api(status))),
+                ChildState::Absent => ChildState::Failed(failed::<K>(&name, &kube::Error::Api(status))),
                 found => found,
             },
-            answer => self.slot(&name, answer),
+            answer => self.child_state(&name, answer),
         }
     }
 
     /// Makes the object be as it is here. Server-side apply has no create-only form, so the first apply looks first and does
     /// not force: a stranger that appears in between and says something else is a conflict. Later ones are pinned by the UID
     /// in the object.
-    pub(super) async fn apply<K: Object>(&self, object: K) -> Slot<K> {
+    pub(super) async fn apply<K: Object>(&self, object: K) -> ChildState<K> {
         let name = object.name_any();
         let mut params = PatchParams::apply(meta::MANAGER);
         if object.uid().is_some() {
             params = params.force();
         } else {
             match self.look::<K>(&name).await {
-                Slot::Absent => {}
+                ChildState::Absent => {}
                 found => return found,
             }
         }
@@ -101,15 +101,17 @@ impl Writer<'_> {
             // Somebody else's object is told apart. The rest, such as a quota that many count against, is tried again: nothing
             // was written, so no event would wake us.
             Err(kube::Error::Api(status)) if status.is_conflict() => match self.look(&name).await {
-                Slot::Ours(_) | Slot::Absent => Slot::Failed(failed::<K>(&name, &kube::Error::Api(status))),
+                ChildState::Owned(_) | ChildState::Absent => {
+                    ChildState::Failed(failed::<K>(&name, &kube::Error::Api(status)))
+                }
                 found => found,
             },
-            answer => self.slot(&name, answer),
+            answer => self.child_state(&name, answer),
         }
     }
 
     /// Makes the whole object be as it is here, if it is still as it was when it was looked at.
-    pub(super) async fn replace<K: Object>(&self, object: K) -> Slot<K> {
+    pub(super) async fn replace<K: Object>(&self, object: K) -> ChildState<K> {
         let params = PostParams { field_manager: Some(meta::MANAGER.into()), ..PostParams::default() };
         let name = object.name_any();
         self.counter.count(&K::kind(&()), "update");
@@ -119,7 +121,7 @@ impl Writer<'_> {
 
     /// Changes these fields, and the owner and the annotations, if the object is still as it was when it was looked at. For kinds
     /// of which a newer API server may have fields that we do not know, and that a replacement would lose.
-    pub(super) async fn patch<K: Object>(&self, object: &K, mut changes: serde_json::Value) -> Slot<K> {
+    pub(super) async fn patch<K: Object>(&self, object: &K, mut changes: serde_json::Value) -> ChildState<K> {
         let params = PatchParams { field_manager: Some(meta::MANAGER.into()), ..PatchParams::default() };
         let name = object.name_any();
         changes["metadata"] = serde_json::json!({
@@ -135,15 +137,15 @@ impl Writer<'_> {
 
     /// What a change left. One that came too late is made again, on what the object is then: nothing was written, and what made it
     /// late may be nothing that wakes anybody.
-    fn changed<K: Object>(&self, name: &str, answer: kube::Result<Decoded<K>>) -> Slot<K> {
+    fn changed<K: Object>(&self, name: &str, answer: kube::Result<Decoded<K>>) -> ChildState<K> {
         match answer {
-            Err(kube::Error::Api(status)) if status.is_not_found() => Slot::Absent,
-            answer => self.slot(name, answer),
+            Err(kube::Error::Api(status)) if status.is_not_found() => ChildState::Absent,
+            answer => self.child_state(name, answer),
         }
     }
 
     /// Deletes exactly this object; one that changed since it was looked at, if the object carries a version, is left.
-    pub(super) async fn delete<K: Object>(&self, object: &K) -> Slot<K> {
+    pub(super) async fn delete<K: Object>(&self, object: &K) -> ChildState<K> {
         let params = DeleteParams {
             preconditions: Some(Preconditions { uid: object.uid(), resource_version: object.resource_version() }),
             ..DeleteParams::background()
@@ -156,24 +158,24 @@ impl Writer<'_> {
         };
         match answer {
             // It is gone; an object is on its way out.
-            Ok(text) if is_status(&text) => Slot::Absent,
-            Ok(text) => match self.slot::<K>(&name, Ok(reading::read(&text).map(|read| read.object))) {
+            Ok(text) if is_status(&text) => ChildState::Absent,
+            Ok(text) => match self.child_state::<K>(&name, Ok(reading::read(&text).map(|read| read.object))) {
                 // It was the one that was meant, whose ever it is; who needs its name looks again.
-                Slot::Foreign(_) => Slot::Absent,
+                ChildState::Foreign(_) => ChildState::Absent,
                 left => left,
             },
-            Err(kube::Error::Api(status)) if status.is_not_found() => Slot::Absent,
+            Err(kube::Error::Api(status)) if status.is_not_found() => ChildState::Absent,
             // Also where it has changed a moment ago: what it is then decides whether it goes.
-            Err(error) => Slot::Failed(failed::<K>(&name, &error)),
+            Err(error) => ChildState::Failed(failed::<K>(&name, &error)),
         }
     }
 
-    pub(super) async fn look<K: Object>(&self, name: &str) -> Slot<K> {
+    pub(super) async fn look<K: Object>(&self, name: &str) -> ChildState<K> {
         let namespace = self.owner.namespace.as_deref().unwrap_or_default();
-        match live::get::<K>(self.client, namespace, name, K::KEEP).await {
-            Ok(None) => Slot::Absent,
-            Ok(Some(reading)) => self.slot(name, Ok(reading)),
-            Err(error) => Slot::Failed(failed::<K>(name, &error)),
+        match live::get::<K>(self.client, namespace, name, K::PROJECTION).await {
+            Ok(None) => ChildState::Absent,
+            Ok(Some(reading)) => self.child_state(name, Ok(reading)),
+            Err(error) => ChildState::Failed(failed::<K>(name, &error)),
         }
     }
 }

@@ -2,10 +2,10 @@
 //! where a number is wanted.
 
 use super::{
-    Ignored, Mistake,
-    error::Fault,
+    ErrorKind, Ignored,
+    error::SpannedError,
     expand::is_variable,
-    keys::{self, Fate, Key, Shape},
+    keys::{self, Handling, Key, Shape},
     tree::{Node, Path, Table, Value},
 };
 
@@ -16,7 +16,7 @@ const UNKNOWN: &str = "no such key is known; it is kept in the effective configu
 ///
 /// # Errors
 /// When a key that is used cannot have its value, or would show a secret.
-pub fn cast(file: &mut Table, ignored: &mut Vec<Ignored>) -> Result<(), Fault> {
+pub fn cast(file: &mut Table, ignored: &mut Vec<Ignored>) -> Result<(), SpannedError> {
     cast_table(file, keys::FILE, &Path::Root, ignored)
 }
 
@@ -25,7 +25,7 @@ fn cast_table(
     keys: &'static [Key],
     path: &Path<'_>,
     ignored: &mut Vec<Ignored>,
-) -> Result<(), Fault> {
+) -> Result<(), SpannedError> {
     for (name, node) in &mut table.entries {
         let path = path.key(name);
         match keys.iter().find(|key| key.name == name || key.name == "*") {
@@ -37,35 +37,36 @@ fn cast_table(
     Ok(())
 }
 
-fn cast_key(node: &mut Node, key: &Key, path: &Path<'_>, ignored: &mut Vec<Ignored>) -> Result<(), Fault> {
-    let refuse = |node: &Node, mistake, message: &str| Err(Fault::new(mistake, node.at, &path.text(), message.into()));
+fn cast_key(node: &mut Node, key: &Key, path: &Path<'_>, ignored: &mut Vec<Ignored>) -> Result<(), SpannedError> {
+    let refuse =
+        |node: &Node, mistake, message: &str| Err(SpannedError::new(mistake, node.at, &path.text(), message.into()));
     if let Shape::Table(keys) = key.shape {
         return match &mut node.value {
             Value::Table(table) => cast_table(table, keys, path, ignored),
-            _ => refuse(node, Mistake::BadValue, "this is to be a table"), // whatever else it is
+            _ => refuse(node, ErrorKind::BadValue, "this is to be a table"), // whatever else it is
         };
     }
     match key.fate {
-        Fate::Used(_) if node.holds_secret_variable() => refuse(
+        Handling::Used(_) if node.holds_secret_variable() => refuse(
             node,
-            Mistake::SecretInPlainField,
+            ErrorKind::SecretInPlainField,
             "a secret would stand where everybody can read it; secrets go into `environment`",
         ),
-        Fate::Used(_) | Fate::UsedWithSecrets(_) => match to_shape(&node.value, key.shape) {
+        Handling::Used(_) | Handling::UsedWithSecrets(_) => match to_shape(&node.value, key.shape) {
             Ok(value) => {
                 node.value = value;
                 Ok(())
             }
-            Err(wanted) => refuse(node, Mistake::BadValue, wanted),
+            Err(wanted) => refuse(node, ErrorKind::BadValue, wanted),
         },
         // The agents' keys may be of a younger framework: what does not fit is theirs to judge.
-        Fate::Carried | Fate::Section => {
+        Handling::Carried | Handling::Section => {
             if let Ok(value) = to_shape(&node.value, key.shape) {
                 node.value = value;
             }
             Ok(())
         }
-        Fate::Ignored(reason) => {
+        Handling::Ignored(reason) => {
             if !node.is_blank() {
                 ignored.push(Ignored { key: path.text(), reason: reason.into() });
             }
@@ -147,11 +148,11 @@ mod tests {
     use super::*;
     use crate::config::{
         Origin,
-        expand::{Given, Secret, Variables, expand},
+        expand::{Secret, VariableValue, Variables, expand},
         toml::parse,
     };
 
-    fn with(file: &str, given: &[(&str, Given)]) -> Result<(Table, Vec<String>), Fault> {
+    fn with(file: &str, given: &[(&str, VariableValue)]) -> Result<(Table, Vec<String>), SpannedError> {
         let given: Variables = given.iter().map(|(name, value)| ((*name).to_string(), value.clone())).collect();
         let (mut table, mut ignored) = (parse(file).unwrap(), vec![]);
         expand(&mut table, &given, Origin::Plain)?;
@@ -194,7 +195,7 @@ mod tests {
 
     #[test]
     fn a_number_may_come_from_text_where_a_number_is_wanted() {
-        let given = [("N", Given::Plain("4096".into())), ("T", Given::Plain("0.5".into()))];
+        let given = [("N", VariableValue::Plain("4096".into())), ("T", VariableValue::Plain("0.5".into()))];
         let file = "[llm.model_configs.main]\nmodel_name = 'm'\nmax_tokens = '${N}'\ntemperature = '${T}'\nrpm = 6.0";
         let (table, _) = with(file, &given).unwrap();
         let main = table.table("llm").table("model_configs").table("main");
@@ -225,7 +226,7 @@ mod tests {
 
     #[test]
     fn a_secret_stays_out_of_what_everybody_can_read() {
-        let secret = [("S", Given::Secret(Secret::new("hunter2".into())))];
+        let secret = [("S", VariableValue::Secret(Secret::new("hunter2".into())))];
         for file in [
             "task_name = '${S}'",
             "[sandbox.sandboxes.main]\ncommand = ['a', '${S}']",
@@ -234,7 +235,7 @@ mod tests {
             "[sandbox.sandboxes.main.extra]\ninitializer_timeout_sec = '${S}'",
         ] {
             let fault = with(file, &secret).unwrap_err();
-            assert_eq!(fault.mistake, Mistake::SecretInPlainField, "{file}");
+            assert_eq!(fault.mistake, ErrorKind::SecretInPlainField, "{file}");
             assert!(!fault.message.contains("hunter2"));
         }
         for file in [

@@ -7,7 +7,7 @@ use super::tree::Path;
 
 /// What kind of mistake it is: one word, as a condition has it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, strum::Display, strum::EnumIter, strum::IntoStaticStr)]
-pub enum Mistake {
+pub enum ErrorKind {
     /// The file is no TOML.
     Unparsable,
     /// The file is larger or deeper than any configuration, or its variables make it so.
@@ -59,7 +59,7 @@ impl fmt::Display for Position {
 #[error("{position}{}{path}: {message}", if path.is_empty() { "" } else { ", " })]
 pub struct Error {
     /// What kind of mistake it is.
-    pub mistake: Mistake,
+    pub mistake: ErrorKind,
     /// Where it stands.
     pub position: Position,
     /// The key that it concerns; empty if it concerns none.
@@ -70,9 +70,9 @@ pub struct Error {
 
 /// The same while the text of the file is not at hand.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Fault {
+pub struct SpannedError {
     /// What kind of mistake it is.
-    pub mistake: Mistake,
+    pub mistake: ErrorKind,
     /// The byte where it stands.
     pub at: usize,
     /// The key that it concerns.
@@ -81,10 +81,10 @@ pub struct Fault {
     pub message: String,
 }
 
-impl Fault {
+impl SpannedError {
     /// A mistake at a byte.
     #[must_use]
-    pub fn new(mistake: Mistake, at: usize, path: &str, message: String) -> Self {
+    pub fn new(mistake: ErrorKind, at: usize, path: &str, message: String) -> Self {
         Self { mistake, at, path: path.to_string(), message }
     }
 
@@ -120,11 +120,14 @@ mod tests {
 
     #[test]
     fn an_error_is_a_sentence() {
-        let fault = Fault::new(Mistake::BadPort, 3, "ports", "it is none".into());
+        let fault = SpannedError::new(ErrorKind::BadPort, 3, "ports", "it is none".into());
         assert_eq!(
             fault.clone().below("a b").in_text("\n\nxyz").to_string(),
             "line 3, column 2, \"a b\".ports: it is none"
         );
-        assert_eq!(Fault { path: String::new(), ..fault }.in_text("").to_string(), "line 1, column 1: it is none");
+        assert_eq!(
+            SpannedError { path: String::new(), ..fault }.in_text("").to_string(),
+            "line 1, column 1: it is none"
+        );
     }
 }

@@ -7,8 +7,8 @@
 use std::{collections::BTreeMap, fmt};
 
 use super::{
-    Mistake, Origin,
-    error::Fault,
+    ErrorKind, Origin,
+    error::SpannedError,
     tree::{Node, Part, Path, Table, Taint, Value},
 };
 
@@ -41,7 +41,7 @@ impl fmt::Debug for Secret {
 
 /// The value of a variable that was given.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Given {
+pub enum VariableValue {
     /// For everybody to see.
     Plain(String),
     /// From a Secret.
@@ -49,11 +49,11 @@ pub enum Given {
 }
 
 /// The variables that were given, by name.
-pub type Variables = BTreeMap<String, Given>;
+pub type Variables = BTreeMap<String, VariableValue>;
 
 /// What stands for a name.
 enum Known<'a> {
-    Given(&'a Given),
+    VariableValue(&'a VariableValue),
     Own { value: Value, is_secret: bool },
 }
 
@@ -121,14 +121,14 @@ pub fn pieces(text: &str) -> Vec<Piece<'_>> {
 ///
 /// # Errors
 /// When nobody defines a variable, or the file becomes too large.
-pub fn expand(file: &mut Table, given: &Variables, origin: Origin) -> Result<(), Fault> {
+pub fn expand(file: &mut Table, given: &Variables, origin: Origin) -> Result<(), SpannedError> {
     // The variables' own values as they are written: the first pass is the only one.
     let mut known = BTreeMap::new();
     for (key, node) in file.entries.iter().filter(|(key, node)| is_variable(key) && node.value.to_text().is_some()) {
         let is_secret = origin == Origin::Secret && is_credential(key);
         known.insert(key.clone(), Known::Own { value: node.value.clone(), is_secret });
     }
-    known.extend(given.iter().map(|(name, value)| (name.clone(), Known::Given(value))));
+    known.extend(given.iter().map(|(name, value)| (name.clone(), Known::VariableValue(value))));
     let mut expansion = Expansion { known, origin, room: MAX_ADDED };
     file.entries.iter_mut().try_for_each(|(key, node)| expansion.expand(node, &Path::Root.key(key)))
 }
@@ -141,7 +141,7 @@ struct Expansion<'a> {
 }
 
 impl Expansion<'_> {
-    fn expand(&mut self, node: &mut Node, path: &Path<'_>) -> Result<(), Fault> {
+    fn expand(&mut self, node: &mut Node, path: &Path<'_>) -> Result<(), SpannedError> {
         if self.origin == Origin::Secret {
             node.taint = Taint::File;
         }
@@ -164,7 +164,12 @@ impl Expansion<'_> {
         }
     }
 
-    fn value_of(&mut self, pieces: &[Piece<'_>], at: usize, path: &Path<'_>) -> Result<(Value, Option<Taint>), Fault> {
+    fn value_of(
+        &mut self,
+        pieces: &[Piece<'_>],
+        at: usize,
+        path: &Path<'_>,
+    ) -> Result<(Value, Option<Taint>), SpannedError> {
         let (mut text, mut parts, mut is_secret) = (String::new(), Vec::new(), false);
         for piece in pieces {
             let name = match *piece {
@@ -190,10 +195,12 @@ impl Expansion<'_> {
     }
 
     /// The value of a variable, and whether it is a secret.
-    fn look_up(&mut self, name: &str, at: usize, path: &Path<'_>) -> Result<(Value, bool), Fault> {
+    fn look_up(&mut self, name: &str, at: usize, path: &Path<'_>) -> Result<(Value, bool), SpannedError> {
         let (value, secret) = match self.known.get(name) {
-            Some(Known::Given(Given::Plain(text))) => (Value::Text(text.clone()), false),
-            Some(Known::Given(Given::Secret(secret))) => (Value::Text(secret.reveal().to_string()), true),
+            Some(Known::VariableValue(VariableValue::Plain(text))) => (Value::Text(text.clone()), false),
+            Some(Known::VariableValue(VariableValue::Secret(secret))) => {
+                (Value::Text(secret.reveal().to_string()), true)
+            }
             Some(Known::Own { value, is_secret }) => (value.clone(), *is_secret),
             None => {
                 // What looks like a variable in a Secret's file may be a part of a password.
@@ -201,13 +208,13 @@ impl Expansion<'_> {
                     Origin::Plain => format!("nobody defines the variable {}", shortened(name)),
                     Origin::Secret => "it names a variable that nobody defines".to_string(),
                 };
-                return Err(Fault::new(Mistake::UnknownVariable, at, &path.text(), which));
+                return Err(SpannedError::new(ErrorKind::UnknownVariable, at, &path.text(), which));
             }
         };
         let added = if let Value::Text(text) = &value { text.len() } else { 32 };
         let Some(room) = self.room.checked_sub(added) else {
             let message = format!("variables add more than {MAX_ADDED} bytes to the file");
-            return Err(Fault::new(Mistake::TooLarge, at, &path.text(), message));
+            return Err(SpannedError::new(ErrorKind::TooLarge, at, &path.text(), message));
         };
         self.room = room;
         Ok((value, secret))
@@ -228,10 +235,10 @@ mod tests {
     use crate::config::toml::parse;
 
     fn variables(given: &[(&str, &str)]) -> Variables {
-        given.iter().map(|(name, value)| ((*name).to_string(), Given::Plain((*value).to_string()))).collect()
+        given.iter().map(|(name, value)| ((*name).to_string(), VariableValue::Plain((*value).to_string()))).collect()
     }
 
-    fn expanded(text: &str, given: &Variables, origin: Origin) -> Result<Table, Fault> {
+    fn expanded(text: &str, given: &Variables, origin: Origin) -> Result<Table, SpannedError> {
         let mut table = parse(text).unwrap();
         expand(&mut table, given, origin).map(|()| table)
     }
@@ -294,7 +301,7 @@ mod tests {
     fn only_scalars_of_the_top_level_in_upper_case_are_variables() {
         for file in ["a = 1\nx = '${A}'", "A = [1]\nx = '${A}'", "[A]\nB = 1\n[t]\nx = '${B}'", "1 = 2\nx = '${1}'"] {
             let fault = expanded(file, &Variables::new(), Origin::Plain).unwrap_err();
-            assert_eq!(fault.mistake, Mistake::UnknownVariable, "{file}");
+            assert_eq!(fault.mistake, ErrorKind::UnknownVariable, "{file}");
         }
     }
 
@@ -311,7 +318,7 @@ mod tests {
     #[test]
     fn a_secret_marks_all_that_it_touches_and_shows_nowhere() {
         let mut given = variables(&[("B", "plain")]);
-        given.insert("A".into(), Given::Secret(Secret::new("hunter2".into())));
+        given.insert("A".into(), VariableValue::Secret(Secret::new("hunter2".into())));
         let file = "x = 'a ${A} ${B}'\ny = '${A}'\nz = '${B}'\nl = [1, '${A}']\n";
         let table = expanded(file, &given, Origin::Plain).unwrap();
         let taint = |key: &str| table.get(key).unwrap().taint.clone();
@@ -338,14 +345,14 @@ mod tests {
     fn a_file_cannot_blow_itself_up() {
         let file = format!("A = '{}'\nx = '{}'\n", "a".repeat(1_000), "${A}".repeat(2_000));
         let fault = expanded(&file, &Variables::new(), Origin::Plain).unwrap_err();
-        assert_eq!(fault.mistake, Mistake::TooLarge);
+        assert_eq!(fault.mistake, ErrorKind::TooLarge);
     }
 
     #[test]
     fn the_environment_is_not_asked() {
         let (name, _) = std::env::vars().find(|(name, _)| is_variable(name)).expect("PATH, at least");
         let fault = expanded(&format!("x = '${{{name}}}'"), &Variables::new(), Origin::Plain).unwrap_err();
-        assert_eq!(fault.mistake, Mistake::UnknownVariable);
+        assert_eq!(fault.mistake, ErrorKind::UnknownVariable);
     }
 
     proptest! {
@@ -357,12 +364,12 @@ mod tests {
             for length in 3..8 {
                 for bits in 0..1 << length {
                     let name: String = (0..length).map(|bit| if bits >> bit & 1 == 0 { 'A' } else { 'B' }).collect();
-                    known.insert(name.clone(), Given::Plain(name.to_lowercase()));
+                    known.insert(name.clone(), VariableValue::Plain(name.to_lowercase()));
                 }
             }
             let regex = regex::Regex::new(r"\$\{([A-Z0-9_]+)\}").unwrap();
             let expected = regex.replace_all(&text, |found: &regex::Captures<'_>| match &known.get(&found[1]) {
-                Some(Given::Plain(value)) => value.clone(),
+                Some(VariableValue::Plain(value)) => value.clone(),
                 _ => "?".to_string(),
             });
             let mut table = Table::default();

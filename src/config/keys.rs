@@ -3,7 +3,7 @@
 
 /// What becomes of a key.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Fate {
+pub enum Handling {
     /// It becomes this field of a session.
     Used(&'static str),
     /// Likewise, and the field may hold a secret.
@@ -45,23 +45,23 @@ pub struct Key {
     /// Its type.
     pub shape: Shape,
     /// What becomes of it.
-    pub fate: Fate,
+    pub fate: Handling,
 }
 
 const fn used(name: &'static str, shape: Shape, field: &'static str) -> Key {
-    Key { name, shape, fate: Fate::Used(field) }
+    Key { name, shape, fate: Handling::Used(field) }
 }
 
 const fn carried(name: &'static str, shape: Shape) -> Key {
-    Key { name, shape, fate: Fate::Carried }
+    Key { name, shape, fate: Handling::Carried }
 }
 
 const fn ignored(name: &'static str, why: &'static str) -> Key {
-    Key { name, shape: Shape::Any, fate: Fate::Ignored(why) }
+    Key { name, shape: Shape::Any, fate: Handling::Ignored(why) }
 }
 
 const fn section(name: &'static str, keys: &'static [Key]) -> Key {
-    Key { name, shape: Shape::Table(keys), fate: Fate::Section }
+    Key { name, shape: Shape::Table(keys), fate: Handling::Section }
 }
 
 const NO_HOST: &str = "a sandbox has no folder of a host; fill the session's volumes from spec.volumes";
@@ -121,7 +121,7 @@ const SANDBOX: &[Key] = &[
 const CONTAINER: &[Key] = &[
     used("image", Shape::Text, "image"),
     used("command", Shape::TextOrTexts, "command; `\"\"`: entrypoint: Image; text: [/bin/sh, -c, text]"),
-    Key { name: "environment", shape: Shape::Any, fate: Fate::UsedWithSecrets("env") },
+    Key { name: "environment", shape: Shape::Any, fate: Handling::UsedWithSecrets("env") },
     used("ports", Shape::Any, "ports, by the container's own port"),
     used("volumes", Shape::Texts, "podTemplate, where the source is a claim; a folder of the host is ignored"),
     used("working_dir", Shape::Text, "workingDir"),
@@ -213,8 +213,8 @@ const MEMORY: &[Key] = &[
 
 /// All keys that hold a value, as paths: `sandbox.sandboxes.*.image`.
 #[must_use]
-pub fn all() -> Vec<(String, Fate)> {
-    fn add(keys: &[Key], path: &str, found: &mut Vec<(String, Fate)>) {
+pub fn all() -> Vec<(String, Handling)> {
+    fn add(keys: &[Key], path: &str, found: &mut Vec<(String, Handling)>) {
         for key in keys {
             let path = if path.is_empty() { key.name.to_string() } else { format!("{path}.{}", key.name) };
             match key.shape {

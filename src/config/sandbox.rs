@@ -6,9 +6,9 @@ use serde_json::{Map, Value as Json, json};
 use sha2::{Digest, Sha256};
 
 use super::{
-    Mistake, Reader,
+    ErrorKind, Reader,
     cast::to_integer,
-    error::Fault,
+    error::SpannedError,
     expand::Secret,
     tree::{Node, Path, Table, Taint, Value},
     units::{self, SecurityOption},
@@ -30,7 +30,7 @@ const LONGEST: [(&str, usize); 7] = [
 ];
 
 /// Refuses what has too many entries.
-pub(super) fn check_length(node: &Node, path: &Path<'_>, longest: usize) -> Result<(), Fault> {
+pub(super) fn check_length(node: &Node, path: &Path<'_>, longest: usize) -> Result<(), SpannedError> {
     let entries = node.as_list().map(<[_]>::len).or_else(|| Some(node.as_table()?.entries.len()));
     if entries.is_none_or(|entries| entries <= longest) {
         return Ok(());
@@ -42,7 +42,12 @@ pub(super) fn check_length(node: &Node, path: &Path<'_>, longest: usize) -> Resu
 ///
 /// # Errors
 /// When a key cannot have its value.
-pub fn template(sandbox: &Table, sandbox_type: &str, path: &Path<'_>, reader: &mut Reader<'_>) -> Result<Json, Fault> {
+pub fn template(
+    sandbox: &Table,
+    sandbox_type: &str,
+    path: &Path<'_>,
+    reader: &mut Reader<'_>,
+) -> Result<Json, SpannedError> {
     for (key, longest) in LONGEST {
         sandbox.get(key).map_or(Ok(()), |node| check_length(node, &path.key(key), longest))?;
     }
@@ -69,8 +74,8 @@ pub fn template(sandbox: &Table, sandbox_type: &str, path: &Path<'_>, reader: &m
 }
 
 /// A value that its key cannot have.
-pub(super) fn fault(node: &Node, path: &Path<'_>, message: &str) -> Fault {
-    Fault::new(Mistake::BadValue, node.at, &path.text(), message.into())
+pub(super) fn fault(node: &Node, path: &Path<'_>, message: &str) -> SpannedError {
+    SpannedError::new(ErrorKind::BadValue, node.at, &path.text(), message.into())
 }
 
 fn put(fields: &mut Map<String, Json>, field: &str, value: Option<Json>) {
@@ -106,7 +111,12 @@ fn seconds(value: &Value) -> Option<i64> {
     whole.filter(|seconds| (1..=999_999_999).contains(seconds))
 }
 
-fn env(sandbox: &Table, sandbox_type: &str, path: &Path<'_>, reader: &mut Reader<'_>) -> Result<Option<Json>, Fault> {
+fn env(
+    sandbox: &Table,
+    sandbox_type: &str,
+    path: &Path<'_>,
+    reader: &mut Reader<'_>,
+) -> Result<Option<Json>, SpannedError> {
     let path = path.key("environment");
     let Some(node) = sandbox.get("environment") else { return Ok(None) };
     let table = node.as_table().ok_or_else(|| fault(node, &path, "this is to be a table"))?;
@@ -151,11 +161,11 @@ pub(super) struct Port {
 }
 
 /// The ports of a sandbox, each with its key.
-pub(super) fn ports_of<'a>(sandbox: &'a Table, path: &Path<'_>) -> Result<Vec<(&'a str, Port)>, Fault> {
+pub(super) fn ports_of<'a>(sandbox: &'a Table, path: &Path<'_>) -> Result<Vec<(&'a str, Port)>, SpannedError> {
     let path = path.key("ports");
     let Some(node) = sandbox.get("ports") else { return Ok(vec![]) };
     let refuse = |node: &Node, path: &Path<'_>, message: &str| {
-        Fault::new(Mistake::BadPort, node.at, &path.text(), message.to_string())
+        SpannedError::new(ErrorKind::BadPort, node.at, &path.text(), message.to_string())
     };
     let table =
         node.as_table().ok_or_else(|| refuse(node, &path, "ports are to be a table, as \"8081/tcp\" = 8081"))?;
@@ -183,7 +193,7 @@ pub(super) fn ports_of<'a>(sandbox: &'a Table, path: &Path<'_>) -> Result<Vec<(&
     ports.collect()
 }
 
-fn ports(sandbox: &Table, path: &Path<'_>, reader: &mut Reader<'_>) -> Result<Option<Json>, Fault> {
+fn ports(sandbox: &Table, path: &Path<'_>, reader: &mut Reader<'_>) -> Result<Option<Json>, SpannedError> {
     let mut seen = BTreeSet::new();
     let mut list = Vec::new();
     for (key, Port { container, host }) in ports_of(sandbox, path)? {
@@ -205,7 +215,7 @@ fn ports(sandbox: &Table, path: &Path<'_>, reader: &mut Reader<'_>) -> Result<Op
     Ok(some_list(list.into_iter().map(|(_, port)| port).collect()))
 }
 
-fn resources(sandbox: &Table, path: &Path<'_>) -> Result<Option<Json>, Fault> {
+fn resources(sandbox: &Table, path: &Path<'_>) -> Result<Option<Json>, SpannedError> {
     let mut limits = Map::new();
     for (key, name, read) in
         [("mem_limit", "memory", units::memory as fn(&str) -> _), ("cpus", "cpu", units::cpus as fn(&str) -> _)]
@@ -221,7 +231,7 @@ fn quantity(
     key: &str,
     path: &Path<'_>,
     read: fn(&str) -> Result<Option<String>, &'static str>,
-) -> Result<Option<String>, Fault> {
+) -> Result<Option<String>, SpannedError> {
     let Some((node, text)) = sandbox.get(key).and_then(|node| Some((node, node.as_text()?))) else { return Ok(None) };
     if text.is_empty() {
         return Ok(None);
@@ -273,7 +283,7 @@ fn security_context(sandbox: &Table, path: &Path<'_>, reader: &mut Reader<'_>) -
 }
 
 /// What has no field of its own: claims, and memory that processes share.
-fn pod_template(sandbox: &Table, path: &Path<'_>, reader: &mut Reader<'_>) -> Result<Option<Json>, Fault> {
+fn pod_template(sandbox: &Table, path: &Path<'_>, reader: &mut Reader<'_>) -> Result<Option<Json>, SpannedError> {
     let (mut volumes, mut mounts): (Vec<Json>, Vec<Json>) = (vec![], vec![]);
     let (mut claims, mut targets) = (BTreeMap::new(), BTreeSet::new());
     let list = sandbox.get("volumes").and_then(Node::as_list).unwrap_or_default();

@@ -3,9 +3,9 @@
 use serde_json::{Map, Value as Json, json};
 
 use super::{
-    Mistake, Reader,
+    ErrorKind, Reader,
     cast::to_integer,
-    error::Fault,
+    error::SpannedError,
     sandbox::{self, check_length, fault, ports_of},
     tree::{Node, Path, Table, Value},
 };
@@ -24,7 +24,7 @@ const MAX_NAMED: usize = 64;
 ///
 /// # Errors
 /// When a key cannot have its value.
-pub fn specification(file: &Table, reader: &mut Reader<'_>) -> Result<Json, Fault> {
+pub fn specification(file: &Table, reader: &mut Reader<'_>) -> Result<Json, SpannedError> {
     let mut spec = Map::new();
     if let Some(name) = file.text("task_name") {
         if is_label(name) {
@@ -58,14 +58,14 @@ fn is_label(text: &str) -> bool {
         && bytes.iter().all(|byte| byte.is_ascii_alphanumeric() || b"-_.".contains(byte))
 }
 
-fn sandboxes(file: &Table, spec: &mut Map<String, Json>, reader: &mut Reader<'_>) -> Result<(), Fault> {
+fn sandboxes(file: &Table, spec: &mut Map<String, Json>, reader: &mut Reader<'_>) -> Result<(), SpannedError> {
     let path = Path::Root.key("sandbox");
     let section = file.table("sandbox");
     if let Some(node) = section.get("backend")
         && node.as_text().is_some_and(|backend| !backend.is_empty() && !BACKENDS.contains(&backend))
     {
         let message = format!("the framework has no such backend; it has {}", BACKENDS.join(", "));
-        return Err(Fault::new(Mistake::UnknownBackend, node.at, &path.key("backend").text(), message));
+        return Err(SpannedError::new(ErrorKind::UnknownBackend, node.at, &path.key("backend").text(), message));
     }
     if let Some(node) = section.get("tolerations").filter(|node| !node.is_blank()) {
         let tolerations = tolerations(node, &path.key("tolerations"))?;
@@ -88,7 +88,7 @@ fn sandboxes(file: &Table, spec: &mut Map<String, Json>, reader: &mut Reader<'_>
 }
 
 /// They are Kubernetes' own words.
-fn tolerations(node: &Node, path: &Path<'_>) -> Result<Vec<Json>, Fault> {
+fn tolerations(node: &Node, path: &Path<'_>) -> Result<Vec<Json>, SpannedError> {
     const WANTED: &str = "tolerations are a list of tables of key, operator, value, effect and tolerationSeconds";
     let list = node.as_list().ok_or_else(|| fault(node, path, WANTED))?;
     check_length(node, path, MAX_NAMED)?;
@@ -108,11 +108,11 @@ fn tolerations(node: &Node, path: &Path<'_>) -> Result<Vec<Json>, Fault> {
     tolerations.collect()
 }
 
-fn check_number(before: usize, node: &Node, path: &Path<'_>) -> Result<(), Fault> {
+fn check_number(before: usize, node: &Node, path: &Path<'_>) -> Result<(), SpannedError> {
     if before < MAX_NAMED { Ok(()) } else { Err(fault(node, path, &format!("there are at most {MAX_NAMED}"))) }
 }
 
-fn mcp_services(file: &Table, reader: &mut Reader<'_>) -> Result<Map<String, Json>, Fault> {
+fn mcp_services(file: &Table, reader: &mut Reader<'_>) -> Result<Map<String, Json>, SpannedError> {
     let sandboxes = file.table("sandbox").table("sandboxes");
     let path = Path::Root.key("mcp");
     let path = path.key("services");
@@ -124,7 +124,7 @@ fn mcp_services(file: &Table, reader: &mut Reader<'_>) -> Result<Map<String, Jso
         let port = service.get("sse_port").unwrap_or(node);
         let number = to_integer(&port.value).filter(|number| (1..=65535).contains(number)).ok_or_else(|| {
             let message = "a service has a port from 1 to 65535".to_string();
-            Fault::new(Mistake::BadPort, port.at, &path.key("sse_port").text(), message)
+            SpannedError::new(ErrorKind::BadPort, port.at, &path.key("sse_port").text(), message)
         })?;
         match server(sandboxes, name, service.text("sse_host"), number)? {
             Ok((sandbox_type, port)) => {
@@ -143,7 +143,7 @@ fn server<'a>(
     service: &str,
     host: Option<&str>,
     port: i64,
-) -> Result<Result<(&'a str, i64), &'static str>, Fault> {
+) -> Result<Result<(&'a str, i64), &'static str>, SpannedError> {
     let mut listening = Vec::new();
     for (sandbox_type, node) in &sandboxes.entries {
         let Some(sandbox) = node.as_table() else { continue };
@@ -183,7 +183,7 @@ fn server<'a>(
     }
 }
 
-fn models(file: &Table) -> Result<Map<String, Json>, Fault> {
+fn models(file: &Table) -> Result<Map<String, Json>, SpannedError> {
     let path = Path::Root.key("llm");
     let path = path.key("model_configs");
     let mut models = Map::new();

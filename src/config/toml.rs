@@ -7,8 +7,8 @@ use toml::de::{DeTable, DeValue};
 use toml_parser::{Source, lexer::TokenKind};
 
 use super::{
-    Mistake,
-    error::Fault,
+    ErrorKind,
+    error::SpannedError,
     tree::{Node, Table, Taint, Value},
 };
 
@@ -25,20 +25,20 @@ const MAX_DEPTH: usize = 32;
 ///
 /// # Errors
 /// When it is no TOML, or too much of it.
-pub fn parse(text: &str) -> Result<Table, Fault> {
+pub fn parse(text: &str) -> Result<Table, SpannedError> {
     check_bounds(text)?;
     let (table, errors) = DeTable::parse_recoverable(text);
     let place = |error: &toml::de::Error| error.span().map_or(text.len(), |span| span.start);
     // One mistake may be followed by others that come of it. Its Display would repeat the line.
     if let Some(error) = errors.iter().min_by_key(|error| place(error)) {
         let message = format!("this is no TOML: {}", error.message());
-        return Err(Fault::new(Mistake::Unparsable, place(error), "", message));
+        return Err(SpannedError::new(ErrorKind::Unparsable, place(error), "", message));
     }
     table_of(table.into_inner())
 }
 
-fn check_bounds(text: &str) -> Result<(), Fault> {
-    let refuse = |at, message: String| Err(Fault::new(Mistake::TooLarge, at, "", message));
+fn check_bounds(text: &str) -> Result<(), SpannedError> {
+    let refuse = |at, message: String| Err(SpannedError::new(ErrorKind::TooLarge, at, "", message));
     if text.len() > MAX_BYTES {
         return refuse(0, format!("the file has more than {MAX_BYTES} bytes"));
     }
@@ -71,28 +71,33 @@ fn check_bounds(text: &str) -> Result<(), Fault> {
     Ok(())
 }
 
-fn table_of(table: DeTable<'_>) -> Result<Table, Fault> {
+fn table_of(table: DeTable<'_>) -> Result<Table, SpannedError> {
     let entries = table.into_iter().map(|(key, value)| {
         let key = key.into_inner().into_owned();
         let node = node_of(value).map_err(|fault| fault.below(&key))?;
         Ok((key, node))
     });
-    Ok(Table { entries: entries.collect::<Result<_, Fault>>()? })
+    Ok(Table { entries: entries.collect::<Result<_, SpannedError>>()? })
 }
 
-fn node_of(value: toml::Spanned<DeValue<'_>>) -> Result<Node, Fault> {
+fn node_of(value: toml::Spanned<DeValue<'_>>) -> Result<Node, SpannedError> {
     let at = value.span().start;
     let value = match value.into_inner() {
         DeValue::String(text) => Value::Text(text.into_owned()),
         DeValue::Integer(number) => match i64::from_str_radix(number.as_str(), number.radix()) {
             Ok(number) => Value::Integer(number),
             Err(_) => {
-                return Err(Fault::new(Mistake::BadValue, at, "", "the number does not fit into 64 bits".into()));
+                return Err(SpannedError::new(
+                    ErrorKind::BadValue,
+                    at,
+                    "",
+                    "the number does not fit into 64 bits".into(),
+                ));
             }
         },
         DeValue::Float(number) => match number.as_str().parse() {
             Ok(number) => Value::Float(number),
-            Err(_) => return Err(Fault::new(Mistake::BadValue, at, "", "this is no number".into())),
+            Err(_) => return Err(SpannedError::new(ErrorKind::BadValue, at, "", "this is no number".into())),
         },
         DeValue::Boolean(is) => Value::Bool(is),
         DeValue::Datetime(time) => Value::Datetime(time),
@@ -108,7 +113,7 @@ mod tests {
 
     use super::*;
 
-    fn mistake(text: &str) -> (Mistake, usize) {
+    fn mistake(text: &str) -> (ErrorKind, usize) {
         let fault = parse(text).unwrap_err();
         (fault.mistake, fault.at)
     }
@@ -127,9 +132,9 @@ mod tests {
 
     #[test]
     fn what_cannot_be_read_is_told_with_its_place() {
-        assert_eq!(mistake("a = 1\nb = \n"), (Mistake::Unparsable, 10));
-        assert_eq!(mistake("a = 1\na = 2\n"), (Mistake::Unparsable, 6));
-        assert_eq!(mistake("[a]\nb = 99999999999999999999\n"), (Mistake::BadValue, 8));
+        assert_eq!(mistake("a = 1\nb = \n"), (ErrorKind::Unparsable, 10));
+        assert_eq!(mistake("a = 1\na = 2\n"), (ErrorKind::Unparsable, 6));
+        assert_eq!(mistake("[a]\nb = 99999999999999999999\n"), (ErrorKind::BadValue, 8));
         assert_eq!(parse("[a]\nb = [1, 99999999999999999999]\n").unwrap_err().path, "a.b");
         for secret in ["password = hunter2\n", "hunter2\n", "a = \"hunter2\n", "hunter2 = = 1", "a = 12hunter2"] {
             let fault = parse(secret).unwrap_err();
@@ -151,7 +156,7 @@ mod tests {
             format!("[{dotted}]"),
             format!("[[{dotted}]]"),
         ] {
-            assert_eq!(mistake(&text).0, Mistake::TooLarge, "{}", &text[..40]);
+            assert_eq!(mistake(&text).0, ErrorKind::TooLarge, "{}", &text[..40]);
         }
         let deep = format!("a = {}{}", "[".repeat(MAX_DEPTH), "]".repeat(MAX_DEPTH));
         assert!(parse(&deep).is_ok());

@@ -7,34 +7,34 @@ use kube::ResourceExt;
 use super::{
     Context, Error, Stop,
     cache::Found,
-    queue::{Action, Requests},
     rest_of,
+    work_queue::{Action, WorkQueue},
 };
 use crate::{
     api::Agent,
     apply::{self, Object},
     plan::{
-        Lookup, Slot,
-        agent::{self, Earlier, Observed, runner},
+        ChildState, Lookup,
+        agent::{self, LegacyExecAccess, Observed, runner},
     },
 };
 
 /// Runs the controller until it is told to stop.
-pub async fn run(context: Arc<Context<Agent>>, requests: Arc<Requests>, concurrency: u16, stop: Stop) {
+pub async fn run(context: Arc<Context<Agent>>, requests: Arc<WorkQueue>, concurrency: u16, stop: Stop) {
     super::run(context, requests, concurrency, stop, reconcile).await;
 }
 
 async fn reconcile(agent: Arc<Agent>, context: Arc<Context<Agent>>) -> Result<Action, Error> {
     let mut observed = observe(agent, &context).await;
-    if agent::has_lost_something(&observed) && context.is_gone(&observed.agent).await {
+    if agent::child_disappeared(&observed) && context.is_gone(&observed.agent).await {
         return Ok(Action::await_change());
     }
     let rest = rest_of(observed.children.len());
     let writes = agent::plan(&observed);
     let owner = observed.agent.metadata.clone();
-    apply::execute(&context.client, context.counter(), &owner, writes, |_, landed| observed.absorb(landed)).await;
+    apply::execute(&context.client, context.counter(), &owner, writes, |_, landed| observed.record(landed)).await;
     let report = agent::report(&observed);
-    Ok(context.publish(&*observed.agent, report).await?.resting(rest))
+    Ok(context.publish(&*observed.agent, report).await?.not_before(rest))
 }
 
 async fn observe(agent: Arc<Agent>, context: &Context<Agent>) -> Observed {
@@ -43,32 +43,32 @@ async fn observe(agent: Arc<Agent>, context: &Context<Agent>) -> Observed {
     let cached = |name: &str| caches.agents.get(name, &namespace).object();
     // That a session or a parent is gone, or another one by now, has consequences, so a cache is not believed.
     let session = match caches.session(&agent.spec.session, &namespace) {
-        Found::Object(session) if !agent::has_lost_session(&agent, &session) => Lookup::Found(session),
+        Found::Object(session) if !agent::belonged_to_other_session(&agent, &session) => Lookup::Found(session),
         Found::Unreadable(unreadable) => Lookup::Failed(unreadable.failure()),
         Found::Object(_) | Found::Absent => context.look(&namespace, &agent.spec.session).await,
     };
     let parent = match agent.spec.parent.as_deref() {
         None => Lookup::NotNamed,
         Some(name) => match caches.agents.get(name, &namespace) {
-            Found::Object(parent) if !agent::has_lost_parent(&agent, &parent) => Lookup::Found(parent),
+            Found::Object(parent) if !agent::had_other_parent(&agent, &parent) => Lookup::Found(parent),
             Found::Unreadable(unreadable) => Lookup::Failed(unreadable.failure()),
             Found::Object(_) | Found::Absent => context.look(&namespace, name).await,
         },
     };
     let runner = runner::name(&agent);
-    let live = caches.sandboxes.get(&runner, &namespace).slot(&agent.metadata);
-    let policy = caches.policies.get(&runner, &namespace).slot(&agent.metadata);
-    let earlier = if runner::is_over(&policy, &agent, &live, &context.settings) {
+    let live = caches.sandboxes.get(&runner, &namespace).child_state(&agent.metadata);
+    let policy = caches.policies.get(&runner, &namespace).child_state(&agent.metadata);
+    let legacy_exec_access = if runner::is_over(&policy, &agent, &live, &context.settings) {
         let (account, role) = (child(&agent, context).await, child(&agent, context).await);
-        Some(Earlier { policy, account, role, binding: child(&agent, context).await })
+        Some(LegacyExecAccess { policy, account, role, binding: child(&agent, context).await })
     } else {
         None
     };
     Observed {
         runner: live,
-        earlier,
+        legacy_exec_access,
         settings: context.settings.clone(),
-        session: session.map(|session| context.meant(session)),
+        session: session.map(|session| context.effective(session)),
         parent,
         ancestors: agent::ancestors(&agent, cached),
         children: caches.agents_in.children(&namespace, &agent.name_any()),
@@ -76,14 +76,14 @@ async fn observe(agent: Arc<Agent>, context: &Context<Agent>) -> Observed {
             .iter()
             .flat_map(|label| caches.first_of_type(&namespace, &agent.spec.session, label))
             .collect(),
-        undone: None,
+        write_error: None,
         now: context.now(),
         agent,
     }
 }
 
 /// A child that nobody watches, by the name that all of an agent's have.
-async fn child<K: Object>(agent: &Agent, context: &Context<Agent>) -> Slot<K> {
+async fn child<K: Object>(agent: &Agent, context: &Context<Agent>) -> ChildState<K> {
     let namespace = agent.namespace().unwrap_or_default();
-    context.look::<K>(&namespace, &runner::name(agent)).await.slot(&agent.metadata)
+    context.look::<K>(&namespace, &runner::name(agent)).await.child_state(&agent.metadata)
 }

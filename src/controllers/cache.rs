@@ -4,15 +4,15 @@
 //! deleted meanwhile. Here one watch serves all, and a change is told with the object before and after, so that a controller is
 //! only woken by what it reads.
 
-mod burst;
+mod budget;
+mod dispatcher;
 mod health;
 mod index;
-mod intake;
-mod room;
 mod scope;
 mod source;
+mod starting_pods;
+mod store_writer;
 mod stored;
-mod teller;
 mod text;
 mod watching;
 
@@ -24,20 +24,20 @@ use k8s_openapi::api::{
 };
 use kube::{Client, Resource, api::ObjectMeta, runtime::reflector};
 
+use self::{
+    budget::{MemoryBudget, Share},
+    dispatcher::Dispatcher,
+    watching::{Cluster, watch},
+};
 pub use self::{
-    burst::Burst,
+    dispatcher::WorkQueues,
     health::Health,
     index::{AgentsIn, SandboxesIn},
     scope::Scope,
+    starting_pods::StartingPods,
     stored::{Cache, Found, Stored},
-    teller::Triggers,
 };
-use self::{
-    room::{Room, Share},
-    teller::Teller,
-    watching::{Cluster, watch},
-};
-use super::{queue::Requests, written::Written};
+use super::{read_your_writes::ReadYourWrites, work_queue::WorkQueue};
 use crate::{
     api::{Agent, AigiseSession, Sandbox, meta},
     plan::name::Label,
@@ -62,15 +62,15 @@ pub struct Caches {
     /// Which Sandboxes belong to a session.
     pub sandboxes_in: Arc<SandboxesIn>,
     /// How many Pods are on their way.
-    pub burst: Arc<Burst>,
+    pub starting_pods: Arc<StartingPods>,
     /// Which agents belong to a session or an agent.
     pub agents_in: Arc<AgentsIn>,
     /// Sessions whose status was written a moment ago.
-    pub written_sessions: Arc<Written<AigiseSession>>,
+    pub written_sessions: Arc<ReadYourWrites<AigiseSession>>,
     /// Sandboxes whose status was written a moment ago.
-    pub written_sandboxes: Arc<Written<Sandbox>>,
+    pub written_sandboxes: Arc<ReadYourWrites<Sandbox>>,
     /// Agents whose status was written a moment ago.
-    pub written_agents: Arc<Written<Agent>>,
+    pub written_agents: Arc<ReadYourWrites<Agent>>,
     /// Which of the watches fail.
     pub health: Arc<Health>,
 }
@@ -79,7 +79,7 @@ impl Caches {
     /// The session of this name, as it is known now: its own controller may have said more of it than the watch has told yet.
     #[must_use]
     pub fn session(&self, name: &str, namespace: &str) -> Found<AigiseSession> {
-        self.written_sessions.newest_of(self.sessions.get(name, namespace))
+        self.written_sessions.latest_of(self.sessions.get(name, namespace))
     }
 
     /// The first sandboxes of a session's type, as far as they matter.
@@ -124,7 +124,7 @@ impl<K: Resource> Change<'_, K> {
     }
 
     /// Whether what a user or the garbage collector says of the object is another than before: all but status.
-    fn touches_wish(&self) -> bool {
+    fn touches_spec(&self) -> bool {
         self.touches(|object| {
             let meta = object.meta();
             (
@@ -143,37 +143,37 @@ pub type Watches = Vec<futures::future::BoxFuture<'static, ()>>;
 
 /// Starts to watch everything that the controllers read.
 #[must_use]
-pub fn watch_all(client: &Client, scope: &Scope, triggers: Triggers) -> (Caches, Watches) {
+pub fn watch_all(client: &Client, scope: &Scope, work_queues: WorkQueues) -> (Caches, Watches) {
     let health = Arc::new(Health::default());
-    let cluster = &Cluster { client, scope, room: Arc::new(Room::default()), health: health.clone() };
+    let cluster = &Cluster { client, scope, budget: Arc::new(MemoryBudget::default()), health: health.clone() };
     let ours = format!("{}={}", meta::MANAGED_BY, meta::MANAGER);
     let ours = Some(ours.as_str());
-    let teller = &Arc::new(Teller::new(triggers));
+    let dispatcher = &Arc::new(Dispatcher::new(work_queues));
 
-    let (of, to) = (teller.clone(), teller.clone());
+    let (of, to) = (dispatcher.clone(), dispatcher.clone());
     let wake = move |it: &ObjectMeta| {
-        to.tell_session(&it.name.clone().unwrap_or_default(), &it.namespace.clone().unwrap_or_default());
+        to.enqueue_session(&it.name.clone().unwrap_or_default(), &it.namespace.clone().unwrap_or_default());
     };
     let (sessions, watch_sessions) = watch(cluster, Share(0), None, move |change| of.session_changed(&change), wake);
-    let (of, to) = (teller.clone(), teller.clone());
+    let (of, to) = (dispatcher.clone(), dispatcher.clone());
     let wake = move |it: &ObjectMeta| {
-        to.tell_sandbox(&it.name.clone().unwrap_or_default(), &it.namespace.clone().unwrap_or_default());
+        to.enqueue_sandbox(&it.name.clone().unwrap_or_default(), &it.namespace.clone().unwrap_or_default());
     };
     let (sandboxes, watch_sandboxes) = watch(cluster, Share(1), None, move |change| of.sandbox_changed(&change), wake);
-    let (of, to) = (teller.clone(), teller.clone());
+    let (of, to) = (dispatcher.clone(), dispatcher.clone());
     let wake = move |it: &ObjectMeta| {
-        to.tell_agents([it.name.clone().unwrap_or_default()], &it.namespace.clone().unwrap_or_default());
+        to.enqueue_agents([it.name.clone().unwrap_or_default()], &it.namespace.clone().unwrap_or_default());
     };
     let (agents, watch_agents) = watch(cluster, Share(2), None, move |change| of.agent_changed(&change), wake);
     // Who needs one of these that cannot be read says so.
     let nobody = |_: &ObjectMeta| {};
-    let of = teller.clone();
+    let of = dispatcher.clone();
     let (pods, watch_pods) = watch(cluster, Share(3), ours, move |change| of.pod_changed(&change), nobody);
-    let of = teller.clone();
+    let of = dispatcher.clone();
     let (claims, watch_claims) = watch(cluster, Share(4), ours, move |change| of.claim_changed(&change), nobody);
-    let of = teller.clone();
+    let of = dispatcher.clone();
     let (services, watch_services) = watch(cluster, Share(5), ours, move |change| of.service_changed(&change), nobody);
-    let of = teller.clone();
+    let of = dispatcher.clone();
     let (policies, watch_policies) = watch(cluster, Share(6), ours, move |change| of.policy_changed(&change), nobody);
     let watches =
         vec![watch_sessions, watch_sandboxes, watch_agents, watch_pods, watch_claims, watch_services, watch_policies];
@@ -185,12 +185,12 @@ pub fn watch_all(client: &Client, scope: &Scope, triggers: Triggers) -> (Caches,
         claims,
         services,
         policies,
-        sandboxes_in: teller.sandboxes_in.clone(),
-        burst: teller.burst.clone(),
-        agents_in: teller.agents_in.clone(),
-        written_sessions: teller.written_sessions.clone(),
-        written_sandboxes: teller.written_sandboxes.clone(),
-        written_agents: teller.written_agents.clone(),
+        sandboxes_in: dispatcher.sandboxes_in.clone(),
+        starting_pods: dispatcher.starting_pods.clone(),
+        agents_in: dispatcher.agents_in.clone(),
+        written_sessions: dispatcher.written_sessions.clone(),
+        written_sandboxes: dispatcher.written_sandboxes.clone(),
+        written_agents: dispatcher.written_agents.clone(),
         health,
     };
     (caches, watches)

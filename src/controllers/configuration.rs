@@ -24,11 +24,11 @@ use crate::{
     apply::{self, Object},
     config::Secret,
     plan::{
-        Failure, Slot, ownership,
+        ChildState, Failure, ownership,
         session::{
             Observed,
             configuration::{self, ConfigSecret, Configuration, Contents, Reference, SECRET_POLL},
-            is_at_rest,
+            is_inactive,
         },
     },
     reading::live::{self, Version},
@@ -83,7 +83,7 @@ impl Configurations {
     pub(super) fn remember(&self, observed: &Observed, remembered: Option<Remembered>) {
         let (Ok(mut all), Some(mut remembered)) = (self.0.lock(), remembered) else { return };
         if let Some(secret) = &observed.config_secret {
-            let written = secret.slot.ours().and_then(|secret| secret.uid().zip(secret.resource_version()));
+            let written = secret.child.owned().and_then(|secret| secret.uid().zip(secret.resource_version()));
             remembered.versions.known.insert(own_secret(&observed.session), written);
         }
         // Whoever has not looked for so long is gone.
@@ -112,7 +112,7 @@ pub(super) async fn read(
     context: &Context<AigiseSession>,
 ) -> Result<ConfigRead, Busy> {
     let nothing = ConfigRead { configuration: Configuration::None, config_secret: None, remembered: None };
-    let (now, of) = (context.now(), (session.metadata.generation, is_at_rest(session), has_runner));
+    let (now, of) = (context.now(), (session.metadata.generation, is_inactive(session), has_runner));
     let known = context.configurations.recall(session).filter(|known| known.of == of);
     let file = configuration::file(session);
     if file.is_none() && !has_runner {
@@ -145,7 +145,7 @@ pub(super) async fn read(
     drop((contents, pass));
     let config_secret = match configuration {
         Configuration::None | Configuration::Read { .. } => {
-            Some(ConfigSecret { wanted, slot: config_secret(session, context).await })
+            Some(ConfigSecret { wanted, child: config_secret(session, context).await })
         }
         // What is there is still what runs.
         Configuration::Unusable(_) => None,
@@ -257,13 +257,13 @@ async fn get<K: Object>(
     session: &AigiseSession,
     context: &Context<AigiseSession>,
 ) -> Result<Option<K>, Failure> {
-    let found = live::get::<K>(&context.client, &session.namespace().unwrap_or_default(), name, K::KEEP).await;
+    let found = live::get::<K>(&context.client, &session.namespace().unwrap_or_default(), name, K::PROJECTION).await;
     found.map_err(|error| apply::failure(&error))?.transpose().map_err(|unreadable| unreadable.failure())
 }
 
-async fn config_secret(session: &AigiseSession, context: &Context<AigiseSession>) -> Slot<SecretObject> {
+async fn config_secret(session: &AigiseSession, context: &Context<AigiseSession>) -> ChildState<SecretObject> {
     match get::<SecretObject>(&configuration::secret_name(session), session, context).await {
-        Ok(found) => ownership::slot(found.map(Arc::new), &session.metadata),
-        Err(failure) => Slot::Failed(failure),
+        Ok(found) => ownership::child_state(found.map(Arc::new), &session.metadata),
+        Err(failure) => ChildState::Failed(failure),
     }
 }

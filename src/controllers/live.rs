@@ -17,11 +17,11 @@ use super::memo::Memo;
 use crate::{
     apply::{self, Object},
     plan::{
-        Failure, Lookup, Slot,
+        ChildState, Failure, Lookup,
         session::{self, ConfigMapContent},
     },
     reading::{
-        ATTACHED_POD, Keep, Kept,
+        ATTACHED_POD, Kept, Projection,
         live::{self, Version},
     },
 };
@@ -110,7 +110,7 @@ impl LiveReads {
     async fn config_map(&self, namespace: &str, name: &str) -> Result<Result<Option<Arc<String>>, Failure>, Busy> {
         let hash = |config_map: &ConfigMap| session::content_hash(config_map);
         let bytes = |_: &String| 256;
-        self.content(&self.hashes, namespace, name, ConfigMap::KEEP, hash, bytes).await
+        self.content(&self.hashes, namespace, name, ConfigMap::PROJECTION, hash, bytes).await
     }
 
     /// A Pod that a sandbox is to attach to.
@@ -124,12 +124,12 @@ impl LiveReads {
     }
 
     /// A claim that a user made: read by its name, since only our own are watched.
-    pub(super) async fn claim(&self, namespace: &str, name: &str) -> Result<Slot<PersistentVolumeClaim>, Busy> {
-        let (keep, bytes) = (PersistentVolumeClaim::KEEP, |claim: &PersistentVolumeClaim| size_of(claim));
+    pub(super) async fn claim(&self, namespace: &str, name: &str) -> Result<ChildState<PersistentVolumeClaim>, Busy> {
+        let (keep, bytes) = (PersistentVolumeClaim::PROJECTION, |claim: &PersistentVolumeClaim| size_of(claim));
         Ok(match self.content(&self.claims, namespace, name, keep, Clone::clone, bytes).await? {
-            Ok(Some(claim)) => Slot::Ours(claim),
-            Ok(None) => Slot::Absent,
-            Err(failure) => Slot::Failed(failure),
+            Ok(Some(claim)) => ChildState::Owned(claim),
+            Ok(None) => ChildState::Absent,
+            Err(failure) => ChildState::Failed(failure),
         })
     }
 
@@ -139,7 +139,7 @@ impl LiveReads {
         memo: &Memo<Version, T>,
         namespace: &str,
         name: &str,
-        keep: Keep,
+        keep: Projection,
         make: impl Fn(&K) -> T,
         bytes: impl Fn(&T) -> usize,
     ) -> Result<Result<Option<Arc<T>>, Failure>, Busy> {

@@ -8,28 +8,28 @@ use super::{
     Context, Error, Stop,
     cache::Found,
     live::{BUSY, Busy},
-    queue::{Action, Requests},
+    work_queue::{Action, WorkQueue},
 };
 use crate::{
     api::{Agent, AigiseSession, Sandbox},
     apply::{self, Object},
     plan::{
-        Child, Lookup, Slot, Write,
+        Child, ChildState, Lookup, Write,
         agent::runner,
         ownership,
-        sandbox::{self, Grant, Observed},
+        sandbox::{self, ExecAccess, Observed},
         session::exec,
     },
 };
 
 /// Runs the controller until it is told to stop.
-pub async fn run(context: Arc<Context<Sandbox>>, requests: Arc<Requests>, concurrency: u16, stop: Stop) {
+pub async fn run(context: Arc<Context<Sandbox>>, requests: Arc<WorkQueue>, concurrency: u16, stop: Stop) {
     super::run(context, requests, concurrency, stop, reconcile).await;
 }
 
 async fn reconcile(sandbox: Arc<Sandbox>, context: Arc<Context<Sandbox>>) -> Result<Action, Error> {
     let Ok(mut observed) = observe(sandbox, &context).await else { return Ok(Action::requeue(BUSY)) };
-    if sandbox::has_lost_something(&observed) && context.is_gone(&observed.sandbox).await {
+    if sandbox::child_disappeared(&observed) && context.is_gone(&observed.sandbox).await {
         return Ok(Action::await_change());
     }
     let mut writes = sandbox::plan(&observed);
@@ -38,7 +38,7 @@ async fn reconcile(sandbox: Arc<Sandbox>, context: Arc<Context<Sandbox>>) -> Res
         writes.clear();
     }
     let owner = observed.sandbox.metadata.clone();
-    apply::execute(&context.client, context.counter(), &owner, writes, |_, landed| observed.absorb(landed)).await;
+    apply::execute(&context.client, context.counter(), &owner, writes, |_, landed| observed.record(landed)).await;
     let report = sandbox::report(&observed);
     Ok(context.publish(&*observed.sandbox, report).await?.within(wait))
 }
@@ -60,7 +60,7 @@ async fn observe(sandbox: Arc<Sandbox>, context: &Context<Sandbox>) -> Result<Ob
     let session = match sandbox.spec.session.as_deref() {
         None => Lookup::NotNamed,
         Some(name) => match caches.session(name, &namespace) {
-            Found::Object(session) if !sandbox::has_lost(&sandbox, &session) => Lookup::Found(session),
+            Found::Object(session) if !sandbox::belonged_to_other_session(&sandbox, &session) => Lookup::Found(session),
             Found::Unreadable(unreadable) => Lookup::Failed(unreadable.failure()),
             // That a session is gone, or another one by now, has consequences, so a cache is not believed.
             Found::Object(_) | Found::Absent => context.look(&namespace, name).await,
@@ -75,8 +75,8 @@ async fn observe(sandbox: Arc<Sandbox>, context: &Context<Sandbox>) -> Result<Ob
         Some(attach) => context.live.pod(&namespace, &attach.pod_name).await?,
     };
     let agent = runs(&sandbox, context);
-    let grant = match (agent.found(), session.found()) {
-        (Some(agent), Some(session)) if runner::is_let_in(agent, &context.settings) => {
+    let exec_access = match (agent.found(), session.found()) {
+        (Some(agent), Some(session)) if runner::may_exec(agent, &context.settings) => {
             Some(grant(&sandbox, agent, session, context).await)
         }
         _ => None,
@@ -85,14 +85,14 @@ async fn observe(sandbox: Arc<Sandbox>, context: &Context<Sandbox>) -> Result<Ob
     let session = if let Lookup::Failed(failure) = &agent { Lookup::Failed(failure.clone()) } else { session };
     let now = context.now();
     Ok(Observed {
-        session: session.map(|session| context.meant(session)),
+        session: session.map(|session| context.effective(session)),
         siblings: siblings.unwrap_or_default(),
-        pod: caches.pods.get(&sandbox.name_any(), &namespace).slot(&sandbox.metadata),
+        pod: caches.pods.get(&sandbox.name_any(), &namespace).child_state(&sandbox.metadata),
         attached,
         agent: agent.found().cloned(),
-        grant,
+        exec_access,
         settings: context.settings.clone(),
-        on_their_way: caches.burst.since(&namespace, sandbox::burst_begins(now)),
+        on_their_way: caches.starting_pods.since(&namespace, sandbox::burst_begins(now)),
         now,
         sandbox,
     })
@@ -110,19 +110,19 @@ fn runs(sandbox: &Sandbox, context: &Context<Sandbox>) -> Lookup<Agent> {
 }
 
 /// What lets a sandbox in that runs an agent.
-async fn grant(sandbox: &Sandbox, agent: &Agent, session: &AigiseSession, context: &Context<Sandbox>) -> Grant {
+async fn grant(sandbox: &Sandbox, agent: &Agent, session: &AigiseSession, context: &Context<Sandbox>) -> ExecAccess {
     let (name, namespace) = (sandbox.name_any(), sandbox.namespace().unwrap_or_default());
     let policy = match context.caches.policies.get(&name, &namespace) {
-        Found::Object(policy) => sandbox::grant_slot(Some(policy), sandbox, agent),
-        other => other.slot(&sandbox.metadata),
+        Found::Object(policy) => sandbox::exec_access_state(Some(policy), sandbox, agent),
+        other => other.child_state(&sandbox.metadata),
     };
     let binding = child(sandbox, agent, context).await;
-    let earlier_role = match binding.ours() {
+    let earlier_role = match binding.owned() {
         Some(binding) if sandbox::is_of_earlier(binding) => child(sandbox, agent, context).await,
-        Some(_) | None => Slot::Absent,
+        Some(_) | None => ChildState::Absent,
     };
-    Grant {
-        role: context.look(&namespace, &exec::role_name(session)).await.slot(&session.metadata),
+    ExecAccess {
+        role: context.look(&namespace, &exec::role_name(session)).await.child_state(&session.metadata),
         account: child(sandbox, agent, context).await,
         binding,
         policy,
@@ -131,9 +131,9 @@ async fn grant(sandbox: &Sandbox, agent: &Agent, session: &AigiseSession, contex
 }
 
 /// A child that nobody watches, by the name that all of a sandbox's have.
-async fn child<K: Object>(sandbox: &Sandbox, agent: &Agent, context: &Context<Sandbox>) -> Slot<K> {
+async fn child<K: Object>(sandbox: &Sandbox, agent: &Agent, context: &Context<Sandbox>) -> ChildState<K> {
     match context.look::<K>(&sandbox.namespace().unwrap_or_default(), &sandbox.name_any()).await {
-        Lookup::Found(found) => sandbox::grant_slot(Some(found), sandbox, agent),
-        other => other.slot(&sandbox.metadata),
+        Lookup::Found(found) => sandbox::exec_access_state(Some(found), sandbox, agent),
+        other => other.child_state(&sandbox.metadata),
     }
 }

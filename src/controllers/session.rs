@@ -9,14 +9,14 @@ use super::{
     cache::{Cache, Found},
     configuration::{self, ConfigRead},
     live::{BUSY, Busy},
-    queue::{Action, Requests},
     rest_of,
+    work_queue::{Action, WorkQueue},
 };
 use crate::{
     api::{Agent, AigiseSession, Sandbox},
     apply,
     plan::{
-        Slot,
+        ChildState,
         agent::{self, runner},
         name,
         session::{self, Decided, Observed, configuration::Configuration, exec::Exec},
@@ -26,13 +26,13 @@ use crate::{
 };
 
 /// Runs the controller until it is told to stop.
-pub async fn run(context: Arc<Context<AigiseSession>>, requests: Arc<Requests>, concurrency: u16, stop: Stop) {
+pub async fn run(context: Arc<Context<AigiseSession>>, requests: Arc<WorkQueue>, concurrency: u16, stop: Stop) {
     super::run(context, requests, concurrency, stop, reconcile).await;
 }
 
 async fn reconcile(session: Arc<AigiseSession>, context: Arc<Context<AigiseSession>>) -> Result<Action, Error> {
     let Ok((mut observed, read)) = observe(session, &context).await else { return Ok(Action::requeue(BUSY)) };
-    if session::has_lost_something(&observed) && context.is_gone(&observed.session).await {
+    if session::child_disappeared(&observed) && context.is_gone(&observed.session).await {
         return Ok(Action::await_change());
     }
     let rest = rest_of(observed.agents.len() + observed.sandboxes.len());
@@ -41,7 +41,7 @@ async fn reconcile(session: Arc<AigiseSession>, context: Arc<Context<AigiseSessi
     for plan in [session::exec::writes, session::plan] {
         let writes = plan(&observed);
         apply::execute(&context.client, context.counter(), &owner, writes, |name, landed| {
-            observed.absorb(name, landed);
+            observed.record(name, landed);
         })
         .await;
     }
@@ -49,7 +49,7 @@ async fn reconcile(session: Arc<AigiseSession>, context: Arc<Context<AigiseSessi
         context.configurations.remember(&observed, read);
     }
     let report = session::report(&observed);
-    Ok(context.publish(&*observed.session, report).await?.resting(rest))
+    Ok(context.publish(&*observed.session, report).await?.not_before(rest))
 }
 
 async fn observe(
@@ -78,11 +78,11 @@ async fn observe(
     let session = session::as_demanded(session, &agents);
     let mut claims = BTreeMap::new();
     for volume in SharedVolume::ALL {
-        let slot = match volume.existing(&session) {
+        let child = match volume.existing(&session) {
             Some(existing) => context.live.claim(&namespace, existing).await?,
             None => child(&caches.claims, &session, &volume.claim_name(&session)),
         };
-        claims.insert(volume, slot);
+        claims.insert(volume, child);
     }
     let exec = exec(&session, &agents, context).await;
     let labels = session::launched(&session).into_iter().filter_map(|sandbox_type| name::Label::of(sandbox_type).ok());
@@ -100,14 +100,14 @@ async fn observe(
         sandboxes: sandboxes
             .into_iter()
             .map(|name| {
-                let slot = child(&caches.sandboxes, &session, &name);
-                (name, slot)
+                let child = child(&caches.sandboxes, &session, &name);
+                (name, child)
             })
             .collect(),
         agents,
         exec,
         config_maps: BTreeMap::new(),
-        undone: None,
+        write_error: None,
         settings: context.settings.clone(),
         now: context.now(),
         session,
@@ -126,12 +126,12 @@ async fn exec(
     context: &Context<AigiseSession>,
 ) -> Option<Exec> {
     let (caches, namespace) = (&context.caches, session.namespace().unwrap_or_default());
-    let let_in = agents
-        .values()
-        .filter(|agent| runner::is_let_in(agent, &context.settings) && !agent::has_lost_session(agent, session));
+    let let_in = agents.values().filter(|agent| {
+        runner::may_exec(agent, &context.settings) && !agent::belonged_to_other_session(agent, session)
+    });
     let runners = let_in.filter_map(|agent| {
-        let live = caches.sandboxes.get(&runner::name(agent), &namespace).slot(&agent.metadata);
-        live.ours().filter(|live| live.metadata.deletion_timestamp.is_none()).cloned()
+        let live = caches.sandboxes.get(&runner::name(agent), &namespace).child_state(&agent.metadata);
+        live.owned().filter(|live| live.metadata.deletion_timestamp.is_none()).cloned()
     });
     let runners: Vec<_> = runners.collect();
     if runners.is_empty() {
@@ -139,9 +139,9 @@ async fn exec(
     }
     let sandboxes = caches.sandboxes_in.of_session(&namespace, &session.name_any()).into_iter();
     let sandboxes: Vec<_> = sandboxes.filter_map(|name| caches.sandboxes.get(&name, &namespace).object()).collect();
-    let pod = |sandbox: &Sandbox| caches.pods.get(&sandbox.name_any(), &namespace).slot(&sandbox.metadata);
+    let pod = |sandbox: &Sandbox| caches.pods.get(&sandbox.name_any(), &namespace).child_state(&sandbox.metadata);
     let pods = session::exec::open_pods(session, &sandboxes, pod);
-    let role = context.look(&namespace, &session::exec::role_name(session)).await.slot(&session.metadata);
+    let role = context.look(&namespace, &session::exec::role_name(session)).await.child_state(&session.metadata);
     Some(Exec { role, runners, pods })
 }
 
@@ -165,7 +165,7 @@ async fn decided(
         return Ok(decided);
     }
     let decided = if session::bytes_to_decide(session) > MUCH {
-        let _turn = context.deciding.turn(&session.namespace().unwrap_or_default()).await?;
+        let _turn = context.turns.turn(&session.namespace().unwrap_or_default()).await?;
         let (session, settings) = (session.clone(), context.settings.clone());
         tokio::task::spawn_blocking(move || Decided::of(&session, &settings)).await.map_err(|_| Busy)?
     } else {
@@ -179,6 +179,6 @@ async fn decided(
 /// Templates of more bytes than this are much work: about 60 ms, by what the longest session takes.
 const MUCH: usize = 256 * 1024;
 
-fn child<K: Kept>(cache: &Cache<K>, session: &AigiseSession, name: &str) -> Slot<K> {
-    cache.get(name, &session.namespace().unwrap_or_default()).slot(session.meta())
+fn child<K: Kept>(cache: &Cache<K>, session: &AigiseSession, name: &str) -> ChildState<K> {
+    cache.get(name, &session.namespace().unwrap_or_default()).child_state(session.meta())
 }

@@ -6,16 +6,16 @@ use k8s_openapi::api::core::v1::ObjectReference;
 use kube::{api::ObjectMeta, runtime::reflector::ObjectRef};
 use tracing::debug;
 
-use super::{Context, cache::Stored, queue::Action};
+use super::{Context, cache::Stored, work_queue::Action};
 use crate::{
     api::condition::Reason,
     apply::{self, Object},
-    plan::{Note, status},
+    plan::{ObjectEvent, status},
     reading::{Said, Unreadable},
 };
 
 /// At most one write in this time that says that an object cannot be read.
-pub(super) const PACE: Duration = Duration::from_secs(60);
+pub(super) const INTERVAL: Duration = Duration::from_secs(60);
 
 impl<K: Object> Context<K> {
     /// Says of an object that cannot be read that this is so, once for each version of it, and leaves it alone.
@@ -35,14 +35,14 @@ impl<K: Object> Context<K> {
             return Action::requeue(wait);
         }
         self.rare.done(uid);
-        let verdicts = status::standard(status::Outlook::Stalled, Reason::Unreadable, &message);
+        let verdicts = status::standard(status::KStatus::Stalled, Reason::Unreadable, &message);
         let conditions = status::conditions(verdicts, &[], metadata.generation, self.now());
         let status = serde_json::json!({"observedGeneration": metadata.generation, "conditions": conditions});
         // What the API server does not take of such an object is in the event at least.
         let written = apply::status_of_unreadable::<K>(&self.client, self.counter(), metadata, &status).await;
         let next = match &written {
             Err(kube::Error::Api(refusal)) if (400..500).contains(&refusal.code) => Action::await_change(),
-            Err(_) => Action::requeue(PACE),
+            Err(_) => Action::requeue(INTERVAL),
             Ok(()) => Action::await_change(),
         };
         if let Err(error) = written {
@@ -53,8 +53,8 @@ impl<K: Object> Context<K> {
             .within(metadata.namespace.as_deref().unwrap_or_default());
         let mut about = ObjectReference::from(about);
         about.uid.clone_from(&metadata.uid);
-        let note = Note { warning: true, reason: Reason::Unreadable, message };
-        self.announcer.announce(&about, &note).await;
+        let note = ObjectEvent { warning: true, reason: Reason::Unreadable, message };
+        self.event_recorder.record(&about, &note).await;
         next
     }
 

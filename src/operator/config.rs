@@ -5,7 +5,7 @@ use std::{io::Read, path::Path};
 
 use super::args::{ConfigArgs, ConfigOutput};
 use crate::{
-    config::{self, Configuration, Given, Input, Origin, manifest::manifest, write},
+    config::{self, Configuration, Input, Origin, VariableValue, manifest::manifest, write},
     plan::name,
 };
 
@@ -45,7 +45,8 @@ pub fn run(args: &ConfigArgs) -> Result<String, Error> {
     name::check_session(&args.name)?;
     let file = args.file.display().to_string();
     let text = read(&args.file).map_err(|source| Error::Read { file: file.clone(), source })?;
-    let given = args.variables.iter().map(|(name, value)| (name.clone(), Given::Plain(value.clone()))).collect();
+    let given =
+        args.variables.iter().map(|(name, value)| (name.clone(), VariableValue::Plain(value.clone()))).collect();
     let secret_name = name::child(&args.name, "config");
     let input = Input { file: &text, origin: Origin::Plain, variables: &given, secret_name: &secret_name };
     let configuration = config::read(input).map_err(|error| Error::Mistake { file, error })?;

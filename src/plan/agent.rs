@@ -9,7 +9,7 @@
 //! | a tool or skill that the session does not have | `NotCovered` | `status: pending_tools` |
 //! | all is there | `Active` | `status: active`, `Ready=True` |
 //! | all is there, and it is to have a Pod | `NoRunner`, then `Waits` | `status: created`; makes its [`runner`] |
-//! | its user wants it to rest | `AtRest` | `status: paused` or `stopped` |
+//! | its user wants it to rest | `Inactive` | `status: paused` or `stopped` |
 //! | its parent was deleted, and it is to go with it | `OwnerGone` | deletes itself |
 
 mod coverage;
@@ -24,10 +24,10 @@ use std::{
 
 use jiff::Timestamp;
 
-use self::lifecycle::Rest;
-pub use self::{lifecycle::Lifecycle, runner::Earlier};
+use self::lifecycle::Inactivity;
+pub use self::{lifecycle::Lifecycle, runner::LegacyExecAccess};
 use super::{
-    Child, Failure, Landed, Lookup, Report, Settings, Slot, Write, membership,
+    Child, ChildState, Failure, Landed, Lookup, Report, Settings, Write, membership,
     name::Label,
     sandbox::is_hand_made,
     session::{launchable, launched, top_root},
@@ -57,13 +57,13 @@ pub struct Observed {
     /// The session's sandboxes of the types that it [reads](read_types): the first of each.
     pub sandboxes: Vec<Arc<Sandbox>>,
     /// The Sandbox that runs it.
-    pub runner: Slot<Sandbox>,
+    pub runner: ChildState<Sandbox>,
     /// What an earlier version let its Pod in by, where that is over.
-    pub earlier: Option<Earlier>,
+    pub legacy_exec_access: Option<LegacyExecAccess>,
     /// What the operator was told.
     pub settings: Arc<Settings>,
     /// Why something could not be written just now.
-    pub undone: Option<Failure>,
+    pub write_error: Option<Failure>,
     /// The time.
     pub now: Timestamp,
 }
@@ -71,19 +71,19 @@ pub struct Observed {
 impl Observed {
     /// The session, if it is there, and not another one of its name.
     fn own_session(&self) -> Option<&AigiseSession> {
-        self.session.found().map(AsRef::as_ref).filter(|session| !has_lost_session(&self.agent, session))
+        self.session.found().map(AsRef::as_ref).filter(|session| !belonged_to_other_session(&self.agent, session))
     }
 
     /// Takes in what a write left.
-    pub fn absorb(&mut self, landed: Landed) {
+    pub fn record(&mut self, landed: Landed) {
         match landed {
-            Landed::Agent(Slot::Failed(failure))
-            | Landed::Sandbox(Slot::Failed(failure))
-            | Landed::NetworkPolicy(Slot::Failed(failure))
-            | Landed::ServiceAccount(Slot::Failed(failure))
-            | Landed::Role(Slot::Failed(failure))
-            | Landed::RoleBinding(Slot::Failed(failure)) => self.undone = Some(failure),
-            Landed::Sandbox(slot) => self.runner = slot,
+            Landed::Agent(ChildState::Failed(failure))
+            | Landed::Sandbox(ChildState::Failed(failure))
+            | Landed::NetworkPolicy(ChildState::Failed(failure))
+            | Landed::ServiceAccount(ChildState::Failed(failure))
+            | Landed::Role(ChildState::Failed(failure))
+            | Landed::RoleBinding(ChildState::Failed(failure)) => self.write_error = Some(failure),
+            Landed::Sandbox(child) => self.runner = child,
             _ => {} // nothing else is an agent's to write
         }
     }
@@ -101,13 +101,13 @@ fn seen_parent(agent: &Agent) -> Option<&SeenParent> {
 
 /// Whether the agent belonged to another session than this one, which has its name.
 #[must_use]
-pub fn has_lost_session(agent: &Agent, session: &AigiseSession) -> bool {
-    membership::has_lost(seen_session(agent), session)
+pub fn belonged_to_other_session(agent: &Agent, session: &AigiseSession) -> bool {
+    membership::is_other_session(seen_session(agent), session)
 }
 
 /// Whether the agent had another parent than this one, which has its name.
 #[must_use]
-pub fn has_lost_parent(agent: &Agent, parent: &Agent) -> bool {
+pub fn had_other_parent(agent: &Agent, parent: &Agent) -> bool {
     seen_parent(agent).is_some_and(|seen| Some(&seen.uid) != parent.metadata.uid.as_ref())
 }
 
@@ -174,10 +174,10 @@ pub fn plan(observed: &Observed) -> Vec<Write> {
     let writes = match Lifecycle::of(observed) {
         Lifecycle::OwnerGone(_) => vec![Write::Delete(Child::Agent(Box::new(Agent::clone(&observed.agent))))],
         Lifecycle::NoRunner => runner::start(observed),
-        Lifecycle::AtRest(Rest::Paused | Rest::Stopped) | Lifecycle::Orphaned => runner::removal(observed),
+        Lifecycle::Inactive(Inactivity::Paused | Inactivity::Stopped) | Lifecycle::Orphaned => runner::removal(observed),
         Lifecycle::Blocked(_)
         // A session that rests has its sandboxes rest, and this is one of them.
-        | Lifecycle::AtRest(Rest::BySession)
+        | Lifecycle::Inactive(Inactivity::BySession)
         | Lifecycle::Waits { .. }
         | Lifecycle::NotCovered(_)
         | Lifecycle::Unhealthy(_)
@@ -186,15 +186,15 @@ pub fn plan(observed: &Observed) -> Vec<Write> {
         | Lifecycle::Active => runner::changes(observed),
         Lifecycle::Terminating | Lifecycle::NameTaken(_) | Lifecycle::Failed(_) => vec![],
     };
-    writes.into_iter().chain(observed.earlier.iter().flat_map(Earlier::removal)).collect()
+    writes.into_iter().chain(observed.legacy_exec_access.iter().flat_map(LegacyExecAccess::removal)).collect()
 }
 
 /// Whether the Sandbox is missing that the agent says was there: somebody has deleted it, or the agent itself is gone, and the
 /// watch is late to tell.
 #[must_use]
-pub fn has_lost_something(observed: &Observed) -> bool {
+pub fn child_disappeared(observed: &Observed) -> bool {
     let status = observed.agent.status.as_ref();
-    observed.runner == Slot::Absent && status.is_some_and(|status| status.pod_name.is_some())
+    observed.runner == ChildState::Absent && status.is_some_and(|status| status.pod_name.is_some())
 }
 
 /// What to say about the agent.
@@ -231,7 +231,7 @@ impl Demand {
     pub fn of(agents: &BTreeMap<String, Arc<Agent>>, session: &AigiseSession) -> Self {
         let present = agents
             .values()
-            .filter(|agent| agent.metadata.deletion_timestamp.is_none() && !has_lost_session(agent, session));
+            .filter(|agent| agent.metadata.deletion_timestamp.is_none() && !belonged_to_other_session(agent, session));
         let (mut demand, enabled) = (Demand::default(), coverage::Enabled::by(session));
         for agent in present {
             demand.sandboxes.extend(agent.spec.required_sandboxes().iter().cloned());

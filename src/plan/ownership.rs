@@ -9,7 +9,7 @@ use std::{collections::BTreeMap, sync::Arc};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, OwnerReference};
 use kube::{Resource, ResourceExt};
 
-use super::{Foreign, Slot};
+use super::{ChildState, Foreign};
 use crate::api::{
     AigiseSession,
     meta::{self, Component},
@@ -21,10 +21,10 @@ pub fn controller(meta: &ObjectMeta) -> Option<&OwnerReference> {
     meta.owner_references.as_ref()?.iter().find(|owner| owner.controller == Some(true))
 }
 
-/// What stands in a slot, seen from the object that would own it.
+/// What has a name, seen from the object that would own it.
 #[must_use]
-pub fn slot<K: Resource<DynamicType = ()>>(found: Option<Arc<K>>, owner: &ObjectMeta) -> Slot<K> {
-    let Some(object) = found else { return Slot::Absent };
+pub fn child_state<K: Resource<DynamicType = ()>>(found: Option<Arc<K>>, owner: &ObjectMeta) -> ChildState<K> {
+    let Some(object) = found else { return ChildState::Absent };
     let controller = controller(object.meta());
     // A Pod never outlives what made it, so a label makes none ours.
     let owner_of = if K::kind(&()) == "Pod" {
@@ -33,12 +33,12 @@ pub fn slot<K: Resource<DynamicType = ()>>(found: Option<Arc<K>>, owner: &Object
         owner_uid(object.meta())
     };
     if owner.uid.is_some() && owner_of == owner.uid.as_deref() {
-        return Slot::Ours(object);
+        return ChildState::Owned(object);
     }
     let predecessor = controller.is_some_and(|controller| {
         controller.api_version.starts_with(meta::GROUP) && Some(&controller.name) == owner.name.as_ref()
     });
-    Slot::Foreign(Foreign {
+    ChildState::Foreign(Foreign {
         object: format!("{} {}", K::kind(&()), object.name_any()),
         leaving: object.meta().deletion_timestamp.is_some() || predecessor,
     })
@@ -79,8 +79,8 @@ where
 
 /// Pins the object that an apply speaks of: without a UID, server-side apply makes anew what was deleted meanwhile.
 #[must_use]
-pub fn pinned<K: ResourceExt>(mut desired: K, live: &Slot<K>) -> K {
-    desired.meta_mut().uid = live.ours().and_then(|live| live.uid());
+pub fn pinned<K: ResourceExt>(mut desired: K, live: &ChildState<K>) -> K {
+    desired.meta_mut().uid = live.owned().and_then(|live| live.uid());
     desired
 }
 

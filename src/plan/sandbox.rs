@@ -14,7 +14,7 @@
 //! | it ended too often | `Pod(Ended)` | | `state: error`, with how it ended |
 
 mod attach;
-mod grant;
+mod exec_access;
 mod init;
 mod lifecycle;
 mod pod;
@@ -37,14 +37,14 @@ use kube::ResourceExt;
 
 pub use self::{
     attach::Attachment,
-    grant::{Grant, is_of_earlier, slot as grant_slot},
+    exec_access::{ExecAccess, child_state as exec_access_state, is_of_earlier},
     lifecycle::{Lifecycle, check_template},
     pod::pod,
     privilege::check_security_context,
     summary::burst_begins,
 };
 use super::{
-    Child, Failure, Landed, Lookup, Report, Settings, Slot, Write,
+    Child, ChildState, Failure, Landed, Lookup, Report, Settings, Write,
     agent::runner,
     membership,
     name::{self, Label},
@@ -65,13 +65,13 @@ pub struct Observed {
     /// The others of its session that matter: [`siblings`].
     pub siblings: Vec<Arc<Sandbox>>,
     /// Its Pod, which has its name.
-    pub pod: Slot<Pod>,
+    pub pod: ChildState<Pod>,
     /// The Pod that it is to attach to.
     pub attached: Lookup<Pod>,
     /// The agent that it runs, if it is made for one.
     pub agent: Option<Arc<Agent>>,
     /// What lets it into the sandboxes of its session; absent where nothing is to.
-    pub grant: Option<Grant>,
+    pub exec_access: Option<ExecAccess>,
     /// What the operator was told.
     pub settings: Arc<Settings>,
     /// How many Pods in the namespace were made [lately](burst_begins) and do not run yet, its own among them.
@@ -82,13 +82,13 @@ pub struct Observed {
 
 impl Observed {
     /// Takes in what a write left: a sandbox makes nothing but its Pod, and what lets that in.
-    pub fn absorb(&mut self, landed: Landed) {
-        match (landed, &mut self.grant) {
-            (Landed::Pod(slot), _) => self.pod = slot,
-            (Landed::ServiceAccount(slot), Some(grant)) => grant.account = slot,
-            (Landed::RoleBinding(slot), Some(grant)) => grant.binding = slot,
-            (Landed::NetworkPolicy(slot), Some(grant)) => grant.policy = slot,
-            (Landed::Role(slot), Some(grant)) => grant.earlier_role = slot,
+    pub fn record(&mut self, landed: Landed) {
+        match (landed, &mut self.exec_access) {
+            (Landed::Pod(child), _) => self.pod = child,
+            (Landed::ServiceAccount(child), Some(access)) => access.account = child,
+            (Landed::RoleBinding(child), Some(access)) => access.binding = child,
+            (Landed::NetworkPolicy(child), Some(access)) => access.policy = child,
+            (Landed::Role(child), Some(access)) => access.earlier_role = child,
             _ => {} // nothing else is a sandbox's to write
         }
     }
@@ -99,15 +99,15 @@ impl Observed {
     }
 
     /// Whether its Pod may run commands in the others of the session.
-    fn is_let_in(&self) -> bool {
-        self.agent.as_ref().is_some_and(|agent| runner::is_let_in(agent, &self.settings))
+    fn may_exec(&self) -> bool {
+        self.agent.as_ref().is_some_and(|agent| runner::may_exec(agent, &self.settings))
     }
 
     /// Whether the agent that it runs asks for it as it is; a sandbox that runs none needs nobody to.
-    fn is_asked_for(&self) -> bool {
+    fn is_requested(&self) -> bool {
         let agent = self.agent.as_deref().zip(self.session.found());
         let asks = |(agent, session): (&Agent, &Arc<AigiseSession>)| {
-            runner::is_asked_for(&self.sandbox, agent, session, &self.settings)
+            runner::is_requested(&self.sandbox, agent, session, &self.settings)
         };
         !is_runner(&self.sandbox) || agent.is_some_and(asks)
     }
@@ -115,7 +115,7 @@ impl Observed {
     /// The DNS name of the sandbox's Pod, if it has a session to be found in.
     #[must_use]
     pub fn hostname(&self) -> Option<String> {
-        let session = self.pod.ours().and(self.sandbox.spec.session.as_ref())?;
+        let session = self.pod.owned().and(self.sandbox.spec.session.as_ref())?;
         let label = self.label().ok()?;
         Some(name::host(&label, session, &self.sandbox.namespace().unwrap_or_default()))
     }
@@ -167,21 +167,21 @@ pub fn changed(live: &Sandbox, mut desired: Sandbox) -> Option<Sandbox> {
 pub fn belongs_to(sandbox: &Sandbox, session: &AigiseSession) -> bool {
     match ownership::owner_uid(&sandbox.metadata) {
         Some(owner) => session.metadata.uid.as_deref() == Some(owner),
-        None => !has_lost(sandbox, session),
+        None => !belonged_to_other_session(sandbox, session),
     }
 }
 
 /// Whether the sandbox was made by hand for another session than this one, which has its name: so it would go with the other.
 #[must_use]
-pub fn has_lost(sandbox: &Sandbox, session: &AigiseSession) -> bool {
+pub fn belonged_to_other_session(sandbox: &Sandbox, session: &AigiseSession) -> bool {
     let seen = sandbox.status.as_ref().and_then(|status| status.session.as_ref());
-    is_hand_made(sandbox) && membership::has_lost(seen, session)
+    is_hand_made(sandbox) && membership::is_other_session(seen, session)
 }
 
 /// The writes that bring the sandbox further.
 #[must_use]
 pub fn plan(observed: &Observed) -> Vec<Write> {
-    let pod = || observed.pod.ours().map(|pod| Box::new(Pod::clone(pod)));
+    let pod = || observed.pod.owned().map(|pod| Box::new(Pod::clone(pod)));
     let delete = || pod().map(|pod| Write::Delete(Child::Pod(pod)));
     let write = match Lifecycle::of(observed) {
         Lifecycle::NoPod(pod) => Some(Write::Ensure(Child::Pod(pod))),
@@ -201,7 +201,9 @@ pub fn plan(observed: &Observed) -> Vec<Write> {
         Lifecycle::Restarting { count, at, .. } if at <= observed.now && restart::is_counted(observed, count) => {
             delete()
         }
-        Lifecycle::Pod(Progress::Ready) => pod().and_then(|pod| heed_session(observed, pod)).map(Write::Update),
+        Lifecycle::Pod(Progress::Ready) => {
+            pod().and_then(|pod| acknowledge_session_restart(observed, pod)).map(Write::Update)
+        }
         Lifecycle::Pod(_) | Lifecycle::Initializing(_) => init::release(observed).map(Write::Update),
         // Two Pods of one name would take turns in being found by it.
         Lifecycle::Blocked(Failure { reason: Reason::DuplicateType, .. }) => {
@@ -219,11 +221,11 @@ pub fn plan(observed: &Observed) -> Vec<Write> {
         | Lifecycle::NameTaken(_)
         | Lifecycle::Failed(_) => None,
     };
-    let grants = if observed.is_asked_for() { grant::writes(observed) } else { vec![] };
+    let access = if observed.is_requested() { exec_access::writes(observed) } else { vec![] };
     match write {
         // What lets a Pod in is there before it.
-        Some(write @ Write::Ensure(_)) => grants.into_iter().chain([write]).collect(),
-        write => write.into_iter().chain(grants).collect(),
+        Some(write @ Write::Ensure(_)) => access.into_iter().chain([write]).collect(),
+        write => write.into_iter().chain(access).collect(),
     }
 }
 
@@ -236,9 +238,10 @@ pub fn report(observed: &Observed) -> Report<SandboxStatus> {
 /// Whether the Pod is missing that the sandbox says was there: it has ended, or the sandbox itself is gone, and the watch is late
 /// to tell.
 #[must_use]
-pub fn has_lost_something(observed: &Observed) -> bool {
+pub fn child_disappeared(observed: &Observed) -> bool {
     let status = observed.sandbox.status.as_ref();
-    observed.pod == Slot::Absent && status.is_some_and(|status| status.pod_name.is_some() && status.attached.is_none())
+    observed.pod == ChildState::Absent
+        && status.is_some_and(|status| status.pod_name.is_some() && status.attached.is_none())
 }
 
 /// Whether the last initialiser of the sandbox failed, as it says.
@@ -295,36 +298,38 @@ pub fn siblings(sandbox: &Sandbox, first: impl Fn(&Label) -> Vec<Arc<Sandbox>>) 
 }
 
 /// Whether the Pod is to make room for a new one now: its user asked for a start, or it is not ready and its template, or its
-/// session's wish, is newer.
+/// session's request, is newer.
 fn wants_new_pod(observed: &Observed) -> bool {
-    let Some(pod) = observed.pod.ours().filter(|_| observed.is_asked_for()) else { return false };
+    let Some(pod) = observed.pod.owned().filter(|_| observed.is_requested()) else { return false };
     let sandbox = &observed.sandbox;
     let update = sandbox.spec.template.update_policy() == UpdatePolicy::Recreate;
     match Progress::of(pod, meta::SANDBOX_CONTAINER) {
         Progress::Terminating => false,
-        Progress::Ready => is_unheeded(pod, meta::RESTART, sandbox.annotations()) || (update && is_outdated(observed)),
+        Progress::Ready => {
+            restart_requested(pod, meta::RESTART, sandbox.annotations()) || (update && is_outdated(observed))
+        }
         _ => {
-            is_unheeded(pod, meta::RESTART, sandbox.annotations())
+            restart_requested(pod, meta::RESTART, sandbox.annotations())
                 || is_outdated(observed)
-                || observed.session.found().is_some_and(|session| session_unheeded(pod, session))
+                || observed.session.found().is_some_and(|session| session_restart_requested(pod, session))
         }
     }
 }
 
 /// Whether the user has changed the annotation that asks for a start since the Pod was made.
-fn is_unheeded(pod: &Pod, recorded: &str, wishes: &BTreeMap<String, String>) -> bool {
-    wishes.get(meta::RESTART).is_some_and(|wish| annotation(pod, recorded) != Some(wish))
+fn restart_requested(pod: &Pod, recorded: &str, annotations: &BTreeMap<String, String>) -> bool {
+    annotations.get(meta::RESTART).is_some_and(|request| annotation(pod, recorded) != Some(request))
 }
 
-fn session_unheeded(pod: &Pod, session: &AigiseSession) -> bool {
-    is_unheeded(pod, meta::SESSION_RESTART, session.annotations())
+fn session_restart_requested(pod: &Pod, session: &AigiseSession) -> bool {
+    restart_requested(pod, meta::SESSION_RESTART, session.annotations())
 }
 
-/// A session's wish is for those that are not ready: one that is ready has heeded it by going on.
-fn heed_session(observed: &Observed, mut pod: Box<Pod>) -> Option<Child> {
-    let session = observed.session.found().filter(|session| session_unheeded(&pod, session))?;
-    let wish = session.annotations().get(meta::RESTART)?.clone();
-    pod.annotations_mut().insert(meta::SESSION_RESTART.into(), wish);
+/// A session's request is for those that are not ready: one that is ready has heeded it by going on.
+fn acknowledge_session_restart(observed: &Observed, mut pod: Box<Pod>) -> Option<Child> {
+    let session = observed.session.found().filter(|session| session_restart_requested(&pod, session))?;
+    let request = session.annotations().get(meta::RESTART)?.clone();
+    pod.annotations_mut().insert(meta::SESSION_RESTART.into(), request);
     Some(Child::Pod(pod))
 }
 
@@ -332,7 +337,7 @@ fn heed_session(observed: &Observed, mut pod: Box<Pod>) -> Option<Child> {
 fn is_outdated(observed: &Observed) -> bool {
     // Without its session nobody knows what it was made from, and nothing can be made anew.
     let is_known = observed.sandbox.spec.session.is_none() || observed.session.found().is_some();
-    observed.pod.ours().is_some_and(|pod| {
+    observed.pod.owned().is_some_and(|pod| {
         is_known && annotation(pod, meta::TEMPLATE_HASH) != Some(pod::template_hash(observed).as_str())
     })
 }

@@ -46,7 +46,7 @@ pub use self::{
     staging::{config_maps, content_hash, wants_sources},
 };
 use super::{
-    Child, Failure, Foreign, Landed, Report, Settings, Slot, Write, agent::Demand, name, volumes::SharedVolume,
+    Child, ChildState, Failure, Foreign, Landed, Report, Settings, Write, agent::Demand, name, volumes::SharedVolume,
 };
 use crate::api::{
     Agent, AigiseSession, AigiseSessionStatus, Sandbox,
@@ -67,17 +67,17 @@ pub struct Observed {
     /// The Secret for the values of the file that may stand nowhere else; absent where the file was not read in this pass.
     pub config_secret: Option<ConfigSecret>,
     /// Its claims, and the existing ones that it uses: these are ours to use, and not to write.
-    pub claims: BTreeMap<SharedVolume, Slot<PersistentVolumeClaim>>,
+    pub claims: BTreeMap<SharedVolume, ChildState<PersistentVolumeClaim>>,
     /// The Pod that fills them.
-    pub stage_pod: Slot<Pod>,
+    pub stage_pod: ChildState<Pod>,
     /// The Service that gives the sandboxes their names.
-    pub service: Slot<Service>,
+    pub service: ChildState<Service>,
     /// The policy around its Pods.
-    pub policy: Slot<NetworkPolicy>,
+    pub policy: ChildState<NetworkPolicy>,
     /// The policy that opens the internet to the Pod that fills the volumes, and to no sandbox.
-    pub stage_policy: Slot<NetworkPolicy>,
+    pub stage_policy: ChildState<NetworkPolicy>,
     /// Its Sandboxes by name: each that it wants, and each that it owns.
-    pub sandboxes: BTreeMap<String, Slot<Sandbox>>,
+    pub sandboxes: BTreeMap<String, ChildState<Sandbox>>,
     /// The agents of the session, by name.
     pub agents: BTreeMap<String, Arc<Agent>>,
     /// What its agents may do in its sandboxes; absent where none may do anything.
@@ -86,7 +86,7 @@ pub struct Observed {
     pub config_maps: BTreeMap<String, ConfigMapContent>,
     /// Why a write was not made just now whose object is there all the same: the session, which could not be deleted, or a claim,
     /// which could not be made larger.
-    pub undone: Option<Failure>,
+    pub write_error: Option<Failure>,
     /// What the operator was told.
     pub settings: Arc<Settings>,
     /// The time.
@@ -106,36 +106,36 @@ pub enum ConfigMapContent {
 
 impl Observed {
     /// Takes in what a write of the child of this name left.
-    pub fn absorb(&mut self, name: &str, landed: Landed) {
+    pub fn record(&mut self, name: &str, landed: Landed) {
         match landed {
-            Landed::Claim(slot) => {
+            Landed::Claim(child) => {
                 let volume = SharedVolume::ALL.into_iter().find(|volume| volume.claim_name(&self.session) == name);
-                let live = volume.and_then(|volume| Some((volume, self.claims.get(&volume)?.ours()?)));
-                match (slot, live) {
-                    (Slot::Failed(failure), Some((volume, live))) if volumes::only_grows(self, volume, live) => {
-                        self.undone = Some(failure);
+                let live = volume.and_then(|volume| Some((volume, self.claims.get(&volume)?.owned()?)));
+                match (child, live) {
+                    (ChildState::Failed(failure), Some((volume, live))) if volumes::only_grows(self, volume, live) => {
+                        self.write_error = Some(failure);
                     }
-                    (slot, _) => _ = volume.map(|volume| self.claims.insert(volume, slot)),
+                    (child, _) => _ = volume.map(|volume| self.claims.insert(volume, child)),
                 }
             }
-            Landed::Pod(slot) => self.stage_pod = slot,
-            Landed::Service(slot) => self.service = slot,
-            Landed::NetworkPolicy(slot) if name == self.session.name_any() => self.policy = slot,
-            Landed::NetworkPolicy(slot) => self.stage_policy = slot,
-            Landed::Sandbox(slot) => {
-                self.sandboxes.insert(name.to_string(), slot);
+            Landed::Pod(child) => self.stage_pod = child,
+            Landed::Service(child) => self.service = child,
+            Landed::NetworkPolicy(child) if name == self.session.name_any() => self.policy = child,
+            Landed::NetworkPolicy(child) => self.stage_policy = child,
+            Landed::Sandbox(child) => {
+                self.sandboxes.insert(name.to_string(), child);
             }
-            Landed::Secret(slot) => {
+            Landed::Secret(child) => {
                 if let Some(secret) = &mut self.config_secret {
-                    secret.slot = slot;
+                    secret.child = child;
                 }
             }
-            Landed::Role(slot) => {
+            Landed::Role(child) => {
                 if let Some(exec) = &mut self.exec {
-                    exec.role = slot;
+                    exec.role = child;
                 }
             }
-            Landed::Session(Slot::Failed(failure)) => self.undone = Some(failure),
+            Landed::Session(ChildState::Failed(failure)) => self.write_error = Some(failure),
             // It is on its way out, and its own watch says so; the others are not a session's to write.
             Landed::Session(_) | Landed::Agent(_) | Landed::ServiceAccount(_) | Landed::RoleBinding(_) => {}
         }
@@ -153,11 +153,16 @@ impl Observed {
 
     /// The first of our names that somebody else has.
     fn foreign(&self) -> Option<&Foreign> {
-        let claims = self.claims.values().filter_map(Slot::foreign);
+        let claims = self.claims.values().filter_map(ChildState::foreign);
         let rest = [self.service.foreign(), self.stage_pod.foreign()].into_iter().flatten();
-        let policies = network::policies(self).filter_map(Slot::foreign);
-        let secret = self.config_secret.iter().filter_map(|secret| secret.slot.foreign());
-        secret.chain(claims).chain(rest).chain(policies).chain(self.sandboxes.values().filter_map(Slot::foreign)).next()
+        let policies = network::policies(self).filter_map(ChildState::foreign);
+        let secret = self.config_secret.iter().filter_map(|secret| secret.child.foreign());
+        secret
+            .chain(claims)
+            .chain(rest)
+            .chain(policies)
+            .chain(self.sandboxes.values().filter_map(ChildState::foreign))
+            .next()
     }
 
     /// The first read or write that failed.
@@ -168,12 +173,12 @@ impl Observed {
         });
         let rest =
             [self.service.failure(), self.policy.failure(), self.stage_policy.failure(), self.stage_pod.failure()];
-        let claims = self.claims.values().filter_map(Slot::failure);
-        let secret = self.config_secret.iter().filter_map(|secret| secret.slot.failure());
+        let claims = self.claims.values().filter_map(ChildState::failure);
+        let secret = self.config_secret.iter().filter_map(|secret| secret.child.failure());
         secret
             .chain(claims)
             .chain(rest.into_iter().flatten())
-            .chain(self.sandboxes.values().filter_map(Slot::failure))
+            .chain(self.sandboxes.values().filter_map(ChildState::failure))
             .chain(config_maps)
             .next()
     }
@@ -227,9 +232,9 @@ pub fn plan(observed: &Observed) -> Vec<Write> {
     }
 }
 
-/// The session as it is meant, by what it says of itself: its own fields over those of its file, and the types that it has started.
+/// The session in effect, by what it says of itself: its own fields over those of its file, and the types that it has started.
 #[must_use]
-pub fn meant(session: Arc<AigiseSession>) -> Arc<AigiseSession> {
+pub fn effective(session: Arc<AigiseSession>) -> Arc<AigiseSession> {
     with_demand(configuration::effective(session), &Demand::default())
 }
 
@@ -249,7 +254,7 @@ pub fn report(observed: &Observed) -> Report<AigiseSessionStatus> {
 /// Whether something is missing that the session says was there. Somebody may have deleted it; or the session itself is gone, the
 /// garbage collector is at work, and the watch is late to tell.
 #[must_use]
-pub fn has_lost_something(observed: &Observed) -> bool {
+pub fn child_disappeared(observed: &Observed) -> bool {
     let Some(said) = &observed.session.status else { return false };
     let volumes = said.volumes.clone().unwrap_or_default();
     let claims = [
@@ -257,22 +262,22 @@ pub fn has_lost_something(observed: &Observed) -> bool {
         (SharedVolume::Data, volumes.data),
         (SharedVolume::Tools, volumes.tools),
     ];
-    let is_absent = |volume| matches!(observed.claims.get(&volume), Some(Slot::Absent));
+    let is_absent = |volume| matches!(observed.claims.get(&volume), Some(ChildState::Absent));
     let states = said.sandboxes.iter().flat_map(|counts| &counts.states);
     let mut sandboxes = states.filter(|(_, state)| **state != SandboxState::Uninitialized);
     let lacks = |sandbox_type: &str| {
         let name = name::Label::of(sandbox_type).map(|label| observed.child_name(label));
-        name.is_ok_and(|name| matches!(observed.sandboxes.get(&name), Some(Slot::Absent)))
+        name.is_ok_and(|name| matches!(observed.sandboxes.get(&name), Some(ChildState::Absent)))
     };
-    (said.service.is_some() && observed.service == Slot::Absent)
-        || (said.phase == Some(SessionPhase::Staging) && observed.stage_pod == Slot::Absent)
+    (said.service.is_some() && observed.service == ChildState::Absent)
+        || (said.phase == Some(SessionPhase::Staging) && observed.stage_pod == ChildState::Absent)
         || claims.into_iter().any(|(volume, said)| said.is_some() && is_absent(volume))
         || sandboxes.any(|(sandbox_type, _)| lacks(sandbox_type))
 }
 
 /// Whether the session wants no Pods now: its sandboxes read it from what the session says of itself.
 #[must_use]
-pub fn is_at_rest(session: &AigiseSession) -> bool {
+pub fn is_inactive(session: &AigiseSession) -> bool {
     let phase = session.status.as_ref().and_then(|status| status.phase);
     session.spec.is_suspended() || matches!(phase, Some(SessionPhase::Suspended | SessionPhase::Expired))
 }

@@ -5,12 +5,12 @@ use std::time::Duration;
 use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
 
-use super::{Failure, Next};
+use super::{Failure, Requeue};
 use crate::api::condition::{ConditionType, Reason};
 
 /// One condition before it has a time.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Verdict {
+pub struct ConditionValue {
     /// Which condition.
     pub kind: ConditionType,
     /// `None` is `Unknown`.
@@ -22,13 +22,13 @@ pub struct Verdict {
 }
 
 /// A verdict in one line.
-pub fn verdict(
+pub fn condition_value(
     kind: ConditionType,
     holds: impl Into<Option<bool>>,
     reason: Reason,
     message: impl Into<String>,
-) -> Verdict {
-    Verdict { kind, holds: holds.into(), reason, message: printable(&message.into()) }
+) -> ConditionValue {
+    ConditionValue { kind, holds: holds.into(), reason, message: printable(&message.into()) }
 }
 
 /// The text without characters that would do something to the terminal of who reads it, or that the API server takes in no YAML,
@@ -42,30 +42,30 @@ pub fn printable(text: &str) -> String {
 /// The standard three, from one view of the object: what is true, whether work goes on, whether a person is needed. `Ready` is
 /// left out of an object at rest, which kstatus then takes for done.
 #[must_use]
-pub fn standard(outlook: Outlook, reason: Reason, message: &str) -> Vec<Verdict> {
-    let yes = |kind| verdict(kind, true, reason, message);
-    let not_ready = || verdict(ConditionType::Ready, false, reason, message);
-    let at_rest = || verdict(ConditionType::Reconciling, false, Reason::AsExpected, "Nothing is on its way.");
-    let well = || verdict(ConditionType::Stalled, false, Reason::AsExpected, "Nothing needs a person.");
-    match outlook {
-        Outlook::Ready => vec![yes(ConditionType::Ready), at_rest(), well()],
-        Outlook::Moving => vec![not_ready(), yes(ConditionType::Reconciling), well()],
-        Outlook::Stalled => vec![not_ready(), at_rest(), yes(ConditionType::Stalled)],
-        Outlook::AtRest => vec![at_rest(), well()],
+pub fn standard(kstatus: KStatus, reason: Reason, message: &str) -> Vec<ConditionValue> {
+    let yes = |kind| condition_value(kind, true, reason, message);
+    let not_ready = || condition_value(ConditionType::Ready, false, reason, message);
+    let at_rest = || condition_value(ConditionType::Reconciling, false, Reason::AsExpected, "Nothing is on its way.");
+    let well = || condition_value(ConditionType::Stalled, false, Reason::AsExpected, "Nothing needs a person.");
+    match kstatus {
+        KStatus::Ready => vec![yes(ConditionType::Ready), at_rest(), well()],
+        KStatus::InProgress => vec![not_ready(), yes(ConditionType::Reconciling), well()],
+        KStatus::Stalled => vec![not_ready(), at_rest(), yes(ConditionType::Stalled)],
+        KStatus::Current => vec![at_rest(), well()],
     }
 }
 
 /// How an object stands, in the sense of kstatus.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Outlook {
+pub enum KStatus {
     /// All is there.
     Ready,
     /// It goes on by itself.
-    Moving,
+    InProgress,
     /// It needs a person.
     Stalled,
     /// It is as it was wanted to be, and that is not ready.
-    AtRest,
+    Current,
 }
 
 /// Whether `Ready` is still the one that the schema gives to a new object. That has no owner, and only what was owned once can be
@@ -79,25 +79,25 @@ pub fn is_untouched(before: &[Condition]) -> bool {
 /// How an object stands, and when to look again, once [`is_untouched`] is minded: what rests from the start is on its way for a
 /// moment.
 #[must_use]
-pub fn owned_once(before: &[Condition], outlook: Outlook, next: Next) -> (Outlook, Next) {
-    if outlook == Outlook::AtRest && is_untouched(before) {
-        (Outlook::Moving, Next::In(Duration::ZERO))
+pub fn force_first_ready(before: &[Condition], kstatus: KStatus, requeue: Requeue) -> (KStatus, Requeue) {
+    if kstatus == KStatus::Current && is_untouched(before) {
+        (KStatus::InProgress, Requeue::After(Duration::ZERO))
     } else {
-        (outlook, next)
+        (kstatus, requeue)
     }
 }
 
 /// What it means that something could not be read or written: whether a person has to do something, and when it is tried again.
 #[must_use]
-pub fn of_failure(failure: &Failure) -> (Outlook, Next) {
+pub fn of_failure(failure: &Failure) -> (KStatus, Requeue) {
     match failure.reason {
-        Reason::Refused | Reason::Unreadable => (Outlook::Stalled, Next::In(REFUSED_POLL)),
+        Reason::Refused | Reason::Unreadable => (KStatus::Stalled, Requeue::After(REFUSED_POLL)),
         // Somebody has to do something, and perhaps not here.
-        Reason::Forbidden => (Outlook::Stalled, Next::Backoff),
+        Reason::Forbidden => (KStatus::Stalled, Requeue::Backoff),
         // The namespace or the owner goes.
-        Reason::Terminating => (Outlook::Moving, Next::OnChange),
+        Reason::Terminating => (KStatus::InProgress, Requeue::AwaitChange),
         // The rest passes by itself.
-        _ => (Outlook::Moving, Next::Backoff),
+        _ => (KStatus::InProgress, Requeue::Backoff),
     }
 }
 
@@ -113,12 +113,12 @@ pub fn retain_ours(conditions: &mut Vec<Condition>) {
 /// and nothing else of them is looked at.
 #[must_use]
 pub fn conditions(
-    verdicts: impl IntoIterator<Item = Verdict>,
+    conditions: impl IntoIterator<Item = ConditionValue>,
     before: &[Condition],
     generation: Option<i64>,
     now: Timestamp,
 ) -> Vec<Condition> {
-    verdicts
+    conditions
         .into_iter()
         .map(|verdict| {
             let type_ = verdict.kind.to_string();
@@ -192,6 +192,6 @@ mod tests {
     fn what_programs_say_reaches_the_status_and_no_terminal() {
         let said = "a\tb\nc\u{1b}[2J\u{7f}\u{85}\u{9b}\u{ffff}\0é🦀";
         assert_eq!(printable(said), "a\tb\nc�[2J�����é🦀");
-        assert_eq!(verdict(ConditionType::Ready, false, Reason::NotReady, "\u{9b}x").message, "�x");
+        assert_eq!(condition_value(ConditionType::Ready, false, Reason::NotReady, "\u{9b}x").message, "�x");
     }
 }

@@ -8,7 +8,7 @@ use kube::{
     api::{GetParams, Request},
 };
 
-use super::{Keep, Kept, TEXT_BYTES, Unreadable, read_only, skim};
+use super::{Kept, Projection, TEXT_BYTES, Unreadable, read_only, skim};
 
 /// An object, or why it cannot be read.
 pub type Decoded<K> = Result<K, Box<Unreadable>>;
@@ -30,7 +30,7 @@ pub async fn get<K: Kept + Resource<Scope = NamespaceResourceScope>>(
     client: &Client,
     namespace: &str,
     name: &str,
-    keep: Keep,
+    keep: Projection,
 ) -> kube::Result<Option<Decoded<K>>> {
     let request = requests::<K>(Some(namespace)).get(name, &GetParams::default());
     found(send(client, request.map_err(kube::Error::BuildRequest)?, keep).await)
@@ -55,7 +55,11 @@ pub async fn version<K: Resource<DynamicType = (), Scope = NamespaceResourceScop
 ///
 /// # Errors
 /// When the API server refuses, or does not answer.
-pub async fn send<K: Kept>(client: &Client, request: HttpRequest<Vec<u8>>, keep: Keep) -> kube::Result<Decoded<K>> {
+pub async fn send<K: Kept>(
+    client: &Client,
+    request: HttpRequest<Vec<u8>>,
+    keep: Projection,
+) -> kube::Result<Decoded<K>> {
     let text = text(client, request).await?;
     Ok(read_only(&text, keep).map(|read| read.object))
 }

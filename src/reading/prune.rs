@@ -13,7 +13,7 @@ use crate::api::limits::OBJECT_DEPTH;
 
 /// How much of something is kept. Lists are as their elements.
 #[derive(Clone, Copy, Debug)]
-pub enum Keep {
+pub enum Projection {
     /// All of it.
     All,
     /// All of it, and it does not count.
@@ -29,23 +29,25 @@ pub enum Keep {
 }
 
 /// Fields, and how much is kept of each.
-pub type Fields = &'static [(&'static str, Keep)];
+pub type Fields = &'static [(&'static str, Projection)];
 
-impl Keep {
+impl Projection {
     fn of(self, field: &str) -> Self {
         let find = |fields: Fields| fields.iter().find(|(name, _)| *name == field).map(|(_, keep)| *keep);
         match self {
-            Keep::All | Keep::Free | Keep::Nothing => self,
-            Keep::Only(fields) => find(fields).unwrap_or(Keep::Nothing),
-            Keep::AllBut(fields) => find(fields).unwrap_or(Keep::All),
-            Keep::Prefixed(prefixes) if prefixes.iter().any(|prefix| field.starts_with(prefix)) => Keep::All,
-            Keep::Prefixed(_) => Keep::Nothing,
+            Projection::All | Projection::Free | Projection::Nothing => self,
+            Projection::Only(fields) => find(fields).unwrap_or(Projection::Nothing),
+            Projection::AllBut(fields) => find(fields).unwrap_or(Projection::All),
+            Projection::Prefixed(prefixes) if prefixes.iter().any(|prefix| field.starts_with(prefix)) => {
+                Projection::All
+            }
+            Projection::Prefixed(_) => Projection::Nothing,
         }
     }
 }
 
 /// What is kept of an object, as text, and how many values that has.
-pub(super) fn prune(text: &[u8], keep: Keep, limits: Limits) -> Result<(String, usize), Why> {
+pub(super) fn prune(text: &[u8], keep: Projection, limits: Limits) -> Result<(String, usize), Why> {
     let (own, status, mut kept) = (Budget::of(limits), Budget::of(Limits::STATUS), Vec::with_capacity(text.len() / 2));
     let mut deserializer = serde_json::Deserializer::from_slice(text);
     let end = Root { keep, own: &own, status: &status, kept: &mut kept }.deserialize(&mut deserializer);
@@ -119,7 +121,7 @@ pub(super) struct Text<'a>(#[serde(borrow)] pub(super) Cow<'a, str>);
 
 /// The object itself: its status has a budget of its own.
 struct Root<'a> {
-    keep: Keep,
+    keep: Projection,
     own: &'a Budget,
     status: &'a Budget,
     kept: &'a mut Vec<u8>,
@@ -148,7 +150,7 @@ impl<'de> Visitor<'de> for Root<'_> {
 
 /// A part of it, and where what is kept of it is written.
 struct Part<'a> {
-    keep: Keep,
+    keep: Projection,
     depth: usize,
     budget: &'a Budget,
     kept: &'a mut Vec<u8>,
@@ -159,9 +161,9 @@ impl<'de> DeserializeSeed<'de> for Part<'_> {
 
     fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<(), D::Error> {
         match self.keep {
-            Keep::Nothing => IgnoredAny::deserialize(deserializer).map(|_| ()),
+            Projection::Nothing => IgnoredAny::deserialize(deserializer).map(|_| ()),
             // A text, which the API server holds to 256 KiB.
-            Keep::Free => write(self.kept, &Text::deserialize(deserializer)?.0),
+            Projection::Free => write(self.kept, &Text::deserialize(deserializer)?.0),
             _ => deserializer.deserialize_any(self),
         }
     }
@@ -174,7 +176,7 @@ fn write<E: Error>(kept: &mut Vec<u8>, value: &(impl Serialize + ?Sized)) -> Res
 
 fn fields<'de, 'a, A: MapAccess<'de>>(
     mut map: A,
-    keep: Keep,
+    keep: Projection,
     depth: usize,
     kept: &mut Vec<u8>,
     budget: impl Fn(&str) -> &'a Budget,
@@ -191,7 +193,7 @@ fn fields<'de, 'a, A: MapAccess<'de>>(
         let value = kept.len();
         map.next_value_seed(Part { keep: keep_of_field, depth, budget, kept })?;
         // Within what is kept whole, `null` may mean something.
-        if kept.len() == value || (&kept[value..] == b"null" && !matches!(keep, Keep::All)) {
+        if kept.len() == value || (&kept[value..] == b"null" && !matches!(keep, Projection::All)) {
             kept.truncate(begin);
             continue;
         }

@@ -40,7 +40,7 @@ const LONGEST: usize = 2048;
 
 /// Why a service is not there, in words that follow a colon.
 #[derive(Debug, Error, PartialEq, Eq)]
-pub enum Absence {
+pub enum HandshakeError {
     #[error("{0}")]
     Unreachable(String),
     #[error("is not at this path (404)")]
@@ -76,8 +76,8 @@ pub fn url(service: &Service) -> String {
 ///
 /// # Errors
 /// Why it is not there.
-pub fn greet(service: &Service, limit: Duration) -> Result<(), Absence> {
-    let talk = Talk { agent: http::agent(), service, deadline: Instant::now() + limit, limit: http::seconds(limit) };
+pub fn connect(service: &Service, limit: Duration) -> Result<(), HandshakeError> {
+    let talk = Session { agent: http::agent(), service, deadline: Instant::now() + limit, limit: http::seconds(limit) };
     let mut events = talk.open()?;
     let endpoint = talk.endpoint(&mut events)?;
     let version = env!("CARGO_PKG_VERSION");
@@ -92,7 +92,7 @@ pub fn greet(service: &Service, limit: Duration) -> Result<(), Absence> {
 }
 
 /// One handshake.
-struct Talk<'a> {
+struct Session<'a> {
     agent: Agent,
     service: &'a Service,
     deadline: Instant,
@@ -100,50 +100,50 @@ struct Talk<'a> {
     limit: u128,
 }
 
-impl Talk<'_> {
+impl Session<'_> {
     /// Opens the stream.
-    fn open(&self) -> Result<Events<impl io::Read + use<>>, Absence> {
+    fn open(&self) -> Result<Events<impl io::Read + use<>>, HandshakeError> {
         let request = self.agent.get(url(self.service)).header(ACCEPT, "text/event-stream");
         // The time includes that of reading the stream.
         let response = request.config().timeout_global(Some(self.left())).build().call();
-        let response = response.map_err(|error| self.unreachable(error, Absence::Silent))?;
+        let response = response.map_err(|error| self.unreachable(error, HandshakeError::Silent))?;
         match response.status().as_u16() {
             200 => {}
-            404 => return Err(Absence::NotHere),
-            status => return Err(Absence::Status(status)),
+            404 => return Err(HandshakeError::NotHere),
+            status => return Err(HandshakeError::Status(status)),
         }
         let content_type = response.headers().get(CONTENT_TYPE).and_then(|value| value.to_str().ok());
         let is_sse =
             |kind: &str| kind.split(';').next().unwrap_or(kind).trim().eq_ignore_ascii_case("text/event-stream");
         match content_type {
             Some(kind) if is_sse(kind) => Ok(Events::new(response.into_body().into_reader())),
-            Some(kind) => Err(Absence::NotSse(format!("content type {}", http::brief(kind)))),
-            None => Err(Absence::NotSse("no content type".into())),
+            Some(kind) => Err(HandshakeError::NotSse(format!("content type {}", http::brief(kind)))),
+            None => Err(HandshakeError::NotSse("no content type".into())),
         }
     }
 
     /// Waits for the address that takes the messages.
-    fn endpoint(&self, events: &mut Events<impl io::Read>) -> Result<String, Absence> {
+    fn endpoint(&self, events: &mut Events<impl io::Read>) -> Result<String, HandshakeError> {
         loop {
-            let event = events.next().map_err(|ended| self.ended(ended, Absence::NoEndpoint))?;
+            let event = events.next().map_err(|ended| self.ended(ended, HandshakeError::NoEndpoint))?;
             if event.name == "endpoint" {
                 let endpoint = resolve(self.service, event.data.trim());
-                return endpoint.ok_or_else(|| Absence::Elsewhere(http::brief(&event.data)));
+                return endpoint.ok_or_else(|| HandshakeError::Elsewhere(http::brief(&event.data)));
             }
         }
     }
 
-    fn post(&self, endpoint: &str, message: &Value) -> Result<(), Absence> {
+    fn post(&self, endpoint: &str, message: &Value) -> Result<(), HandshakeError> {
         let request = self.agent.post(endpoint).header(CONTENT_TYPE, "application/json");
         let response = request.config().timeout_global(Some(self.left())).build().send(message.to_string());
-        let status = response.map_err(|error| self.unreachable(error, Absence::NoAnswer))?.status();
-        if status.is_success() { Ok(()) } else { Err(Absence::Refused(status.as_u16())) }
+        let status = response.map_err(|error| self.unreachable(error, HandshakeError::NoAnswer))?.status();
+        if status.is_success() { Ok(()) } else { Err(HandshakeError::Refused(status.as_u16())) }
     }
 
     /// Waits for the answer to [`ID`].
-    fn answer(&self, events: &mut Events<impl io::Read>) -> Result<(), Absence> {
+    fn answer(&self, events: &mut Events<impl io::Read>) -> Result<(), HandshakeError> {
         loop {
-            let event = events.next().map_err(|ended| self.ended(ended, Absence::NoAnswer))?;
+            let event = events.next().map_err(|ended| self.ended(ended, HandshakeError::NoAnswer))?;
             // A server may have something to say for itself, or to ask, before it answers.
             let Ok(reply) = serde_json::from_str::<Reply>(&event.data) else { continue };
             if event.name != "message" || reply.method.is_some() || reply.id != Some(ID.into()) {
@@ -151,7 +151,7 @@ impl Talk<'_> {
             }
             match (reply.result, reply.error) {
                 (Some(_), None) => return Ok(()),
-                (_, Some(error)) => return Err(Absence::Error(http::brief(&error.message))),
+                (_, Some(error)) => return Err(HandshakeError::Error(http::brief(&error.message))),
                 (None, None) => {}
             }
         }
@@ -161,14 +161,14 @@ impl Talk<'_> {
         self.deadline.saturating_duration_since(Instant::now())
     }
 
-    fn unreachable(&self, error: ureq::Error, late: fn(u128) -> Absence) -> Absence {
-        Absence::Unreachable(http::words(error, || late(self.limit).to_string()))
+    fn unreachable(&self, error: ureq::Error, late: fn(u128) -> HandshakeError) -> HandshakeError {
+        HandshakeError::Unreachable(http::words(error, || late(self.limit).to_string()))
     }
 
-    fn ended(&self, ended: Ended, late: fn(u128) -> Absence) -> Absence {
+    fn ended(&self, ended: Ended, late: fn(u128) -> HandshakeError) -> HandshakeError {
         match ended {
-            Ended::Over => Absence::Over,
-            Ended::TooMuch => Absence::TooMuch,
+            Ended::Over => HandshakeError::Over,
+            Ended::TooMuch => HandshakeError::TooMuch,
             Ended::Read(error) => self.unreachable(error.into(), late),
         }
     }

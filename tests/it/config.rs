@@ -13,8 +13,10 @@ use std::{
 
 use aigise_operator::{
     api::{AigiseSession, limits},
-    config::{self, Configuration, Given, Input, Mistake, Origin, Secret, Variables, keys, manifest, merge, write},
-    plan::{Slot, Write, session},
+    config::{
+        self, Configuration, ErrorKind, Input, Origin, Secret, VariableValue, Variables, keys, manifest, merge, write,
+    },
+    plan::{ChildState, Write, session},
 };
 use proptest::prelude::*;
 use serde_json::{Value, json};
@@ -40,8 +42,8 @@ impl Case {
                 continue;
             };
             let given = match value.strip_prefix("secret: ") {
-                Some(secret) => Given::Secret(Secret::new(secret.to_string())),
-                None => Given::Plain(value.to_string()),
+                Some(secret) => VariableValue::Secret(Secret::new(secret.to_string())),
+                None => VariableValue::Plain(value.to_string()),
             };
             case.variables.insert(name.to_string(), given);
         }
@@ -112,7 +114,7 @@ fn each_mistake_is_told_with_its_place_and_without_what_stands_there() {
     insta::with_settings!({ snapshot_path => "../config", prepend_module_to_snapshot => false, omit_expression => true }, {
         insta::assert_snapshot!("mistakes", told);
     });
-    let missing: Vec<_> = Mistake::iter().filter(|kind| !kinds.contains(&kind.to_string())).collect();
+    let missing: Vec<_> = ErrorKind::iter().filter(|kind| !kinds.contains(&kind.to_string())).collect();
     assert!(missing.is_empty(), "no file shows {missing:?}");
 }
 
@@ -132,7 +134,7 @@ fn what_is_written_is_read_as_the_same_again() {
         let first = case.read().unwrap();
         // As a file that somebody has, with the variables at hand for what is secret.
         let mut given = case.variables.clone();
-        given.retain(|_, value| matches!(value, Given::Secret(_)));
+        given.retain(|_, value| matches!(value, VariableValue::Secret(_)));
         for (name, secret) in [
             ("API_TOKEN", "hunter2"),
             ("NEO4J_PASSWORD", "hunter3"),
@@ -140,7 +142,7 @@ fn what_is_written_is_read_as_the_same_again() {
             ("SANDBOX_SANDBOXES_MAIN_ENVIRONMENT_TOKEN", "hunter2"),
         ] {
             if case.origin == Origin::Secret {
-                given.insert(name.into(), Given::Secret(Secret::new(secret.into())));
+                given.insert(name.into(), VariableValue::Secret(Secret::new(secret.into())));
             }
         }
         for secrets in [write::Secrets::AsVariables, write::Secrets::InClear] {
@@ -195,7 +197,7 @@ fn what_no_session_can_have_so_many_of_is_refused() {
             config::read(input)
         };
         assert!(read(most).is_ok(), "{:?}", read(most));
-        assert_eq!(read(most + 1).unwrap_err().mistake, Mistake::BadValue);
+        assert_eq!(read(most + 1).unwrap_err().mistake, ErrorKind::BadValue);
     }
 }
 
@@ -238,15 +240,15 @@ fn observed(session: AigiseSession) -> session::Observed {
         configuration: session::configuration::Configuration::None,
         config_secret: None,
         claims: BTreeMap::new(),
-        stage_pod: Slot::Absent,
-        service: Slot::Absent,
-        policy: Slot::Absent,
-        stage_policy: Slot::Absent,
+        stage_pod: ChildState::Absent,
+        service: ChildState::Absent,
+        policy: ChildState::Absent,
+        stage_policy: ChildState::Absent,
         sandboxes: BTreeMap::new(),
         agents: BTreeMap::new(),
         exec: None,
         config_maps: BTreeMap::new(),
-        undone: None,
+        write_error: None,
         settings: Arc::new(settings()),
         now: "2026-01-01T00:00:00Z".parse().unwrap(),
     }
@@ -314,7 +316,7 @@ fn every_key_is_explained() {
         .filter(|(path, _)| !text.contains(&format!("| `{path}` |")))
         .collect();
     assert!(missing.is_empty(), "docs/configuration.md says nothing of {missing:#?}");
-    for mistake in Mistake::iter() {
+    for mistake in ErrorKind::iter() {
         assert!(text.contains(&format!("`{mistake}`")), "docs/configuration.md says nothing of {mistake}");
     }
 }
@@ -373,7 +375,7 @@ fn nearly_a_file() -> impl Strategy<Value = String> {
 proptest! {
     #[test]
     fn any_file_is_read_or_refused_with_a_place_and_what_is_read_is_written(text in prop_oneof![nearly_a_file(), any::<String>()], secret: bool) {
-        let variables = Variables::from([("B".to_string(), Given::Secret(Secret::new("hunter2".into())))]);
+        let variables = Variables::from([("B".to_string(), VariableValue::Secret(Secret::new("hunter2".into())))]);
         let origin = if secret { Origin::Secret } else { Origin::Plain };
         let input = Input { file: &text, origin, variables: &variables, secret_name: "demo--config" };
         match config::read(input) {
@@ -411,7 +413,7 @@ fn what_a_file_adds_has_a_limit() {
     };
     assert_eq!(read(limits::CONFIGURATION_BYTES - 1000), Ok(()));
     let error = read(limits::CONFIGURATION_BYTES).unwrap_err();
-    assert_eq!(error.mistake, Mistake::TooLarge);
+    assert_eq!(error.mistake, ErrorKind::TooLarge);
     assert!(error.to_string().contains("the file adds 262"), "{error}");
 }
 

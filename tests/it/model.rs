@@ -16,8 +16,9 @@ use aigise_operator::{
     },
     config::Secret,
     plan::{
-        self, Child, Failure, Landed, Lookup, Next, Note, Settings, Slot, When, Write, agent, name, ownership,
-        sandbox::{self, Grant},
+        self, Child, ChildState, Failure, Landed, Lookup, ObjectEvent, Requeue, Settings, StatusWrite, Write, agent,
+        name, ownership,
+        sandbox::{self, ExecAccess},
         session::{
             self, ConfigMapContent,
             configuration::{self, ConfigSecret, Configuration, Contents, Reference},
@@ -498,7 +499,7 @@ impl World {
         let decided = Arc::new(session::Decided::of(&session, &settings()));
         let session = session::as_demanded(session, &agents);
         let session = &*session;
-        let slot = |found: Option<&Pod>| ownership::slot(found.cloned().map(Arc::new), &session.metadata);
+        let slot = |found: Option<&Pod>| ownership::child_state(found.cloned().map(Arc::new), &session.metadata);
         let mut names: BTreeSet<_> = self
             .sandboxes
             .values()
@@ -510,9 +511,9 @@ impl World {
         let claims = SharedVolume::ALL.map(|volume| {
             let found = self.claims.get(&volume.claim_name(session)).cloned().map(Arc::new);
             let slot = match (volume.existing(session), found) {
-                (None, found) => ownership::slot(found, &session.metadata),
-                (Some(_), None) => Slot::Absent,
-                (Some(_), Some(claim)) => Slot::Ours(claim),
+                (None, found) => ownership::child_state(found, &session.metadata),
+                (Some(_), None) => ChildState::Absent,
+                (Some(_), Some(claim)) => ChildState::Owned(claim),
             };
             (volume, slot)
         });
@@ -525,23 +526,23 @@ impl World {
             config_secret,
             claims: claims.into(),
             stage_pod: slot(self.pods.get(&name::child(name, "stage"))),
-            service: ownership::slot(self.services.get(name).cloned().map(Arc::new), &session.metadata),
-            policy: ownership::slot(self.policies.get(name).cloned().map(Arc::new), &session.metadata),
+            service: ownership::child_state(self.services.get(name).cloned().map(Arc::new), &session.metadata),
+            policy: ownership::child_state(self.policies.get(name).cloned().map(Arc::new), &session.metadata),
             stage_policy: {
                 let found = self.policies.get(&session::Observed::stage_pod_name(session));
-                ownership::slot(found.cloned().map(Arc::new), &session.metadata)
+                ownership::child_state(found.cloned().map(Arc::new), &session.metadata)
             },
             sandboxes: names
                 .into_iter()
                 .map(|name| {
                     let found = self.sandboxes.get(&name).cloned().map(Arc::new);
-                    let slot = ownership::slot(found, &session.metadata);
+                    let slot = ownership::child_state(found, &session.metadata);
                     (name, slot)
                 })
                 .collect(),
             agents,
             config_maps: BTreeMap::new(),
-            undone: None,
+            write_error: None,
             settings: Arc::new(settings()),
             now: self.now,
         };
@@ -557,20 +558,20 @@ impl World {
     }
 
     fn observe_exec(&self, session: &AigiseSession, agents: &BTreeMap<String, Arc<Agent>>) -> Option<Exec> {
-        let let_in = agents.values().filter(|agent| agent::runner::is_let_in(agent, &settings()));
+        let let_in = agents.values().filter(|agent| agent::runner::may_exec(agent, &settings()));
         let runners = let_in.filter_map(|agent| {
             let live = self.sandboxes.get(&agent::runner::name(agent)).cloned().map(Arc::new);
-            ownership::slot(live, &agent.metadata).ours().cloned()
+            ownership::child_state(live, &agent.metadata).owned().cloned()
         });
         let runners: Vec<_> = runners.collect();
         let sandboxes = self.sandboxes.values().filter(|sandbox| sandbox.spec.session == session.metadata.name);
         let sandboxes: Vec<_> = sandboxes.cloned().map(Arc::new).collect();
         let pod = |sandbox: &Sandbox| {
-            ownership::slot(self.pods.get(&sandbox.name_any()).cloned().map(Arc::new), &sandbox.metadata)
+            ownership::child_state(self.pods.get(&sandbox.name_any()).cloned().map(Arc::new), &sandbox.metadata)
         };
         let role = self.roles.get(&exec::role_name(session)).cloned().map(Arc::new);
         (!runners.is_empty()).then(|| Exec {
-            role: ownership::slot(role, &session.metadata),
+            role: ownership::child_state(role, &session.metadata),
             runners,
             pods: exec::open_pods(session, &sandboxes, pod),
         })
@@ -590,7 +591,7 @@ impl World {
         let (configuration, wanted) = configuration::read(session, &contents, has_runner);
         let found = self.secrets.get(&configuration::secret_name(session)).cloned().map(Arc::new);
         let is_read = matches!(configuration, Configuration::Read { .. }) || !wanted.is_empty();
-        let secret = is_read.then(|| ConfigSecret { wanted, slot: ownership::slot(found, &session.metadata) });
+        let secret = is_read.then(|| ConfigSecret { wanted, child: ownership::child_state(found, &session.metadata) });
         (configuration, secret)
     }
 
@@ -599,7 +600,7 @@ impl World {
         let session = match &sandbox.spec.session {
             None => Lookup::NotNamed,
             Some(name) => {
-                let found = self.sessions.get(name).map(|found| session::meant(Arc::new(found.clone())));
+                let found = self.sessions.get(name).map(|found| session::effective(Arc::new(found.clone())));
                 found.map_or(Lookup::Missing, Lookup::Found)
             }
         };
@@ -618,24 +619,24 @@ impl World {
         let agent = ownership::controller(&sandbox.metadata)
             .and_then(|owner| self.agents.get(&owner.name).filter(|agent| agent.uid().as_ref() == Some(&owner.uid)))
             .map(|agent| Arc::new(agent.clone()));
-        let let_in = agent.as_ref().filter(|agent| agent::runner::is_let_in(agent, &settings()));
-        let grant = let_in.zip(session.found()).map(|(agent, session)| Grant {
+        let let_in = agent.as_ref().filter(|agent| agent::runner::may_exec(agent, &settings()));
+        let exec_access = let_in.zip(session.found()).map(|(agent, session)| ExecAccess {
             role: {
                 let role = self.roles.get(&exec::role_name(session)).cloned().map(Arc::new);
-                ownership::slot(role, &session.metadata)
+                ownership::child_state(role, &session.metadata)
             },
-            account: sandbox::grant_slot(self.accounts.get(name).cloned().map(Arc::new), sandbox, agent),
-            binding: sandbox::grant_slot(self.bindings.get(name).cloned().map(Arc::new), sandbox, agent),
-            policy: sandbox::grant_slot(self.policies.get(name).cloned().map(Arc::new), sandbox, agent),
-            earlier_role: Slot::Absent,
+            account: sandbox::exec_access_state(self.accounts.get(name).cloned().map(Arc::new), sandbox, agent),
+            binding: sandbox::exec_access_state(self.bindings.get(name).cloned().map(Arc::new), sandbox, agent),
+            policy: sandbox::exec_access_state(self.policies.get(name).cloned().map(Arc::new), sandbox, agent),
+            earlier_role: ChildState::Absent,
         });
         sandbox::Observed {
             session,
             siblings: siblings.unwrap_or_default(),
-            pod: ownership::slot(self.pods.get(name).cloned().map(Arc::new), &sandbox.metadata),
+            pod: ownership::child_state(self.pods.get(name).cloned().map(Arc::new), &sandbox.metadata),
             attached,
             agent,
-            grant,
+            exec_access,
             sandbox: Arc::new(sandbox.clone()),
             settings: Arc::new(settings()),
             on_their_way: 1,
@@ -667,12 +668,12 @@ impl World {
         for write in writes {
             let name = write.child().name().to_string();
             let landed = self.write(&owner, write);
-            observed.absorb(&name, landed);
+            observed.record(&name, landed);
         }
         let report = session::report(&observed);
         let before = observed.session.status.clone().unwrap_or_default();
         times_move_with_status(&before.conditions, &report.status.conditions);
-        if report.when != When::Later {
+        if report.write != StatusWrite::Skip {
             self.writes += 1;
             let phase = report.status.phase.map(|phase| phase.to_string());
             self.note_status(
@@ -681,8 +682,8 @@ impl World {
                 phase,
                 &before.conditions,
                 &report.status.conditions,
-                report.note,
-                report.next,
+                report.event,
+                report.requeue,
             );
             if let Some(session) = self.sessions.get_mut(name) {
                 session.status = Some(report.status);
@@ -697,12 +698,12 @@ impl World {
         let owner = observed.sandbox.metadata.clone();
         for write in writes {
             let landed = self.write(&owner, write);
-            observed.absorb(landed);
+            observed.record(landed);
         }
         let report = sandbox::report(&observed);
         let before = observed.sandbox.status.clone().unwrap_or_default();
         times_move_with_status(&before.conditions, &report.status.conditions);
-        if report.when != When::Later {
+        if report.write != StatusWrite::Skip {
             self.writes += 1;
             let phase = report.status.state.map(|state| format!("state={state}"));
             self.note_status(
@@ -711,8 +712,8 @@ impl World {
                 phase,
                 &before.conditions,
                 &report.status.conditions,
-                report.note,
-                report.next,
+                report.event,
+                report.requeue,
             );
             if let Some(sandbox) = self.sandboxes.get_mut(name) {
                 sandbox.status = Some(report.status);
@@ -723,7 +724,7 @@ impl World {
     pub fn observe_agent(&self, name: &str) -> agent::Observed {
         let agent = &self.agents[name];
         let found = |name: &str| self.agents.get(name).cloned().map(Arc::new);
-        let session = self.sessions.get(&agent.spec.session).map(|found| session::meant(Arc::new(found.clone())));
+        let session = self.sessions.get(&agent.spec.session).map(|found| session::effective(Arc::new(found.clone())));
         let parent = match agent.spec.parent.as_deref() {
             None => Lookup::NotNamed,
             Some(parent) => found(parent).map_or(Lookup::Missing, Lookup::Found),
@@ -731,8 +732,8 @@ impl World {
         let below = self.agents.values().filter(|other| other.spec.parent.as_deref() == Some(name));
         let runner = agent::runner::name(agent);
         agent::Observed {
-            runner: ownership::slot(self.sandboxes.get(&runner).cloned().map(Arc::new), &agent.metadata),
-            earlier: None,
+            runner: ownership::child_state(self.sandboxes.get(&runner).cloned().map(Arc::new), &agent.metadata),
+            legacy_exec_access: None,
             settings: Arc::new(settings()),
             session: session.map_or(Lookup::Missing, Lookup::Found),
             parent,
@@ -742,7 +743,7 @@ impl World {
                 .iter()
                 .flat_map(|label| self.first_of_type(&agent.spec.session, label))
                 .collect(),
-            undone: None,
+            write_error: None,
             now: self.now,
             agent: Arc::new(agent.clone()),
         }
@@ -755,16 +756,16 @@ impl World {
         let owner = observed.agent.metadata.clone();
         for write in writes {
             let landed = self.write(&owner, write);
-            observed.absorb(landed);
+            observed.record(landed);
         }
         let report = agent::report(&observed);
         let before = observed.agent.status.clone().unwrap_or_default();
         times_move_with_status(&before.conditions, &report.status.conditions);
-        if report.when != When::Later {
+        if report.write != StatusWrite::Skip {
             self.writes += 1;
             let state = report.status.status.map(|state| format!("status={state}"));
             let said = &report.status.conditions;
-            self.note_status("agent", name, state, &before.conditions, said, report.note, report.next);
+            self.note_status("agent", name, state, &before.conditions, said, report.event, report.requeue);
             if let Some(agent) = self.agents.get_mut(name) {
                 // Conditions of others stay.
                 let foreign = before.conditions.into_iter().filter(|condition| condition.type_ == RUNTIME_HEALTHY);
@@ -853,10 +854,10 @@ impl World {
                 let name = sandbox.name_any();
                 assert_ours(&self.sandboxes[&name], owner);
                 if let Some(failure) = failed {
-                    return Landed::Sandbox(Slot::Failed(failure));
+                    return Landed::Sandbox(ChildState::Failed(failure));
                 }
                 self.put_sandbox(*sandbox);
-                Landed::Sandbox(ownership::slot(self.sandboxes.get(&name).cloned().map(Arc::new), owner))
+                Landed::Sandbox(ownership::child_state(self.sandboxes.get(&name).cloned().map(Arc::new), owner))
             }
             other => panic!("nothing updates a {}", other.kind()),
         }
@@ -872,11 +873,11 @@ impl World {
                     |status: &ContainerStatus| status.state.as_ref().is_some_and(|state| state.terminated.is_some());
                 if statuses.is_some_and(|statuses| statuses.iter().all(has_ended)) {
                     self.pods.remove(&name);
-                    return Landed::Pod(Slot::Absent);
+                    return Landed::Pod(ChildState::Absent);
                 }
                 pod.metadata.deletion_timestamp = Some(Time(self.now));
                 self.pods.insert(name, Pod::clone(&pod));
-                Landed::Pod(Slot::Ours(Arc::new(*pod)))
+                Landed::Pod(ChildState::Owned(Arc::new(*pod)))
             }
             Child::Sandbox(sandbox) => {
                 let live = &self.sandboxes[&sandbox.name_any()];
@@ -885,47 +886,47 @@ impl World {
                     assert_ours(live, owner);
                 }
                 self.remove_sandbox(&sandbox.name_any());
-                Landed::Sandbox(Slot::Absent)
+                Landed::Sandbox(ChildState::Absent)
             }
             Child::Claim(claim) => {
                 assert_ours(&self.claims[&claim.name_any()], owner);
                 self.claims.remove(&claim.name_any());
-                Landed::Claim(Slot::Absent)
+                Landed::Claim(ChildState::Absent)
             }
             Child::NetworkPolicy(policy) => {
                 assert_ours(&self.policies[&policy.name_any()], owner);
                 self.policies.remove(&policy.name_any());
-                Landed::NetworkPolicy(Slot::Absent)
+                Landed::NetworkPolicy(ChildState::Absent)
             }
             Child::Secret(secret) => {
                 assert_ours(&self.secrets[&secret.name_any()], owner);
                 self.secrets.remove(&secret.name_any());
-                Landed::Secret(Slot::Absent)
+                Landed::Secret(ChildState::Absent)
             }
             Child::Session(session) => {
                 assert_eq!(session.uid(), owner.uid, "a session deletes itself and no other");
                 self.remove_session(&session.name_any());
-                Landed::Session(Slot::Absent)
+                Landed::Session(ChildState::Absent)
             }
             Child::ServiceAccount(account) => {
                 assert_ours(&self.accounts[&account.name_any()], owner);
                 self.accounts.remove(&account.name_any());
-                Landed::ServiceAccount(Slot::Absent)
+                Landed::ServiceAccount(ChildState::Absent)
             }
             Child::Role(role) => {
                 assert_ours(&self.roles[&role.name_any()], owner);
                 self.roles.remove(&role.name_any());
-                Landed::Role(Slot::Absent)
+                Landed::Role(ChildState::Absent)
             }
             Child::RoleBinding(binding) => {
                 assert_ours(&self.bindings[&binding.name_any()], owner);
                 self.bindings.remove(&binding.name_any());
-                Landed::RoleBinding(Slot::Absent)
+                Landed::RoleBinding(ChildState::Absent)
             }
             Child::Agent(agent) => {
                 assert_eq!(agent.uid(), owner.uid, "an agent deletes itself and no other");
                 self.remove_agent(&agent.name_any());
-                Landed::Agent(Slot::Absent)
+                Landed::Agent(ChildState::Absent)
             }
             Child::Service(_) => panic!("nothing deletes a Service"),
         }
@@ -956,8 +957,8 @@ impl World {
         phase: Option<String>,
         before: &[Condition],
         after: &[Condition],
-        note: Option<Note>,
-        next: Next,
+        event: Option<ObjectEvent>,
+        requeue: Requeue,
     ) {
         let _ = writeln!(self.log, "  {kind} {name} says {}", phase.unwrap_or_default());
         for condition in after {
@@ -970,12 +971,12 @@ impl World {
                 let _ = writeln!(self.log, "    {type_}={status} {reason}: {message}");
             }
         }
-        if let Some(note) = note {
-            let kind = if note.warning { "Warning" } else { "Normal" };
-            let _ = writeln!(self.log, "    event {kind} {}", note.reason);
+        if let Some(event) = event {
+            let kind = if event.warning { "Warning" } else { "Normal" };
+            let _ = writeln!(self.log, "    event {kind} {}", event.reason);
         }
-        if next != Next::OnChange {
-            let _ = writeln!(self.log, "    next {next:?}");
+        if requeue != Requeue::AwaitChange {
+            let _ = writeln!(self.log, "    requeue {requeue:?}");
         }
     }
 }
@@ -1005,45 +1006,50 @@ fn may_write<K: ResourceExt>(live: Option<&K>, desired: &ObjectMeta, owner: &Obj
 }
 
 /// What POST leaves: where the name is taken, what has it.
-fn create<K>(objects: &mut BTreeMap<String, K>, object: K, owner: &ObjectMeta, failed: Option<Failure>) -> Slot<K>
+fn create<K>(objects: &mut BTreeMap<String, K>, object: K, owner: &ObjectMeta, failed: Option<Failure>) -> ChildState<K>
 where
     K: kube::Resource<DynamicType = ()> + Clone,
 {
     has_owner(object.meta(), owner);
     let live = objects.get(&object.name_any()).cloned();
     match failed {
-        Some(failure) if live.is_none() => Slot::Failed(failure),
-        _ => ownership::slot(Some(Arc::new(objects.entry(object.name_any()).or_insert(object).clone())), owner),
+        Some(failure) if live.is_none() => ChildState::Failed(failure),
+        _ => ownership::child_state(Some(Arc::new(objects.entry(object.name_any()).or_insert(object).clone())), owner),
     }
 }
 
 /// What an update leaves.
-fn update<K>(objects: &mut BTreeMap<String, K>, object: K, owner: &ObjectMeta, failed: Option<Failure>) -> Slot<K>
+fn update<K>(objects: &mut BTreeMap<String, K>, object: K, owner: &ObjectMeta, failed: Option<Failure>) -> ChildState<K>
 where
     K: kube::Resource<DynamicType = ()> + Clone,
 {
     has_owner(object.meta(), owner);
     if let Some(failure) = failed {
-        return Slot::Failed(failure);
+        return ChildState::Failed(failure);
     }
     objects.insert(object.name_any(), object.clone());
-    ownership::slot(Some(Arc::new(object)), owner)
+    ownership::child_state(Some(Arc::new(object)), owner)
 }
 
 /// What server-side apply leaves.
-fn apply<K>(objects: &mut BTreeMap<String, K>, mut object: K, owner: &ObjectMeta, failed: Option<Failure>) -> Slot<K>
+fn apply<K>(
+    objects: &mut BTreeMap<String, K>,
+    mut object: K,
+    owner: &ObjectMeta,
+    failed: Option<Failure>,
+) -> ChildState<K>
 where
     K: kube::Resource<DynamicType = ()> + Clone,
 {
     if let Some(failure) = failed {
-        return Slot::Failed(failure);
+        return ChildState::Failed(failure);
     }
     let name = object.name_any();
     if let Some(live) = objects.get(&name) {
         object.meta_mut().uid = live.uid();
     }
     objects.insert(name, object.clone());
-    ownership::slot(Some(Arc::new(object)), owner)
+    ownership::child_state(Some(Arc::new(object)), owner)
 }
 
 /// P7: the transition time moves if and only if the status moves.

@@ -257,10 +257,10 @@ fn a_sandbox_that_its_agent_does_not_ask_for_gets_nothing_of_an_agents() {
 
     // Nobody tells a Sandbox whose Pod is there that its session has made the role: it looks again.
     let mut world = with_agent("active");
-    let next = |world: &World| sandbox::report(&world.observe_sandbox(&name)).next;
-    assert_ne!(next(&world), plan::Next::Backoff);
+    let next = |world: &World| sandbox::report(&world.observe_sandbox(&name)).requeue;
+    assert_ne!(next(&world), plan::Requeue::Backoff);
     world.roles.clear();
-    assert_eq!(next(&world), plan::Next::Backoff);
+    assert_eq!(next(&world), plan::Requeue::Backoff);
 
     // What lets in one that goes is not made again while its owner's deletion takes it away.
     let mut world = with_agent("active");

@@ -17,7 +17,7 @@ use aigise_operator::{
         sandbox::SandboxState,
     },
     plan::{
-        Failure, Lookup, Slot, When, Write, agent, ownership,
+        ChildState, Failure, Lookup, StatusWrite, Write, agent, ownership,
         pod::Progress,
         sandbox::{self, Attachment},
         session::{self, ConfigMapContent},
@@ -253,7 +253,7 @@ fn check(world: &World) {
         assert_eq!(writes, session::plan(&observed), "P1: the same input, the same plan");
         assert!(writes.is_empty() || world.refuses.is_some(), "P2: a world at rest is left alone: {writes:?}");
         let report = session::report(&observed);
-        assert!(report.when == When::Later || !writes.is_empty(), "P2: and has nothing new to say");
+        assert!(report.write == StatusWrite::Skip || !writes.is_empty(), "P2: and has nothing new to say");
         let conditions = &report.status.conditions;
         conditions_are_whole(conditions, live.metadata.generation, &OF_A_SESSION);
     }
@@ -264,7 +264,7 @@ fn check(world: &World) {
             || world.pods.get(name).is_some_and(|pod| ownership::controller(&pod.metadata).is_none());
         assert!(writes.is_empty() || retried, "P2: a world at rest is left alone: {writes:?}");
         let report = sandbox::report(&observed);
-        assert!(report.when == When::Later || !writes.is_empty(), "P2: and has nothing new to say");
+        assert!(report.write == StatusWrite::Skip || !writes.is_empty(), "P2: and has nothing new to say");
         let conditions = &report.status.conditions;
         conditions_are_whole(conditions, live.metadata.generation, &OF_A_SANDBOX);
         let ready = match sandbox::Lifecycle::of(&observed) {
@@ -280,7 +280,7 @@ fn check(world: &World) {
         let writes = agent::plan(&observed);
         assert!(writes.is_empty() || world.refuses.is_some(), "P2: a world at rest is left alone: {writes:?}");
         let report = agent::report(&observed);
-        assert!(report.when == When::Later || !writes.is_empty(), "P2: and has nothing new to say");
+        assert!(report.write == StatusWrite::Skip || !writes.is_empty(), "P2: and has nothing new to say");
         conditions_are_whole(&report.status.conditions, live.metadata.generation, &OF_AN_AGENT);
         if report.status.status == Some(AgentState::Paused) && world.refuses.is_none() {
             let own = |sandbox: &Sandbox| ownership::owner_uid(&sandbox.metadata) == live.metadata.uid.as_deref();
@@ -294,9 +294,9 @@ fn check(world: &World) {
     for pod in world.pods.values().filter(|pod| ownership::controller(&pod.metadata).is_some()) {
         let spec = pod.spec.as_ref().unwrap();
         // But for the one that its user lets into the sandboxes, by an account of its own.
-        let is_let_in = spec.service_account_name.as_ref() == Some(&pod.name_any());
-        assert_eq!(spec.automount_service_account_token, Some(is_let_in), "{}: no token in a Pod", pod.name_any());
-        assert!(!is_let_in || pod.name_any().contains("--agent-"));
+        let may_exec = spec.service_account_name.as_ref() == Some(&pod.name_any());
+        assert_eq!(spec.automount_service_account_token, Some(may_exec), "{}: no token in a Pod", pod.name_any());
+        assert!(!may_exec || pod.name_any().contains("--agent-"));
         assert!(spec.containers[0].name.len() <= 63);
         for value in pod.labels().values() {
             let fits = value.len() <= 63 && value.chars().all(|c| c.is_ascii_alphanumeric() || "-_.".contains(c));
@@ -362,9 +362,9 @@ fn unread() -> Failure {
 }
 
 /// Whoever has a name that is not ours is known, so that there is nothing to be read there.
-fn forget<K>(slot: &mut Slot<K>) {
-    if !matches!(slot, Slot::Foreign(_)) {
-        *slot = Slot::Failed(unread());
+fn forget<K>(slot: &mut ChildState<K>) {
+    if !matches!(slot, ChildState::Foreign(_)) {
+        *slot = ChildState::Failed(unread());
     }
 }
 
@@ -401,9 +401,9 @@ fn unread_sandboxes(observed: &sandbox::Observed) -> Vec<sandbox::Observed> {
     let mut without_pod = observed.clone();
     forget(&mut without_pod.pod);
     all.push(without_pod);
-    let mut without = |change: fn(&mut sandbox::Grant)| {
+    let mut without = |change: fn(&mut sandbox::ExecAccess)| {
         let mut observed = observed.clone();
-        observed.grant.iter_mut().for_each(change);
+        observed.exec_access.iter_mut().for_each(change);
         all.push(observed);
     };
     without(|grant| forget(&mut grant.role));

@@ -9,7 +9,7 @@ use aigise_operator::{
         session::SessionPhase,
     },
     plan::{
-        Child, Failure, Landed, Next, Report, Slot, Write,
+        Child, ChildState, Failure, Landed, Report, Requeue, Write,
         session::{self, Observed},
     },
 };
@@ -33,7 +33,7 @@ fn refused(observed: &mut Observed, meant: impl Fn(&Write) -> bool) -> Report<Ai
         let refuse = meant(&write);
         let name = write.child().name().to_string();
         let landed = left(write, refuse.then(|| Failure { reason: Reason::Forbidden, message: WORDS.into() }));
-        observed.absorb(&name, landed);
+        observed.record(&name, landed);
         if refuse {
             break;
         }
@@ -42,11 +42,11 @@ fn refused(observed: &mut Observed, meant: impl Fn(&Write) -> bool) -> Report<Ai
 }
 
 fn left(write: Write, failure: Option<Failure>) -> Landed {
-    fn slot<K>(is_deleted: bool, object: K, failure: Option<Failure>) -> Slot<K> {
+    fn slot<K>(is_deleted: bool, object: K, failure: Option<Failure>) -> ChildState<K> {
         match failure {
-            Some(failure) => Slot::Failed(failure),
-            None if is_deleted => Slot::Absent,
-            None => Slot::Ours(object.into()),
+            Some(failure) => ChildState::Failed(failure),
+            None if is_deleted => ChildState::Absent,
+            None => ChildState::Owned(object.into()),
         }
     }
     let is_deleted = matches!(write, Write::Delete(_));
@@ -72,7 +72,7 @@ fn condition(status: &AigiseSessionStatus, kind: ConditionType) -> &Condition {
 
 /// It is on its way, the reason is told, and it is tried again.
 fn goes_on(report: &Report<AigiseSessionStatus>, phase: SessionPhase) {
-    assert_eq!((report.status.phase, report.next), (Some(phase), Next::Backoff));
+    assert_eq!((report.status.phase, report.requeue), (Some(phase), Requeue::Backoff));
     let condition = condition(&report.status, ConditionType::Reconciling);
     assert_eq!(condition.status, "True");
     assert!(condition.message.contains(WORDS), "{}", condition.message);
@@ -125,7 +125,7 @@ fn is_growth(write: &Write) -> bool {
     matches!(write, Write::Update(Child::Claim(_)))
 }
 
-/// A storage class that lets nothing grow is no reason to leave the rest of an edit undone.
+/// A storage class that lets nothing grow is no reason to leave the rest of an edit write_error.
 #[test]
 fn a_claim_that_may_not_grow_is_in_the_way_of_nothing_else() {
     let mut world = World::new();
@@ -144,7 +144,7 @@ fn a_claim_that_may_not_grow_is_in_the_way_of_nothing_else() {
     assert_eq!(done, ["demo--old", "demo--main", "demo--new"]);
 
     let report = refused(&mut observed, is_growth);
-    assert_eq!((report.status.phase, report.next), (Some(SessionPhase::Starting), Next::Backoff));
+    assert_eq!((report.status.phase, report.requeue), (Some(SessionPhase::Starting), Requeue::Backoff));
     let volumes = condition(&report.status, ConditionType::VolumesReady);
     assert_eq!((volumes.status.as_str(), volumes.reason.as_str()), ("False", "VolumesPending"));
     assert!(volumes.message.contains(WORDS), "{}", volumes.message);
@@ -166,7 +166,7 @@ fn a_session_that_is_ready_but_for_a_claim_that_may_not_grow_says_so() {
     assert!(ready.message.contains(WORDS), "{}", ready.message);
     assert_eq!(condition(&report.status, ConditionType::SandboxesReady).status, "True");
     assert_eq!(condition(&report.status, ConditionType::VolumesReady).reason, "VolumesPending");
-    assert_eq!(report.next, Next::Backoff);
+    assert_eq!(report.requeue, Requeue::Backoff);
 }
 
 /// A script that waits for `Ready` or `Stalled` gets its answer, and nobody has to do anything here once the cluster allows it.

@@ -8,7 +8,7 @@ use aigise_operator::{
         condition::{ConditionType, Reason},
         meta,
     },
-    plan::{HelperMount, Settings, When, Write, session},
+    plan::{HelperMount, Settings, StatusWrite, Write, session},
     protocol::staging::{Staged, StagingReport},
 };
 use k8s_openapi::api::core::v1::{ContainerState, ContainerStateTerminated, ContainerStatus, Pod, PodSpec};
@@ -326,7 +326,7 @@ fn files_that_were_left_as_they_were_are_counted_in_the_condition() {
     ends(&mut world, meta::STAGE_CONTAINER, json!({"exitCode": 0, "reason": "Completed", "message": message}));
     let observed = world.observe_session("demo");
     let report = session::report(&observed);
-    assert_eq!(report.when, When::Later, "it is written already");
+    assert_eq!(report.write, StatusWrite::Skip, "it is written already");
     let condition = report.status.conditions.iter().find(|condition| condition.type_ == "VolumesReady").unwrap();
     assert_eq!(
         condition.message,

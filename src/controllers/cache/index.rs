@@ -43,7 +43,7 @@ impl<Key: Eq + Hash, Entry: Clone + Ord> Index<Key, Entry> {
         self.0.lock().ok().and_then(|index| index.get(key).map(first)).unwrap_or_default()
     }
 
-    fn take_in<K>(&self, change: &Change<'_, K>, entries: impl Fn(&K) -> Vec<(Key, Entry)>) {
+    fn update<K>(&self, change: &Change<'_, K>, entries: impl Fn(&K) -> Vec<(Key, Entry)>) {
         let Ok(mut index) = self.0.lock() else { return };
         for (key, entry) in change.before.into_iter().flat_map(&entries) {
             if let Some(known) = index.get_mut(&key) {
@@ -60,8 +60,8 @@ impl<Key: Eq + Hash, Entry: Clone + Ord> Index<Key, Entry> {
 }
 
 impl<Key: Eq + Hash> Index<Key> {
-    fn take_in_names<K: ResourceExt>(&self, change: &Change<'_, K>, keys: impl Fn(&K) -> Vec<Key>) {
-        self.take_in(change, |object| keys(object).into_iter().map(|key| (key, object.name_any())).collect());
+    fn update_names<K: ResourceExt>(&self, change: &Change<'_, K>, keys: impl Fn(&K) -> Vec<Key>) {
+        self.update(change, |object| keys(object).into_iter().map(|key| (key, object.name_any())).collect());
     }
 }
 
@@ -120,9 +120,9 @@ impl SandboxesIn {
         keys.flat_map(|key| self.ranks.first(&key, sandbox::FIRST)).map(|(.., name)| name).collect()
     }
 
-    pub(super) fn take_in(&self, change: &Change<'_, Sandbox>) {
-        self.ranks.take_in(change, |sandbox| type_key(sandbox).zip(sandbox::rank(sandbox)).into_iter().collect());
-        self.names.take_in_names(change, |sandbox| {
+    pub(super) fn update(&self, change: &Change<'_, Sandbox>) {
+        self.ranks.update(change, |sandbox| type_key(sandbox).zip(sandbox::rank(sandbox)).into_iter().collect());
+        self.names.update_names(change, |sandbox| {
             let namespace = || sandbox.namespace().unwrap_or_default();
             let owned = ownership::owner_uid(&sandbox.metadata).map(|uid| SandboxKey::Owned(uid.into()));
             let session = sandbox.spec.session.as_ref();
@@ -197,8 +197,8 @@ impl AgentsIn {
         found
     }
 
-    pub(super) fn take_in(&self, change: &Change<'_, Agent>) {
-        self.0.take_in_names(change, |agent| {
+    pub(super) fn update(&self, change: &Change<'_, Agent>) {
+        self.0.update_names(change, |agent| {
             let namespace = || agent.namespace().unwrap_or_default();
             let named = AgentKey::Named(namespace(), agent.spec.session.clone());
             let below = agent.spec.parent.clone().map(|parent| AgentKey::Below(namespace(), parent));

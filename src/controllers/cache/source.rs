@@ -149,7 +149,7 @@ impl<K: Kept, Tell: Fn(Change<'_, K>), Wake: Fn(&ObjectMeta)> Source<K, Tell, Wa
                     }
                     // A namespace that is gone, and with it our role there, keeps nobody else waiting.
                     if is_refused && namespace.is_some() {
-                        self.watched.is_refused(self.index);
+                        self.watched.mark_forbidden(self.index);
                         self.health.is_well(&kind, namespace);
                     } else if error.code() != 410 {
                         self.health.fails(&kind, namespace);
@@ -234,7 +234,7 @@ impl<K: Kept, Tell: Fn(Change<'_, K>), Wake: Fn(&ObjectMeta)> Source<K, Tell, Wa
                     version = seen.unwrap_or(version);
                 }
             }
-            if begun.elapsed() > READ_AGAIN && self.watched.has_room_again(self.namespace.as_deref()) {
+            if begun.elapsed() > READ_AGAIN && self.watched.has_headroom_again(self.namespace.as_deref()) {
                 return Ok(None);
             }
         }

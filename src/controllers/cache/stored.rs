@@ -16,7 +16,7 @@ use kube::{
 use super::text::Text;
 use crate::{
     controllers::memo::Memo,
-    plan::{Lookup, Slot, ownership},
+    plan::{ChildState, Lookup, ownership},
     reading::{Kept, Read, Unreadable},
 };
 
@@ -158,11 +158,11 @@ impl<K> Found<K> {
 impl<K: Resource<DynamicType = ()>> Found<K> {
     /// What it is to the object that would own it.
     #[must_use]
-    pub fn slot(self, owner: &ObjectMeta) -> Slot<K> {
+    pub fn child_state(self, owner: &ObjectMeta) -> ChildState<K> {
         match self {
-            Found::Absent => Slot::Absent,
-            Found::Object(object) => ownership::slot(Some(object), owner),
-            Found::Unreadable(unreadable) => Slot::Failed(unreadable.failure()),
+            Found::Absent => ChildState::Absent,
+            Found::Object(object) => ownership::child_state(Some(object), owner),
+            Found::Unreadable(unreadable) => ChildState::Failed(unreadable.failure()),
         }
     }
 }

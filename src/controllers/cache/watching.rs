@@ -20,9 +20,9 @@ use tracing::{debug, warn};
 
 use super::{
     Cache, Change, Health, Scope, Stored,
-    intake::Intake,
-    room::{NAMESPACE_BYTES, Room, Share},
+    budget::{MemoryBudget, NAMESPACE_BYTES, Share},
     source::Source,
+    store_writer::StoreWriter,
 };
 use crate::reading::{self, Kept, Unreadable, Why, live::requests};
 
@@ -30,7 +30,7 @@ use crate::reading::{self, Kept, Unreadable, Why, live::requests};
 pub(super) struct Cluster<'a> {
     pub(super) client: &'a Client,
     pub(super) scope: &'a Scope,
-    pub(super) room: Arc<Room>,
+    pub(super) budget: Arc<MemoryBudget>,
     pub(super) health: Arc<Health>,
 }
 
@@ -44,12 +44,12 @@ pub(super) fn watch<K: Kept + Resource<Scope = NamespaceResourceScope>>(
     wake: impl Fn(&ObjectMeta) + Send + Sync + 'static,
 ) -> (Arc<Cache<K>>, future::BoxFuture<'static, ()>) {
     let namespaces = cluster.scope.namespaces();
-    let intake = Intake::new(namespaces.clone());
+    let intake = StoreWriter::new(namespaces.clone());
     let cache = Arc::new(Cache::of(intake.store()));
     let watched = Watched {
         intake: Mutex::new(intake),
         cache: cache.clone(),
-        room: cluster.room.clone(),
+        budget: cluster.budget.clone(),
         share,
         crowded: Mutex::default(),
         // Of several sources, the lists go one by one into what is known.
@@ -73,9 +73,9 @@ pub(super) fn watch<K: Kept + Resource<Scope = NamespaceResourceScope>>(
 
 /// What is known of a kind, and who hears of it.
 pub(super) struct Watched<K: Kept, Tell, Wake> {
-    intake: Mutex<Intake<Stored<K>>>,
+    intake: Mutex<StoreWriter<Stored<K>>>,
     cache: Arc<Cache<K>>,
-    room: Arc<Room>,
+    budget: Arc<MemoryBudget>,
     share: Share,
     /// Namespaces in which something did not fit.
     crowded: Mutex<BTreeSet<String>>,
@@ -91,20 +91,20 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 
 impl<K: Kept, Tell: Fn(Change<'_, K>), Wake: Fn(&ObjectMeta)> Watched<K, Tell, Wake> {
     pub(super) fn list_begins(&self, source: usize, namespace: Option<&str>) {
-        self.room.list_begins(self.share, namespace);
+        self.budget.list_begins(self.share, namespace);
         // What a list has brought that was not brought to its end is nothing.
         for stored in lock(&self.first_list).iter_mut().flat_map(std::mem::take) {
             if let Some(before) = self.cache.read_last(&stored) {
                 (self.tell)(Change { before: Some(&*before), after: None });
             }
         }
-        self.take_in(source, Event::Init, None);
+        self.update(source, Event::Init, None);
     }
 
     pub(super) fn list_has(&self, source: usize, text: &[u8]) {
         let known = self.known(text).map(|stored| (stored, None));
         let Some((stored, object)) = known.or_else(|| self.read(text, true)) else { return };
-        self.room.listed(&stored.namespace().unwrap_or_default(), self.share, stored.bytes());
+        self.budget.listed(&stored.namespace().unwrap_or_default(), self.share, stored.bytes());
         if let Some(first_list) = &mut *lock(&self.first_list) {
             first_list.push(stored.clone());
             if let Some(object) = object {
@@ -114,21 +114,21 @@ impl<K: Kept, Tell: Fn(Change<'_, K>), Wake: Fn(&ObjectMeta)> Watched<K, Tell, W
                 (self.wake)(stored.meta());
             }
         }
-        self.take_in(source, Event::InitApply(stored), None);
+        self.update(source, Event::InitApply(stored), None);
     }
 
     pub(super) fn list_ends(&self, source: usize, namespace: Option<&str>) {
-        self.room.list_ends(self.share, namespace);
+        self.budget.list_ends(self.share, namespace);
         if lock(&self.first_list).take().is_some() {
-            lock(&self.intake).take_in(source, Event::InitDone, |_| {}); // all of it was told
+            lock(&self.intake).update(source, Event::InitDone, |_| {}); // all of it was told
         } else {
-            self.take_in(source, Event::InitDone, None);
+            self.update(source, Event::InitDone, None);
         }
     }
 
     /// A source may not list. Nothing is known from it, and the others are not kept waiting for it.
-    pub(super) fn is_refused(&self, source: usize) {
-        lock(&self.intake).is_refused(source);
+    pub(super) fn mark_forbidden(&self, source: usize) {
+        lock(&self.intake).mark_forbidden(source);
     }
 
     /// What is kept already, in this very version: most of what is listed anew.
@@ -148,8 +148,8 @@ impl<K: Kept, Tell: Fn(Change<'_, K>), Wake: Fn(&ObjectMeta)> Watched<K, Tell, W
         let Some((stored, object)) = self.read(text, false) else { return reading::identity(text).resource_version };
         let version = stored.resource_version();
         let before = self.kept(stored.meta()).map(|before| before.bytes());
-        self.room.replace(&stored.namespace().unwrap_or_default(), self.share, before, Some(stored.bytes()));
-        self.take_in(source, Event::Apply(stored), object);
+        self.budget.replace(&stored.namespace().unwrap_or_default(), self.share, before, Some(stored.bytes()));
+        self.update(source, Event::Apply(stored), object);
         version
     }
 
@@ -157,8 +157,8 @@ impl<K: Kept, Tell: Fn(Change<'_, K>), Wake: Fn(&ObjectMeta)> Watched<K, Tell, W
     pub(super) fn deleted(&self, source: usize, text: &[u8]) -> Option<String> {
         let metadata = reading::identity(text);
         if let Some(kept) = self.kept(&metadata) {
-            self.room.replace(&kept.namespace().unwrap_or_default(), self.share, Some(kept.bytes()), None);
-            self.take_in(source, Event::Delete(Stored::clone(&kept)), None);
+            self.budget.replace(&kept.namespace().unwrap_or_default(), self.share, Some(kept.bytes()), None);
+            self.update(source, Event::Delete(Stored::clone(&kept)), None);
         }
         metadata.resource_version
     }
@@ -192,20 +192,20 @@ impl<K: Kept, Tell: Fn(Change<'_, K>), Wake: Fn(&ObjectMeta)> Watched<K, Tell, W
         let before = self.kept(stored.meta());
         // In a list, what was there before is not counted.
         let replaced = before.as_ref().filter(|_| !in_list).map(|before| before.bytes());
-        if self.room.fits(&namespace, self.share, in_list, replaced, stored.bytes()) {
+        if self.budget.fits(&namespace, self.share, in_list, replaced, stored.bytes()) {
             return Some((stored, object));
         }
         lock(&self.crowded).insert(namespace.clone());
         let why = Why::TooMany(NAMESPACE_BYTES);
         let marker = unreadable(Box::new(Unreadable { why, ..reading::skimmed::<K>(text) }));
         // There is an end to telling, too; but not of what was there before: that would be as good as gone.
-        (before.is_some() || self.room.fits_marker(&namespace, self.share, in_list)).then_some((marker, None))
+        (before.is_some() || self.budget.fits_marker(&namespace, self.share, in_list)).then_some((marker, None))
     }
 
     /// Takes an event in and tells of it. `read` is the object that it brings, where that was just read.
-    fn take_in(&self, source: usize, event: Event<Stored<K>>, read: Option<Arc<K>>) {
+    fn update(&self, source: usize, event: Event<Stored<K>>, read: Option<Arc<K>>) {
         let object = |stored: Option<&Stored<K>>| stored.and_then(|stored| self.cache.read_last(stored));
-        lock(&self.intake).take_in(source, event, |change| {
+        lock(&self.intake).update(source, event, |change| {
             let before = object(change.before);
             if let (Some(read), Some(stored)) = (&read, change.after) {
                 self.cache.keep(read, stored);
@@ -232,11 +232,11 @@ impl<K: Kept, Tell: Fn(Change<'_, K>), Wake: Fn(&ObjectMeta)> Watched<K, Tell, W
     }
 
     /// Whether something of a source's that did not fit would fit now.
-    pub(super) fn has_room_again(&self, namespace: Option<&str>) -> bool {
+    pub(super) fn has_headroom_again(&self, namespace: Option<&str>) -> bool {
         let mut crowded = lock(&self.crowded);
         let before = crowded.len();
         let is_its_own = |other: &str| namespace.is_none_or(|namespace| namespace == other);
-        crowded.retain(|other| !(is_its_own(other) && self.room.is_roomy(other)));
+        crowded.retain(|other| !(is_its_own(other) && self.budget.has_headroom(other)));
         crowded.len() < before
     }
 }

@@ -3,7 +3,7 @@
 use kube::ResourceExt;
 
 use super::{
-    MAX_DEPTH, Observed, coverage::Coverage, has_lost_parent, required, runner, seen_parent, seen_session, state,
+    MAX_DEPTH, Observed, coverage::Coverage, had_other_parent, required, runner, seen_parent, seen_session, state,
     unknown_types, unready_sandboxes,
 };
 use crate::{
@@ -13,7 +13,7 @@ use crate::{
         condition::{RUNTIME_HEALTHY, Reason},
         sandbox::{SandboxPhase, SandboxState},
     },
-    plan::{Failure, Foreign, Lookup, Slot, session::is_at_rest, status},
+    plan::{ChildState, Failure, Foreign, Lookup, session::is_inactive, status},
 };
 
 /// Where an agent is in its life.
@@ -30,7 +30,7 @@ pub enum Lifecycle {
     /// Its session or its parent could not be read, or something of its Pod's could not be read or made.
     Failed(Failure),
     /// It does nothing, and nobody wants it to.
-    AtRest(Rest),
+    Inactive(Inactivity),
     /// Something that it needs is not there yet.
     Waits {
         /// Which condition says so.
@@ -58,7 +58,7 @@ pub enum Lifecycle {
 
 /// Why an agent does nothing.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Rest {
+pub enum Inactivity {
     /// `desiredStatus: paused`.
     Paused,
     /// `desiredStatus: stopped`.
@@ -71,7 +71,7 @@ impl Lifecycle {
     /// Where the agent is.
     #[must_use]
     pub fn of(observed: &Observed) -> Self {
-        match (Self::of_what_is(observed), &observed.undone) {
+        match (Self::of_what_is(observed), &observed.write_error) {
             // Also one that rests is not there as long as its Pod could not be taken away.
             (lifecycle, Some(failure)) if !matches!(lifecycle, Lifecycle::OwnerGone(_)) => {
                 Lifecycle::Failed(failure.clone())
@@ -93,8 +93,8 @@ impl Lifecycle {
             return *lifecycle;
         }
         match agent.spec.desired_status() {
-            DesiredStatus::Paused => return Lifecycle::AtRest(Rest::Paused),
-            DesiredStatus::Stopped => return Lifecycle::AtRest(Rest::Stopped),
+            DesiredStatus::Paused => return Lifecycle::Inactive(Inactivity::Paused),
+            DesiredStatus::Stopped => return Lifecycle::Inactive(Inactivity::Stopped),
             DesiredStatus::Active => {}
         }
         if let Some(message) = misplaced(observed) {
@@ -104,8 +104,8 @@ impl Lifecycle {
             let message = format!("Waits for the session {}, which is not there yet.", agent.spec.session);
             return waits(Reason::SessionNotFound, message);
         };
-        if is_at_rest(session) {
-            return Lifecycle::AtRest(Rest::BySession);
+        if is_inactive(session) {
+            return Lifecycle::Inactive(Inactivity::BySession);
         }
         if let Some(name) = agent.spec.parent.as_ref().filter(|_| never_had_parent(observed)) {
             return waits(
@@ -148,10 +148,10 @@ fn of_runner(observed: &Observed) -> Option<Lifecycle> {
         return Some(Lifecycle::Blocked(failure));
     }
     let live = match &observed.runner {
-        Slot::Absent => return Some(Lifecycle::NoRunner),
-        Slot::Foreign(foreign) => return Some(Lifecycle::NameTaken(foreign.clone())),
-        Slot::Failed(failure) => return Some(Lifecycle::Failed(failure.clone())),
-        Slot::Ours(live) => live,
+        ChildState::Absent => return Some(Lifecycle::NoRunner),
+        ChildState::Foreign(foreign) => return Some(Lifecycle::NameTaken(foreign.clone())),
+        ChildState::Failed(failure) => return Some(Lifecycle::Failed(failure.clone())),
+        ChildState::Owned(live) => live,
     };
     let status = live.status.as_ref().filter(|status| status.observed_generation == live.metadata.generation);
     let words = status.and_then(|status| status::ready(&status.conditions)).map(|ready| ready.message.clone());
@@ -192,7 +192,7 @@ fn parent(observed: &Observed) -> Result<(), Box<Lifecycle>> {
     let agent = &observed.agent;
     let is_gone = match &observed.parent {
         Lookup::Failed(failure) => return Err(Box::new(Lifecycle::Failed(failure.clone()))),
-        Lookup::Found(parent) => has_lost_parent(agent, parent),
+        Lookup::Found(parent) => had_other_parent(agent, parent),
         Lookup::Missing => seen_parent(agent).is_some(),
         Lookup::NotNamed => false,
     };

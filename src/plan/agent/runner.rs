@@ -8,7 +8,7 @@ use k8s_openapi::api::{
 };
 use kube::ResourceExt;
 
-use super::{Child, Failure, Observed, Slot, Write, has_lost_session};
+use super::{Child, ChildState, Failure, Observed, Write, belonged_to_other_session};
 use crate::{
     api::{
         Agent, AigiseSession, Sandbox, SandboxSpec, SandboxTemplate,
@@ -26,18 +26,18 @@ use crate::{
 
 /// What an earlier version let a Pod in by. It belonged to the agent itself, so that nothing took it away with the Sandbox.
 #[derive(Clone, Debug, PartialEq)]
-pub struct Earlier {
+pub struct LegacyExecAccess {
     /// How it reached the API server: the one part that is watched.
-    pub policy: Slot<NetworkPolicy>,
+    pub policy: ChildState<NetworkPolicy>,
     /// Who it was.
-    pub account: Slot<ServiceAccount>,
+    pub account: ChildState<ServiceAccount>,
     /// What it might.
-    pub role: Slot<Role>,
+    pub role: ChildState<Role>,
     /// That it might.
-    pub binding: Slot<RoleBinding>,
+    pub binding: ChildState<RoleBinding>,
 }
 
-impl Earlier {
+impl LegacyExecAccess {
     /// All of it goes, and last that by which it is found.
     pub(super) fn removal(&self) -> Vec<Write> {
         let Self { policy, account, role, binding } = self;
@@ -45,10 +45,10 @@ impl Earlier {
             return vec![];
         }
         let children = [
-            binding.ours().map(|binding| Child::RoleBinding(Box::new(binding.as_ref().clone()))),
-            role.ours().map(|role| Child::Role(Box::new(role.as_ref().clone()))),
-            account.ours().map(|account| Child::ServiceAccount(Box::new(account.as_ref().clone()))),
-            policy.ours().map(|policy| Child::NetworkPolicy(Box::new(policy.as_ref().clone()))),
+            binding.owned().map(|binding| Child::RoleBinding(Box::new(binding.as_ref().clone()))),
+            role.owned().map(|role| Child::Role(Box::new(role.as_ref().clone()))),
+            account.owned().map(|account| Child::ServiceAccount(Box::new(account.as_ref().clone()))),
+            policy.owned().map(|policy| Child::NetworkPolicy(Box::new(policy.as_ref().clone()))),
         ];
         children.into_iter().flatten().map(Write::Delete).collect()
     }
@@ -56,8 +56,13 @@ impl Earlier {
 
 /// Whether what let a Pod in by an earlier version serves nobody any longer.
 #[must_use]
-pub fn is_over(policy: &Slot<NetworkPolicy>, agent: &Agent, live: &Slot<Sandbox>, settings: &Settings) -> bool {
-    policy.ours().is_some() && !(live.may_be_there() && is_let_in(agent, settings))
+pub fn is_over(
+    policy: &ChildState<NetworkPolicy>,
+    agent: &Agent,
+    live: &ChildState<Sandbox>,
+    settings: &Settings,
+) -> bool {
+    policy.owned().is_some() && !(live.may_be_there() && may_exec(agent, settings))
 }
 
 /// The name of an agent's Sandbox, of its Pod, and of what lets it in.
@@ -73,7 +78,7 @@ fn runner_type(agent: &Agent) -> String {
 
 /// Whether the agent's Pod is to be let into the sandboxes, and may be.
 #[must_use]
-pub fn is_let_in(agent: &Agent, settings: &Settings) -> bool {
+pub fn may_exec(agent: &Agent, settings: &Settings) -> bool {
     settings.allow_runner_exec && agent.spec.runner.as_ref().is_some_and(Runner::may_exec)
 }
 
@@ -125,7 +130,7 @@ pub(super) fn check(runner: &Runner, settings: &Settings) -> Result<(), Failure>
 fn sandbox(agent: &Agent, runner: &Runner, session: &AigiseSession, settings: &Settings) -> Sandbox {
     let mut labels = ownership::labels(Some(session), Component::Sandbox);
     labels.insert(meta::SANDBOX_TYPE.into(), runner_type(agent));
-    if is_let_in(agent, settings) {
+    if may_exec(agent, settings) {
         labels.insert(meta::SANDBOX_EXEC.into(), "true".into());
     }
     Sandbox {
@@ -144,17 +149,17 @@ fn sandbox(agent: &Agent, runner: &Runner, session: &AigiseSession, settings: &S
 /// Whether an agent asks for this Sandbox, as it is. Whoever may write Sandboxes can say of one that it is an agent's; what an agent's
 /// Pod has (its session's configuration, keys, a token) is for what the agent runs.
 #[must_use]
-pub fn is_asked_for(sandbox: &Sandbox, agent: &Agent, session: &AigiseSession, settings: &Settings) -> bool {
+pub fn is_requested(sandbox: &Sandbox, agent: &Agent, session: &AigiseSession, settings: &Settings) -> bool {
     let is_active = agent.metadata.deletion_timestamp.is_none() && agent.spec.desired_status() == DesiredStatus::Active;
-    let is_going = sandbox.metadata.deletion_timestamp.is_some() || has_outlived_its_grant(sandbox, agent, settings);
-    let is_its_own = sandbox.name_any() == name(agent) && !is_going && !has_lost_session(agent, session);
+    let is_going = sandbox.metadata.deletion_timestamp.is_some() || exec_is_revoked(sandbox, agent, settings);
+    let is_its_own = sandbox.name_any() == name(agent) && !is_going && !belonged_to_other_session(agent, session);
     let runner = agent.spec.runner.as_ref().filter(|_| is_active && is_its_own);
     runner.is_some_and(|runner| sandbox::changed(sandbox, self::sandbox(agent, runner, session, settings)).is_none())
 }
 
 /// Whether it was let in and may no longer be. What let it in is its own, and goes with it, whatever the operator may still do.
-fn has_outlived_its_grant(sandbox: &Sandbox, agent: &Agent, settings: &Settings) -> bool {
-    ownership::label(&sandbox.metadata, meta::SANDBOX_EXEC).is_some() && !is_let_in(agent, settings)
+fn exec_is_revoked(sandbox: &Sandbox, agent: &Agent, settings: &Settings) -> bool {
+    ownership::label(&sandbox.metadata, meta::SANDBOX_EXEC).is_some() && !may_exec(agent, settings)
 }
 
 /// All that is needed to start it.
@@ -166,10 +171,10 @@ pub(super) fn start(observed: &Observed) -> Vec<Write> {
 
 /// What has changed about one that is there.
 pub(super) fn changes(observed: &Observed) -> Vec<Write> {
-    let Some(live) = observed.runner.ours().filter(|live| live.metadata.deletion_timestamp.is_none()) else {
+    let Some(live) = observed.runner.owned().filter(|live| live.metadata.deletion_timestamp.is_none()) else {
         return vec![];
     };
-    if observed.agent.spec.runner.is_none() || has_outlived_its_grant(live, &observed.agent, &observed.settings) {
+    if observed.agent.spec.runner.is_none() || exec_is_revoked(live, &observed.agent, &observed.settings) {
         return removal(observed);
     }
     let (Some(runner), Some(session)) = (&observed.agent.spec.runner, observed.session.found()) else { return vec![] };
@@ -182,7 +187,7 @@ pub(super) fn changes(observed: &Observed) -> Vec<Write> {
 
 /// It goes, and its Pod with it.
 pub(super) fn removal(observed: &Observed) -> Vec<Write> {
-    let live = observed.runner.ours().filter(|live| live.metadata.deletion_timestamp.is_none());
+    let live = observed.runner.owned().filter(|live| live.metadata.deletion_timestamp.is_none());
     let gone = |live: &Sandbox| {
         let mut live = live.clone();
         live.metadata.resource_version = None; // whatever it has become meanwhile

@@ -6,8 +6,8 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use kube::ResourceExt;
 
 use super::{
-    Lifecycle, Lookup, Observed, coverage::Coverage, lifecycle::Rest, membership, required, seen_parent, seen_session,
-    unready_sandboxes,
+    Lifecycle, Lookup, Observed, coverage::Coverage, lifecycle::Inactivity, membership, required, seen_parent,
+    seen_session, unready_sandboxes,
 };
 use crate::{
     api::{
@@ -16,8 +16,8 @@ use crate::{
         condition::{ConditionType, Reason},
     },
     plan::{
-        Next, Note, Report, When,
-        status::{self, Outlook, Verdict, verdict},
+        ObjectEvent, Report, Requeue, StatusWrite,
+        status::{self, ConditionValue, KStatus, condition_value},
     },
 };
 
@@ -27,10 +27,10 @@ const SHOWN_CHILDREN: usize = 20;
 /// What one lifecycle means.
 struct View {
     state: AgentState,
-    outlook: Outlook,
+    kstatus: KStatus,
     reason: Reason,
     message: String,
-    next: Next,
+    requeue: Requeue,
 }
 
 /// The status, the event and the next look.
@@ -40,18 +40,18 @@ pub(super) fn report(observed: &Observed) -> Report<AgentStatus> {
     let mut before = agent.status.clone().unwrap_or_default();
     status::retain_ours(&mut before.conditions);
     let view = view(observed, &lifecycle);
-    let (outlook, next) = status::owned_once(&before.conditions, view.outlook, view.next);
-    let view = View { outlook, next, ..view };
-    let verdicts = status::standard(view.outlook, view.reason, &view.message).into_iter().chain([
+    let (kstatus, requeue) = status::force_first_ready(&before.conditions, view.kstatus, view.requeue);
+    let view = View { kstatus, requeue, ..view };
+    let conditions = status::standard(view.kstatus, view.reason, &view.message).into_iter().chain([
         sandboxes_ready(observed),
         tools_covered(observed),
         parent_found(observed),
         suspended(&lifecycle, &view),
     ]);
     let generation = agent.metadata.generation;
-    let runner = observed.runner.ours().and_then(|runner| runner.status.as_ref());
+    let runner = observed.runner.owned().and_then(|runner| runner.status.as_ref());
     // That its session rests is no news of the agent: a session rests because there was none.
-    let became_another = before.status != Some(view.state) && lifecycle != Lifecycle::AtRest(Rest::BySession);
+    let became_another = before.status != Some(view.state) && lifecycle != Lifecycle::Inactive(Inactivity::BySession);
     let is_new = became_another || before.observed_generation != generation;
     let status = AgentStatus {
         observed_generation: generation,
@@ -66,108 +66,118 @@ pub(super) fn report(observed: &Observed) -> Report<AgentStatus> {
         exit_code: runner
             .and_then(|runner| runner.exit_code)
             .or(before.exit_code.filter(|_| agent.spec.runner.is_some())),
-        conditions: status::conditions(verdicts, &before.conditions, generation, now),
+        conditions: status::conditions(conditions, &before.conditions, generation, now),
     };
-    let when = match &lifecycle {
+    let write = match &lifecycle {
         // It was deleted a moment ago: nobody is there to be told.
-        Lifecycle::OwnerGone(_) if observed.undone.is_none() => When::Later,
-        _ if before == status => When::Later,
+        Lifecycle::OwnerGone(_) if observed.write_error.is_none() => StatusWrite::Skip,
+        _ if before == status => StatusWrite::Skip,
         // That a child more or less is there, or that another sandbox is waited for, is small news.
         _ if before.status == status.status && before.parent == status.parent && before.session == status.session => {
-            When::Soon
+            StatusWrite::Throttled
         }
-        _ => When::Now,
+        _ => StatusWrite::Now,
     };
     let changed = status::has_news(&before.conditions, view.reason);
     Report {
         status,
-        note: (changed && view.outlook != Outlook::Moving).then_some(Note {
-            warning: view.outlook == Outlook::Stalled,
+        event: (changed && view.kstatus != KStatus::InProgress).then_some(ObjectEvent {
+            warning: view.kstatus == KStatus::Stalled,
             reason: view.reason,
             message: view.message,
         }),
-        next: view.next,
-        when,
+        requeue: view.requeue,
+        write,
     }
 }
 
 fn view(observed: &Observed, lifecycle: &Lifecycle) -> View {
-    let view = |state, outlook, reason, message: String| View { state, outlook, reason, message, next: Next::OnChange };
+    let view = |state, kstatus, reason, message: String| View {
+        state,
+        kstatus,
+        reason,
+        message,
+        requeue: Requeue::AwaitChange,
+    };
     match lifecycle {
         Lifecycle::Terminating => {
-            view(AgentState::Stopped, Outlook::Moving, Reason::Terminating, "The agent is being deleted.".into())
+            view(AgentState::Stopped, KStatus::InProgress, Reason::Terminating, "The agent is being deleted.".into())
         }
         Lifecycle::OwnerGone(why) => {
-            let trouble = observed.undone.as_ref().map(|failure| format!(" {}", failure.message)).unwrap_or_default();
+            let trouble =
+                observed.write_error.as_ref().map(|failure| format!(" {}", failure.message)).unwrap_or_default();
             let message = format!("{why}; the agent goes with it.{trouble}");
-            View { next: Next::Backoff, ..view(AgentState::Stopped, Outlook::Moving, Reason::Terminating, message) }
+            View {
+                requeue: Requeue::Backoff,
+                ..view(AgentState::Stopped, KStatus::InProgress, Reason::Terminating, message)
+            }
         }
         Lifecycle::Orphaned => {
             let message = format!("The session {} is gone and left this agent behind.", observed.agent.spec.session);
-            view(AgentState::Stopped, Outlook::AtRest, Reason::SessionNotFound, message)
+            view(AgentState::Stopped, KStatus::Current, Reason::SessionNotFound, message)
         }
         Lifecycle::Blocked(failure) => {
-            view(AgentState::Error, Outlook::Stalled, failure.reason, failure.message.clone())
+            view(AgentState::Error, KStatus::Stalled, failure.reason, failure.message.clone())
         }
         Lifecycle::Failed(failure) => {
-            let (outlook, next) = status::of_failure(failure);
+            let (kstatus, requeue) = status::of_failure(failure);
             // What passes by itself makes it no other than it was.
             let before = observed.agent.status.as_ref().and_then(|status| status.status);
             let state =
-                if outlook == Outlook::Stalled { AgentState::Error } else { before.unwrap_or(AgentState::Created) };
-            View { next, ..view(state, outlook, failure.reason, failure.message.clone()) }
+                if kstatus == KStatus::Stalled { AgentState::Error } else { before.unwrap_or(AgentState::Created) };
+            View { requeue, ..view(state, kstatus, failure.reason, failure.message.clone()) }
         }
-        Lifecycle::AtRest(Rest::Paused) => view(
+        Lifecycle::Inactive(Inactivity::Paused) => view(
             AgentState::Paused,
-            Outlook::AtRest,
+            KStatus::Current,
             Reason::Paused,
             "It is paused until spec.desiredStatus is active.".into(),
         ),
-        Lifecycle::AtRest(Rest::Stopped) => view(
+        Lifecycle::Inactive(Inactivity::Stopped) => view(
             AgentState::Stopped,
-            Outlook::AtRest,
+            KStatus::Current,
             Reason::Stopped,
             "It is stopped, since spec.desiredStatus says so.".into(),
         ),
-        Lifecycle::AtRest(Rest::BySession) => view(
+        Lifecycle::Inactive(Inactivity::BySession) => view(
             AgentState::Created,
-            Outlook::AtRest,
+            KStatus::Current,
             Reason::Suspended,
             "Its session is suspended or expired; it goes on with it.".into(),
         ),
         Lifecycle::Waits { reason, stalled, message } => {
-            let outlook = if *stalled { Outlook::Stalled } else { Outlook::Moving };
-            view(AgentState::Created, outlook, *reason, message.clone())
+            let kstatus = if *stalled { KStatus::Stalled } else { KStatus::InProgress };
+            view(AgentState::Created, kstatus, *reason, message.clone())
         }
         Lifecycle::NotCovered(missing) => {
-            view(AgentState::PendingTools, Outlook::Stalled, Reason::NotCovered, not_covered(missing))
+            view(AgentState::PendingTools, KStatus::Stalled, Reason::NotCovered, not_covered(missing))
         }
         Lifecycle::NameTaken(foreign) if foreign.leaving => {
             let message = format!("Waits until {} of an earlier owner is gone.", foreign.object);
-            let view = view(AgentState::Created, Outlook::Moving, Reason::NameTaken, message);
-            View { next: Next::In(Duration::from_secs(1)), ..view }
+            let view = view(AgentState::Created, KStatus::InProgress, Reason::NameTaken, message);
+            View { requeue: Requeue::After(Duration::from_secs(1)), ..view }
         }
         Lifecycle::NameTaken(foreign) => {
             let message = format!(
                 "{} is not ours and has a name that the agent's Pod needs; delete or rename it.",
                 foreign.object
             );
-            let view = view(AgentState::Error, Outlook::Stalled, Reason::NameTaken, message);
-            View { next: Next::In(Duration::from_secs(30)), ..view }
+            let view = view(AgentState::Error, KStatus::Stalled, Reason::NameTaken, message);
+            View { requeue: Requeue::After(Duration::from_secs(30)), ..view }
         }
         Lifecycle::NoRunner => view(
             AgentState::Created,
-            Outlook::Moving,
+            KStatus::InProgress,
             Reason::RunnerNotReady,
             "The Pod that runs it is about to be made.".into(),
         ),
         Lifecycle::RunnerFailed(message) => {
-            view(AgentState::Error, Outlook::Stalled, Reason::RunnerFailed, message.clone())
+            view(AgentState::Error, KStatus::Stalled, Reason::RunnerFailed, message.clone())
         }
-        Lifecycle::Finished(message) => view(AgentState::Stopped, Outlook::AtRest, Reason::Finished, message.clone()),
-        Lifecycle::Unhealthy(message) => view(AgentState::Error, Outlook::Stalled, Reason::Unhealthy, message.clone()),
+        Lifecycle::Finished(message) => view(AgentState::Stopped, KStatus::Current, Reason::Finished, message.clone()),
+        Lifecycle::Unhealthy(message) => view(AgentState::Error, KStatus::Stalled, Reason::Unhealthy, message.clone()),
         Lifecycle::Active => {
-            view(AgentState::Active, Outlook::Ready, Reason::Ready, "The agent has what it needs.".into())
+            view(AgentState::Active, KStatus::Ready, Reason::Ready, "The agent has what it needs.".into())
         }
     }
 }
@@ -191,54 +201,58 @@ fn children(observed: &Observed) -> Option<Children> {
     })
 }
 
-fn sandboxes_ready(observed: &Observed) -> Verdict {
+fn sandboxes_ready(observed: &Observed) -> ConditionValue {
     let kind = ConditionType::SandboxesReady;
     let Some(session) = observed.own_session() else {
-        return verdict(kind, false, Reason::SessionNotFound, "The session is not there.");
+        return condition_value(kind, false, Reason::SessionNotFound, "The session is not there.");
     };
     let required: Vec<_> = required(&observed.agent, session).into_iter().collect();
     let required = required.join(", ");
     if unready_sandboxes(observed, session).next().is_some() {
-        verdict(kind, false, Reason::SandboxesNotReady, format!("Not all of these are ready: {required}."))
+        condition_value(kind, false, Reason::SandboxesNotReady, format!("Not all of these are ready: {required}."))
     } else {
-        verdict(kind, true, Reason::Ready, format!("All of these are ready: {required}."))
+        condition_value(kind, true, Reason::Ready, format!("All of these are ready: {required}."))
     }
 }
 
-fn tools_covered(observed: &Observed) -> Verdict {
+fn tools_covered(observed: &Observed) -> ConditionValue {
     let kind = ConditionType::ToolsCovered;
     let Some(session) = observed.own_session() else {
-        return verdict(kind, None, Reason::SessionNotFound, "The session is not there.");
+        return condition_value(kind, None, Reason::SessionNotFound, "The session is not there.");
     };
     match Coverage::of(&observed.agent, session) {
-        Coverage::Whole => verdict(kind, true, Reason::Covered, "The session has the tools and skills that it uses."),
-        Coverage::Lacks(missing) => verdict(kind, false, Reason::NotCovered, not_covered(&missing)),
+        Coverage::Whole => {
+            condition_value(kind, true, Reason::Covered, "The session has the tools and skills that it uses.")
+        }
+        Coverage::Lacks(missing) => condition_value(kind, false, Reason::NotCovered, not_covered(&missing)),
         Coverage::Unknown => {
             let message = "What the session has is known when its volumes are filled.";
-            verdict(kind, None, Reason::VolumesNotReady, message)
+            condition_value(kind, None, Reason::VolumesNotReady, message)
         }
     }
 }
 
-fn parent_found(observed: &Observed) -> Verdict {
+fn parent_found(observed: &Observed) -> ConditionValue {
     let kind = ConditionType::ParentFound;
     let name = observed.agent.spec.parent.as_deref().unwrap_or_default();
     match &observed.parent {
-        Lookup::NotNamed => verdict(kind, true, Reason::NoParent, "It has no parent."),
-        Lookup::Found(_) => verdict(kind, true, Reason::ParentFound, format!("The agent {name} is there.")),
+        Lookup::NotNamed => condition_value(kind, true, Reason::NoParent, "It has no parent."),
+        Lookup::Found(_) => condition_value(kind, true, Reason::ParentFound, format!("The agent {name} is there.")),
         Lookup::Missing if seen_parent(&observed.agent).is_some() => {
-            verdict(kind, false, Reason::ParentGone, format!("The agent {name} was deleted."))
+            condition_value(kind, false, Reason::ParentGone, format!("The agent {name} was deleted."))
         }
-        Lookup::Missing => verdict(kind, false, Reason::ParentNotFound, format!("There is no agent {name} yet.")),
-        Lookup::Failed(failure) => verdict(kind, None, failure.reason, failure.message.clone()),
+        Lookup::Missing => {
+            condition_value(kind, false, Reason::ParentNotFound, format!("There is no agent {name} yet."))
+        }
+        Lookup::Failed(failure) => condition_value(kind, None, failure.reason, failure.message.clone()),
     }
 }
 
-fn suspended(lifecycle: &Lifecycle, view: &View) -> Verdict {
+fn suspended(lifecycle: &Lifecycle, view: &View) -> ConditionValue {
     let kind = ConditionType::Suspended;
-    if matches!(lifecycle, Lifecycle::AtRest(_) | Lifecycle::Orphaned | Lifecycle::Finished(_)) {
-        verdict(kind, true, view.reason, view.message.clone())
+    if matches!(lifecycle, Lifecycle::Inactive(_) | Lifecycle::Orphaned | Lifecycle::Finished(_)) {
+        condition_value(kind, true, view.reason, view.message.clone())
     } else {
-        verdict(kind, false, Reason::Active, "It is not suspended.")
+        condition_value(kind, false, Reason::Active, "It is not suspended.")
     }
 }

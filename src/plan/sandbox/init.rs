@@ -139,7 +139,7 @@ pub(super) fn has_init(pod: &Pod) -> bool {
 
 /// The Pod with its release, if it waits for that and for nothing else, or with its release once more.
 pub(super) fn release(observed: &Observed) -> Option<Child> {
-    let pod = observed.pod.ours()?;
+    let pod = observed.pod.owned()?;
     let progress = Progress::of(pod, meta::SANDBOX_CONTAINER);
     let may_still_work = match progress {
         Progress::Created
@@ -263,7 +263,7 @@ pub(super) fn status(observed: &Observed, before: &SandboxStatus) -> Option<Init
     let skips = observed.sandbox.spec.template.init.as_ref().is_some_and(|init| init.skip == Some(true));
     let skipped = || skips.then(|| InitStatus { outcome: InitOutcome::Skipped, ..InitStatus::default() });
     let failed = || before.init.clone().filter(|init| init.outcome == InitOutcome::Failed);
-    let pod = match observed.pod.ours() {
+    let pod = match observed.pod.owned() {
         // In a Pod of somebody else nothing is initialised.
         None if observed.sandbox.spec.template.attach.is_some() => return None,
         // What failed is worth reading until there is another.
@@ -335,7 +335,7 @@ mod tests {
     use super::{super::Lifecycle, work::secrets, *};
     use crate::{
         api::Sandbox,
-        plan::{HelperMount, Lookup, Settings, Slot, name::Label},
+        plan::{ChildState, HelperMount, Lookup, Settings, name::Label},
         protocol::init::{Secrets, Skills},
     };
 
@@ -355,10 +355,10 @@ mod tests {
             sandbox: Arc::new(sandbox(spec)),
             session: Lookup::Found(Arc::new(serde_json::from_value(session).unwrap())),
             siblings: vec![],
-            pod: Slot::Absent,
+            pod: ChildState::Absent,
             attached: Lookup::NotNamed,
             agent: None,
-            grant: None,
+            exec_access: None,
             settings: Arc::new(Settings {
                 helper_image: "helper".into(),
                 helper_mount: HelperMount::Image,
@@ -412,7 +412,7 @@ mod tests {
         let at = |pod: &Pod, now: &str| {
             let mut observed =
                 observed(&json!({"type": "fuzz", "session": "demo", "dependsOn": ["main"]}), &json!({"sandboxes": {}}));
-            (observed.pod, observed.now) = (Slot::Ours(Arc::new(pod.clone())), now.parse().unwrap());
+            (observed.pod, observed.now) = (ChildState::Owned(Arc::new(pod.clone())), now.parse().unwrap());
             release(&observed).map(|child| child.meta().annotations.as_ref().unwrap()[meta::RELEASE_REPEATS].clone())
         };
         let birth = pod(json!({meta::GATE: "{}", meta::RELEASE: "2026-01-01T00:00:00Z"}));
@@ -436,7 +436,7 @@ mod tests {
         let pod: Pod = serde_json::from_value(json!({"metadata": metadata, "status": status})).unwrap();
         let spec = json!({"type": "fuzz", "session": "demo", "image": "i", "init": {"steps": [{"name": "a", "command": ["a"]}]}});
         let mut observed = observed(&spec, &json!({"sandboxes": {}}));
-        observed.pod = Slot::Ours(Arc::new(pod));
+        observed.pod = ChildState::Owned(Arc::new(pod));
         let outcome = |observed: &Observed| status_of(observed).map(|init| init.outcome);
         let lifecycle = Lifecycle::of(&observed);
         assert!(
@@ -463,7 +463,7 @@ mod tests {
                 json!({"phase": "Failed", "reason": "Evicted", "message": words, "containerStatuses": [container]});
             let metadata = json!({"name": "s", "uid": "u", "annotations": {meta::GATE: "{}"}});
             let pod: Pod = serde_json::from_value(json!({"metadata": metadata, "status": status})).unwrap();
-            observed.pod = Slot::Ours(Arc::new(pod));
+            observed.pod = ChildState::Owned(Arc::new(pod));
             let init = init.map(|outcome| InitStatus { outcome, ..InitStatus::default() });
             let seen = SandboxStatus { pod_uid: Some("u".into()), init, ..SandboxStatus::default() };
             Arc::make_mut(&mut observed.sandbox).status = Some(seen);
@@ -496,7 +496,7 @@ mod tests {
         let container = json!({"name": "sandbox", "started": false, "ready": false, "image": "i", "imageID": "", "restartCount": 0, "state": {"terminated": terminated}});
         let metadata = json!({"name": "s", "uid": "u", "annotations": {meta::GATE: "{}"}});
         let pod = json!({"metadata": metadata, "status": {"phase": "Succeeded", "containerStatuses": [container]}});
-        observed.pod = Slot::Ours(Arc::new(serde_json::from_value(pod).unwrap()));
+        observed.pod = ChildState::Owned(Arc::new(serde_json::from_value(pod).unwrap()));
         let mut says = |outcome| {
             let init = Some(InitStatus { outcome, ..InitStatus::default() });
             let seen = SandboxStatus { pod_uid: Some("u".into()), init, ..SandboxStatus::default() };
@@ -511,7 +511,7 @@ mod tests {
     #[test]
     fn what_failed_is_told_until_there_is_another_pod() {
         let steps = json!({"steps": [{"name": "a", "command": ["a"]}]});
-        let told = |spec: serde_json::Value, pod: Slot<Pod>| {
+        let told = |spec: serde_json::Value, pod: ChildState<Pod>| {
             let mut observed = observed(&spec, &json!({"sandboxes": {}}));
             let init = InitStatus { outcome: InitOutcome::Failed, exit_code: Some(2), ..InitStatus::default() };
             let seen = SandboxStatus { pod_uid: Some("old".into()), init: Some(init), ..SandboxStatus::default() };
@@ -519,12 +519,12 @@ mod tests {
             status_of(&observed).map(|init| (init.outcome, init.exit_code))
         };
         let works = json!({"type": "main", "session": "demo", "image": "i", "init": steps});
-        assert_eq!(told(works.clone(), Slot::Absent), Some((InitOutcome::Failed, Some(2))));
+        assert_eq!(told(works.clone(), ChildState::Absent), Some((InitOutcome::Failed, Some(2))));
         let next = json!({"metadata": {"name": "s", "uid": "new", "annotations": {meta::GATE: "{}"}}});
-        let next = Slot::Ours(Arc::new(serde_json::from_value(next).unwrap()));
+        let next = ChildState::Owned(Arc::new(serde_json::from_value(next).unwrap()));
         assert_eq!(told(works, next), Some((InitOutcome::Waiting, None)));
         let attached = json!({"type": "main", "session": "demo", "attach": {"podName": "theirs", "container": "c"}});
-        assert_eq!(told(attached, Slot::Absent), None);
+        assert_eq!(told(attached, ChildState::Absent), None);
     }
 
     #[test]

@@ -17,11 +17,11 @@ use super::{
 use crate::{
     api::{AigiseSession, Sandbox, SandboxTemplate, condition::Reason, meta},
     plan::{
-        Failure, Foreign, Lookup, Settings, Slot,
+        ChildState, Failure, Foreign, Lookup, Settings,
         name::{self, Label},
         ownership,
         pod::running_since,
-        session::{has_volumes, is_at_rest, launched},
+        session::{has_volumes, is_inactive, launched},
     },
     protocol::init::InitFailure,
 };
@@ -119,11 +119,11 @@ impl Lifecycle {
             Membership::Alone | Membership::Orphaned => None,
         };
         // What is to rest rests, whatever else it says.
-        let by_session = session.is_some_and(|session| is_at_rest(session));
+        let by_session = session.is_some_and(|session| is_inactive(session));
         if by_session || sandbox.spec.suspend == Some(true) {
             return match &observed.pod {
-                Slot::Failed(failure) => Lifecycle::Failed(failure.clone()),
-                slot => Lifecycle::Suspended { by_session, ending: slot.ours().is_some() },
+                ChildState::Failed(failure) => Lifecycle::Failed(failure.clone()),
+                child => Lifecycle::Suspended { by_session, ending: child.owned().is_some() },
             };
         }
         if let Err(message) = check(observed, &label, session) {
@@ -133,13 +133,13 @@ impl Lifecycle {
             return Lifecycle::Attached(Attachment::of(observed, attach));
         }
         match &observed.pod {
-            Slot::Absent => absent(observed, &label, &membership),
-            Slot::Ours(pod) if matches!(membership, Membership::Orphaned) => {
+            ChildState::Absent => absent(observed, &label, &membership),
+            ChildState::Owned(pod) if matches!(membership, Membership::Orphaned) => {
                 Lifecycle::Orphaned(Progress::of(pod, meta::SANDBOX_CONTAINER))
             }
-            Slot::Ours(pod) => present(observed, pod),
-            Slot::Foreign(foreign) => Lifecycle::NameTaken(foreign.clone()),
-            Slot::Failed(failure) => Lifecycle::Failed(failure.clone()),
+            ChildState::Owned(pod) => present(observed, pod),
+            ChildState::Foreign(foreign) => Lifecycle::NameTaken(foreign.clone()),
+            ChildState::Failed(failure) => Lifecycle::Failed(failure.clone()),
         }
     }
 }
@@ -173,20 +173,20 @@ fn absent(observed: &Observed, label: &Label, membership: &Membership<'_>) -> Li
 
 /// What the Pod of an agent needs before it is made.
 fn waits_for_agent(observed: &Observed) -> Option<Lifecycle> {
-    if !observed.is_asked_for() {
+    if !observed.is_requested() {
         let name = ownership::controller(&observed.sandbox.metadata).map_or("", |agent| &agent.name);
         return Some(Lifecycle::WaitsForAgent(format!(
             "The agent {name} does not ask for this Sandbox as it is written, so that no Pod is made of it."
         )));
     }
-    let grant = observed.grant.as_ref()?;
-    if let Some(foreign) = grant.foreign() {
+    let access = observed.exec_access.as_ref()?;
+    if let Some(foreign) = access.foreign() {
         return Some(Lifecycle::NameTaken(foreign.clone()));
     }
-    if let Some(failure) = grant.failure() {
+    if let Some(failure) = access.failure() {
         return Some(Lifecycle::Failed(failure.clone()));
     }
-    let has_role = grant.role.ours().is_some();
+    let has_role = access.role.owned().is_some();
     (!has_role).then(|| Lifecycle::WaitsForAgent("Waits for the role that its session makes for agents.".into()))
 }
 

@@ -99,7 +99,7 @@ pub fn pod(observed: &Observed, label: &Label) -> Result<Pod, String> {
         None => pod,
     };
     // No template gives a token. This one is the agent's own, which has it for the sandboxes of its session and nothing else.
-    if let Some(spec) = pod.spec.as_mut().filter(|_| observed.is_let_in()) {
+    if let Some(spec) = pod.spec.as_mut().filter(|_| observed.may_exec()) {
         spec.service_account_name = Some(sandbox.name_any());
         spec.automount_service_account_token = Some(true);
     }
@@ -119,13 +119,13 @@ fn config_volume(session: &AigiseSession) -> Volume {
 
 fn annotations(observed: &Observed) -> impl Iterator<Item = (String, String)> {
     let restarts = restart::count(observed);
-    let wish = |annotations: &BTreeMap<String, String>| annotations.get(meta::RESTART).cloned();
+    let request = |annotations: &BTreeMap<String, String>| annotations.get(meta::RESTART).cloned();
     [
         (meta::TEMPLATE_HASH, Some(template_hash(observed))),
         (meta::DEFAULT_CONTAINER, Some(meta::SANDBOX_CONTAINER.to_string())),
         (meta::RESTARTS, (restarts > 0).then(|| restarts.to_string())),
-        (meta::RESTART, wish(observed.sandbox.annotations())),
-        (meta::SESSION_RESTART, observed.session.found().and_then(|session| wish(session.annotations()))),
+        (meta::RESTART, request(observed.sandbox.annotations())),
+        (meta::SESSION_RESTART, observed.session.found().and_then(|session| request(session.annotations()))),
     ]
     .into_iter()
     .filter_map(|(key, value)| Some((key.to_string(), value?)))
@@ -265,7 +265,7 @@ pub(super) fn template_hash(observed: &Observed) -> String {
         attach: None,
         ..spec.template.clone()
     };
-    if observed.is_let_in() {
+    if observed.may_exec() {
         return digest::short(&(of_the_pod, "is let in"));
     }
     let work = init::work(observed).unwrap_or_default();

@@ -7,9 +7,9 @@
 //! Everything that Kubernetes would drop in silence is an error here: a field with a spelling mistake is never ignored, and one
 //! that is younger than the Pods this operator knows was never judged.
 
-mod ours;
+mod reserved;
 
-pub(super) use self::ours::segments;
+pub(super) use self::reserved::segments;
 mod shape;
 
 use k8s_openapi::api::core::v1::{Pod, PodTemplateSpec};
@@ -45,8 +45,8 @@ fn check_said(said: &Value, allow_privileged: bool) -> Result<(), String> {
     let PodTemplateSpec { metadata, spec } = shape::read_part(said)?;
     shape::check_names(said)?;
     let (metadata, spec) = (metadata.unwrap_or_default(), spec.unwrap_or_default());
-    ours::check_metadata(&metadata)?;
-    ours::check_spec(&spec)?;
+    reserved::check_metadata(&metadata)?;
+    reserved::check_spec(&spec)?;
     if allow_privileged {
         return Ok(());
     }
@@ -67,7 +67,7 @@ fn overlaid(pod: &Pod, template: &Value, allow_privileged: bool) -> Result<Pod, 
     let mut merged = serde_json::to_value(pod).map_err(|error| format!(": {error}."))?;
     tree::merge(&mut merged, template);
     let overlaid: Pod = shape::read_whole(&merged)?;
-    ours::check_left(pod, &overlaid)?;
+    reserved::check_reserved_kept(pod, &overlaid)?;
     if !allow_privileged {
         privilege::check_metadata(&overlaid.metadata).map_err(|message| format!(".metadata.{message}"))?;
         let spec = overlaid.spec.as_ref();

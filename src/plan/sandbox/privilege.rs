@@ -67,7 +67,7 @@ const VOLUME_KINDS: [&str; 9] = [
 
 /// Beginnings of labels and annotations by which well-known additions to a cluster open what a Pod's fields keep closed. It
 /// cannot be complete: what else is installed in a cluster is its administrator's to guard.
-const OPENERS: [(&str, &str); 16] = [
+const ESCAPING_METADATA: [(&str, &str); 16] = [
     ("aadpodidbinding", "it gives the Pod credentials of the cloud."),
     ("azure.workload.identity/", "it has a token mounted, which a sandbox does not get."),
     ("cni.projectcalico.org/", "it changes the Pod's addresses, past the policy of its session."),
@@ -375,7 +375,8 @@ fn is_for_node_plugins(key: &str) -> bool {
 pub fn check_metadata(metadata: &ObjectMeta) -> Result<(), String> {
     for (field, keys) in [("labels", &metadata.labels), ("annotations", &metadata.annotations)] {
         for key in keys.iter().flat_map(|keys| keys.keys()) {
-            let opener = OPENERS.iter().find(|(beginning, _)| key.starts_with(beginning)).map(|(_, why)| *why);
+            let opener =
+                ESCAPING_METADATA.iter().find(|(beginning, _)| key.starts_with(beginning)).map(|(_, why)| *why);
             if let Some(why) =
                 opener.or(is_for_node_plugins(key).then_some("it configures the container runtime of the node."))
             {

@@ -73,7 +73,7 @@ fn made_with(pod: &Pod) -> i32 {
 /// How many restarts in a row there were.
 pub(super) fn count(observed: &Observed) -> i32 {
     let status = observed.sandbox.status.as_ref();
-    match observed.pod.ours() {
+    match observed.pod.owned() {
         Some(pod) if pod.metadata.deletion_timestamp.is_none() => made_with(pod),
         // Another specification begins anew.
         _ if status.and_then(|status| status.observed_generation) != observed.sandbox.metadata.generation => 0,

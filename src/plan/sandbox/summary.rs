@@ -12,7 +12,7 @@ use k8s_openapi::{
 use kube::ResourceExt;
 
 use super::{
-    Attachment, Grant, Lifecycle, Observed, Progress, has_failed_init,
+    Attachment, ExecAccess, Lifecycle, Observed, Progress, has_failed_init,
     init::{self, InitPhase},
     is_hand_made, is_outdated,
     lifecycle::overdue_at,
@@ -26,9 +26,9 @@ use crate::{
         sandbox::{SandboxPhase, SandboxState, SeenSession},
     },
     plan::{
-        Next, Note, Report, Slot, When, membership,
+        ChildState, ObjectEvent, Report, Requeue, StatusWrite, membership,
         pod::{exit_code, node, scheduled_at},
-        status::{self, Outlook},
+        status::{self, KStatus},
     },
 };
 
@@ -60,10 +60,10 @@ const ATTACHED_POLL: Duration = Duration::from_secs(5);
 struct View {
     state: SandboxState,
     phase: SandboxPhase,
-    outlook: Outlook,
+    kstatus: KStatus,
     reason: Reason,
     message: String,
-    next: Next,
+    requeue: Requeue,
 }
 
 /// The status, the event and the next look.
@@ -73,9 +73,9 @@ pub(super) fn report(observed: &Observed) -> Report<SandboxStatus> {
     let mut before = sandbox.status.clone().unwrap_or_default();
     status::retain_ours(&mut before.conditions);
     let view = view(observed, &lifecycle);
-    let (outlook, next) = status::owned_once(&before.conditions, view.outlook, view.next);
-    let view = View { outlook, next, ..view };
-    let verdicts = status::standard(view.outlook, view.reason, &view.message).into_iter().chain([
+    let (kstatus, requeue) = status::force_first_ready(&before.conditions, view.kstatus, view.requeue);
+    let view = View { kstatus, requeue, ..view };
+    let conditions = status::standard(view.kstatus, view.reason, &view.message).into_iter().chain([
         conditions::scheduled(&lifecycle),
         conditions::initialized(observed, &lifecycle, &view),
         conditions::up_to_date(observed, &lifecycle),
@@ -108,7 +108,7 @@ pub(super) fn report(observed: &Observed) -> Report<SandboxStatus> {
             Lifecycle::Attached(attachment) => attachment.pin().cloned().or(before.attached.clone()),
             _ => before.attached.clone(),
         }),
-        conditions: status::conditions(verdicts, &before.conditions, sandbox.metadata.generation, now),
+        conditions: status::conditions(conditions, &before.conditions, sandbox.metadata.generation, now),
     };
     // A Pod that is attached to is not among those that are watched.
     let attached = matches!(lifecycle, Lifecycle::Attached(_));
@@ -122,28 +122,28 @@ pub(super) fn report(observed: &Observed) -> Report<SandboxStatus> {
     // is remembered at once: the sandbox goes with it.
     let unheard =
         before.state.is_none_or(|state| state == SandboxState::Uninitialized) && before.session == status.session;
-    let when = match &lifecycle {
-        _ if before == status => When::Later,
-        Lifecycle::Pod(Progress::Created) if young && unheard => When::Later,
+    let write = match &lifecycle {
+        _ if before == status => StatusWrite::Skip,
+        Lifecycle::Pod(Progress::Created) if young && unheard => StatusWrite::Skip,
         // Its agent, or its session, is about to act.
-        Lifecycle::WaitsForAgent(_) if is_new => When::Later,
-        Lifecycle::Pod(progress) if unheard && kubelet_has(observed, progress).is_some() => When::Later,
-        _ => When::Now,
+        Lifecycle::WaitsForAgent(_) if is_new => StatusWrite::Skip,
+        Lifecycle::Pod(progress) if unheard && kubelet_has(observed, progress).is_some() => StatusWrite::Skip,
+        _ => StatusWrite::Now,
     };
     // What lets a Pod in that is there already says nothing of itself when it is made, or cannot be.
-    let awaits_grant = observed.grant.as_ref().is_some_and(Grant::is_awaited);
+    let awaits_access = observed.exec_access.as_ref().is_some_and(ExecAccess::is_awaited);
     let changed = status::has_news(&before.conditions, view.reason);
     let worth_an_event =
-        view.outlook != Outlook::Moving || matches!(view.reason, Reason::ImagePull | Reason::Restarting);
+        view.kstatus != KStatus::InProgress || matches!(view.reason, Reason::ImagePull | Reason::Restarting);
     Report {
         status,
-        note: (changed && worth_an_event).then_some(Note {
-            warning: !matches!(view.outlook, Outlook::Ready | Outlook::AtRest),
+        event: (changed && worth_an_event).then_some(ObjectEvent {
+            warning: !matches!(view.kstatus, KStatus::Ready | KStatus::Current),
             reason: view.reason,
             message: view.message,
         }),
-        next: if awaits_grant { Next::Backoff } else { view.next.within(poll) },
-        when,
+        requeue: if awaits_access { Requeue::Backoff } else { view.requeue.within(poll) },
+        write,
     }
 }
 
@@ -152,7 +152,7 @@ fn pod<'a>(observed: &'a Observed, lifecycle: &Lifecycle) -> Option<&'a Arc<Pod>
     match lifecycle {
         Lifecycle::Attached(Attachment::To { .. }) => observed.attached.found(),
         Lifecycle::Attached(_) => None,
-        _ => observed.pod.ours(),
+        _ => observed.pod.owned(),
     }
 }
 
@@ -180,7 +180,7 @@ fn patience(on_their_way: usize, alone: Duration) -> Duration {
 fn kubelet_has(observed: &Observed, progress: &Progress) -> Option<Duration> {
     let Progress::Waiting { reason: Reason::ContainerCreating, .. } = progress else { return None };
     let until =
-        scheduled_at(observed.pod.ours()?)?.checked_add(patience(observed.on_their_way, KUBELET_PATIENCE)).ok()?;
+        scheduled_at(observed.pod.owned()?)?.checked_add(patience(observed.on_their_way, KUBELET_PATIENCE)).ok()?;
     until.duration_since(observed.now).try_into().ok().filter(|left| *left > Duration::ZERO)
 }
 
@@ -189,32 +189,32 @@ fn age(created: Option<Timestamp>, now: Timestamp) -> Duration {
 }
 
 fn view(observed: &Observed, lifecycle: &Lifecycle) -> View {
-    let view = |state, phase, outlook, reason, message: &str| View {
+    let view = |state, phase, kstatus, reason, message: &str| View {
         state,
         phase,
-        outlook,
+        kstatus,
         reason,
         message: message.to_string(),
-        next: Next::OnChange,
+        requeue: Requeue::AwaitChange,
     };
     let waiting =
-        |phase, reason, message: &str| view(SandboxState::Uninitialized, phase, Outlook::Moving, reason, message);
+        |phase, reason, message: &str| view(SandboxState::Uninitialized, phase, KStatus::InProgress, reason, message);
     let stalled =
-        |reason, message: &str| view(SandboxState::Error, SandboxPhase::Error, Outlook::Stalled, reason, message);
-    let resting =
-        |phase, reason, message: &str| view(SandboxState::Uninitialized, phase, Outlook::AtRest, reason, message);
-    let after = |delay, view: View| View { next: Next::In(delay), ..view };
+        |reason, message: &str| view(SandboxState::Error, SandboxPhase::Error, KStatus::Stalled, reason, message);
+    let inactive =
+        |phase, reason, message: &str| view(SandboxState::Uninitialized, phase, KStatus::Current, reason, message);
+    let after = |delay, view: View| View { requeue: Requeue::After(delay), ..view };
     match lifecycle {
         Lifecycle::Terminating => {
             waiting(SandboxPhase::Terminating, Reason::Terminating, "The sandbox is being deleted.")
         }
         Lifecycle::SessionGone => {
             let message = "Its session is gone; the sandbox goes with it.";
-            View { next: Next::Backoff, ..waiting(SandboxPhase::Terminating, Reason::Terminating, message) }
+            View { requeue: Requeue::Backoff, ..waiting(SandboxPhase::Terminating, Reason::Terminating, message) }
         }
         // What was in the way of taking a Pod away that is one too many may tell nobody when it is gone.
-        Lifecycle::Blocked(failure) if matches!(observed.pod, Slot::Failed(_)) => {
-            View { next: Next::Backoff, ..stalled(failure.reason, &failure.message) }
+        Lifecycle::Blocked(failure) if matches!(observed.pod, ChildState::Failed(_)) => {
+            View { requeue: Requeue::Backoff, ..stalled(failure.reason, &failure.message) }
         }
         Lifecycle::Blocked(failure) | Lifecycle::Attached(Attachment::Refused(failure)) => {
             stalled(failure.reason, &failure.message)
@@ -229,7 +229,7 @@ fn view(observed: &Observed, lifecycle: &Lifecycle) -> View {
                 } else {
                     ""
                 };
-                resting(SandboxPhase::Suspended, Reason::Suspended, &format!("{by}.{failed}"))
+                inactive(SandboxPhase::Suspended, Reason::Suspended, &format!("{by}.{failed}"))
             }
         }
         Lifecycle::NameTaken(foreign) if foreign.leaving => {
@@ -244,19 +244,19 @@ fn view(observed: &Observed, lifecycle: &Lifecycle) -> View {
             after(Duration::from_secs(30), stalled(Reason::NameTaken, &message))
         }
         Lifecycle::Failed(failure) | Lifecycle::Attached(Attachment::Unknown(failure)) => {
-            let (outlook, next) = status::of_failure(failure);
-            let view = match outlook {
-                Outlook::Stalled => stalled(failure.reason, &failure.message),
+            let (kstatus, requeue) = status::of_failure(failure);
+            let view = match kstatus {
+                KStatus::Stalled => stalled(failure.reason, &failure.message),
                 _ if failure.reason == Reason::Terminating => {
                     waiting(SandboxPhase::Terminating, failure.reason, &failure.message)
                 }
                 _ => waiting(SandboxPhase::Pending, failure.reason, &failure.message),
             };
-            View { next, ..view }
+            View { requeue, ..view }
         }
         Lifecycle::WaitsForVolumes(message) => waiting(SandboxPhase::Pending, Reason::VolumesNotReady, message),
         Lifecycle::WaitsForAgent(message) => {
-            View { next: Next::Backoff, ..waiting(SandboxPhase::Pending, Reason::NoPod, message) }
+            View { requeue: Requeue::Backoff, ..waiting(SandboxPhase::Pending, Reason::NoPod, message) }
         }
         Lifecycle::NoPod(_) => waiting(SandboxPhase::Pending, Reason::NoPod, "The Pod is about to be made."),
         Lifecycle::NodeLost { node, ending } => {
@@ -270,7 +270,7 @@ fn view(observed: &Observed, lifecycle: &Lifecycle) -> View {
             let pause = at.duration_since(observed.now).try_into().unwrap_or_default();
             after(pause, waiting(SandboxPhase::Pending, Reason::Restarting, message))
         }
-        Lifecycle::Finished { message } => resting(SandboxPhase::Finished, Reason::Finished, message),
+        Lifecycle::Finished { message } => inactive(SandboxPhase::Finished, Reason::Finished, message),
         Lifecycle::Initializing(phase) => of_init(observed, phase),
         Lifecycle::InitFailed(failure) => {
             let message = format!(
@@ -289,20 +289,20 @@ fn view(observed: &Observed, lifecycle: &Lifecycle) -> View {
 
 fn of_init(observed: &Observed, init_phase: &InitPhase) -> View {
     let (state, phase) = (SandboxState::Uninitialized, SandboxPhase::Initializing);
-    let (outlook, reason, message) = match init_phase {
+    let (kstatus, reason, message) = match init_phase {
         InitPhase::Waits { reason: reason @ Reason::DependencyNotReady, message } => {
-            (Outlook::Moving, *reason, message.clone())
+            (KStatus::InProgress, *reason, message.clone())
         }
         InitPhase::Waits { reason: reason @ Reason::Initializing, message } => {
-            (Outlook::Moving, *reason, message.clone())
+            (KStatus::InProgress, *reason, message.clone())
         }
         // A person has to do something, and not here: it goes on by itself when that is done.
-        InitPhase::Waits { reason, message } => (Outlook::Stalled, *reason, message.clone()),
+        InitPhase::Waits { reason, message } => (KStatus::Stalled, *reason, message.clone()),
         InitPhase::Works { since, .. } => {
             let message = format!(
                 "The initialiser runs since {since}; `/aigise/sandboxd status` in the sandbox says how far it is."
             );
-            (Outlook::Moving, Reason::Initializing, message)
+            (KStatus::InProgress, Reason::Initializing, message)
         }
         InitPhase::Silent => {
             let message = format!(
@@ -312,38 +312,38 @@ fn of_init(observed: &Observed, init_phase: &InitPhase) -> View {
             return View {
                 state: SandboxState::Error,
                 phase: SandboxPhase::Error,
-                outlook: Outlook::Stalled,
+                kstatus: KStatus::Stalled,
                 reason: Reason::GateNotRunning,
                 message,
-                next: Next::OnChange,
+                requeue: Requeue::AwaitChange,
             };
         }
     };
-    View { state, phase, outlook, reason, message, next: Next::OnChange.within(init_phase.next(observed.now)) }
+    View { state, phase, kstatus, reason, message, requeue: Requeue::AwaitChange.within(init_phase.next(observed.now)) }
 }
 
 fn of_pod(observed: &Observed, lifecycle: &Lifecycle, progress: &Progress) -> View {
-    let view = |state, phase, outlook, reason, message: String| View {
+    let view = |state, phase, kstatus, reason, message: String| View {
         state,
         phase,
-        outlook,
+        kstatus,
         reason,
         message,
-        next: Next::OnChange,
+        requeue: Requeue::AwaitChange,
     };
     let waiting =
-        |phase, reason, message: String| view(SandboxState::Uninitialized, phase, Outlook::Moving, reason, message);
+        |phase, reason, message: String| view(SandboxState::Uninitialized, phase, KStatus::InProgress, reason, message);
     let template = &observed.sandbox.spec.template;
     match progress {
         Progress::Terminating => {
-            let overdue = observed.pod.ours().and_then(|pod| overdue_at(pod));
+            let overdue = observed.pod.owned().and_then(|pod| overdue_at(pod));
             let wait = overdue.and_then(|at| at.duration_since(observed.now).try_into().ok());
             let message = "The previous Pod is still ending; a new one follows.".into();
             let view = waiting(SandboxPhase::Pending, Reason::PodTerminating, message);
-            View { next: view.next.within(wait), ..view }
+            View { requeue: view.requeue.within(wait), ..view }
         }
         Progress::Created => View {
-            next: Next::In(patience(observed.on_their_way, SCHEDULER_PATIENCE)),
+            requeue: Requeue::After(patience(observed.on_their_way, SCHEDULER_PATIENCE)),
             ..waiting(
                 SandboxPhase::Pending,
                 Reason::PodCreated,
@@ -360,7 +360,7 @@ fn of_pod(observed: &Observed, lifecycle: &Lifecycle, progress: &Progress) -> Vi
         }
         Progress::Waiting { reason, message } => {
             let view = waiting(SandboxPhase::Starting, *reason, message.clone());
-            View { next: view.next.within(kubelet_has(observed, progress)), ..view }
+            View { requeue: view.requeue.within(kubelet_has(observed, progress)), ..view }
         }
         Progress::Running if !template.mcp_services.is_empty() => waiting(
             SandboxPhase::Starting,
@@ -381,7 +381,7 @@ fn of_pod(observed: &Observed, lifecycle: &Lifecycle, progress: &Progress) -> Vi
         Progress::Ready => view(
             SandboxState::Ready,
             SandboxPhase::Ready,
-            Outlook::Ready,
+            KStatus::Ready,
             Reason::Ready,
             "The sandbox can be worked in.".into(),
         ),
@@ -395,7 +395,7 @@ fn of_pod(observed: &Observed, lifecycle: &Lifecycle, progress: &Progress) -> Vi
                     meta::RESTART
                 ),
             };
-            view(SandboxState::Error, SandboxPhase::Error, Outlook::Stalled, *reason, format!("{message} {hint}"))
+            view(SandboxState::Error, SandboxPhase::Error, KStatus::Stalled, *reason, format!("{message} {hint}"))
         }
     }
 }

@@ -15,13 +15,13 @@ use crate::{
     },
     plan::{
         agent,
-        status::{Verdict, verdict},
+        status::{ConditionValue, condition_value},
     },
 };
 
 /// The session's own agents: those of an earlier session of its name are on their way out, or left behind.
 fn own(observed: &Observed) -> impl Iterator<Item = &Arc<Agent>> {
-    observed.agents.values().filter(|agent| !agent::has_lost_session(agent, &observed.session))
+    observed.agents.values().filter(|agent| !agent::belonged_to_other_session(agent, &observed.session))
 }
 
 fn state(agent: &Agent) -> AgentState {
@@ -52,7 +52,7 @@ pub(super) fn last_activity(observed: &Observed) -> Option<Timestamp> {
 }
 
 /// Whether all of them are as their users want them to be. A session is ready without: an agent may be made at any time.
-pub(super) fn agents_ready(observed: &Observed) -> Verdict {
+pub(super) fn agents_ready(observed: &Observed) -> ConditionValue {
     let kind = ConditionType::AgentsReady;
     let is_waiting = |agent: &&Arc<Agent>| match state(agent) {
         AgentState::Active | AgentState::Paused | AgentState::Stopped => false,
@@ -60,13 +60,15 @@ pub(super) fn agents_ready(observed: &Observed) -> Verdict {
     };
     let waiting: Vec<_> = own(observed).filter(is_waiting).collect();
     match (waiting.first(), own(observed).count()) {
-        (_, 0) => verdict(kind, true, Reason::NoAgents, "The session has no agents."),
-        (None, total) => verdict(kind, true, Reason::Ready, format!("All agents are as they are wanted ({total}).")),
+        (_, 0) => condition_value(kind, true, Reason::NoAgents, "The session has no agents."),
+        (None, total) => {
+            condition_value(kind, true, Reason::Ready, format!("All agents are as they are wanted ({total})."))
+        }
         // What it says of itself is not repeated: news of many agents would be as much news of their session.
         (Some(first), total) => {
             let message =
                 format!("{} of {total} agents cannot work; the first is {}.", waiting.len(), first.name_any());
-            verdict(kind, false, Reason::AgentsNotReady, message)
+            condition_value(kind, false, Reason::AgentsNotReady, message)
         }
     }
 }

@@ -1,4 +1,4 @@
-//! A session's configuration file: what it is made of, what it says, and the session as it is meant, which is its own fields over
+//! A session's configuration file: what it is made of, what it says, and the session in effect, which is its own fields over
 //! those of the file.
 //!
 //! What the file says is kept in the session's status. So everybody who looks at the session knows it, the sandbox controller too,
@@ -11,7 +11,7 @@ use kube::ResourceExt;
 use serde_json::Value;
 
 use super::{
-    Child, Failure, Observed, Slot, Write,
+    Child, ChildState, Failure, Observed, Write,
     launch::{Layers, launchable, services},
 };
 use crate::{
@@ -23,14 +23,14 @@ use crate::{
         session::ConfigurationStatus,
     },
     config::{
-        self, Given, Ignored, Input, Mistake, Origin, Secret, Variables,
+        self, ErrorKind, Ignored, Input, Origin, Secret, VariableValue, Variables,
         tree::Table,
         write::{self, Hosts},
     },
     plan::{
         name::{self, Label},
         ownership,
-        status::{self, Verdict, verdict},
+        status::{self, ConditionValue, condition_value},
     },
 };
 
@@ -103,7 +103,7 @@ pub struct ConfigSecret {
     /// What it has to hold.
     pub wanted: BTreeMap<String, Secret>,
     /// What is there.
-    pub slot: Slot<SecretObject>,
+    pub child: ChildState<SecretObject>,
 }
 
 /// The name of a session's Secret.
@@ -185,8 +185,8 @@ fn read_file(session: &AigiseSession, file: &Reference, contents: &Contents) -> 
     let mut variables = Variables::new();
     for variable in &session.spec.variables {
         let given = match &variable.value_from {
-            Some(source) => Given::Secret(text(&Reference::secret(&source.secret_key_ref), contents)?),
-            None => Given::Plain(variable.value.clone().unwrap_or_default()),
+            Some(source) => VariableValue::Secret(text(&Reference::secret(&source.secret_key_ref), contents)?),
+            None => VariableValue::Plain(variable.value.clone().unwrap_or_default()),
         };
         variables.insert(variable.name.clone(), given);
     }
@@ -214,15 +214,15 @@ fn text(reference: &Reference, contents: &Contents) -> Result<Secret, Failure> {
     }
 }
 
-fn reason(mistake: Mistake) -> Reason {
+fn reason(mistake: ErrorKind) -> Reason {
     match mistake {
-        Mistake::Unparsable => Reason::Unparsable,
-        Mistake::TooLarge => Reason::TooLarge,
-        Mistake::UnknownVariable => Reason::UnknownVariable,
-        Mistake::UnknownBackend => Reason::UnknownBackend,
-        Mistake::BadPort => Reason::BadPort,
-        Mistake::BadValue => Reason::BadValue,
-        Mistake::SecretInPlainField => Reason::SecretInPlainField,
+        ErrorKind::Unparsable => Reason::Unparsable,
+        ErrorKind::TooLarge => Reason::TooLarge,
+        ErrorKind::UnknownVariable => Reason::UnknownVariable,
+        ErrorKind::UnknownBackend => Reason::UnknownBackend,
+        ErrorKind::BadPort => Reason::BadPort,
+        ErrorKind::BadValue => Reason::BadValue,
+        ErrorKind::SecretInPlainField => Reason::SecretInPlainField,
     }
 }
 
@@ -231,7 +231,7 @@ fn merged(session: &AigiseSession, from_file: &Value) -> serde_json::Result<Aigi
     serde_json::from_value(config::merge::merge(from_file, &own))
 }
 
-/// The session as it is meant: its own fields over those of its file, as the file was last understood.
+/// The session in effect: its own fields over those of its file, as the file was last understood.
 #[must_use]
 pub fn effective(session: Arc<AigiseSession>) -> Arc<AigiseSession> {
     let from_file = session.status.as_ref().and_then(|status| status.configuration.as_ref());
@@ -313,23 +313,23 @@ pub fn poll(file: Option<&Reference>, configuration: &Configuration) -> Duration
 }
 
 /// The condition.
-pub(super) fn config_valid(observed: &Observed) -> Verdict {
+pub(super) fn config_valid(observed: &Observed) -> ConditionValue {
     let kind = ConditionType::ConfigValid;
     match &observed.configuration {
-        Configuration::None => verdict(kind, true, Reason::NoConfig, "The session has no configuration file."),
+        Configuration::None => condition_value(kind, true, Reason::NoConfig, "The session has no configuration file."),
         Configuration::Read { ignored, .. } if ignored.is_empty() => {
-            verdict(kind, true, Reason::ConfigRead, "The configuration file was read.")
+            condition_value(kind, true, Reason::ConfigRead, "The configuration file was read.")
         }
         Configuration::Read { ignored, .. } => {
             let keys: Vec<_> = ignored.iter().map(|Ignored { key, reason }| format!("{key} ({reason})")).collect();
             let message = format!("The configuration file was read. Without effect: {}.", keys.join("; "));
-            verdict(kind, true, Reason::ConfigRead, message)
+            condition_value(kind, true, Reason::ConfigRead, message)
         }
         Configuration::Unusable(failure) => {
             // That it could not be read just now says nothing of it.
             let holds = (failure.reason != Reason::ApiError).then_some(false);
             let rest = if last_understood(observed).is_some() { " The session goes on as it was." } else { "" };
-            verdict(kind, holds, failure.reason, format!("{}{rest}", failure.message))
+            condition_value(kind, holds, failure.reason, format!("{}{rest}", failure.message))
         }
     }
 }
@@ -337,18 +337,18 @@ pub(super) fn config_valid(observed: &Observed) -> Verdict {
 /// The Secret, where it is missing, not as it should be, or no longer wanted. It is looked at when the file was read, and not in
 /// between: the operator watches no Secrets.
 pub(super) fn writes(observed: &Observed) -> Vec<Write> {
-    let Some(ConfigSecret { wanted, slot }) = &observed.config_secret else { return vec![] };
-    let write = match slot {
-        Slot::Ours(live) if wanted.is_empty() => (live.metadata.deletion_timestamp.is_none())
+    let Some(ConfigSecret { wanted, child }) = &observed.config_secret else { return vec![] };
+    let write = match child {
+        ChildState::Owned(live) if wanted.is_empty() => (live.metadata.deletion_timestamp.is_none())
             .then(|| Write::Delete(Child::Secret(live.as_ref().clone().into()))),
-        Slot::Foreign(_) | Slot::Failed(_) => None,
-        Slot::Absent if wanted.is_empty() => None,
-        Slot::Absent => Some(Write::Ensure(Child::Secret(Box::new(secret(observed, wanted))))),
-        Slot::Ours(live) => {
+        ChildState::Foreign(_) | ChildState::Failed(_) => None,
+        ChildState::Absent if wanted.is_empty() => None,
+        ChildState::Absent => Some(Write::Ensure(Child::Secret(Box::new(secret(observed, wanted))))),
+        ChildState::Owned(live) => {
             let desired = secret(observed, wanted);
             let is_well = live.data == desired.data
                 && live.metadata.owner_references.is_some() == desired.metadata.owner_references.is_some();
-            (!is_well).then(|| Write::Ensure(Child::Secret(Box::new(ownership::pinned(desired, slot)))))
+            (!is_well).then(|| Write::Ensure(Child::Secret(Box::new(ownership::pinned(desired, child)))))
         }
     };
     write.into_iter().collect()
@@ -374,7 +374,7 @@ fn secret(observed: &Observed, wanted: &BTreeMap<String, Secret>) -> SecretObjec
 pub fn is_kept(observed: &Observed) -> bool {
     match &observed.config_secret {
         None => true,
-        Some(ConfigSecret { slot: Slot::Failed(_) | Slot::Foreign(_), .. }) => false,
+        Some(ConfigSecret { child: ChildState::Failed(_) | ChildState::Foreign(_), .. }) => false,
         Some(_) => writes(observed).is_empty(),
     }
 }

@@ -1,5 +1,5 @@
 //! What the agents of a session may do in its sandboxes, where they may do anything: one role for the session, to which each agent's
-//! Pod is [bound](crate::plan::sandbox::Grant). It belongs to the Sandboxes of those agents, and goes with the last of them.
+//! Pod is [bound](crate::plan::sandbox::ExecAccess). It belongs to the Sandboxes of those agents, and goes with the last of them.
 
 use std::{collections::BTreeSet, sync::Arc};
 
@@ -12,7 +12,7 @@ use k8s_openapi::{
 };
 use kube::{Resource, ResourceExt};
 
-use super::{Child, Observed, Slot, Write};
+use super::{Child, ChildState, Observed, Write};
 use crate::{
     api::{AigiseSession, Sandbox, meta::Component},
     plan::{name, ownership, sandbox},
@@ -22,7 +22,7 @@ use crate::{
 #[derive(Clone, Debug, PartialEq)]
 pub struct Exec {
     /// The role.
-    pub role: Slot<Role>,
+    pub role: ChildState<Role>,
     /// The Sandboxes of the agents that may.
     pub runners: Vec<Arc<Sandbox>>,
     /// The Pods in which they may: [`open_pods`].
@@ -40,9 +40,10 @@ pub fn role_name(session: &AigiseSession) -> String {
 pub fn open_pods(
     session: &AigiseSession,
     sandboxes: &[Arc<Sandbox>],
-    pod: impl Fn(&Sandbox) -> Slot<Pod>,
+    pod: impl Fn(&Sandbox) -> ChildState<Pod>,
 ) -> BTreeSet<String> {
-    let is_there = |sandbox: &Sandbox| pod(sandbox).ours().is_some_and(|pod| pod.metadata.deletion_timestamp.is_none());
+    let is_there =
+        |sandbox: &Sandbox| pod(sandbox).owned().is_some_and(|pod| pod.metadata.deletion_timestamp.is_none());
     let is_open = |sandbox: &&Arc<Sandbox>| {
         !sandbox::is_runner(sandbox) && sandbox::belongs_to(sandbox, session) && is_there(sandbox)
     };
@@ -59,7 +60,7 @@ pub fn writes(observed: &Observed) -> Vec<Write> {
     }
     let role = role(&observed.session, runners, pods);
     let has_owners = |live: &Role| role.owner_references().iter().all(|owner| live.owner_references().contains(owner));
-    let is_right = live.ours().is_some_and(|live| live.rules == role.rules && has_owners(live));
+    let is_right = live.owned().is_some_and(|live| live.rules == role.rules && has_owners(live));
     let write = (!is_right).then(|| Write::Ensure(Child::Role(Box::new(ownership::pinned(role, live)))));
     write.into_iter().collect()
 }
@@ -142,7 +143,7 @@ mod tests {
             }
             let pod: Option<Arc<Pod>> =
                 (name != "attached").then(|| Arc::new(serde_json::from_value(json!({"metadata": metadata})).unwrap()));
-            ownership::slot(pod, &sandbox.metadata)
+            ownership::child_state(pod, &sandbox.metadata)
         };
         let open = open_pods(&session, &sandboxes, pod);
         assert_eq!(open, ["by-hand", "s--main"].map(String::from).into());

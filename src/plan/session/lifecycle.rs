@@ -2,7 +2,7 @@
 
 use super::{
     Failure, Foreign, Observed, configuration,
-    lifetime::{self, Rest},
+    lifetime::{self, SuspendReason},
     sandboxes, staging,
     staging::Staging,
     volumes,
@@ -31,9 +31,9 @@ pub enum Lifecycle {
     /// Its Pods go, its volumes stay.
     Suspended {
         /// Why.
-        by: Rest,
+        by: SuspendReason,
         /// The first whose Pod may still be there.
-        awake: Option<String>,
+        active: Option<String>,
         /// Why it could not go on as it is written.
         invalid: Option<String>,
     },
@@ -91,8 +91,8 @@ impl Lifecycle {
         // What is to rest rests, whatever else it says.
         if let Some(by) = lifetime::rest(observed) {
             let stage_pod = staging::is_awake(observed).then(|| Observed::stage_pod_name(session));
-            let awake = sandboxes::awake(observed).map(String::from).or(stage_pod);
-            return Lifecycle::Suspended { by, awake, invalid };
+            let active = sandboxes::active(observed).map(String::from).or(stage_pod);
+            return Lifecycle::Suspended { by, active, invalid };
         }
         if let Some(failure) = obstacle {
             return Lifecycle::Unconfigured(failure.clone());
@@ -151,7 +151,8 @@ fn of_sandboxes(observed: &Observed) -> Lifecycle {
     let say = |wanted: &sandboxes::Wanted<'_>| format!("{}: {}", wanted.sandbox_type, wanted.message());
     let all: Vec<_> = sandboxes::wanted(observed).collect();
     let failed: Vec<_> = all.iter().filter(|wanted| wanted.state() == SandboxState::Error).map(say).collect();
-    let waits = |wanted: &&sandboxes::Wanted<'_>| wanted.state() == SandboxState::Uninitialized && !wanted.is_at_rest();
+    let waits =
+        |wanted: &&sandboxes::Wanted<'_>| wanted.state() == SandboxState::Uninitialized && !wanted.is_inactive();
     if !failed.is_empty() {
         let cause = failed.join(" ");
         return if observed.session.spec.continues_on_error() {
@@ -165,7 +166,7 @@ fn of_sandboxes(observed: &Observed) -> Lifecycle {
     if let Some(cause) = first(all.iter().filter(waits)).map(say) {
         return Lifecycle::Starting { cause };
     }
-    match (&observed.undone, volumes::unbound(observed)) {
+    match (&observed.write_error, volumes::unbound(observed)) {
         (Some(failure), _) => Lifecycle::Failed(failure.clone()),
         (None, Some(cause)) => Lifecycle::Starting { cause },
         (None, None) => Lifecycle::Ready,

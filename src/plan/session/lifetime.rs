@@ -15,7 +15,7 @@ use crate::{
 
 /// Why a session rests: its Pods are gone, its volumes stay.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Rest {
+pub enum SuspendReason {
     /// `spec.suspend`.
     Wanted,
     /// Nothing happened in it for as long as its lifetime allows.
@@ -133,13 +133,13 @@ fn idle_at(observed: &Observed, settled: Option<&Time>) -> Option<Timestamp> {
 }
 
 /// Why the session rests, if it does.
-pub(super) fn rest(observed: &Observed) -> Option<Rest> {
+pub(super) fn rest(observed: &Observed) -> Option<SuspendReason> {
     let session = &observed.session;
     if session.spec.is_suspended() {
-        return Some(Rest::Wanted);
+        return Some(SuspendReason::Wanted);
     }
     let settled = session.status.as_ref().and_then(|status| status.settled_at.as_ref());
-    idle_at(observed, settled).filter(|&at| at <= observed.now).map(|_| Rest::Idle)
+    idle_at(observed, settled).filter(|&at| at <= observed.now).map(|_| SuspendReason::Idle)
 }
 
 /// How long until time alone changes something; that nothing is on its way any more may be news of this very moment.

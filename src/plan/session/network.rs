@@ -18,7 +18,7 @@ use k8s_openapi::{
 };
 use kube::ResourceExt;
 
-use super::{Child, Observed, Slot, Write};
+use super::{Child, ChildState, Observed, Write};
 use crate::{
     api::{
         AigiseSession,
@@ -59,12 +59,12 @@ pub(super) fn writes(observed: &Observed) -> Vec<Write> {
         (&observed.policy, wants_policy(observed).then(|| session_policy(observed))),
         (&observed.stage_policy, wants_stage_policy(observed).then(|| stage_policy(observed))),
     ];
-    let mut writes: Vec<_> = policies.into_iter().filter_map(|(slot, wanted)| policy_write(slot, wanted)).collect();
+    let mut writes: Vec<_> = policies.into_iter().filter_map(|(child, wanted)| policy_write(child, wanted)).collect();
     let service = service(observed);
     let is_well = match &observed.service {
-        Slot::Ours(live) => serves(live, &service),
-        Slot::Foreign(_) | Slot::Failed(_) => true, // as far as we may touch it, or know
-        Slot::Absent => false,
+        ChildState::Owned(live) => serves(live, &service),
+        ChildState::Foreign(_) | ChildState::Failed(_) => true, // as far as we may touch it, or know
+        ChildState::Absent => false,
     };
     if !is_well {
         writes.push(Write::Ensure(Child::Service(Box::new(ownership::pinned(service, &observed.service)))));
@@ -72,23 +72,23 @@ pub(super) fn writes(observed: &Observed) -> Vec<Write> {
     writes
 }
 
-fn policy_write(slot: &Slot<NetworkPolicy>, wanted: Option<NetworkPolicy>) -> Option<Write> {
-    match (slot, wanted) {
-        (Slot::Ours(live), None) if live.metadata.deletion_timestamp.is_none() => {
+fn policy_write(child: &ChildState<NetworkPolicy>, wanted: Option<NetworkPolicy>) -> Option<Write> {
+    match (child, wanted) {
+        (ChildState::Owned(live), None) if live.metadata.deletion_timestamp.is_none() => {
             Some(Write::Delete(Child::NetworkPolicy(Box::new(NetworkPolicy::clone(live)))))
         }
-        (_, None) | (Slot::Foreign(_) | Slot::Failed(_), Some(_)) => None,
-        (Slot::Ours(live), Some(wanted))
+        (_, None) | (ChildState::Foreign(_) | ChildState::Failed(_), Some(_)) => None,
+        (ChildState::Owned(live), Some(wanted))
             if live.spec == wanted.spec && same_owners(&live.metadata, &wanted.metadata) =>
         {
             None
         }
-        (slot, Some(wanted)) => Some(Write::Ensure(Child::NetworkPolicy(Box::new(ownership::pinned(wanted, slot))))),
+        (child, Some(wanted)) => Some(Write::Ensure(Child::NetworkPolicy(Box::new(ownership::pinned(wanted, child))))),
     }
 }
 
 /// The policies that the session wants, as they are.
-pub(super) fn policies(observed: &Observed) -> impl Iterator<Item = &Slot<NetworkPolicy>> {
+pub(super) fn policies(observed: &Observed) -> impl Iterator<Item = &ChildState<NetworkPolicy>> {
     let session = wants_policy(observed).then_some(&observed.policy);
     session.into_iter().chain(wants_stage_policy(observed).then_some(&observed.stage_policy))
 }

@@ -29,9 +29,9 @@ static PROFILES: LazyLock<BTreeMap<String, Profile>> =
 /// The profile of a type, if the session has scripts for it and nobody switched it off.
 pub(super) fn of(session: &AigiseSession, sandbox_type: &str) -> Option<&'static Profile> {
     let own = &session.spec.sandboxes.get(sandbox_type)?.template;
-    let wish = |template: &SandboxTemplate| template.init.as_ref().and_then(|init| init.profile);
-    let wish = wish(own).or_else(|| wish(session.spec.sandbox_defaults.as_ref()?)).unwrap_or_default();
-    let applies = session.spec.has_scripts() && own.attach.is_none() && wish == init::Profile::Type;
+    let request = |template: &SandboxTemplate| template.init.as_ref().and_then(|init| init.profile);
+    let request = request(own).or_else(|| request(session.spec.sandbox_defaults.as_ref()?)).unwrap_or_default();
+    let applies = session.spec.has_scripts() && own.attach.is_none() && request == init::Profile::Type;
     applies.then(|| PROFILES.get(sandbox_type)).flatten()
 }
 

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 
-use super::{Child, Observed, Slot, Write, configuration, launch, lifecycle::Lifecycle};
+use super::{Child, ChildState, Observed, Write, configuration, launch, lifecycle::Lifecycle};
 use crate::{
     api::{
         Sandbox, SandboxSpec,
@@ -24,13 +24,13 @@ use crate::{
 pub(super) struct Wanted<'a> {
     pub(super) sandbox_type: &'a str,
     pub(super) name: String,
-    pub(super) slot: &'a Slot<Sandbox>,
+    pub(super) child: &'a ChildState<Sandbox>,
 }
 
 impl Wanted<'_> {
     /// The Sandbox, if it says something about the specification that it has now.
     fn current(&self) -> Option<&Arc<Sandbox>> {
-        let sandbox = self.slot.ours()?;
+        let sandbox = self.child.owned()?;
         let observed = sandbox.status.as_ref()?.observed_generation;
         (sandbox.metadata.deletion_timestamp.is_none() && observed == sandbox.metadata.generation).then_some(sandbox)
     }
@@ -45,11 +45,11 @@ impl Wanted<'_> {
     }
 
     /// It is as its user wants it to be, and that is not ready: nobody waits for it.
-    pub(super) fn is_at_rest(&self) -> bool {
+    pub(super) fn is_inactive(&self) -> bool {
         match self.phase() {
             Some(SandboxPhase::Finished) => true,
             // By its user; what its session suspended is about to start when the session goes on.
-            Some(SandboxPhase::Suspended) => self.slot.ours().is_some_and(|own| own.spec.suspend == Some(true)),
+            Some(SandboxPhase::Suspended) => self.child.owned().is_some_and(|own| own.spec.suspend == Some(true)),
             _ => false,
         }
     }
@@ -73,7 +73,7 @@ impl Wanted<'_> {
 
     /// What the Sandbox says of itself.
     pub(super) fn message(&self) -> &str {
-        if self.slot.ours().is_none() {
+        if self.child.owned().is_none() {
             return "The sandbox is being made.";
         }
         match self.phase() {
@@ -89,21 +89,21 @@ impl Wanted<'_> {
 pub(super) fn wanted(observed: &Observed) -> impl Iterator<Item = Wanted<'_>> {
     launch::launched(&observed.session).into_iter().filter_map(|sandbox_type| {
         let name = observed.child_name(Label::of(sandbox_type).ok()?);
-        let slot = observed.sandboxes.get(&name).unwrap_or(&Slot::Absent);
-        Some(Wanted { sandbox_type, name, slot })
+        let child = observed.sandboxes.get(&name).unwrap_or(&ChildState::Absent);
+        Some(Wanted { sandbox_type, name, child })
     })
 }
 
 /// Whether all that is still waited for is what the sandboxes have to do before they are ready.
 pub(super) fn only_initialize(observed: &Observed) -> bool {
     let mut waiting =
-        wanted(observed).filter(|wanted| wanted.state() == SandboxState::Uninitialized && !wanted.is_at_rest());
+        wanted(observed).filter(|wanted| wanted.state() == SandboxState::Uninitialized && !wanted.is_inactive());
     waiting.all(|wanted| wanted.phase() == Some(SandboxPhase::Initializing))
 }
 
 /// The types whose last initialiser failed, if there are any.
 pub(super) fn failed_init(observed: &Observed) -> Option<String> {
-    let failed = wanted(observed).filter(|wanted| wanted.slot.ours().is_some_and(|sandbox| has_failed_init(sandbox)));
+    let failed = wanted(observed).filter(|wanted| wanted.child.owned().is_some_and(|sandbox| has_failed_init(sandbox)));
     let types: Vec<_> = failed.map(|wanted| wanted.sandbox_type).collect();
     (!types.is_empty()).then(|| types.join(", "))
 }
@@ -120,7 +120,7 @@ pub(super) fn all_removals(observed: &Observed) -> Vec<Write> {
 }
 
 fn removed(observed: &Observed, goes: impl Fn(&String) -> bool) -> Vec<Write> {
-    let left = observed.sandboxes.iter().filter(|(name, _)| goes(name)).filter_map(|(_, slot)| slot.ours());
+    let left = observed.sandboxes.iter().filter(|(name, _)| goes(name)).filter_map(|(_, child)| child.owned());
     let left = left.filter(|sandbox| sandbox.metadata.deletion_timestamp.is_none());
     left.map(|sandbox| {
         let mut sandbox = Sandbox::clone(sandbox);
@@ -132,17 +132,17 @@ fn removed(observed: &Observed, goes: impl Fn(&String) -> bool) -> Vec<Write> {
 
 /// Whether the session may have any Sandbox.
 pub(super) fn exist(observed: &Observed) -> bool {
-    observed.sandboxes.values().any(Slot::may_be_there)
+    observed.sandboxes.values().any(ChildState::may_be_there)
 }
 
 /// The first Sandbox of the session's own whose Pod may still be there.
-pub(super) fn awake(observed: &Observed) -> Option<&str> {
+pub(super) fn active(observed: &Observed) -> Option<&str> {
     let phase = |sandbox: &Sandbox| sandbox.status.as_ref().and_then(|status| status.phase);
-    let is_awake = |slot: &Slot<Sandbox>| match slot {
-        Slot::Ours(sandbox) => phase(sandbox) != Some(SandboxPhase::Suspended),
+    let is_awake = |child: &ChildState<Sandbox>| match child {
+        ChildState::Owned(sandbox) => phase(sandbox) != Some(SandboxPhase::Suspended),
         other => other.may_be_there(),
     };
-    observed.sandboxes.iter().find(|(_, slot)| is_awake(slot)).map(|(name, _)| name.as_str())
+    observed.sandboxes.iter().find(|(_, child)| is_awake(child)).map(|(name, _)| name.as_str())
 }
 
 /// Sandboxes that are missing, once the volumes are staged, and those that are not as the session says.
@@ -153,13 +153,13 @@ pub(super) fn writes(observed: &Observed) -> Vec<Write> {
     let staged = Lifecycle::of(observed).is_staged();
     let writes = wanted(observed).filter_map(|wanted| {
         let desired = sandbox(observed, &wanted)?;
-        match wanted.slot {
-            Slot::Absent if staged => Some(Write::Ensure(Child::Sandbox(Box::new(desired)))),
-            Slot::Ours(live) if live.metadata.deletion_timestamp.is_none() => {
+        match wanted.child {
+            ChildState::Absent if staged => Some(Write::Ensure(Child::Sandbox(Box::new(desired)))),
+            ChildState::Owned(live) if live.metadata.deletion_timestamp.is_none() => {
                 let changed = changed(live, desired)?;
                 Some(Write::Update(Child::Sandbox(Box::new(changed))))
             }
-            Slot::Absent | Slot::Ours(_) | Slot::Foreign(_) | Slot::Failed(_) => None,
+            ChildState::Absent | ChildState::Owned(_) | ChildState::Foreign(_) | ChildState::Failed(_) => None,
         }
     });
     writes.collect()

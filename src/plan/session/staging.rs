@@ -6,7 +6,7 @@ use k8s_openapi::api::core::v1::{ConfigMap, Pod};
 
 use kube::ResourceExt;
 
-use super::{Child, ConfigMapContent, Observed, Slot, Write};
+use super::{Child, ChildState, ConfigMapContent, Observed, Write};
 use crate::{
     api::{AigiseSession, condition::Reason, meta},
     plan::{
@@ -56,7 +56,7 @@ impl Staging {
     /// Reads the stage Pod.
     #[must_use]
     pub fn of(observed: &Observed) -> Self {
-        let Some(pod) = observed.stage_pod.ours() else {
+        let Some(pod) = observed.stage_pod.owned() else {
             return if is_needed(&observed.session) { Staging::NotStarted } else { Staging::Unneeded };
         };
         let progress = Progress::of(pod, meta::STAGE_CONTAINER);
@@ -129,7 +129,7 @@ fn speaks_of_other_sources(pod: &Pod, session: &AigiseSession) -> bool {
 
 /// A claim was deleted and made anew: what was staged is not in it.
 fn is_older_than_a_claim(pod: &Pod, observed: &Observed) -> bool {
-    let claims = own_volumes(&observed.session).filter_map(|volume| observed.claims.get(&volume)?.ours());
+    let claims = own_volumes(&observed.session).filter_map(|volume| observed.claims.get(&volume)?.owned());
     claims.into_iter().any(|claim| claim.metadata.creation_timestamp > pod.metadata.creation_timestamp)
 }
 
@@ -158,7 +158,7 @@ pub fn config_maps(session: &AigiseSession) -> BTreeSet<String> {
 /// Whether the stage Pod may be there and has not ended.
 pub(super) fn is_awake(observed: &Observed) -> bool {
     match &observed.stage_pod {
-        Slot::Ours(pod) => !matches!(Progress::of(pod, meta::STAGE_CONTAINER), Progress::Ended { .. }),
+        ChildState::Owned(pod) => !matches!(Progress::of(pod, meta::STAGE_CONTAINER), Progress::Ended { .. }),
         other => other.may_be_there(),
     }
 }
@@ -166,7 +166,7 @@ pub(super) fn is_awake(observed: &Observed) -> bool {
 /// Takes the stage Pod away, where it is not done, or speaks of a claim that somebody has deleted: also an ended Pod keeps a claim
 /// from going. It is made anew when the session goes on.
 pub(super) fn interruptions(observed: &Observed) -> Vec<Write> {
-    let own = own_volumes(&observed.session).filter_map(|volume| observed.claims.get(&volume)?.ours());
+    let own = own_volumes(&observed.session).filter_map(|volume| observed.claims.get(&volume)?.owned());
     let loses_a_claim = own.into_iter().any(|claim| claim.metadata.deletion_timestamp.is_some());
     if is_awake(observed) || loses_a_claim { removals(observed) } else { vec![] }
 }
@@ -174,7 +174,7 @@ pub(super) fn interruptions(observed: &Observed) -> Vec<Write> {
 /// Takes the stage Pod away, whatever it has become meanwhile: what it was doing goes on in the next one. Were it left for a
 /// status that changed just now, nobody might tell us to try again.
 pub(super) fn removals(observed: &Observed) -> Vec<Write> {
-    let pod = observed.stage_pod.ours().filter(|pod| pod.metadata.deletion_timestamp.is_none());
+    let pod = observed.stage_pod.owned().filter(|pod| pod.metadata.deletion_timestamp.is_none());
     let going = pod.map(|pod| {
         let mut pod = Pod::clone(pod);
         pod.metadata.resource_version = None;
@@ -200,7 +200,7 @@ const REST: Duration = Duration::from_secs(10);
 
 /// How much of [`REST`] is left for a stage Pod that the cluster took away.
 pub(super) fn rest(observed: &Observed) -> Duration {
-    let made = observed.stage_pod.ours().and_then(|pod| pod.metadata.creation_timestamp.as_ref());
+    let made = observed.stage_pod.owned().and_then(|pod| pod.metadata.creation_timestamp.as_ref());
     let age = made.map(|made| Duration::try_from(observed.now.duration_since(made.0)).unwrap_or_default());
     age.map_or(Duration::ZERO, |age| REST.saturating_sub(age))
 }
@@ -253,11 +253,11 @@ pub(super) fn done_in_words(observed: &Observed) -> String {
 pub(super) fn writes(observed: &Observed) -> Vec<Write> {
     let known = observed.config_maps.values().all(|content| matches!(content, ConfigMapContent::Hash(_)));
     let pod = match &observed.stage_pod {
-        Slot::Absent if known && is_needed(&observed.session) => {
+        ChildState::Absent if known && is_needed(&observed.session) => {
             return vec![Write::Ensure(Child::Pod(Box::new(pod::stage_pod(observed))))];
         }
-        Slot::Ours(pod) => pod,
-        Slot::Absent | Slot::Foreign(_) | Slot::Failed(_) => return vec![],
+        ChildState::Owned(pod) => pod,
+        ChildState::Absent | ChildState::Foreign(_) | ChildState::Failed(_) => return vec![],
     };
     let remove = match Staging::of(observed) {
         Staging::Superseded => true,

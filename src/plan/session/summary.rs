@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use super::{
     Lifecycle, Observed, agents, configuration, launch,
-    lifetime::{self, Rest},
+    lifetime::{self, SuspendReason},
     network::service_name,
     sandboxes,
     staging::{self, Staging},
@@ -18,8 +18,8 @@ use crate::{
         session::{OnExpiry, SandboxCounts, SessionPhase, VolumeStatus, VolumesStatus},
     },
     plan::{
-        Next, Note, Report, Slot, When,
-        status::{self, Outlook, Verdict, verdict},
+        ChildState, ObjectEvent, Report, Requeue, StatusWrite,
+        status::{self, ConditionValue, KStatus, condition_value},
         volumes::SharedVolume,
     },
 };
@@ -31,10 +31,10 @@ const SOURCE_POLL: Duration = Duration::from_secs(5);
 /// What one lifecycle means.
 struct View {
     phase: SessionPhase,
-    outlook: Outlook,
+    kstatus: KStatus,
     reason: Reason,
     message: String,
-    next: Next,
+    requeue: Requeue,
 }
 
 /// The status, the event and the next look.
@@ -45,9 +45,9 @@ pub(super) fn report(observed: &Observed) -> Report<AigiseSessionStatus> {
     status::retain_ours(&mut before.conditions);
     let counts = counts(observed);
     let view = misconfigured(observed, &lifecycle, view(observed, &lifecycle, &counts));
-    let (outlook, next) = status::owned_once(&before.conditions, view.outlook, view.next);
-    let view = View { outlook, next, ..view };
-    let verdicts = status::standard(view.outlook, view.reason, &view.message).into_iter().chain([
+    let (kstatus, requeue) = status::force_first_ready(&before.conditions, view.kstatus, view.requeue);
+    let view = View { kstatus, requeue, ..view };
+    let conditions = status::standard(view.kstatus, view.reason, &view.message).into_iter().chain([
         configuration::config_valid(observed),
         volumes_ready(observed, &lifecycle, &view),
         sandboxes_ready(&lifecycle, &counts, &view),
@@ -57,19 +57,23 @@ pub(super) fn report(observed: &Observed) -> Report<AigiseSessionStatus> {
         expiring(observed, &lifecycle),
     ]);
     let settled_at = lifetime::settled_at(observed, view.phase);
-    let conditions = status::conditions(verdicts, &before.conditions, session.metadata.generation, now);
+    let conditions = status::conditions(conditions, &before.conditions, session.metadata.generation, now);
     let polls =
         matches!(lifecycle, Lifecycle::ClaimMissing(_) | Lifecycle::SourceMissing(_) | Lifecycle::StagingFailed(_));
-    let next = match view.next {
+    let requeue = match view.requeue {
         // What was refused leaves nothing behind that would wake us. Whom it keeps waiting says so.
-        _ if observed.undone.is_some() || observed.exec.as_ref().is_some_and(|exec| exec.role.failure().is_some()) => {
-            Next::Backoff
+        _ if observed.write_error.is_some()
+            || observed.exec.as_ref().is_some_and(|exec| exec.role.failure().is_some()) =>
+        {
+            Requeue::Backoff
         }
-        Next::In(shortest) if polls => Next::In(status::poll(shortest, &conditions, ConditionType::Ready, now)),
+        Requeue::After(shortest) if polls => {
+            Requeue::After(status::poll(shortest, &conditions, ConditionType::Ready, now))
+        }
         next => next,
     };
-    let next = next.within(lifetime::next(observed, settled_at.as_ref()));
-    let next = next.within(configuration::next(observed, &conditions));
+    let requeue = requeue.within(lifetime::next(observed, settled_at.as_ref()));
+    let requeue = requeue.within(configuration::next(observed, &conditions));
     let status = AigiseSessionStatus {
         observed_generation: session.metadata.generation,
         phase: Some(view.phase),
@@ -85,32 +89,34 @@ pub(super) fn report(observed: &Observed) -> Report<AigiseSessionStatus> {
         ready_at: lifetime::ready_at(observed, lifecycle == Lifecycle::Ready),
         settled_at,
     };
-    let when = match before.phase {
+    let write = match before.phase {
         // It was deleted a moment ago: nobody is there to be told, or its own watch tells more.
-        _ if matches!(lifecycle, Lifecycle::Expired { then: OnExpiry::Delete, .. }) && observed.undone.is_none() => {
-            When::Later
+        _ if matches!(lifecycle, Lifecycle::Expired { then: OnExpiry::Delete, .. })
+            && observed.write_error.is_none() =>
+        {
+            StatusWrite::Skip
         }
-        _ if without_claim_phases(before.clone()) == without_claim_phases(status.clone()) => When::Later,
-        phase if phase == status.phase => When::Soon,
-        _ => When::Now,
+        _ if without_claim_phases(before.clone()) == without_claim_phases(status.clone()) => StatusWrite::Skip,
+        phase if phase == status.phase => StatusWrite::Throttled,
+        _ => StatusWrite::Now,
     };
     let changed = status::has_news(&before.conditions, view.reason);
     Report {
         status,
-        note: (changed && view.outlook != Outlook::Moving).then(|| Note {
-            warning: view.outlook == Outlook::Stalled,
+        event: (changed && view.kstatus != KStatus::InProgress).then(|| ObjectEvent {
+            warning: view.kstatus == KStatus::Stalled,
             reason: view.reason,
             message: view.message,
         }),
-        next,
-        when,
+        requeue,
+        write,
     }
 }
 
 /// A session that runs goes on by what its file last said, and tells that the file cannot be used: what was asked for is not there.
 /// Its phase stays that of its sandboxes.
 fn misconfigured(observed: &Observed, lifecycle: &Lifecycle, view: View) -> View {
-    let has_say = matches!(view.outlook, Outlook::Ready | Outlook::Moving)
+    let has_say = matches!(view.kstatus, KStatus::Ready | KStatus::InProgress)
         && !matches!(
             lifecycle,
             Lifecycle::Terminating
@@ -120,7 +126,7 @@ fn misconfigured(observed: &Observed, lifecycle: &Lifecycle, view: View) -> View
         );
     match configuration::trouble(observed).filter(|failure| has_say && failure.reason != Reason::ApiError) {
         Some(failure) => View {
-            outlook: Outlook::Stalled,
+            kstatus: KStatus::Stalled,
             reason: failure.reason,
             message: format!("{} The session goes on as it was.", failure.message),
             ..view
@@ -138,78 +144,78 @@ fn without_claim_phases(mut status: AigiseSessionStatus) -> AigiseSessionStatus 
 }
 
 fn view(observed: &Observed, lifecycle: &Lifecycle, counts: &SandboxCounts) -> View {
-    use Outlook::{Moving, Stalled};
+    use KStatus::{InProgress, Stalled};
     use SessionPhase::{Error, Pending, Staging, Starting};
 
-    let view = |phase, outlook, reason, message: &str| View {
+    let view = |phase, kstatus, reason, message: &str| View {
         phase,
-        outlook,
+        kstatus,
         reason,
         message: message.to_string(),
-        next: Next::OnChange,
+        requeue: Requeue::AwaitChange,
     };
-    let after = |next, view: View| View { next, ..view };
+    let after = |requeue, view: View| View { requeue, ..view };
     match lifecycle {
-        Lifecycle::Expired { .. } | Lifecycle::Suspended { .. } => resting(observed, lifecycle),
+        Lifecycle::Expired { .. } | Lifecycle::Suspended { .. } => inactive(observed, lifecycle),
         Lifecycle::ClaimMissing(name) => {
             let message = format!("The claim {name}, which the session uses, is not there yet.");
-            after(Next::In(SOURCE_POLL), view(Pending, Moving, Reason::ClaimNotFound, &message))
+            after(Requeue::After(SOURCE_POLL), view(Pending, InProgress, Reason::ClaimNotFound, &message))
         }
         Lifecycle::Terminating => {
-            view(SessionPhase::Terminating, Moving, Reason::Terminating, "The session is being deleted.")
+            view(SessionPhase::Terminating, InProgress, Reason::Terminating, "The session is being deleted.")
         }
         // It may be on its way.
         Lifecycle::Unconfigured(failure) if matches!(failure.reason, Reason::ConfigNotFound | Reason::ApiError) => {
-            view(Pending, Moving, failure.reason, &failure.message)
+            view(Pending, InProgress, failure.reason, &failure.message)
         }
         Lifecycle::Unconfigured(failure) | Lifecycle::Blocked(failure) => {
             view(Error, Stalled, failure.reason, &failure.message)
         }
         Lifecycle::NameTaken(foreign) if foreign.leaving => {
             let message = format!("Waits until {} of an earlier owner is gone.", foreign.object);
-            after(Next::In(Duration::from_secs(1)), view(Pending, Moving, Reason::NameTaken, &message))
+            after(Requeue::After(Duration::from_secs(1)), view(Pending, InProgress, Reason::NameTaken, &message))
         }
         Lifecycle::NameTaken(foreign) => {
             let message = format!(
                 "{} is not ours and has a name that the session needs; delete it or rename the session.",
                 foreign.object
             );
-            after(Next::In(Duration::from_secs(30)), view(Error, Stalled, Reason::NameTaken, &message))
+            after(Requeue::After(Duration::from_secs(30)), view(Error, Stalled, Reason::NameTaken, &message))
         }
         Lifecycle::Failed(failure) => {
-            let (outlook, next) = status::of_failure(failure);
-            let phase = match outlook {
+            let (kstatus, requeue) = status::of_failure(failure);
+            let phase = match kstatus {
                 Stalled => Error,
                 _ if failure.reason == Reason::Terminating => SessionPhase::Terminating,
                 _ => Pending,
             };
-            after(next, view(phase, outlook, failure.reason, &failure.message))
+            after(requeue, view(phase, kstatus, failure.reason, &failure.message))
         }
         Lifecycle::SourceMissing(name) => {
             let message = format!("The ConfigMap {name}, a source of the volumes, is not there yet.");
-            after(Next::In(SOURCE_POLL), view(Pending, Moving, Reason::SourceNotFound, &message))
+            after(Requeue::After(SOURCE_POLL), view(Pending, InProgress, Reason::SourceNotFound, &message))
         }
-        Lifecycle::NotStaged => view(Staging, Moving, Reason::Staging, "The volumes are about to be filled."),
+        Lifecycle::NotStaged => view(Staging, InProgress, Reason::Staging, "The volumes are about to be filled."),
         Lifecycle::Staging(progress) => {
-            view(Staging, Moving, Reason::Staging, &staging::in_words(&observed.session, progress))
+            view(Staging, InProgress, Reason::Staging, &staging::in_words(&observed.session, progress))
         }
         Lifecycle::StagingInterrupted(message) => {
             let message = format!("{message} The Pod that fills the volumes is made anew.");
-            after(Next::In(staging::rest(observed)), view(Staging, Moving, Reason::Staging, &message))
+            after(Requeue::After(staging::rest(observed)), view(Staging, InProgress, Reason::Staging, &message))
         }
         Lifecycle::StagingFailed(message) => {
             let message = message.trim_end_matches('.');
             let message =
                 format!("The volumes could not be filled: {message}. Mend the source, and it is tried again.");
-            after(Next::In(SOURCE_POLL), view(Error, Stalled, Reason::StagingFailed, &message))
+            after(Requeue::After(SOURCE_POLL), view(Error, Stalled, Reason::StagingFailed, &message))
         }
         Lifecycle::Starting { cause } if sandboxes::only_initialize(observed) && unbound(observed).is_none() => {
-            view(SessionPhase::Initializing, Moving, Reason::SandboxesNotReady, cause)
+            view(SessionPhase::Initializing, InProgress, Reason::SandboxesNotReady, cause)
         }
-        Lifecycle::Starting { cause } => view(Starting, Moving, Reason::SandboxesNotReady, cause),
+        Lifecycle::Starting { cause } => view(Starting, InProgress, Reason::SandboxesNotReady, cause),
         Lifecycle::SandboxFailed { cause } => view(Error, Stalled, Reason::SandboxFailed, cause),
         Lifecycle::Degraded { cause, waits_for: Some(waiting) } => {
-            view(Starting, Moving, Reason::SandboxesNotReady, &format!("{waiting} Failed: {cause}"))
+            view(Starting, InProgress, Reason::SandboxesNotReady, &format!("{waiting} Failed: {cause}"))
         }
         Lifecycle::Degraded { cause, waits_for: None } => {
             let message = format!("{} sandboxes are ready. Failed: {cause}", counts.summary);
@@ -217,53 +223,57 @@ fn view(observed: &Observed, lifecycle: &Lifecycle, counts: &SandboxCounts) -> V
         }
         Lifecycle::Ready if counts.ready == counts.total => {
             let message = format!("All sandboxes are ready ({}).", counts.summary);
-            view(SessionPhase::Ready, Outlook::Ready, Reason::Ready, &message)
+            view(SessionPhase::Ready, KStatus::Ready, Reason::Ready, &message)
         }
         Lifecycle::Ready => {
-            let resting: Vec<_> = sandboxes::wanted(observed).filter(sandboxes::Wanted::is_at_rest).collect();
+            let resting: Vec<_> = sandboxes::wanted(observed).filter(sandboxes::Wanted::is_inactive).collect();
             let resting = resting.iter().map(|wanted| format!(" {}: {}", wanted.sandbox_type, wanted.message()));
             let message = format!("{} sandboxes are ready.{}", counts.summary, resting.collect::<String>());
-            view(SessionPhase::Ready, Outlook::Ready, Reason::Ready, &message)
+            view(SessionPhase::Ready, KStatus::Ready, Reason::Ready, &message)
         }
     }
 }
 
 /// A session whose Pods are gone, or going.
-fn resting(observed: &Observed, lifecycle: &Lifecycle) -> View {
-    use Outlook::{AtRest, Moving};
+fn inactive(observed: &Observed, lifecycle: &Lifecycle) -> View {
+    use KStatus::{Current, InProgress};
     use SessionPhase::{Expired, Suspended};
 
     // What takes away goes on where the API server would not have it.
-    let trouble =
-        observed.failure().or(observed.undone.as_ref()).map(|failure| (Next::Backoff, format!(" {}", failure.message)));
-    let (next, trouble) = trouble.unwrap_or((Next::OnChange, String::new()));
-    let (phase, outlook, reason, message) = match lifecycle {
+    let trouble = observed
+        .failure()
+        .or(observed.write_error.as_ref())
+        .map(|failure| (Requeue::Backoff, format!(" {}", failure.message)));
+    let (requeue, trouble) = trouble.unwrap_or((Requeue::AwaitChange, String::new()));
+    let (phase, kstatus, reason, message) = match lifecycle {
         Lifecycle::Expired { then: OnExpiry::Delete, .. } => {
-            (Expired, Moving, Reason::Expired, "Its time is over; it is deleted.".to_string())
+            (Expired, InProgress, Reason::Expired, "Its time is over; it is deleted.".to_string())
         }
         Lifecycle::Expired { then: OnExpiry::Release, going: false } => {
             let message = "Its time is over; its Pods are gone, and the volumes that were not to be kept. A longer lifetime.ttl starts it anew.";
-            (Expired, AtRest, Reason::Expired, message.to_string())
+            (Expired, Current, Reason::Expired, message.to_string())
         }
-        Lifecycle::Suspended { by, awake, invalid } => {
+        Lifecycle::Suspended { by, active, invalid } => {
             let (reason, why) = match by {
-                Rest::Wanted => (Reason::Suspended, "It is suspended until spec.suspend is false"),
-                Rest::Idle => (Reason::Idle, "It was idle and is suspended until aigise.dev/last-activity is newer"),
+                SuspendReason::Wanted => (Reason::Suspended, "It is suspended until spec.suspend is false"),
+                SuspendReason::Idle => {
+                    (Reason::Idle, "It was idle and is suspended until aigise.dev/last-activity is newer")
+                }
             };
             let invalid = invalid.as_ref().map(|message| format!(" {message}")).unwrap_or_default();
-            if let Some(name) = awake {
-                (Suspended, Moving, reason, format!("{why}; waits until the Pod {name} is gone.{invalid}"))
+            if let Some(name) = active {
+                (Suspended, InProgress, reason, format!("{why}; waits until the Pod {name} is gone.{invalid}"))
             } else {
                 let failed = sandboxes::failed_init(observed).map_or(String::new(), |types| {
                     format!(" The initialiser of {types} had failed; status.init of the Sandbox has the evidence.")
                 });
-                (Suspended, AtRest, reason, format!("{why}; the volumes stay.{failed}{invalid}"))
+                (Suspended, Current, reason, format!("{why}; the volumes stay.{failed}{invalid}"))
             }
         }
         // Expired, and something is still there.
-        _ => (Expired, Moving, Reason::Expired, "Its time is over; its Pods and volumes go.".to_string()),
+        _ => (Expired, InProgress, Reason::Expired, "Its time is over; its Pods and volumes go.".to_string()),
     };
-    View { phase, outlook, reason, message: message + &trouble, next }
+    View { phase, kstatus, reason, message: message + &trouble, requeue }
 }
 
 fn counts(observed: &Observed) -> SandboxCounts {
@@ -286,7 +296,7 @@ fn volumes(observed: &Observed) -> VolumesStatus {
         | Staging::Failed(_) => (None, remembered_roots(observed), vec![]),
     };
     let volume = |volume: SharedVolume| {
-        let claim = observed.claims.get(&volume).and_then(Slot::ours)?;
+        let claim = observed.claims.get(&volume).and_then(ChildState::owned)?;
         Some(VolumeStatus {
             claim_name: volume.claim_name(&observed.session),
             phase: claim.status.as_ref().and_then(|status| status.phase.clone()),
@@ -308,61 +318,61 @@ fn remembered_roots(observed: &Observed) -> Vec<String> {
     volumes.and_then(|volumes| volumes.tools.as_ref()).map(|tools| tools.roots.clone()).unwrap_or_default()
 }
 
-fn volumes_ready(observed: &Observed, lifecycle: &Lifecycle, view: &View) -> Verdict {
+fn volumes_ready(observed: &Observed, lifecycle: &Lifecycle, view: &View) -> ConditionValue {
     // What rests, and what is ready but for the size of a claim, has filled them nevertheless.
     let rests = matches!(lifecycle, Lifecycle::Suspended { .. });
-    let is_small = matches!(lifecycle, Lifecycle::Failed(failure) if Some(failure) == observed.undone.as_ref());
+    let is_small = matches!(lifecycle, Lifecycle::Failed(failure) if Some(failure) == observed.write_error.as_ref());
     let filled = matches!(Staging::of(observed), Staging::Unneeded | Staging::Done { .. });
     if !(filled && (lifecycle.is_staged() || rests || is_small)) {
-        verdict(ConditionType::VolumesReady, false, view.reason, view.message.clone())
+        condition_value(ConditionType::VolumesReady, false, view.reason, view.message.clone())
     } else if let Some(cause) = unbound(observed) {
-        verdict(ConditionType::VolumesReady, false, Reason::VolumesPending, cause)
+        condition_value(ConditionType::VolumesReady, false, Reason::VolumesPending, cause)
     } else {
-        verdict(ConditionType::VolumesReady, true, Reason::Staged, staging::done_in_words(observed))
+        condition_value(ConditionType::VolumesReady, true, Reason::Staged, staging::done_in_words(observed))
     }
 }
 
-fn sandboxes_ready(lifecycle: &Lifecycle, counts: &SandboxCounts, view: &View) -> Verdict {
+fn sandboxes_ready(lifecycle: &Lifecycle, counts: &SandboxCounts, view: &View) -> ConditionValue {
     let kind = ConditionType::SandboxesReady;
     if counts.total > 0 && counts.ready == counts.total {
-        verdict(kind, true, Reason::Ready, format!("{} sandboxes are ready.", counts.summary))
+        condition_value(kind, true, Reason::Ready, format!("{} sandboxes are ready.", counts.summary))
     } else if *lifecycle == Lifecycle::Ready {
         // Those that are not are as their users want them to be.
-        verdict(kind, true, Reason::Ready, view.message.clone())
+        condition_value(kind, true, Reason::Ready, view.message.clone())
     } else if lifecycle.is_staged() || matches!(lifecycle, Lifecycle::Suspended { .. } | Lifecycle::Expired { .. }) {
-        verdict(kind, false, view.reason, view.message.clone())
+        condition_value(kind, false, view.reason, view.message.clone())
     } else {
-        verdict(kind, false, view.reason, "Sandboxes start when the volumes are filled.")
+        condition_value(kind, false, view.reason, "Sandboxes start when the volumes are filled.")
     }
 }
 
-fn degraded(lifecycle: &Lifecycle) -> Verdict {
+fn degraded(lifecycle: &Lifecycle) -> ConditionValue {
     let kind = ConditionType::Degraded;
     if let Lifecycle::Degraded { cause, .. } = lifecycle {
-        verdict(kind, true, Reason::SandboxFailed, cause.clone())
+        condition_value(kind, true, Reason::SandboxFailed, cause.clone())
     } else {
-        verdict(kind, false, Reason::AsExpected, "No sandbox is missed while the others go on.")
+        condition_value(kind, false, Reason::AsExpected, "No sandbox is missed while the others go on.")
     }
 }
 
-fn suspended(lifecycle: &Lifecycle, view: &View) -> Verdict {
+fn suspended(lifecycle: &Lifecycle, view: &View) -> ConditionValue {
     let kind = ConditionType::Suspended;
     if matches!(lifecycle, Lifecycle::Suspended { .. } | Lifecycle::Expired { .. }) {
-        verdict(kind, true, view.reason, view.message.clone())
+        condition_value(kind, true, view.reason, view.message.clone())
     } else {
-        verdict(kind, false, Reason::Active, "It is not suspended.")
+        condition_value(kind, false, Reason::Active, "It is not suspended.")
     }
 }
 
-fn expiring(observed: &Observed, lifecycle: &Lifecycle) -> Verdict {
+fn expiring(observed: &Observed, lifecycle: &Lifecycle) -> ConditionValue {
     let kind = ConditionType::Expiring;
     let end = lifetime::expires_at(&observed.session).map(|end| end.0);
     match (lifecycle, end) {
-        (Lifecycle::Expired { .. }, _) => verdict(kind, true, Reason::Expired, "Its time is over."),
+        (Lifecycle::Expired { .. }, _) => condition_value(kind, true, Reason::Expired, "Its time is over."),
         (_, Some(end)) if lifetime::expires_soon(observed) => {
-            verdict(kind, true, Reason::ExpiresSoon, format!("Its time ends at {end}."))
+            condition_value(kind, true, Reason::ExpiresSoon, format!("Its time ends at {end}."))
         }
-        (_, Some(end)) => verdict(kind, false, Reason::NotExpiring, format!("Its time ends at {end}.")),
-        (_, None) => verdict(kind, false, Reason::NotExpiring, "It has no end."),
+        (_, Some(end)) => condition_value(kind, false, Reason::NotExpiring, format!("Its time ends at {end}.")),
+        (_, None) => condition_value(kind, false, Reason::NotExpiring, "It has no end."),
     }
 }

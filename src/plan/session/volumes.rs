@@ -7,7 +7,7 @@ use k8s_openapi::{
     apimachinery::pkg::api::resource::Quantity,
 };
 
-use super::{Child, Observed, Slot, Write};
+use super::{Child, ChildState, Observed, Write};
 use crate::{
     api::{meta::Component, session::AccessMode},
     plan::{ownership, quantity::Amount, volumes::SharedVolume},
@@ -15,15 +15,15 @@ use crate::{
 
 /// The claims that are missing, and those that are to have another owner.
 pub(super) fn writes(observed: &Observed) -> Vec<Write> {
-    let writes = own(observed).filter_map(|(volume, slot)| {
+    let writes = own(observed).filter_map(|(volume, child)| {
         let claim = claim(observed, volume);
-        match slot {
-            Slot::Absent => Some(Write::Ensure(Child::Claim(Box::new(claim)))),
-            Slot::Ours(live) => {
+        match child {
+            ChildState::Absent => Some(Write::Ensure(Child::Claim(Box::new(claim)))),
+            ChildState::Owned(live) => {
                 let adopted = adopted(live, claim)?;
                 Some(Write::Update(Child::Claim(Box::new(adopted))))
             }
-            Slot::Foreign(_) | Slot::Failed(_) => None,
+            ChildState::Foreign(_) | ChildState::Failed(_) => None,
         }
     });
     writes.collect()
@@ -31,7 +31,7 @@ pub(super) fn writes(observed: &Observed) -> Vec<Write> {
 
 /// The claims that are to be larger.
 pub(super) fn growth(observed: &Observed) -> Vec<Write> {
-    let grown = own(observed).filter_map(|(volume, slot)| larger(observed, volume, slot.ours()?));
+    let grown = own(observed).filter_map(|(volume, child)| larger(observed, volume, child.owned()?));
     grown.map(|claim| Write::Update(Child::Claim(Box::new(claim)))).collect()
 }
 
@@ -48,7 +48,7 @@ fn larger(observed: &Observed, volume: SharedVolume, live: &PersistentVolumeClai
 }
 
 /// The claims of the session's own.
-fn own(observed: &Observed) -> impl Iterator<Item = (SharedVolume, &Slot<PersistentVolumeClaim>)> {
+fn own(observed: &Observed) -> impl Iterator<Item = (SharedVolume, &ChildState<PersistentVolumeClaim>)> {
     let own = SharedVolume::ALL.into_iter().filter(|volume| volume.existing(&observed.session).is_none());
     own.filter_map(|volume| Some((volume, observed.claims.get(&volume)?)))
 }
@@ -82,7 +82,7 @@ fn grown(live: &PersistentVolumeClaim, desired: PersistentVolumeClaim) -> Option
 /// Takes away the claims that go with the session.
 pub(super) fn removals(observed: &Observed) -> Vec<Write> {
     let going = SharedVolume::ALL.into_iter().filter(|volume| volume.goes_with(&observed.session));
-    let claims = going.filter_map(|volume| observed.claims.get(&volume)?.ours());
+    let claims = going.filter_map(|volume| observed.claims.get(&volume)?.owned());
     let claims = claims.filter(|claim| claim.metadata.deletion_timestamp.is_none());
     claims.map(|claim| Write::Delete(Child::Claim(Box::new(PersistentVolumeClaim::clone(claim))))).collect()
 }
@@ -90,22 +90,23 @@ pub(super) fn removals(observed: &Observed) -> Vec<Write> {
 /// Whether claims of the session's own may still be there though they are to go.
 pub(super) fn remaining(observed: &Observed) -> bool {
     let going = SharedVolume::ALL.into_iter().filter(|volume| volume.goes_with(&observed.session));
-    going.into_iter().any(|volume| observed.claims.get(&volume).is_some_and(Slot::may_be_there))
+    going.into_iter().any(|volume| observed.claims.get(&volume).is_some_and(ChildState::may_be_there))
 }
 
 /// The first existing claim that the session uses and that is not there.
 pub(super) fn missing(observed: &Observed) -> Option<&str> {
-    let existing = SharedVolume::ALL.into_iter().filter(|volume| observed.claims.get(volume) == Some(&Slot::Absent));
+    let existing =
+        SharedVolume::ALL.into_iter().filter(|volume| observed.claims.get(volume) == Some(&ChildState::Absent));
     existing.into_iter().find_map(|volume| volume.existing(&observed.session))
 }
 
 /// What is in the way of the claims: one that may not grow, one that lost its volume. A claim that waits is not named: they are bound one after the other, and each would be news.
 pub(super) fn unbound(observed: &Observed) -> Option<String> {
-    if let Some(failure) = &observed.undone {
+    if let Some(failure) = &observed.write_error {
         return Some(format!("A claim cannot be made larger: {}", failure.message));
     }
     let phase = |volume| {
-        let claim = observed.claims.get(&volume).and_then(Slot::ours)?;
+        let claim = observed.claims.get(&volume).and_then(ChildState::owned)?;
         claim.status.as_ref()?.phase.as_deref()
     };
     if let Some(lost) = SharedVolume::ALL.into_iter().find(|&volume| phase(volume) == Some("Lost")) {

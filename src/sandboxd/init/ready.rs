@@ -47,7 +47,7 @@ fn ask(places: &Places) -> Result<(), String> {
 fn ask_services(services: &[Service], deadline: Instant) -> Result<(), String> {
     let limit = deadline.saturating_duration_since(Instant::now());
     thread::scope(|scope| {
-        let asked: Vec<_> = services.iter().map(|service| scope.spawn(move || mcp::greet(service, limit))).collect();
+        let asked: Vec<_> = services.iter().map(|service| scope.spawn(move || mcp::connect(service, limit))).collect();
         for (service, asked) in services.iter().zip(asked) {
             let (title, url) = (services::title(service), mcp::url(service));
             let answer = asked.join().map_err(|_| format!("the {title} could not be asked"))?;

@@ -45,7 +45,7 @@ pub fn wait(services: &[Service], deadline: Instant, mut tell: impl FnMut(usize,
 fn ask(index: usize, service: &Service, deadline: Instant, answers: &Sender<(usize, Result<(), String>)>) {
     let mut pause = SOON;
     loop {
-        let answer = mcp::greet(service, mcp::LIMIT).map_err(|absence| absence.to_string());
+        let answer = mcp::connect(service, mcp::LIMIT).map_err(|absence| absence.to_string());
         let is_there = answer.is_ok();
         if answers.send((index, answer)).is_err() || is_there || Instant::now() >= deadline {
             return;

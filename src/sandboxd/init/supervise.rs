@@ -52,7 +52,7 @@ fn work(places: &Places, state: &State, progress: &mut InitProgress, log: &Log) 
     }
     progress.released = Some(now());
     let deadline = Instant::now() + Duration::from_secs(work.timeout);
-    let mut shift = Shift { state, progress, log, mask: Mask::of(&work.secrets), deadline };
+    let mut shift = InitRun { state, progress, log, mask: Mask::of(&work.secrets), deadline };
     for step in &work.steps {
         shift.run(step)?;
     }
@@ -63,7 +63,7 @@ fn work(places: &Places, state: &State, progress: &mut InitProgress, log: &Log) 
 }
 
 /// The work from its release on.
-struct Shift<'a> {
+struct InitRun<'a> {
     state: &'a State,
     progress: &'a mut InitProgress,
     log: &'a Log,
@@ -71,7 +71,7 @@ struct Shift<'a> {
     deadline: Instant,
 }
 
-impl Shift<'_> {
+impl InitRun<'_> {
     fn run(&mut self, step: &Step) -> Result<(), InitFailure> {
         self.progress.steps.push(begun(step.name.clone()));
         self.write();

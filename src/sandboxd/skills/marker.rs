@@ -37,7 +37,7 @@ impl Marker {
     /// # Errors
     /// When what the installer may read cannot be read.
     pub fn of(tools: &Path, skill: &Skill, places: [PathBuf; 2]) -> io::Result<Self> {
-        let mut seal = Seal { digest: Sha256::new(), files: 0, bytes: MOST_BYTES };
+        let mut seal = Digester { digest: Sha256::new(), files: 0, bytes: MOST_BYTES };
         // Another type of sandbox may have another installer over the same folder.
         seal.add(&[&skill.path, &skill.installer.to_string_lossy()]);
         let deps = Path::new(&skill.path).join("deps");
@@ -67,14 +67,14 @@ impl Marker {
 }
 
 /// Grows over the files of a folder.
-struct Seal {
+struct Digester {
     digest: Sha256,
     files: usize,
     /// How many bytes of content may still be read.
     bytes: u64,
 }
 
-impl Seal {
+impl Digester {
     /// Takes words in with their lengths: so no two lists of words are alike.
     fn add(&mut self, words: &[&str]) {
         for word in words {

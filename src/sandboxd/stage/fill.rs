@@ -96,26 +96,26 @@ impl<'a> Target<'a> {
         let from = gathered.root.descend(&section.from).map_err(|blocked| Error::no_source(source, blocked))?;
         let into = self.folder(&section.into, watch)?;
         for item in &section.items {
-            let errand = Errand { source, from: &from, into: &into, item, path: section.into.join(&item.name) };
-            match self.standing(&errand)? {
-                Standing::Absent => match self.put(&errand, watch)? {
+            let task = CopyTask { source, from: &from, into: &into, item, path: section.into.join(&item.name) };
+            match self.standing(&task)? {
+                Existing::Absent => match self.put(&task, watch)? {
                     Some(bytes) => {
                         tally.bytes += bytes;
                         tally.written += 1;
                     }
-                    None => self.keep(&errand, tally, watch)?,
+                    None => self.keep(&task, tally, watch)?,
                 },
-                Standing::Same => tally.same += 1,
-                Standing::Other => self.keep(&errand, tally, watch)?,
+                Existing::Same => tally.same += 1,
+                Existing::Other => self.keep(&task, tally, watch)?,
             }
         }
         Ok(())
     }
 
     /// Leaves what a sandbox has put there as it is.
-    fn keep(&self, errand: &Errand<'_>, tally: &mut Tally, watch: &mut Watch<'_>) -> Result<(), Error> {
+    fn keep(&self, task: &CopyTask<'_>, tally: &mut Tally, watch: &mut Watch<'_>) -> Result<(), Error> {
         tally.kept += 1;
-        let Errand { source, path, .. } = errand;
+        let CopyTask { source, path, .. } = task;
         self.noting(path, || watch(Step::Keep { volume: self.volume, source, path }))
     }
 
@@ -141,13 +141,13 @@ impl<'a> Target<'a> {
     }
 
     /// How what is in the volume compares with what a source brings there.
-    fn standing(&self, errand: &Errand<'_>) -> Result<Standing, Error> {
-        let Errand { into, item: Item { name, content }, path, .. } = errand;
-        let Some(kind) = self.noting(path, || into.kind(name))? else { return Ok(Standing::Absent) };
+    fn standing(&self, task: &CopyTask<'_>) -> Result<Existing, Error> {
+        let CopyTask { into, item: Item { name, content }, path, .. } = task;
+        let Some(kind) = self.noting(path, || into.kind(name))? else { return Ok(Existing::Absent) };
         let same = match (content, kind) {
             (Content::File { .. }, Kind::File { .. }) => match into.read(name) {
                 Ok(mut there) => {
-                    let mut original = errand.original()?;
+                    let mut original = task.original()?;
                     self.noting(path, || same_content(&mut original, &mut there))?
                 }
                 // What the stage user may not read, it did not write.
@@ -157,19 +157,19 @@ impl<'a> Target<'a> {
             (Content::Link { target }, Kind::Link) => self.noting(path, || into.link_target(name))? == *target,
             _ => false,
         };
-        Ok(if same { Standing::Same } else { Standing::Other })
+        Ok(if same { Existing::Same } else { Existing::Other })
     }
 
     /// Puts a file or link where nothing is, and returns its size; nothing, where a sandbox was faster.
-    fn put(&self, errand: &Errand<'_>, watch: &mut Watch<'_>) -> Result<Option<u64>, Error> {
-        let Errand { into, item: Item { name, content }, path, .. } = errand;
+    fn put(&self, task: &CopyTask<'_>, watch: &mut Watch<'_>) -> Result<Option<u64>, Error> {
+        let CopyTask { into, item: Item { name, content }, path, .. } = task;
         let is_free = |placed: io::Result<()>| match placed {
             Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok(false),
             placed => placed.map(|()| true),
         };
         match content {
             Content::File { executable } => {
-                let mut original = errand.original()?;
+                let mut original = task.original()?;
                 self.noting(path, || {
                     watch(Step::Change(path))?;
                     let (part, mut file) = self.part(self.file_mode(*executable))?;
@@ -228,7 +228,7 @@ impl<'a> Target<'a> {
 }
 
 /// One file or link on its way.
-struct Errand<'e> {
+struct CopyTask<'e> {
     source: &'e Source,
     from: &'e Folder,
     into: &'e Folder,
@@ -237,14 +237,14 @@ struct Errand<'e> {
     path: PathBuf,
 }
 
-impl Errand<'_> {
+impl CopyTask<'_> {
     fn original(&self) -> Result<File, Error> {
         self.from.read(&self.item.name).map_err(|error| Error::read(self.source, &self.path, error))
     }
 }
 
 /// What stands in the volume where a source brings something.
-enum Standing {
+enum Existing {
     Absent,
     Same,
     /// Left by an earlier digest, or written by a sandbox.

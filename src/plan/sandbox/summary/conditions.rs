@@ -6,12 +6,12 @@ use crate::{
         condition::{ConditionType, Reason},
         init::{InitOutcome, InitStatus},
     },
-    plan::status::{Verdict, verdict},
+    plan::status::{ConditionValue, condition_value},
 };
 
-pub(super) fn scheduled(lifecycle: &Lifecycle) -> Verdict {
+pub(super) fn scheduled(lifecycle: &Lifecycle) -> ConditionValue {
     let kind = ConditionType::PodScheduled;
-    let has_node = || verdict(kind, true, Reason::Scheduled, "The Pod has a node.");
+    let has_node = || condition_value(kind, true, Reason::Scheduled, "The Pod has a node.");
     match lifecycle {
         Lifecycle::Restarting { .. }
         | Lifecycle::Finished { .. }
@@ -25,9 +25,11 @@ pub(super) fn scheduled(lifecycle: &Lifecycle) -> Verdict {
         {
             has_node()
         }
-        Lifecycle::Pod(Progress::Unschedulable { reason, message }) => verdict(kind, false, *reason, message.clone()),
+        Lifecycle::Pod(Progress::Unschedulable { reason, message }) => {
+            condition_value(kind, false, *reason, message.clone())
+        }
         Lifecycle::Pod(_) | Lifecycle::Orphaned(_) | Lifecycle::Attached(Attachment::To { .. }) => {
-            verdict(kind, None, Reason::PodCreated, "The scheduler has not spoken yet.")
+            condition_value(kind, None, Reason::PodCreated, "The scheduler has not spoken yet.")
         }
         Lifecycle::Terminating
         | Lifecycle::SessionGone
@@ -38,63 +40,71 @@ pub(super) fn scheduled(lifecycle: &Lifecycle) -> Verdict {
         | Lifecycle::WaitsForVolumes(_)
         | Lifecycle::WaitsForAgent(_)
         | Lifecycle::Attached(_)
-        | Lifecycle::NoPod(_) => verdict(kind, false, Reason::NoPod, "There is no Pod."),
+        | Lifecycle::NoPod(_) => condition_value(kind, false, Reason::NoPod, "There is no Pod."),
     }
 }
 
-pub(super) fn initialized(observed: &Observed, lifecycle: &Lifecycle, view: &View) -> Verdict {
+pub(super) fn initialized(observed: &Observed, lifecycle: &Lifecycle, view: &View) -> ConditionValue {
     let kind = ConditionType::Initialized;
-    let has_init = match observed.pod.ours() {
+    let has_init = match observed.pod.owned() {
         Some(pod) => init::has_init(pod),
         None => init::work(observed).is_some(),
     };
     if !has_init {
-        return verdict(kind, true, Reason::NoInitializer, "Nothing has to be done before it is ready.");
+        return condition_value(kind, true, Reason::NoInitializer, "Nothing has to be done before it is ready.");
     }
     match (lifecycle, init::status(observed, &observed.sandbox.status.clone().unwrap_or_default())) {
         (Lifecycle::Initializing(_) | Lifecycle::InitFailed(_), _) => {
-            verdict(kind, false, view.reason, view.message.clone())
+            condition_value(kind, false, view.reason, view.message.clone())
         }
         (_, Some(InitStatus { outcome: InitOutcome::Succeeded, .. })) => {
-            verdict(kind, true, Reason::Initialized, "What was to be done before it is ready is done.")
+            condition_value(kind, true, Reason::Initialized, "What was to be done before it is ready is done.")
         }
         (_, Some(InitStatus { outcome: InitOutcome::Failed, .. })) => {
-            verdict(kind, false, Reason::InitFailed, "The initialiser failed; status.init has the evidence.")
+            condition_value(kind, false, Reason::InitFailed, "The initialiser failed; status.init has the evidence.")
         }
-        _ => verdict(kind, false, Reason::NotReady, "What is to be done before it is ready is not known to be done."),
+        _ => condition_value(
+            kind,
+            false,
+            Reason::NotReady,
+            "What is to be done before it is ready is not known to be done.",
+        ),
     }
 }
 
-pub(super) fn up_to_date(observed: &Observed, lifecycle: &Lifecycle) -> Verdict {
+pub(super) fn up_to_date(observed: &Observed, lifecycle: &Lifecycle) -> ConditionValue {
     let kind = ConditionType::OutOfDate;
     if let Lifecycle::Attached(_) = lifecycle {
-        verdict(kind, false, Reason::Attached, "The Pod is not made from a template of ours.")
-    } else if observed.pod.ours().is_none() {
-        verdict(kind, false, Reason::NoPod, "There is no Pod.")
+        condition_value(kind, false, Reason::Attached, "The Pod is not made from a template of ours.")
+    } else if observed.pod.owned().is_none() {
+        condition_value(kind, false, Reason::NoPod, "There is no Pod.")
     } else if is_outdated(observed) {
         let message = "The template changed after the Pod started; the next start takes the change.";
-        verdict(kind, true, Reason::TemplateChanged, message)
+        condition_value(kind, true, Reason::TemplateChanged, message)
     } else {
-        verdict(kind, false, Reason::UpToDate, "The Pod is made from the present template.")
+        condition_value(kind, false, Reason::UpToDate, "The Pod is made from the present template.")
     }
 }
 
-pub(super) fn suspended(lifecycle: &Lifecycle, view: &View) -> Verdict {
+pub(super) fn suspended(lifecycle: &Lifecycle, view: &View) -> ConditionValue {
     let kind = ConditionType::Suspended;
     if let Lifecycle::Suspended { .. } = lifecycle {
-        verdict(kind, true, Reason::Suspended, view.message.clone())
+        condition_value(kind, true, Reason::Suspended, view.message.clone())
     } else {
-        verdict(kind, false, Reason::Active, "It is not suspended.")
+        condition_value(kind, false, Reason::Active, "It is not suspended.")
     }
 }
 
-pub(super) fn attached(lifecycle: &Lifecycle, view: &View) -> Verdict {
+pub(super) fn attached(lifecycle: &Lifecycle, view: &View) -> ConditionValue {
     let kind = ConditionType::Attached;
     match lifecycle {
-        Lifecycle::Attached(Attachment::To { pin, .. }) => {
-            verdict(kind, true, Reason::Attached, format!("It works in the Pod {} (UID {}).", pin.name, pin.uid))
-        }
-        Lifecycle::Attached(_) => verdict(kind, false, view.reason, view.message.clone()),
-        _ => verdict(kind, false, Reason::NotAttached, "It has a Pod of its own."),
+        Lifecycle::Attached(Attachment::To { pin, .. }) => condition_value(
+            kind,
+            true,
+            Reason::Attached,
+            format!("It works in the Pod {} (UID {}).", pin.name, pin.uid),
+        ),
+        Lifecycle::Attached(_) => condition_value(kind, false, view.reason, view.message.clone()),
+        _ => condition_value(kind, false, Reason::NotAttached, "It has a Pod of its own."),
     }
 }

@@ -8,7 +8,7 @@ use k8s_openapi::api::core::v1::{
 };
 
 use super::{
-    super::{Observed, Slot, sandboxes},
+    super::{ChildState, Observed, sandboxes},
     own_volumes,
     sources::{manifest, mount_path, sources},
     walls::{self, is_wall},
@@ -23,8 +23,8 @@ use crate::{
         Lookup, digest,
         name::Label,
         ownership,
+        pod_resources::PodResources,
         pod_spec::{base_spec, claim_volume, helper_container},
-        room::Room,
         sandbox,
         volumes::SharedVolume,
     },
@@ -89,12 +89,12 @@ pub(super) fn hash(observed: &Observed) -> String {
 
 /// The room that the sandboxes to come will ask for, where the node that this Pod is given has to be theirs as well. A Sandbox that
 /// is there has its place, or asks for it by itself; one that attaches to a Pod needs none.
-fn room(observed: &Observed) -> Room {
+fn room(observed: &Observed) -> PodResources {
     let session = &observed.session;
     if !asks_for_room(session) {
-        return Room::default();
+        return PodResources::default();
     }
-    let to_come = sandboxes::wanted(observed).filter(|wanted| wanted.slot.ours().is_none());
+    let to_come = sandboxes::wanted(observed).filter(|wanted| wanted.child.owned().is_none());
     let rooms = to_come.filter_map(|wanted| {
         let label = Label::of(wanted.sandbox_type).ok()?;
         let sandbox = sandboxes::sandbox(observed, &wanted).filter(|sandbox| sandbox.spec.template.attach.is_none())?;
@@ -102,15 +102,15 @@ fn room(observed: &Observed) -> Room {
             sandbox: Arc::new(sandbox),
             session: Lookup::Found(session.clone()),
             siblings: vec![],
-            pod: Slot::Absent,
+            pod: ChildState::Absent,
             attached: Lookup::NotNamed,
             agent: None,
-            grant: None,
+            exec_access: None,
             settings: observed.settings.clone(),
             on_their_way: 1,
             now: observed.now,
         };
-        Some(Room::of_pod(&sandbox::pod(&sandbox, &label).ok()?.spec?))
+        Some(PodResources::of_pod(&sandbox::pod(&sandbox, &label).ok()?.spec?))
     });
     rooms.sum()
 }
@@ -120,7 +120,7 @@ pub(super) fn asks_for_room(session: &AigiseSession) -> bool {
     SharedVolume::ALL.iter().any(|volume| volume.is_on_one_node(session))
 }
 
-fn with_room(container: Container, room: &Room) -> Container {
+fn with_room(container: Container, room: &PodResources) -> Container {
     let own = container.resources.unwrap_or_default();
     Container { resources: Some(room.requirements(&own)), ..container }
 }

@@ -185,7 +185,7 @@ pub(in crate::plan::sandbox) fn segments(path: &str) -> Vec<&str> {
 
 /// Whether a Pod with a template laid over it still has all that the operator gave it. The checks above say it better, before;
 /// this holds whatever they overlook.
-pub(super) fn check_left(ours: &Pod, overlaid: &Pod) -> Result<(), String> {
+pub(super) fn check_reserved_kept(ours: &Pod, overlaid: &Pod) -> Result<(), String> {
     let lost = |what: &str| Err(format!(": the Pod would lose {what} that the operator gave it; leave that out."));
     if !our_keys(&ours.metadata).eq(our_keys(&overlaid.metadata)) {
         return lost("the labels and annotations");

@@ -13,10 +13,10 @@ use kube::{
 };
 use tracing::debug;
 
-use super::pace::Pace;
+use super::throttle::Throttle;
 use crate::{
     api::meta,
-    plan::{Note, status},
+    plan::{ObjectEvent, status},
 };
 
 /// How many recorders share the objects among them.
@@ -34,11 +34,11 @@ const EVENT_REFILL: Duration = Duration::from_secs(300);
 /// The library's recorder keeps all that it has recorded in six minutes and goes through it for each event, which among thousands of
 /// objects was a tenth of what one costs, and has no bound. So there are many, an object always has the same, and each is made anew after
 /// some events: a repeat across that is an event of its own.
-pub(super) struct Announcer {
+pub(super) struct EventRecorder {
     client: Client,
     reporter: Reporter,
     recorders: Vec<Mutex<Share>>,
-    pace: Pace,
+    throttle: Throttle,
 }
 
 /// A recorder, and how many events it has written.
@@ -47,24 +47,24 @@ struct Share {
     written: usize,
 }
 
-impl Announcer {
+impl EventRecorder {
     /// `instance` is the name of this process.
     pub(super) fn new(client: &Client, instance: Option<&str>) -> Self {
         let reporter = Reporter { controller: meta::MANAGER.into(), instance: instance.map(Into::into) };
         let fresh = || Mutex::new(Share { recorder: Recorder::new(client.clone(), reporter.clone()), written: 0 });
         let recorders = std::iter::repeat_with(fresh).take(RECORDERS).collect();
-        let pace = Pace::of(EVENT_BURST, EVENT_REFILL);
-        Self { client: client.clone(), reporter, recorders, pace }
+        let throttle = Throttle::of(EVENT_BURST, EVENT_REFILL);
+        Self { client: client.clone(), reporter, recorders, throttle }
     }
 
     /// An event is a courtesy: one that cannot be written is logged and forgotten.
-    pub(super) async fn announce(&self, about: &ObjectReference, note: &Note) {
+    pub(super) async fn record(&self, about: &ObjectReference, event: &ObjectEvent) {
         let uid = about.uid.clone().unwrap_or_default();
-        if self.pace.wait(&uid).is_some() {
+        if self.throttle.wait(&uid).is_some() {
             return;
         }
-        self.pace.done(uid);
-        if let Err(error) = self.recorder(share(about)).publish(&event(note), about).await {
+        self.throttle.done(uid);
+        if let Err(error) = self.recorder(share(about)).publish(&as_recorded(event), about).await {
             debug!(%error, "an event could not be written");
         }
     }
@@ -81,11 +81,11 @@ impl Announcer {
 }
 
 /// What is told is printable: a part of it may be the words of a program in a sandbox.
-fn event(note: &Note) -> Event {
+fn as_recorded(event: &ObjectEvent) -> Event {
     Event {
-        type_: if note.warning { EventType::Warning } else { EventType::Normal },
-        reason: note.reason.to_string(),
-        note: Some(status::clip(status::printable(&note.message), 1024)),
+        type_: if event.warning { EventType::Warning } else { EventType::Normal },
+        reason: event.reason.to_string(),
+        note: Some(status::clip(status::printable(&event.message), 1024)),
         action: "Reconcile".into(),
         secondary: None,
     }
@@ -107,21 +107,21 @@ mod tests {
     #[test]
     fn what_is_told_is_printable_and_no_longer_than_an_event_may_be() {
         let message = format!("\u{1b}]0;pwned\u{7}{}", "x".repeat(2000));
-        let told = event(&Note { warning: true, reason: Reason::StagingFailed, message }).note.unwrap();
+        let told = as_recorded(&ObjectEvent { warning: true, reason: Reason::StagingFailed, message }).note.unwrap();
         assert!(told.starts_with("\u{fffd}]0;pwned\u{fffd}x") && told.len() <= 1024, "{told}");
     }
 
     #[tokio::test]
     async fn a_recorder_is_made_anew_after_so_many_events() {
         let config = kube::Config::new("http://localhost".parse().unwrap());
-        let announcer = Announcer::new(&Client::try_from(config).unwrap(), None);
+        let event_recorder = EventRecorder::new(&Client::try_from(config).unwrap(), None);
         let mut made = 0;
         for _ in 0..10 * RECORDED {
-            announcer.recorder(0);
-            made += usize::from(announcer.recorders[0].lock().unwrap().written == 1);
+            event_recorder.recorder(0);
+            made += usize::from(event_recorder.recorders[0].lock().unwrap().written == 1);
         }
         assert_eq!(made, 10);
-        assert_eq!(announcer.recorders[1].lock().unwrap().written, 0);
+        assert_eq!(event_recorder.recorders[1].lock().unwrap().written, 0);
     }
 
     #[test]

@@ -16,7 +16,7 @@ use kube::{
 use super::Change;
 
 /// What several watches bring in.
-pub(super) struct Intake<K: Resource<DynamicType = ()> + Clone + 'static> {
+pub(super) struct StoreWriter<K: Resource<DynamicType = ()> + Clone + 'static> {
     writer: Writer<K>,
     store: Store<K>,
     sources: Vec<Source<K>>,
@@ -30,7 +30,7 @@ struct Source<K: Resource<DynamicType = ()>> {
     /// What its list has brought so far, while one is running.
     listing: HashMap<ObjectRef<K>, K>,
     /// It has listed once, or may not list at all.
-    has_spoken: bool,
+    synced: bool,
 }
 
 impl<K: Resource<DynamicType = ()>> Source<K> {
@@ -39,11 +39,11 @@ impl<K: Resource<DynamicType = ()>> Source<K> {
     }
 }
 
-impl<K: Resource<DynamicType = ()> + Clone + Debug + 'static> Intake<K> {
+impl<K: Resource<DynamicType = ()> + Clone + Debug + 'static> StoreWriter<K> {
     /// An empty store, and a source for each namespace; `None` stands for all of them.
     pub(super) fn new(namespaces: impl IntoIterator<Item = Option<String>>) -> Self {
         let (store, writer) = reflector::store();
-        let source = |namespace| Source { namespace, listing: HashMap::new(), has_spoken: false };
+        let source = |namespace| Source { namespace, listing: HashMap::new(), synced: false };
         Self { writer, store, sources: namespaces.into_iter().map(source).collect(), is_open: false }
     }
 
@@ -53,7 +53,7 @@ impl<K: Resource<DynamicType = ()> + Clone + Debug + 'static> Intake<K> {
     }
 
     /// A source tells this.
-    pub(super) fn take_in(&mut self, source: usize, event: Event<K>, tell: impl Fn(Change<'_, K>)) {
+    pub(super) fn update(&mut self, source: usize, event: Event<K>, tell: impl Fn(Change<'_, K>)) {
         match event {
             Event::Apply(ref object) => {
                 let before = self.store.get(&ObjectRef::from_obj(object));
@@ -72,14 +72,14 @@ impl<K: Resource<DynamicType = ()> + Clone + Debug + 'static> Intake<K> {
             }
             Event::InitDone => {
                 self.replace(source, tell);
-                self.spoke(source);
+                self.mark_synced(source);
             }
         }
     }
 
     /// A source may not list. Nothing is known from it, and the others are not kept waiting for it.
-    pub(super) fn is_refused(&mut self, source: usize) {
-        self.spoke(source);
+    pub(super) fn mark_forbidden(&mut self, source: usize) {
+        self.mark_synced(source);
     }
 
     /// Makes the store be what the only source has listed, and tells of all of it, and of what is gone.
@@ -122,9 +122,9 @@ impl<K: Resource<DynamicType = ()> + Clone + Debug + 'static> Intake<K> {
 
     /// Opens the store when this was the last that it waited for. Only a whole list opens the runtime's store, so what is in it
     /// is said to it once more.
-    fn spoke(&mut self, source: usize) {
-        self.sources[source].has_spoken = true;
-        if self.is_open || !self.sources.iter().all(|source| source.has_spoken) {
+    fn mark_synced(&mut self, source: usize) {
+        self.sources[source].synced = true;
+        if self.is_open || !self.sources.iter().all(|source| source.synced) {
             return;
         }
         self.is_open = true;
@@ -165,16 +165,16 @@ mod tests {
     }
 
     /// An intake, and what it told: `+` made, `~` changed or seen again, `-` gone.
-    struct Watched(Intake<ConfigMap>);
+    struct Watched(StoreWriter<ConfigMap>);
 
     impl Watched {
         fn a_and_b() -> Self {
-            Self(Intake::new(["a", "b"].map(|namespace| Some(namespace.to_string()))))
+            Self(StoreWriter::new(["a", "b"].map(|namespace| Some(namespace.to_string()))))
         }
 
-        fn take_in(&mut self, source: usize, event: Event<ConfigMap>) -> Vec<String> {
+        fn update(&mut self, source: usize, event: Event<ConfigMap>) -> Vec<String> {
             let told = RefCell::new(vec![]);
-            self.0.take_in(source, event, |change| {
+            self.0.update(source, event, |change| {
                 told.borrow_mut().push(match (change.before, change.after) {
                     (None, Some(after)) => format!("+{}", word(after)),
                     (Some(before), Some(after)) => format!("~{} {}", word(before), word(after)),
@@ -189,14 +189,14 @@ mod tests {
 
         fn lists(&mut self, source: usize, names: &[&str]) -> Vec<String> {
             self.begins_to_list(source, names);
-            self.take_in(source, Event::InitDone)
+            self.update(source, Event::InitDone)
         }
 
         fn begins_to_list(&mut self, source: usize, names: &[&str]) {
             let namespace = self.0.sources[source].namespace.clone().unwrap();
-            assert!(self.take_in(source, Event::Init).is_empty());
+            assert!(self.update(source, Event::Init).is_empty());
             for name in names {
-                assert!(self.take_in(source, Event::InitApply(object(&namespace, name))).is_empty());
+                assert!(self.update(source, Event::InitApply(object(&namespace, name))).is_empty());
             }
         }
 
@@ -219,7 +219,7 @@ mod tests {
         assert_eq!(watched.cached(), ["a/one", "b/one", "b/two"]);
         watched.begins_to_list(A, &[]);
         assert_eq!(watched.cached(), ["a/one", "b/one", "b/two"], "a list that is not at its end changes nothing");
-        assert_eq!(watched.take_in(A, Event::InitDone), ["-a/one"]);
+        assert_eq!(watched.update(A, Event::InitDone), ["-a/one"]);
         assert_eq!(watched.cached(), ["b/one", "b/two"]);
     }
 
@@ -241,8 +241,8 @@ mod tests {
         watched.begins_to_list(A, &["given-up"]);
         watched.begins_to_list(B, &["two"]);
         watched.begins_to_list(A, &["one", "three"]);
-        assert_eq!(watched.take_in(B, Event::Apply(object("b", "late"))), ["+b/late"]);
-        assert_eq!(watched.take_in(A, Event::InitDone), ["+a/three", "~a/one a/one"]);
+        assert_eq!(watched.update(B, Event::Apply(object("b", "late"))), ["+b/late"]);
+        assert_eq!(watched.update(A, Event::InitDone), ["+a/three", "~a/one a/one"]);
         assert_eq!(watched.cached(), ["a/one", "a/three", "b/late", "b/one"]);
     }
 
@@ -250,9 +250,9 @@ mod tests {
     fn changes_are_told_with_what_was_before() {
         let mut watched = Watched::a_and_b();
         watched.lists(A, &["one=x"]);
-        assert_eq!(watched.take_in(A, Event::Apply(object("a", "one=y"))), ["~a/one=x a/one=y"]);
-        assert_eq!(watched.take_in(B, Event::Apply(object("b", "one"))), ["+b/one"]);
-        assert_eq!(watched.take_in(A, Event::Delete(object("a", "one=y"))), ["-a/one=y"]);
+        assert_eq!(watched.update(A, Event::Apply(object("a", "one=y"))), ["~a/one=x a/one=y"]);
+        assert_eq!(watched.update(B, Event::Apply(object("b", "one"))), ["+b/one"]);
+        assert_eq!(watched.update(A, Event::Delete(object("a", "one=y"))), ["-a/one=y"]);
         assert_eq!(watched.cached(), ["b/one"]);
     }
 
@@ -260,11 +260,11 @@ mod tests {
     fn it_is_filled_when_every_namespace_has_spoken_and_keeps_what_came_before() {
         let mut watched = Watched::a_and_b();
         watched.lists(A, &["one", "two"]);
-        watched.take_in(A, Event::Delete(object("a", "two")));
+        watched.update(A, Event::Delete(object("a", "two")));
         assert!(!watched.is_open());
         watched.begins_to_list(B, &["one"]);
         assert!(!watched.is_open());
-        watched.take_in(B, Event::InitDone);
+        watched.update(B, Event::InitDone);
         assert!(watched.is_open());
         assert_eq!(watched.cached(), ["a/one", "b/one"]);
     }
@@ -274,24 +274,24 @@ mod tests {
         let mut watched = Watched::a_and_b();
         watched.lists(A, &["one"]);
         watched.begins_to_list(B, &["half"]);
-        watched.0.is_refused(B);
+        watched.0.mark_forbidden(B);
         assert!(watched.is_open());
         assert_eq!(watched.cached(), ["a/one"]);
         assert_eq!(watched.lists(B, &["one"]), ["+b/one"]);
         // What was known of it stays known when it refuses later: a read that failed is not an absence.
-        watched.0.is_refused(B);
+        watched.0.mark_forbidden(B);
         assert_eq!(watched.cached(), ["a/one", "b/one"]);
     }
 
     #[test]
     fn a_watch_of_all_namespaces_speaks_for_all() {
-        let mut watched = Watched(Intake::new([None]));
+        let mut watched = Watched(StoreWriter::new([None]));
         let list = |watched: &mut Watched, objects: &[(&str, &str)]| {
-            watched.take_in(0, Event::Init);
+            watched.update(0, Event::Init);
             for (namespace, name) in objects {
-                watched.take_in(0, Event::InitApply(object(namespace, name)));
+                watched.update(0, Event::InitApply(object(namespace, name)));
             }
-            watched.take_in(0, Event::InitDone)
+            watched.update(0, Event::InitDone)
         };
         assert_eq!(list(&mut watched, &[("a", "one"), ("b", "one")]), ["+a/one", "+b/one"]);
         assert!(watched.is_open());

@@ -12,7 +12,7 @@ use tokio::{
     time::{Instant, sleep_until},
 };
 
-/// The wish that an object is looked at.
+/// The request that an object is looked at.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Request {
     /// Where it is.
@@ -49,7 +49,7 @@ impl Action {
 
     /// The same, but whoever asks for it waits until this time has passed.
     #[must_use]
-    pub fn resting(self, rest: Duration) -> Self {
+    pub fn not_before(self, rest: Duration) -> Self {
         Self { rest, ..self }
     }
 }
@@ -156,12 +156,12 @@ impl Queue {
 
 /// The requests of one controller, for those who ask and the one who works.
 #[derive(Debug, Default)]
-pub struct Requests {
+pub struct WorkQueue {
     queue: Mutex<Queue>,
     news: Notify,
 }
 
-impl Requests {
+impl WorkQueue {
     fn queue(&self) -> MutexGuard<'_, Queue> {
         self.queue.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -276,7 +276,7 @@ mod tests {
         queue.add(x.clone(), now);
         assert_eq!(queue.next(now).as_ref(), Some(&x), "somebody asked before");
         queue.done(x, Action::await_change(), now);
-        assert_eq!((queue.next(now + 2 * SECOND), queue.due()), (None, None), "the later wish went with that pass");
+        assert_eq!((queue.next(now + 2 * SECOND), queue.due()), (None, None), "the later request went with that pass");
     }
 
     #[test]
@@ -288,14 +288,14 @@ mod tests {
             queue.add(request("a", "x"), now);
             while let Some(x) = queue.next(now) {
                 passes += 1;
-                queue.done(x, Action::await_change().resting(SECOND), now);
+                queue.done(x, Action::await_change().not_before(SECOND), now);
             }
             now += SECOND / 100;
         }
         assert_eq!(passes, 10);
         now += SECOND;
         let x = queue.next(now).unwrap();
-        queue.done(x, Action::await_change().resting(SECOND), now);
+        queue.done(x, Action::await_change().not_before(SECOND), now);
         assert_eq!(
             (queue.next(now + SECOND), queue.places.len(), queue.due()),
             (None, 0, None),
@@ -364,7 +364,7 @@ mod tests {
                         }
                         let after = after.map(|seconds| SECOND * u32::from(seconds));
                         let action = after.map_or(Action::await_change(), Action::requeue);
-                        queue.done(ended, action.resting(rest), now);
+                        queue.done(ended, action.not_before(rest), now);
                     }
                     Step::End(..) => {}
                     Step::Wait(seconds) => now += SECOND * u32::from(seconds),
@@ -386,7 +386,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn what_has_begun_ends_and_nothing_begins_when_it_is_to_stop() {
-        let requests = Requests::default();
+        let requests = WorkQueue::default();
         for name in 0..10 {
             requests.add("a", &name.to_string());
         }
@@ -402,7 +402,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn all_slots_are_used_and_no_more() {
-        let requests = Requests::default();
+        let requests = WorkQueue::default();
         let (flying, most, passes) = (Cell::new(0), Cell::new(0), Cell::new(0));
         let pass = async |_: Request| {
             flying.set(flying.get() + 1);

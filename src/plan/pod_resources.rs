@@ -12,9 +12,9 @@ use super::quantity::Amount;
 
 /// An amount of each resource: `cpu`, `memory`, `nvidia.com/gpu`, …
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Room(BTreeMap<String, Amount>);
+pub struct PodResources(BTreeMap<String, Amount>);
 
-impl Room {
+impl PodResources {
     /// What a Pod asks for: its containers together, or the largest step of its initialisation, whichever is more.
     #[must_use]
     pub fn of_pod(spec: &PodSpec) -> Self {
@@ -104,21 +104,21 @@ fn is_shared(resource: &str) -> bool {
     matches!(resource, "cpu" | "memory" | "ephemeral-storage")
 }
 
-impl Sum for Room {
+impl Sum for PodResources {
     fn sum<I: Iterator<Item = Self>>(rooms: I) -> Self {
         rooms.fold(Self::default(), |sum, room| sum.plus(&room))
     }
 }
 
 /// `cpu 2500m, memory 6Gi`.
-impl fmt::Display for Room {
+impl fmt::Display for PodResources {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         let amounts: Vec<_> = self.0.iter().map(|(resource, amount)| format!("{resource} {amount}")).collect();
         formatter.write_str(&amounts.join(", "))
     }
 }
 
-impl Serialize for Room {
+impl Serialize for PodResources {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         serializer.collect_str(self)
     }
@@ -131,7 +131,7 @@ mod tests {
     use super::*;
 
     fn room(spec: serde_json::Value) -> String {
-        Room::of_pod(&serde_json::from_value(spec).unwrap()).to_string()
+        PodResources::of_pod(&serde_json::from_value(spec).unwrap()).to_string()
     }
 
     #[test]
@@ -178,7 +178,7 @@ mod tests {
         .unwrap();
         let asking = |amounts: serde_json::Value| {
             let spec = json!({"containers": [{"name": "a", "resources": {"requests": amounts}}]});
-            let room = Room::of_pod(&serde_json::from_value(spec).unwrap());
+            let room = PodResources::of_pod(&serde_json::from_value(spec).unwrap());
             serde_json::to_value(room.requirements(&own)).unwrap()
         };
         assert_eq!(asking(json!({})), serde_json::to_value(&own).unwrap());

@@ -16,7 +16,7 @@ const MARKERS_BYTES: usize = 8 * 1024 * 1024;
 
 /// What the watches keep, by namespace. Each kind has a share of its own.
 #[derive(Debug, Default)]
-pub(in crate::controllers) struct Room(Mutex<HashMap<String, [Kept; KINDS]>>);
+pub(in crate::controllers) struct MemoryBudget(Mutex<HashMap<String, [Kept; KINDS]>>);
 
 /// How many kinds are watched.
 const KINDS: usize = 7;
@@ -34,7 +34,7 @@ struct Kept {
 #[derive(Clone, Copy, Debug)]
 pub(in crate::controllers) struct Share(pub(in crate::controllers) usize);
 
-impl Room {
+impl MemoryBudget {
     fn shares(&self) -> MutexGuard<'_, HashMap<String, [Kept; KINDS]>> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -71,7 +71,7 @@ impl Room {
     }
 
     /// Whether a namespace has a good deal of room.
-    pub(super) fn is_roomy(&self, namespace: &str) -> bool {
+    pub(super) fn has_headroom(&self, namespace: &str) -> bool {
         let shares = self.shares();
         let kept = shares.get(namespace).map_or(0, |shares| shares.iter().map(|kept| kept.now).sum());
         kept <= NAMESPACE_BYTES / 4 * 3
@@ -122,7 +122,7 @@ mod tests {
 
     #[test]
     fn a_namespace_has_so_much_and_no_other_notices() {
-        let room = Room::default();
+        let room = MemoryBudget::default();
         let large = NAMESPACE_BYTES / 2;
         room.replace("a", Share(0), None, Some(large));
         let fits = |namespace, share, in_list, bytes| room.fits(namespace, Share(share), in_list, None, bytes);
@@ -139,7 +139,7 @@ mod tests {
 
     #[test]
     fn lists_of_several_kinds_that_run_beside_each_other_share_the_room() {
-        let room = Room::default();
+        let room = MemoryBudget::default();
         let large = NAMESPACE_BYTES / 2;
         for share in [0, 1] {
             room.list_begins(Share(share), None);

@@ -13,17 +13,17 @@ use crate::reading::Kept;
 
 /// The last version of each object that a write gave back, for as long as the cache has an older one.
 #[derive(Debug)]
-pub struct Written<K>(Mutex<HashMap<String, Arc<K>>>);
+pub struct ReadYourWrites<K>(Mutex<HashMap<String, Arc<K>>>);
 
-impl<K> Default for Written<K> {
+impl<K> Default for ReadYourWrites<K> {
     fn default() -> Self {
         Self(Mutex::default())
     }
 }
 
-impl<K: Kept> Written<K> {
+impl<K: Kept> ReadYourWrites<K> {
     /// A write gave this back. Where the watch was faster than the answer, there is nothing to remember.
-    pub fn remember(&self, object: K, cache: &Cache<K>) {
+    pub fn record(&self, object: K, cache: &Cache<K>) {
         let (Some(uid), Ok(mut written)) = (object.uid(), self.0.lock()) else { return };
         let cached =
             cache.store().get(&ObjectRef::new(&object.name_any()).within(&object.namespace().unwrap_or_default()));
@@ -34,7 +34,7 @@ impl<K: Kept> Written<K> {
     }
 
     /// The watch told this.
-    pub fn seen(&self, object: &K, gone: bool) {
+    pub fn observe(&self, object: &K, gone: bool) {
         if let (Some(uid), Ok(mut written)) = (object.uid(), self.0.lock())
             && written.get(&uid).is_some_and(|ours| gone || version(ours.as_ref()) <= version(object))
         {
@@ -45,14 +45,14 @@ impl<K: Kept> Written<K> {
     /// The object as it is known now. What the runtime hands to a reconcile was read before the reconcile was spawned, so it is
     /// read again; and after what was written, since a write is forgotten only once the cache has it.
     #[must_use]
-    pub fn newest(&self, handed: &Stored<K>, cache: &Cache<K>) -> Found<K> {
+    pub fn latest(&self, handed: &Stored<K>, cache: &Cache<K>) -> Found<K> {
         let ours = handed.uid().and_then(|uid| self.0.lock().ok()?.get(&uid).cloned());
         newer(ours, cache.get(&handed.name_any(), &handed.namespace().unwrap_or_default()))
     }
 
     /// What was found, or what was written since.
     #[must_use]
-    pub fn newest_of(&self, found: Found<K>) -> Found<K> {
+    pub fn latest_of(&self, found: Found<K>) -> Found<K> {
         let uid = if let Found::Object(object) = &found { object.uid() } else { None };
         newer(uid.and_then(|uid| self.0.lock().ok()?.get(&uid).cloned()), found)
     }
@@ -92,14 +92,14 @@ mod tests {
     fn what_was_written_is_read_until_the_watch_has_caught_up() {
         let (store, mut writer) = reflector::store();
         let cache = Cache::of(store);
-        let written = Written::default();
+        let written = ReadYourWrites::default();
         let mut tell = |version| {
             writer.apply_watcher_event(&Event::Apply(Stored::packed(sandbox(version)).0));
-            written.seen(&sandbox(version).object, false);
+            written.observe(&sandbox(version).object, false);
         };
-        let read = || written.newest(&Stored::packed(sandbox("8")).0, &cache).object().unwrap().resource_version();
+        let read = || written.latest(&Stored::packed(sandbox("8")).0, &cache).object().unwrap().resource_version();
         tell("8");
-        written.remember(sandbox("10").object, &cache);
+        written.record(sandbox("10").object, &cache);
         assert_eq!(read().as_deref(), Some("10"));
         tell("9");
         assert_eq!(read().as_deref(), Some("10"), "an older event changes nothing");
@@ -114,14 +114,14 @@ mod tests {
     fn nothing_is_kept_of_an_object_that_is_gone_or_known_already() {
         let (store, mut writer) = reflector::store();
         let cache = Cache::of(store);
-        let written = Written::default();
-        written.remember(sandbox("10").object, &cache);
+        let written = ReadYourWrites::default();
+        written.record(sandbox("10").object, &cache);
         assert!(written.0.lock().unwrap().is_empty(), "it was deleted before the answer came");
         writer.apply_watcher_event(&Event::Apply(Stored::packed(sandbox("10")).0));
-        written.remember(sandbox("10").object, &cache);
+        written.record(sandbox("10").object, &cache);
         assert!(written.0.lock().unwrap().is_empty(), "the watch was faster than the answer");
-        written.remember(sandbox("12").object, &cache);
-        written.seen(&sandbox("4").object, true);
+        written.record(sandbox("12").object, &cache);
+        written.observe(&sandbox("4").object, true);
         assert!(written.0.lock().unwrap().is_empty(), "it is gone");
     }
 }

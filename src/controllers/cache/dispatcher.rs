@@ -8,7 +8,7 @@ use k8s_openapi::api::{
 };
 use kube::{Resource, ResourceExt};
 
-use super::{AgentsIn, Burst, Change, Requests, SandboxesIn, Written};
+use super::{AgentsIn, Change, ReadYourWrites, SandboxesIn, StartingPods, WorkQueue};
 use crate::{
     api::{Agent, AigiseSession, Sandbox, agent::Runner, condition::RUNTIME_HEALTHY, meta, sandbox::SandboxState},
     plan::{
@@ -16,37 +16,37 @@ use crate::{
         ownership::{self, label},
         pod,
         sandbox::is_runner,
-        session::{has_failed, has_volumes, is_at_rest},
+        session::{has_failed, has_volumes, is_inactive},
     },
 };
 
 /// The controllers' ears; the clones are the same.
 #[derive(Clone, Debug, Default)]
-pub struct Triggers {
+pub struct WorkQueues {
     /// The session controller.
-    pub sessions: Arc<Requests>,
+    pub sessions: Arc<WorkQueue>,
     /// The sandbox controller.
-    pub sandboxes: Arc<Requests>,
+    pub sandboxes: Arc<WorkQueue>,
     /// The agent controller.
-    pub agents: Arc<Requests>,
+    pub agents: Arc<WorkQueue>,
 }
 
 /// Tells the controllers what has changed, and keeps what is derived from the caches.
-pub(super) struct Teller {
-    triggers: Triggers,
-    pub(super) burst: Arc<Burst>,
+pub(super) struct Dispatcher {
+    work_queues: WorkQueues,
+    pub(super) starting_pods: Arc<StartingPods>,
     pub(super) sandboxes_in: Arc<SandboxesIn>,
     pub(super) agents_in: Arc<AgentsIn>,
-    pub(super) written_sessions: Arc<Written<AigiseSession>>,
-    pub(super) written_sandboxes: Arc<Written<Sandbox>>,
-    pub(super) written_agents: Arc<Written<Agent>>,
+    pub(super) written_sessions: Arc<ReadYourWrites<AigiseSession>>,
+    pub(super) written_sandboxes: Arc<ReadYourWrites<Sandbox>>,
+    pub(super) written_agents: Arc<ReadYourWrites<Agent>>,
 }
 
-impl Teller {
-    pub(super) fn new(triggers: Triggers) -> Self {
+impl Dispatcher {
+    pub(super) fn new(work_queues: WorkQueues) -> Self {
         Self {
-            triggers,
-            burst: Arc::default(),
+            work_queues,
+            starting_pods: Arc::default(),
             sandboxes_in: Arc::default(),
             agents_in: Arc::default(),
             written_sessions: Arc::default(),
@@ -58,9 +58,9 @@ impl Teller {
     pub(super) fn session_changed(&self, change: &Change<'_, AigiseSession>) {
         let Some(session) = change.object() else { return };
         let (name, namespace) = (session.name_any(), session.namespace().unwrap_or_default());
-        self.written_sessions.seen(session, change.after.is_none());
-        if change.touches_wish() {
-            self.tell_session(&name, &namespace);
+        self.written_sessions.observe(session, change.after.is_none());
+        if change.touches_spec() {
+            self.enqueue_session(&name, &namespace);
         }
         let from_file =
             |session: &AigiseSession| session.status.as_ref().and_then(|status| status.configuration.clone());
@@ -69,39 +69,39 @@ impl Teller {
         let hand_made_only = change.after.is_none()
             || !change.touches(|session| {
                 let has = (session.spec.mcp_services.clone(), session.spec.enabled_skills.clone());
-                let told = (is_at_rest(session), has_failed(session), from_file(session));
-                (session.uid(), restart_wish(session), has, told)
+                let told = (is_inactive(session), has_failed(session), from_file(session));
+                (session.uid(), restart_request(session), has, told)
             });
         if !hand_made_only || change.touches(|session| (session.metadata.generation, has_volumes(session))) {
             for sandbox in self.sandboxes_in.of_session(&namespace, &name) {
                 // What a session makes has `--` in its name.
                 if !hand_made_only || !sandbox.contains("--") {
-                    self.tell_sandbox(&sandbox, &namespace);
+                    self.enqueue_sandbox(&sandbox, &namespace);
                 }
             }
         }
         if change.touches(|session| {
             let volumes = session.status.as_ref().and_then(|status| status.volumes.as_ref());
             let skills = volumes.and_then(|volumes| Some(volumes.tools.as_ref()?.skills.clone()));
-            let told = (is_at_rest(session), has_volumes(session), skills, from_file(session));
+            let told = (is_inactive(session), has_volumes(session), skills, from_file(session));
             (session.uid(), session.metadata.generation, told)
         }) {
-            self.tell_agents(self.agents_in.of_session(&namespace, &name), &namespace);
+            self.enqueue_agents(self.agents_in.of_session(&namespace, &name), &namespace);
         }
     }
 
     pub(super) fn sandbox_changed(&self, change: &Change<'_, Sandbox>) {
         let first_before = self.sandboxes_in.first_beside(change);
-        self.sandboxes_in.take_in(change);
+        self.sandboxes_in.update(change);
         let first = self.sandboxes_in.first_beside(change);
         let Some(sandbox) = change.object() else { return };
         let namespace = sandbox.namespace().unwrap_or_default();
-        self.written_sandboxes.seen(sandbox, change.after.is_none());
-        if change.touches_wish() && change.after.is_some() {
-            self.tell_sandbox(&sandbox.name_any(), &namespace);
+        self.written_sandboxes.observe(sandbox, change.after.is_none());
+        if change.touches_spec() && change.after.is_some() {
+            self.enqueue_sandbox(&sandbox.name_any(), &namespace);
         }
-        if change.touches_wish() || change.touches(|sandbox| sandbox.status.clone()) {
-            self.tell_owners(change);
+        if change.touches_spec() || change.touches(|sandbox| sandbox.status.clone()) {
+            self.enqueue_owners(change);
         }
         let Some(session) = &sandbox.spec.session else { return };
         // Of many of a type, nobody reads those behind the first.
@@ -109,52 +109,52 @@ impl Teller {
         if change.touches(state) && (first_before.contains(&name) || first.contains(&name)) {
             for sandbox in [change.before, change.after].into_iter().flatten() {
                 for name in self.sandboxes_in.dependents(sandbox) {
-                    self.tell_sandbox(&name, &namespace);
+                    self.enqueue_sandbox(&name, &namespace);
                 }
-                self.tell_agents(self.agents_in.readers(sandbox), &namespace);
+                self.enqueue_agents(self.agents_in.readers(sandbox), &namespace);
             }
         }
         // The session makes its role for agents once one of them has such a Sandbox.
         if is_runner(sandbox) && change.touches(|sandbox| label(&sandbox.metadata, meta::SANDBOX_EXEC).is_some()) {
-            self.tell_session(session, &namespace);
+            self.enqueue_session(session, &namespace);
         }
         // The type of a session that one leaves is the next one's.
         if !first_before.is_subset(&first) {
             for name in first.iter().filter(|name| !name.contains("--")) {
-                self.tell_sandbox(name, &namespace);
+                self.enqueue_sandbox(name, &namespace);
             }
         }
     }
 
     pub(super) fn agent_changed(&self, change: &Change<'_, Agent>) {
-        self.agents_in.take_in(change);
+        self.agents_in.update(change);
         let Some(agent) = change.object() else { return };
         let namespace = agent.namespace().unwrap_or_default();
-        self.written_agents.seen(agent, change.after.is_none());
-        if change.after.is_some() && (change.touches_wish() || change.touches(health)) {
-            self.tell_agents([agent.name_any()], &namespace);
+        self.written_agents.observe(agent, change.after.is_none());
+        if change.after.is_some() && (change.touches_spec() || change.touches(health)) {
+            self.enqueue_agents([agent.name_any()], &namespace);
         }
         if change.touches(|agent| (agent.uid(), agent.spec.parent.clone(), agent.spec.session.clone())) {
             let above =
                 [change.before, change.after].into_iter().flatten().filter_map(|agent| agent.spec.parent.clone());
             let below = self.agents_in.descendants(&namespace, &agent.name_any());
-            self.tell_agents(below.into_iter().chain(above), &namespace);
+            self.enqueue_agents(below.into_iter().chain(above), &namespace);
         }
         // What its Pod may is not in its Sandbox.
         if change.touches(|agent| agent.spec.runner.as_ref().map(Runner::may_exec)) && agent.spec.runner.is_some() {
-            self.tell_sandbox(&runner::name(agent), &namespace);
+            self.enqueue_sandbox(&runner::name(agent), &namespace);
         }
         if change.touches(|agent| (agent.metadata.generation, agent.uid(), agent.status.clone())) {
-            self.tell_session(&agent.spec.session, &namespace);
+            self.enqueue_session(&agent.spec.session, &namespace);
         }
     }
 
     pub(super) fn pod_changed(&self, change: &Change<'_, Pod>) {
-        self.burst.take_in(change);
+        self.starting_pods.update(change);
         // Who has made it knows, and looks again by itself.
         let is_unheard_of = change.before.is_none() && change.after.is_some_and(pod::is_unheard_of);
-        if !is_unheard_of && (change.touches_wish() || change.touches(pod::facts)) {
-            self.tell_owners(change);
+        if !is_unheard_of && (change.touches_spec() || change.touches(pod::facts)) {
+            self.enqueue_owners(change);
         }
         // The session's role for agents names its Pods.
         let Some(pod) = change.object() else { return };
@@ -162,7 +162,7 @@ impl Teller {
         if let Some(session) = session.filter(|session| self.agents_in.any_with_exec(&namespace, session))
             && change.touches(|pod| (pod.uid(), pod.metadata.deletion_timestamp.clone()))
         {
-            self.tell_session(session, &namespace);
+            self.enqueue_session(session, &namespace);
         }
     }
 
@@ -179,49 +179,49 @@ impl Teller {
                 phase,
             )
         }) {
-            self.tell_owners(change);
+            self.enqueue_owners(change);
         }
     }
 
     pub(super) fn service_changed(&self, change: &Change<'_, Service>) {
         if change.touches(|service| service.spec.clone()) {
-            self.tell_owners(change);
+            self.enqueue_owners(change);
         }
     }
 
     pub(super) fn policy_changed(&self, change: &Change<'_, NetworkPolicy>) {
         if change.touches(|policy| policy.spec.clone()) {
-            self.tell_owners(change);
+            self.enqueue_owners(change);
         }
     }
 
-    pub(super) fn tell_session(&self, name: &str, namespace: &str) {
-        self.triggers.sessions.add(namespace, name);
+    pub(super) fn enqueue_session(&self, name: &str, namespace: &str) {
+        self.work_queues.sessions.add(namespace, name);
     }
 
-    pub(super) fn tell_sandbox(&self, name: &str, namespace: &str) {
-        self.triggers.sandboxes.add(namespace, name);
+    pub(super) fn enqueue_sandbox(&self, name: &str, namespace: &str) {
+        self.work_queues.sandboxes.add(namespace, name);
     }
 
-    pub(super) fn tell_agents(&self, names: impl IntoIterator<Item = String>, namespace: &str) {
+    pub(super) fn enqueue_agents(&self, names: impl IntoIterator<Item = String>, namespace: &str) {
         for name in names {
-            self.triggers.agents.add(namespace, &name);
+            self.work_queues.agents.add(namespace, &name);
         }
     }
 
     /// Wakes the owner of a child, and the one that it had before.
-    fn tell_owners<K: Resource>(&self, change: &Change<'_, K>) {
+    fn enqueue_owners<K: Resource>(&self, change: &Change<'_, K>) {
         for child in [change.before, change.after].into_iter().flatten().map(Resource::meta) {
             let namespace = child.namespace.as_deref().unwrap_or_default();
             match ownership::controller(child) {
-                Some(owner) if owner.kind == "AigiseSession" => self.tell_session(&owner.name, namespace),
-                Some(owner) if owner.kind == "Sandbox" => self.tell_sandbox(&owner.name, namespace),
-                Some(owner) if owner.kind == "Agent" => self.tell_agents([owner.name.clone()], namespace),
+                Some(owner) if owner.kind == "AigiseSession" => self.enqueue_session(&owner.name, namespace),
+                Some(owner) if owner.kind == "Sandbox" => self.enqueue_sandbox(&owner.name, namespace),
+                Some(owner) if owner.kind == "Agent" => self.enqueue_agents([owner.name.clone()], namespace),
                 Some(_) => {} // somebody else's
                 // What is to outlive its session has only a label.
                 None => {
                     if let Some(session) = label(child, meta::SESSION) {
-                        self.tell_session(session, namespace);
+                        self.enqueue_session(session, namespace);
                     }
                 }
             }
@@ -233,7 +233,7 @@ fn state(sandbox: &Sandbox) -> Option<SandboxState> {
     sandbox.status.as_ref()?.state
 }
 
-fn restart_wish(session: &AigiseSession) -> Option<String> {
+fn restart_request(session: &AigiseSession) -> Option<String> {
     session.annotations().get(meta::RESTART).cloned()
 }
 

@@ -9,13 +9,13 @@ use super::live::Busy;
 
 /// The one turn, and who waits for it.
 #[derive(Debug, Default)]
-pub struct Deciding {
+pub struct Turns {
     turn: tokio::sync::Mutex<()>,
     /// Namespaces of which a pass waits.
     waiting: Mutex<BTreeSet<String>>,
 }
 
-impl Deciding {
+impl Turns {
     /// The turn, which ends when it is dropped. One pass of each namespace waits for it, behind those that came before; the others
     /// come again, so that no namespace stands in the line twice and none holds the places of all passes.
     ///
@@ -57,16 +57,16 @@ mod tests {
 
     #[tokio::test]
     async fn namespaces_come_in_turn_and_none_stands_in_the_line_twice() {
-        let deciding = Deciding::default();
-        let first = deciding.turn("greedy").now_or_never().unwrap().unwrap();
-        let mut second = Box::pin(deciding.turn("greedy"));
+        let turns = Turns::default();
+        let first = turns.turn("greedy").now_or_never().unwrap().unwrap();
+        let mut second = Box::pin(turns.turn("greedy"));
         assert!(poll!(&mut second).is_pending());
-        assert!(deciding.turn("greedy").now_or_never().unwrap().is_err(), "one of it waits already");
-        let mut other = Box::pin(deciding.turn("other"));
+        assert!(turns.turn("greedy").now_or_never().unwrap().is_err(), "one of it waits already");
+        let mut other = Box::pin(turns.turn("other"));
         assert!(poll!(&mut other).is_pending());
         drop(first);
         let second = second.now_or_never().unwrap().unwrap();
-        let mut third = Box::pin(deciding.turn("greedy"));
+        let mut third = Box::pin(turns.turn("greedy"));
         assert!(poll!(&mut third).is_pending());
         drop(second);
         assert!(poll!(&mut third).is_pending(), "the other came before");
@@ -76,10 +76,10 @@ mod tests {
 
     #[tokio::test]
     async fn a_pass_that_is_given_up_leaves_the_line() {
-        let deciding = Deciding::default();
-        let turn = deciding.turn("a").await.unwrap();
-        assert!(deciding.turn("b").now_or_never().is_none(), "it waited, and was given up");
+        let turns = Turns::default();
+        let turn = turns.turn("a").await.unwrap();
+        assert!(turns.turn("b").now_or_never().is_none(), "it waited, and was given up");
         drop(turn);
-        assert!(deciding.turn("b").now_or_never().unwrap().is_ok());
+        assert!(turns.turn("b").now_or_never().unwrap().is_ok());
     }
 }

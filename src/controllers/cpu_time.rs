@@ -17,13 +17,13 @@ const MOST: Duration = Duration::from_millis(100);
 
 /// The time on a processor that a future has taken so far.
 #[derive(Clone, Default)]
-pub(super) struct Effort(Arc<AtomicU64>);
+pub(super) struct CpuTime(Arc<AtomicU64>);
 
-impl Effort {
+impl CpuTime {
     /// Counts what a future takes.
     pub(super) fn of<F: Future>(future: F) -> (impl Future<Output = F::Output>, Self) {
-        let effort = Self::default();
-        (Counted { future: Box::pin(future), effort: effort.clone() }, effort)
+        let cpu_time = Self::default();
+        (Counted { future: Box::pin(future), cpu_time: cpu_time.clone() }, cpu_time)
     }
 
     /// What was taken, if that was too much.
@@ -34,7 +34,7 @@ impl Effort {
 
 struct Counted<F> {
     future: Pin<Box<F>>,
-    effort: Effort,
+    cpu_time: CpuTime,
 }
 
 impl<F: Future> Future for Counted<F> {
@@ -44,7 +44,7 @@ impl<F: Future> Future for Counted<F> {
         let before = on_processor();
         let result = self.future.as_mut().poll(context);
         let spent = on_processor().saturating_sub(before);
-        self.effort.0.fetch_add(u64::try_from(spent.as_nanos()).unwrap_or(u64::MAX), Ordering::Relaxed);
+        self.cpu_time.0.fetch_add(u64::try_from(spent.as_nanos()).unwrap_or(u64::MAX), Ordering::Relaxed);
         result
     }
 }
@@ -60,16 +60,16 @@ mod tests {
 
     #[tokio::test]
     async fn what_counts_is_work_and_not_waiting() {
-        let (pass, effort) = Effort::of(tokio::time::sleep(2 * MOST));
+        let (pass, cpu_time) = CpuTime::of(tokio::time::sleep(2 * MOST));
         pass.await;
-        assert_eq!(effort.too_much(), None);
-        let (pass, effort) = Effort::of(async {
+        assert_eq!(cpu_time.too_much(), None);
+        let (pass, cpu_time) = CpuTime::of(async {
             let begun = on_processor();
             while on_processor() < begun + 2 * MOST {
                 std::hint::spin_loop();
             }
         });
         pass.await;
-        assert!(effort.too_much().is_some_and(|spent| spent >= 2 * MOST));
+        assert!(cpu_time.too_much().is_some_and(|spent| spent >= 2 * MOST));
     }
 }

@@ -16,7 +16,7 @@ use k8s_openapi::{
 };
 use kube::{Resource, ResourceExt};
 
-use super::{Child, Failure, Observed, Slot, Write};
+use super::{Child, ChildState, Failure, Observed, Write};
 use crate::{
     api::{
         Agent, AigiseSession, Sandbox,
@@ -33,20 +33,20 @@ const API_PORTS: [i32; 2] = [443, 6443];
 
 /// What lets an agent's Pod in.
 #[derive(Clone, Debug, PartialEq)]
-pub struct Grant {
+pub struct ExecAccess {
     /// What it may: the same for all of its session.
-    pub role: Slot<Role>,
+    pub role: ChildState<Role>,
     /// Who it is.
-    pub account: Slot<ServiceAccount>,
+    pub account: ChildState<ServiceAccount>,
     /// That it may.
-    pub binding: Slot<RoleBinding>,
+    pub binding: ChildState<RoleBinding>,
     /// How it reaches the API server.
-    pub policy: Slot<NetworkPolicy>,
+    pub policy: ChildState<NetworkPolicy>,
     /// What it might, where the binding is one of an earlier version.
-    pub earlier_role: Slot<Role>,
+    pub earlier_role: ChildState<Role>,
 }
 
-impl Grant {
+impl ExecAccess {
     /// The first of its names that somebody else has.
     pub(super) fn foreign(&self) -> Option<&Foreign> {
         let Self { role, account, binding, policy, earlier_role: _ } = self;
@@ -62,7 +62,7 @@ impl Grant {
 
     /// Whether it has to be looked at again: the role is still to be made, or something could not be read or written.
     pub(super) fn is_awaited(&self) -> bool {
-        self.role.ours().is_none() || self.failure().is_some()
+        self.role.owned().is_none() || self.failure().is_some()
     }
 }
 
@@ -72,18 +72,22 @@ pub fn is_of_earlier(binding: &RoleBinding) -> bool {
     binding.role_ref.name == binding.name_any()
 }
 
-/// What stands in a slot of a [`Grant`]. What the agent itself owns is of an earlier version: it serves for as long as the Sandbox is
-/// there, and then the agent [takes it away](crate::plan::agent::runner::Earlier).
+/// What has the name of a part of [`ExecAccess`]. What the agent itself owns is of an earlier version: it serves for as long as the Sandbox is
+/// there, and then the agent [takes it away](crate::plan::agent::runner::LegacyExecAccess).
 #[must_use]
-pub fn slot<K: Resource<DynamicType = ()>>(found: Option<Arc<K>>, sandbox: &Sandbox, agent: &Agent) -> Slot<K> {
-    let of_agent = ownership::slot(found.clone(), &agent.metadata);
-    if of_agent.ours().is_some() { of_agent } else { ownership::slot(found, &sandbox.metadata) }
+pub fn child_state<K: Resource<DynamicType = ()>>(
+    found: Option<Arc<K>>,
+    sandbox: &Sandbox,
+    agent: &Agent,
+) -> ChildState<K> {
+    let of_agent = ownership::child_state(found.clone(), &agent.metadata);
+    if of_agent.owned().is_some() { of_agent } else { ownership::child_state(found, &sandbox.metadata) }
 }
 
 /// What of it is missing, or not as it should be. The role is its session's to make.
 pub(super) fn writes(observed: &Observed) -> Vec<Write> {
-    let (Some(grant), Some(session)) = (&observed.grant, observed.session.found()) else { return vec![] };
-    if grant.foreign().is_some() || grant.failure().is_some() {
+    let (Some(access), Some(session)) = (&observed.exec_access, observed.session.found()) else { return vec![] };
+    if access.foreign().is_some() || access.failure().is_some() {
         return vec![];
     }
     let sandbox = &*observed.sandbox;
@@ -97,17 +101,17 @@ pub(super) fn writes(observed: &Observed) -> Vec<Write> {
     };
     let policy = policy(sandbox, session, metadata());
     let binding = binding(sandbox, session, metadata());
-    let wants_policy = has_own_policy(session) && grant.policy.ours().is_none_or(|live| live.spec != policy.spec);
+    let wants_policy = has_own_policy(session) && access.policy.owned().is_none_or(|live| live.spec != policy.spec);
     let is_bound = |live: &Arc<RoleBinding>| live.role_ref == binding.role_ref;
-    let wants_binding = grant.role.ours().is_some() && !grant.binding.ours().is_some_and(is_bound);
+    let wants_binding = access.role.owned().is_some() && !access.binding.owned().is_some_and(is_bound);
     // What a binding binds to cannot be changed.
-    let outdated = grant.binding.ours().filter(|_| wants_binding);
+    let outdated = access.binding.owned().filter(|_| wants_binding);
     let outdated = outdated.map(|live| Write::Delete(Child::RoleBinding(Box::new(RoleBinding::clone(live)))));
-    let earlier_role = grant.earlier_role.ours().filter(|_| wants_binding);
+    let earlier_role = access.earlier_role.owned().filter(|_| wants_binding);
     let earlier_role = earlier_role.map(|live| Write::Delete(Child::Role(Box::new(Role::clone(live)))));
     [
-        wants_policy.then(|| Write::Ensure(Child::NetworkPolicy(Box::new(ownership::pinned(policy, &grant.policy))))),
-        grant.account.ours().is_none().then(|| Write::Ensure(Child::ServiceAccount(Box::new(account)))),
+        wants_policy.then(|| Write::Ensure(Child::NetworkPolicy(Box::new(ownership::pinned(policy, &access.policy))))),
+        access.account.owned().is_none().then(|| Write::Ensure(Child::ServiceAccount(Box::new(account)))),
         outdated,
         wants_binding.then(|| Write::Ensure(Child::RoleBinding(Box::new(binding)))),
         earlier_role,

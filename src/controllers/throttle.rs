@@ -11,7 +11,7 @@ const OBJECTS: usize = 4096;
 
 /// How often something was done lately, by the object's UID.
 #[derive(Debug)]
-pub(super) struct Pace {
+pub(super) struct Throttle {
     /// So many at once.
     burst: u32,
     /// And one more in this time.
@@ -20,7 +20,7 @@ pub(super) struct Pace {
     over: Cache<String, Instant>,
 }
 
-impl Pace {
+impl Throttle {
     /// So many at once, and one more in this time.
     pub(super) fn of(burst: u32, each: Duration) -> Self {
         Self { burst, each, over: Cache::new(OBJECTS) }
@@ -47,7 +47,7 @@ mod tests {
     const SECOND: Duration = Duration::from_secs(1);
 
     /// How often it is done in a time, by who wants it a hundred times a second.
-    async fn often(pace: &Pace, seconds: u32) -> u32 {
+    async fn often(pace: &Throttle, seconds: u32) -> u32 {
         let mut done = 0;
         for _ in 0..seconds * 100 {
             if pace.wait("a").is_none() {
@@ -61,7 +61,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn small_news_come_once_a_second() {
-        let pace = Pace::of(1, SECOND);
+        let pace = Throttle::of(1, SECOND);
         assert_eq!(often(&pace, 60).await, 60);
         pace.done("a".into());
         assert_eq!((pace.wait("a"), pace.wait("b")), (Some(SECOND), None));
@@ -69,7 +69,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn there_is_a_burst_and_then_one_in_its_time() {
-        let pace = Pace::of(20, SECOND * 3);
+        let pace = Throttle::of(20, SECOND * 3);
         assert_eq!(often(&pace, 60).await, 20 + 60 / 3 - 1);
         assert_eq!(often(&pace, 60).await, 60 / 3);
         tokio::time::advance(SECOND * 60).await;
@@ -78,7 +78,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn no_more_is_kept_than_of_some_thousand_objects() {
-        let pace = Pace::of(1, SECOND);
+        let pace = Throttle::of(1, SECOND);
         for uid in 0..10 * OBJECTS {
             pace.done(uid.to_string());
         }

@@ -14,10 +14,10 @@ use crate::plan::pod;
 
 /// How many Pods are on their way, by their namespace and the second in which they were made.
 #[derive(Debug, Default)]
-pub struct Burst(Mutex<BTreeMap<(String, i64), usize>>);
+pub struct StartingPods(Mutex<BTreeMap<(String, i64), usize>>);
 
-impl Burst {
-    pub(super) fn take_in(&self, change: &Change<'_, Pod>) {
+impl StartingPods {
+    pub(super) fn update(&self, change: &Change<'_, Pod>) {
         let made = |pod: &&Pod| {
             let created = pod.metadata.creation_timestamp.as_ref()?.0.as_second();
             Some((pod.metadata.namespace.clone().unwrap_or_default(), created))
@@ -60,7 +60,7 @@ mod tests {
 
     #[test]
     fn a_pod_counts_from_when_it_is_made_until_it_runs_or_is_gone_and_for_a_while() {
-        let burst = Burst::default();
+        let burst = StartingPods::default();
         let count = |since| burst.since("n", Timestamp::from_second(since).unwrap());
         let (silent, running) = (
             json!({}),
@@ -71,12 +71,12 @@ mod tests {
         let [first, second] = [10, 20].map(|at| made("n", at, silent.clone()));
         let of_others = ["m", "o"].map(|namespace| made(namespace, 15, silent.clone()));
         for pod in [&first, &second].into_iter().chain(&of_others) {
-            burst.take_in(&Change { before: None, after: Some(pod) });
+            burst.update(&Change { before: None, after: Some(pod) });
         }
         assert_eq!((count(10), count(11), count(21)), (2, 1, 0));
-        burst.take_in(&Change { before: Some(&first), after: Some(&made("n", 10, running)) });
+        burst.update(&Change { before: Some(&first), after: Some(&made("n", 10, running)) });
         assert_eq!(count(0), 1);
-        burst.take_in(&Change { before: Some(&second), after: None });
+        burst.update(&Change { before: Some(&second), after: None });
         assert_eq!((count(0), burst.0.lock().unwrap().len()), (0, of_others.len()));
     }
 }
