@@ -12,7 +12,7 @@ use k8s_openapi::{
     apimachinery::pkg::apis::meta::v1::ObjectMeta,
 };
 use kube::{
-    Client, Resource, ResourceExt,
+    Client, Resource,
     api::{Patch, PatchParams},
 };
 use serde::Serialize;
@@ -22,7 +22,7 @@ use self::verbs::Writer;
 pub use self::verbs::{WriteCounter, failure};
 use crate::{
     api::{Agent, AigiseSession, Sandbox, meta},
-    plan::{Child, ChildState, Landed, Write},
+    plan::{Applied, ChildState, Created, Kind, Outcome, Write},
     reading::{
         Kept,
         live::{self, Decoded},
@@ -40,14 +40,14 @@ pub async fn execute(
     counter: &WriteCounter,
     owner: &ObjectMeta,
     writes: Vec<Write>,
-    mut landed: impl FnMut(&str, Landed),
+    mut outcome: impl FnMut(&str, Outcome),
 ) {
     for write in writes {
-        let name = write.child().name().to_string();
+        let name = write.name().to_string();
         let writer = Writer { client, counter, owner };
         let left = writer.write(write).await;
         let succeeded = left.succeeded();
-        landed(&name, left);
+        outcome(&name, left);
         if !succeeded {
             return;
         }
@@ -55,73 +55,58 @@ pub async fn execute(
 }
 
 impl Writer<'_> {
-    async fn write(&self, write: Write) -> Landed {
+    async fn write(&self, write: Write) -> Outcome {
         match write {
-            Write::Ensure(child) => match child {
-                Child::Claim(claim) => Landed::Claim(self.create(*claim).await),
-                Child::Pod(pod) => Landed::Pod(self.create(*pod).await),
-                Child::Service(service) => Landed::Service(self.apply(*service).await),
-                Child::NetworkPolicy(policy) => Landed::NetworkPolicy(self.apply(*policy).await),
-                Child::Secret(secret) => Landed::Secret(self.apply(*secret).await),
-                Child::ServiceAccount(account) => Landed::ServiceAccount(self.apply(*account).await),
-                Child::Role(role) => Landed::Role(self.apply(*role).await),
-                Child::RoleBinding(binding) => Landed::RoleBinding(self.apply(*binding).await),
-                Child::Sandbox(sandbox) => Landed::Sandbox(self.create(*sandbox).await),
-                // Users make these.
-                Child::Session(session) => Landed::Session(self.look(&session.name_any()).await),
-                Child::Agent(agent) => Landed::Agent(self.look(&agent.name_any()).await),
-            },
-            Write::Update(child) => match child {
-                Child::Claim(claim) => {
-                    let size = claim.spec.as_ref().and_then(|spec| spec.resources.as_ref()?.requests.as_ref());
-                    let changes = json!({"spec": {"resources": {"requests": size}}});
-                    Landed::Claim(self.patch(&*claim, changes).await)
-                }
-                Child::Pod(pod) => Landed::Pod(self.patch(&*pod, json!({})).await),
-                Child::Sandbox(sandbox) => Landed::Sandbox(self.replace(*sandbox).await),
-                Child::Service(service) => Landed::Service(self.apply(*service).await),
-                Child::NetworkPolicy(policy) => Landed::NetworkPolicy(self.apply(*policy).await),
-                Child::Secret(secret) => Landed::Secret(self.apply(*secret).await),
-                Child::ServiceAccount(account) => Landed::ServiceAccount(self.apply(*account).await),
-                Child::Role(role) => Landed::Role(self.apply(*role).await),
-                Child::RoleBinding(binding) => Landed::RoleBinding(self.apply(*binding).await),
-                Child::Session(session) => Landed::Session(self.look(&session.name_any()).await),
-                Child::Agent(agent) => Landed::Agent(self.look(&agent.name_any()).await),
-            },
-            Write::Delete(child) => match child {
-                Child::Claim(claim) => Landed::Claim(self.delete(&*claim).await),
-                Child::Pod(pod) => Landed::Pod(self.delete(&*pod).await),
-                Child::Service(service) => Landed::Service(self.delete(&*service).await),
-                Child::NetworkPolicy(policy) => Landed::NetworkPolicy(self.delete(&*policy).await),
-                Child::Secret(secret) => Landed::Secret(self.delete(&*secret).await),
-                Child::ServiceAccount(account) => Landed::ServiceAccount(self.delete(&*account).await),
-                Child::Role(role) => Landed::Role(self.delete(&*role).await),
-                Child::RoleBinding(binding) => Landed::RoleBinding(self.delete(&*binding).await),
-                Child::Sandbox(sandbox) => Landed::Sandbox(self.delete(&*sandbox).await),
-                Child::Session(session) => Landed::Session(self.delete(&*session).await),
-                Child::Agent(agent) => Landed::Agent(self.delete(&*agent).await),
+            Write::Create(Created::Claim(claim)) => Outcome::Claim(self.create(*claim).await),
+            Write::Create(Created::Pod(pod)) => Outcome::Pod(self.create(*pod).await),
+            Write::Create(Created::Sandbox(sandbox)) => Outcome::Sandbox(self.create(*sandbox).await),
+            Write::Apply(Applied::Service(service)) => Outcome::Service(self.apply(*service).await),
+            Write::Apply(Applied::NetworkPolicy(policy)) => Outcome::NetworkPolicy(self.apply(*policy).await),
+            Write::Apply(Applied::Secret(secret)) => Outcome::Secret(self.apply(*secret).await),
+            Write::Apply(Applied::ServiceAccount(account)) => Outcome::ServiceAccount(self.apply(*account).await),
+            Write::Apply(Applied::Role(role)) => Outcome::Role(self.apply(*role).await),
+            Write::Apply(Applied::RoleBinding(binding)) => Outcome::RoleBinding(self.apply(*binding).await),
+            Write::Replace(sandbox) => Outcome::Sandbox(self.replace(*sandbox).await),
+            Write::PatchClaim(claim) => {
+                let size = claim.spec.as_ref().and_then(|spec| spec.resources.as_ref()?.requests.as_ref());
+                let changes = json!({"spec": {"resources": {"requests": size}}});
+                Outcome::Claim(self.patch(&*claim, changes).await)
+            }
+            Write::PatchPod(pod) => Outcome::Pod(self.patch(&*pod, json!({})).await),
+            Write::Delete(target) => match target.kind {
+                Kind::PersistentVolumeClaim => Outcome::Claim(self.delete(&target).await),
+                Kind::Pod => Outcome::Pod(self.delete(&target).await),
+                Kind::Service => Outcome::Service(self.delete(&target).await),
+                Kind::NetworkPolicy => Outcome::NetworkPolicy(self.delete(&target).await),
+                Kind::Secret => Outcome::Secret(self.delete(&target).await),
+                Kind::ServiceAccount => Outcome::ServiceAccount(self.delete(&target).await),
+                Kind::Role => Outcome::Role(self.delete(&target).await),
+                Kind::RoleBinding => Outcome::RoleBinding(self.delete(&target).await),
+                Kind::Sandbox => Outcome::Sandbox(self.delete(&target).await),
+                Kind::AigiseSession => Outcome::Session(self.delete(&target).await),
+                Kind::Agent => Outcome::Agent(self.delete(&target).await),
             },
         }
     }
 }
 
-impl Landed {
+impl Outcome {
     fn succeeded(&self) -> bool {
         fn of<K>(child: &ChildState<K>) -> bool {
             matches!(child, ChildState::Owned(_) | ChildState::Absent)
         }
         match self {
-            Landed::Claim(child) => of::<PersistentVolumeClaim>(child),
-            Landed::Pod(child) => of::<Pod>(child),
-            Landed::Service(child) => of::<Service>(child),
-            Landed::NetworkPolicy(child) => of::<NetworkPolicy>(child),
-            Landed::Secret(child) => of::<Secret>(child),
-            Landed::ServiceAccount(child) => of::<ServiceAccount>(child),
-            Landed::Role(child) => of::<Role>(child),
-            Landed::RoleBinding(child) => of::<RoleBinding>(child),
-            Landed::Sandbox(child) => of::<Sandbox>(child),
-            Landed::Session(child) => of::<AigiseSession>(child),
-            Landed::Agent(child) => of::<Agent>(child),
+            Outcome::Claim(child) => of::<PersistentVolumeClaim>(child),
+            Outcome::Pod(child) => of::<Pod>(child),
+            Outcome::Service(child) => of::<Service>(child),
+            Outcome::NetworkPolicy(child) => of::<NetworkPolicy>(child),
+            Outcome::Secret(child) => of::<Secret>(child),
+            Outcome::ServiceAccount(child) => of::<ServiceAccount>(child),
+            Outcome::Role(child) => of::<Role>(child),
+            Outcome::RoleBinding(child) => of::<RoleBinding>(child),
+            Outcome::Sandbox(child) => of::<Sandbox>(child),
+            Outcome::Session(child) => of::<AigiseSession>(child),
+            Outcome::Agent(child) => of::<Agent>(child),
         }
     }
 }

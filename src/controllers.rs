@@ -1,5 +1,5 @@
-//! The loops that carry what is decided to the cluster: observe → plan → apply → report. No rule about sessions or sandboxes
-//! lives here.
+//! The controllers: each reconciles the objects of one kind in the steps observe → plan → apply → report. The rules about sessions
+//! and sandboxes are in [`plan`](crate::plan), not here.
 
 pub mod agent;
 mod backoff;
@@ -48,87 +48,87 @@ use crate::{
     reading::live as single,
 };
 
-/// A reconcile that takes longer than this is given up and tried again: a hung request must not hold its object for ever.
+/// A reconcile that takes longer than this is cancelled and retried: a request that hangs must not block its object for ever.
 const RECONCILE_TIMEOUT: Duration = Duration::from_secs(30);
 
-/// What the controllers share.
+/// The state that all controllers share.
 #[derive(Clone)]
 pub struct Shared {
-    /// For writes, and for reads that no cache serves.
+    /// The client for writes, and for reads that no cache can answer.
     pub client: Client,
-    /// What is known of the cluster.
+    /// The caches of all watched objects.
     pub caches: Arc<Caches>,
-    /// What the operator was told.
+    /// The operator's settings.
     pub settings: Arc<Settings>,
-    /// What was read of sessions' configuration files.
+    /// The configuration files of sessions, as they were last read.
     configurations: Arc<Configurations>,
-    /// What is read past the caches.
+    /// Reads objects that are not cached.
     live: Arc<LiveReads>,
-    /// What the specifications of sessions decide, by generation and what their files add.
+    /// The decisions that follow from the specs of sessions, by generation and configuration file.
     decided: Arc<Memo<Specification, Decided>>,
-    /// Whose turn it is to decide much, beside the thread of the passes.
+    /// Admits one expensive decision at a time. These run outside the thread of the reconciles.
     turns: Arc<Turns>,
-    /// Sessions in effect, by version.
+    /// The effective sessions, by resource version.
     effective: Arc<Memo<Option<String>, AigiseSession>>,
-    /// What is counted.
+    /// The metrics.
     pub metrics: Arc<Metrics>,
-    /// Where events go.
+    /// Records events.
     event_recorder: Arc<EventRecorder>,
-    /// What time it is.
+    /// The clock.
     pub clock: Clock,
 }
 
-/// What a specification is known by: its generation, and what a file adds to it.
+/// Identifies the spec of a session: its generation, and the fields that its configuration file adds.
 type Specification = (Option<i64>, Option<RawJson>);
 
-/// Tells the time. Time is an input: a test that lets it pass faster says how.
+/// Returns the current time. Time is an input: a test passes its own clock to let time pass faster.
 pub type Clock = Arc<dyn Fn() -> Timestamp + Send + Sync>;
 
-/// The clock on the wall; the only place that reads it for a decision.
+/// The system clock. Decisions read the time from nowhere else.
 #[must_use]
 #[expect(clippy::disallowed_methods, reason = "the edge at which time enters; below it is a value")]
 pub fn wall_clock() -> Clock {
     Arc::new(Timestamp::now)
 }
 
-/// What the controllers are started with.
+/// The arguments of [`run_all`].
 pub struct Start {
-    /// The API server.
+    /// The client of the API server.
     pub client: Client,
-    /// What the operator was told.
+    /// The operator's settings.
     pub settings: Arc<Settings>,
-    /// Where it works.
+    /// The namespaces that the operator watches.
     pub scope: Scope,
-    /// What is counted.
+    /// The metrics.
     pub metrics: Arc<Metrics>,
     /// The name of this process in events.
     pub instance: Option<String>,
-    /// How many objects of one kind are worked on at once.
+    /// How many objects of one kind are reconciled at the same time.
     pub concurrency: u16,
-    /// What time it is.
+    /// The clock.
     pub clock: Clock,
 }
 
-/// A future that resolves, for everybody who asks, when the controllers are to stop.
+/// A future that resolves when the controllers have to stop. All clones resolve.
 pub type Stop = future::Shared<future::BoxFuture<'static, ()>>;
 
-/// How the controllers ended by themselves.
+/// A part of the controllers that ended although nobody asked it to stop.
 #[derive(Debug, thiserror::Error)]
 #[error("{0} ended unexpectedly")]
 pub struct Ended(&'static str);
 
-/// How long reconciles that have begun may take when the controllers are told to stop.
+/// How long running reconciles may take to finish when the controllers have to stop.
 const DRAIN: Duration = Duration::from_secs(8);
 
-/// Fills the caches, shows them in `filled`, and runs the controllers over them until they are told to stop.
+/// Fills the caches, publishes them in `filled`, and runs the controllers until `stop` resolves.
 ///
 /// # Errors
-/// When a part that never ends has ended.
+/// When a watch or the controllers end before `stop` resolves.
 pub async fn run_all(start: Start, filled: watch::Sender<Option<Arc<Caches>>>, stop: Stop) -> Result<(), Ended> {
     let Start { client, settings, scope, metrics, instance, concurrency, clock } = start;
     let work_queues = WorkQueues::default();
     let (caches, watches) = cache::watch_all(&client, &scope, work_queues.clone());
-    // Each is a task of its own, so that lists are read beside each other and no reconcile waits for one.
+    // Each watch is a separate task: the lists are read concurrently, and no reconcile waits for a list.
     let mut watching = JoinSet::new();
     for watch in watches {
         watching.spawn(watch);
@@ -164,7 +164,7 @@ pub async fn run_all(start: Start, filled: watch::Sender<Option<Arc<Caches>>>, s
         }
         filled.send_replace(Some(caches.clone()));
         info!("the caches are filled");
-        // Each is a task of its own, so that what wakes one is not asked of the others.
+        // Each controller is a separate task: an event for one controller does not poll the others.
         let mut controllers = JoinSet::new();
         controllers.spawn(session::run(Arc::new(session_context), work_queues.sessions, concurrency, stop.clone()));
         controllers.spawn(sandbox::run(Arc::new(sandbox_context), work_queues.sandboxes, concurrency, stop.clone()));
@@ -178,19 +178,19 @@ pub async fn run_all(start: Start, filled: watch::Sender<Option<Arc<Caches>>>, s
     tokio::select! {
         () = controllers => {}
         _ = watching.join_next() => return Err(Ended("a watch")),
-        () = too_long => warn!("reconciles took too long to end; they go on after the next start"),
+        () = too_long => warn!("some reconciles did not finish in time; they are retried after the next start"),
     }
     if stop.now_or_never().is_none() { Err(Ended("the controllers")) } else { Ok(()) }
 }
 
-/// How much is remembered of what specifications decide: of some hundred usual sessions.
+/// The memory for decisions that follow from specs: enough for some hundred usual sessions.
 const DECIDED_BYTES: u32 = 8 * 1024 * 1024;
 
-/// How much is remembered of sessions in effect.
+/// The memory for effective sessions.
 const EFFECTIVE_BYTES: u32 = 4 * 1024 * 1024;
 
 impl Shared {
-    /// Looks at an object by its name, past every cache.
+    /// Reads an object by name from the API server and not from a cache.
     async fn look<K: Object>(&self, namespace: &str, name: &str) -> Lookup<K> {
         match single::get::<K>(&self.client, namespace, name, K::PROJECTION).await {
             Ok(Some(Ok(object))) => Lookup::Found(Arc::new(object)),
@@ -200,9 +200,9 @@ impl Shared {
         }
     }
 
-    /// A session in effect: its own fields over those of its configuration file, worked out once for each version.
+    /// The effective session: its own fields over those of its configuration file. It is computed once for each resource version.
     fn effective(&self, session: Arc<AigiseSession>) -> Arc<AigiseSession> {
-        // Of one without a file it is no work.
+        // Without a configuration file, this is cheap.
         let Some(from_file) = session.status.as_ref().and_then(|status| status.configuration.as_ref()) else {
             return plan::session::effective(session);
         };
@@ -212,19 +212,19 @@ impl Shared {
     }
 }
 
-/// What all reconciles of one kind share.
+/// The state that all reconciles of one kind share.
 pub struct Context<K: Object> {
     shared: Shared,
     cache: Arc<Cache<K>>,
     written: Arc<ReadYourWrites<K>>,
     backoff: Backoff,
-    /// Of small news in a status.
+    /// Throttles status writes that contain only minor changes.
     minor_statuses: Throttle,
-    /// Of all that is written in a status.
+    /// Throttles all status writes.
     statuses: Throttle,
-    /// Of Pods that are made.
+    /// Throttles the creation of Pods.
     pods: Throttle,
-    /// Of what is said of objects that cannot be read.
+    /// Throttles reports about unreadable objects.
     rare: Throttle,
     name: &'static str,
 }
@@ -237,19 +237,19 @@ impl<K: Object> std::ops::Deref for Context<K> {
     }
 }
 
-/// A reconcile that ended early.
+/// Why a reconcile failed.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// The status could not be written.
     #[error("writing the status failed")]
     WriteStatus(#[source] kube::Error),
-    /// It took longer than [`RECONCILE_TIMEOUT`].
+    /// The reconcile took longer than [`RECONCILE_TIMEOUT`].
     #[error("the reconcile took longer than {} s", RECONCILE_TIMEOUT.as_secs())]
     Timeout,
 }
 
 impl Error {
-    /// The word for metrics.
+    /// The value of the metric label `outcome`.
     #[must_use]
     pub fn category(&self) -> &'static str {
         match self {
@@ -274,7 +274,7 @@ impl<K: Object> Context<K> {
         }
     }
 
-    /// The time, as the API server keeps it: whole seconds.
+    /// The current time in whole seconds, which is the precision of the API server.
     fn now(&self) -> Timestamp {
         Timestamp::from_second((self.clock)().as_second()).unwrap_or_default()
     }
@@ -283,16 +283,16 @@ impl<K: Object> Context<K> {
         &self.metrics.writes
     }
 
-    /// Whether the object is gone, past every cache: what it has lost is not made again for something that is not there.
+    /// Whether the API server no longer has the object. The children of an object that is gone must not be created again.
     async fn is_gone(&self, object: &K) -> bool {
         match self.look::<K>(&object.namespace().unwrap_or_default(), &object.name_any()).await {
             Lookup::Found(live) => live.uid() != object.uid(),
             Lookup::Missing => true,
-            Lookup::NotNamed | Lookup::Failed(_) => false, // nobody knows
+            Lookup::NotNamed | Lookup::Failed(_) => false, // unknown
         }
     }
 
-    /// Says what there is to say, and tells when to look again.
+    /// Writes the status and the event of a report, and returns when to reconcile again.
     async fn publish<S: Serialize>(&self, object: &K, report: Report<S>) -> Result<Action, Error> {
         let uid = object.uid().unwrap_or_default();
         let wait = match report.write {
@@ -300,7 +300,7 @@ impl<K: Object> Context<K> {
             StatusWrite::Throttled => self.minor_statuses.wait(&uid).max(self.statuses.wait(&uid)),
             StatusWrite::Skip => None,
         };
-        // What is to be said then is decided then.
+        // The next reconcile computes the status anew.
         if let Some(wait) = wait {
             return Ok(Action::requeue(wait));
         }
@@ -311,13 +311,13 @@ impl<K: Object> Context<K> {
                     self.minor_statuses.done(uid.clone());
                     self.statuses.done(uid.clone());
                     self.forget_unreadable(object).await;
-                    // Where it has become unreadable meanwhile, its watch says so.
+                    // If the object has become unreadable meanwhile, its watch notices.
                     if let Ok(live) = live {
                         self.written.record(live, &self.cache);
                     }
                 }
                 Err(kube::Error::Api(status)) if status.is_not_found() => return Ok(Action::await_change()),
-                // It changed a moment ago; what is to be said of it now is decided anew.
+                // The object has changed meanwhile: the next reconcile computes its status anew.
                 Err(kube::Error::Api(status)) if status.is_conflict() => {
                     return Ok(Action::requeue(self.backoff.next(&uid)));
                 }
@@ -341,31 +341,31 @@ impl<K: Object> Context<K> {
     }
 }
 
-/// At most one write of small news in this time. A change of phase is written at once.
+/// The shortest time between two status writes with minor changes. A change of phase is written at once.
 const MINOR_STATUS_INTERVAL: Duration = Duration::from_secs(1);
 
-/// So many writes of one object's status may come one after the other, and one more in each time: more than any life needs, and not as
-/// many as something that flaps would have.
+/// The burst of status writes for one object, and the time after which one more write is allowed. This is more than any life cycle
+/// needs and less than an object that flaps would write.
 const STATUS_BURST: u32 = 20;
 const STATUS_REFILL: Duration = Duration::from_secs(3);
 
-/// So many Pods are made for one sandbox one after the other, and one more in each time, however often its template changes, it is
-/// suspended and goes on, or somebody wants it to start again.
+/// The burst of Pods that are created for one sandbox, and the time after which one more is allowed, however often its template
+/// changes, it is suspended and resumed, or a user requests a restart.
 const POD_BURST: u32 = 10;
 const POD_REFILL: Duration = Duration::from_secs(10);
 
-/// What has more children than this rests between its passes, since each pass looks at all of them.
+/// An object with more children than this waits between two reconciles, since each reconcile reads all of its children.
 const MANY: usize = 64;
 
-/// For how long it rests: news of many children come many at once, and one pass is for all of them.
+/// How long an object with many children waits: many children change at about the same time, and one reconcile handles all changes.
 const REST: Duration = Duration::from_secs(1);
 
-/// How long an object with so many children rests after a pass.
+/// How long an object with so many children waits between two reconciles.
 fn rest_of(children: usize) -> Duration {
     if children > MANY { REST } else { Duration::ZERO }
 }
 
-/// Runs one kind's controller until it is told to stop and its reconciles have ended.
+/// Runs the controller of one kind until `stop` resolves and the running reconciles have finished.
 async fn run<K, F>(
     context: Arc<Context<K>>,
     requests: Arc<WorkQueue>,
@@ -381,7 +381,7 @@ async fn run<K, F>(
     let pass = |Request { namespace, name: object }| async move {
         let object = ObjectRef::new(&object).within(&namespace);
         let Some(stored) = context.cache.store().get(&object) else {
-            debug!(controller = name, %object, "it is gone");
+            debug!(controller = name, %object, "the object is gone");
             return Action::await_change();
         };
         match reconcile_one(&stored, context, reconcile).await {
@@ -392,12 +392,12 @@ async fn run<K, F>(
             Err(error) => {
                 let delay = context.backoff.next(&stored.uid().unwrap_or_default());
                 warn!(controller = name, object = %stored.name_any(), namespace, %error,
-                    source = std::error::Error::source(&error).map(tracing::field::display), ?delay, "reconcile failed; it is tried again");
+                    source = std::error::Error::source(&error).map(tracing::field::display), ?delay, "reconcile failed; it is retried");
                 Action::requeue(delay)
             }
         }
     };
-    info!(controller = name, concurrency, "controller starts");
+    info!(controller = name, concurrency, "controller started");
     requests.work(concurrency.into(), stop, pass).await;
     info!(controller = name, "controller stopped");
 }
@@ -427,7 +427,7 @@ where
     timer.ended(result.as_ref().err().map_or("ok", Error::category));
     if let Some(spent) = cpu_time.too_much() {
         context.metrics.slow_pass(context.name);
-        warn!(controller = context.name, object = %object_name, namespace, ?spent, "a pass took too much of the processor");
+        warn!(controller = context.name, object = %object_name, namespace, ?spent, "a reconcile used too much CPU time");
     }
     result
 }

@@ -20,141 +20,15 @@ pub mod sandbox;
 pub mod session;
 pub mod status;
 pub mod volumes;
+pub mod write;
 
 use std::{sync::Arc, time::Duration};
 
-use k8s_openapi::{
-    api::{
-        core::v1::{PersistentVolumeClaim, Pod, Secret, Service, ServiceAccount},
-        networking::v1::NetworkPolicy,
-        rbac::v1::{Role, RoleBinding},
-    },
-    apimachinery::pkg::apis::meta::v1::ObjectMeta,
-};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use kube::Resource;
 
-use crate::api::{Agent, AigiseSession, Sandbox, condition::Reason};
-
-/// Something that the operator makes and owns.
-#[derive(Clone, Debug, PartialEq)]
-pub enum Child {
-    /// A claim: created once.
-    Claim(Box<PersistentVolumeClaim>),
-    /// A Pod: created once; a change of its template means another Pod.
-    Pod(Box<Pod>),
-    /// A Service: applied.
-    Service(Box<Service>),
-    /// A policy: applied.
-    NetworkPolicy(Box<NetworkPolicy>),
-    /// A Secret: applied.
-    Secret(Box<Secret>),
-    /// An account: applied.
-    ServiceAccount(Box<ServiceAccount>),
-    /// A role: applied.
-    Role(Box<Role>),
-    /// Who has it: applied.
-    RoleBinding(Box<RoleBinding>),
-    /// A Sandbox: created, and updated as a whole.
-    Sandbox(Box<Sandbox>),
-    /// A session itself, which nobody but its user makes; it is deleted when its time is over, if its user wanted so.
-    Session(Box<AigiseSession>),
-    /// An agent, which nobody but users make either; it is deleted when what it goes with is gone.
-    Agent(Box<Agent>),
-}
-
-impl Child {
-    /// The name of its kind, as a user would say it.
-    #[must_use]
-    pub fn kind(&self) -> &'static str {
-        match self {
-            Child::Claim(_) => "PersistentVolumeClaim",
-            Child::Pod(_) => "Pod",
-            Child::Service(_) => "Service",
-            Child::NetworkPolicy(_) => "NetworkPolicy",
-            Child::Secret(_) => "Secret",
-            Child::ServiceAccount(_) => "ServiceAccount",
-            Child::Role(_) => "Role",
-            Child::RoleBinding(_) => "RoleBinding",
-            Child::Sandbox(_) => "Sandbox",
-            Child::Session(_) => "AigiseSession",
-            Child::Agent(_) => "Agent",
-        }
-    }
-
-    /// Its metadata.
-    #[must_use]
-    pub fn meta(&self) -> &ObjectMeta {
-        match self {
-            Child::Claim(claim) => &claim.metadata,
-            Child::Pod(pod) => &pod.metadata,
-            Child::Service(service) => &service.metadata,
-            Child::NetworkPolicy(policy) => &policy.metadata,
-            Child::Secret(secret) => &secret.metadata,
-            Child::ServiceAccount(account) => &account.metadata,
-            Child::Role(role) => &role.metadata,
-            Child::RoleBinding(binding) => &binding.metadata,
-            Child::Sandbox(sandbox) => &sandbox.metadata,
-            Child::Session(session) => &session.metadata,
-            Child::Agent(agent) => &agent.metadata,
-        }
-    }
-
-    /// Its name.
-    #[must_use]
-    pub fn name(&self) -> &str {
-        self.meta().name.as_deref().unwrap_or_default()
-    }
-}
-
-/// One write to the API server. The writes of a plan are made in order, and the first that fails ends it: what comes later may
-/// rest on what comes before.
-#[derive(Clone, Debug, PartialEq)]
-pub enum Write {
-    /// See to it that it is there. Pods, claims and Sandboxes are made, the others applied.
-    Ensure(Child),
-    /// Make the one that is there be as it is here: a Sandbox as a whole, of a claim its size and its owner, of a Pod its
-    /// annotations. The version that it carries is a precondition.
-    Update(Child),
-    /// Delete exactly this one: its UID is a precondition, and its version where it has one.
-    Delete(Child),
-}
-
-impl Write {
-    /// What is written.
-    #[must_use]
-    pub fn child(&self) -> &Child {
-        match self {
-            Write::Ensure(child) | Write::Update(child) | Write::Delete(child) => child,
-        }
-    }
-}
-
-/// What a write left, in the words of [`Child`].
-#[derive(Clone, Debug)]
-pub enum Landed {
-    /// A claim.
-    Claim(ChildState<PersistentVolumeClaim>),
-    /// A Pod.
-    Pod(ChildState<Pod>),
-    /// A Service.
-    Service(ChildState<Service>),
-    /// A policy.
-    NetworkPolicy(ChildState<NetworkPolicy>),
-    /// A Secret.
-    Secret(ChildState<Secret>),
-    /// An account.
-    ServiceAccount(ChildState<ServiceAccount>),
-    /// A role.
-    Role(ChildState<Role>),
-    /// Who has it.
-    RoleBinding(ChildState<RoleBinding>),
-    /// A Sandbox.
-    Sandbox(ChildState<Sandbox>),
-    /// A session.
-    Session(ChildState<AigiseSession>),
-    /// An agent.
-    Agent(ChildState<Agent>),
-}
+pub use self::write::{Applied, Created, Kind, Outcome, Target, Write, Written};
+use crate::api::condition::Reason;
 
 /// What was found under a name that a user wrote.
 #[derive(Clone, Debug, PartialEq)]

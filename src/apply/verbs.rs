@@ -16,7 +16,7 @@ use prometheus_client::{
 use super::Object;
 use crate::{
     api::{condition::Reason, meta},
-    plan::{ChildState, Failure, ownership},
+    plan::{ChildState, Failure, Target, ownership},
     reading::{
         self,
         live::{self, Decoded},
@@ -145,28 +145,28 @@ impl Writer<'_> {
     }
 
     /// Deletes exactly this object; one that changed since it was looked at, if the object carries a version, is left.
-    pub(super) async fn delete<K: Object>(&self, object: &K) -> ChildState<K> {
+    pub(super) async fn delete<K: Object>(&self, target: &Target) -> ChildState<K> {
         let params = DeleteParams {
-            preconditions: Some(Preconditions { uid: object.uid(), resource_version: object.resource_version() }),
+            preconditions: Some(Preconditions { uid: target.uid.clone(), resource_version: target.version.clone() }),
             ..DeleteParams::background()
         };
-        let name = object.name_any();
+        let name = &target.name;
         self.counter.count(&K::kind(&()), "delete");
-        let answer = match built(self.requests::<K>().delete(&name, &params)) {
+        let answer = match built(self.requests::<K>().delete(name, &params)) {
             Ok(request) => live::text(self.client, request).await,
             Err(error) => Err(error),
         };
         match answer {
             // It is gone; an object is on its way out.
             Ok(text) if is_status(&text) => ChildState::Absent,
-            Ok(text) => match self.child_state::<K>(&name, Ok(reading::read(&text).map(|read| read.object))) {
+            Ok(text) => match self.child_state::<K>(name, Ok(reading::read(&text).map(|read| read.object))) {
                 // It was the one that was meant, whose ever it is; who needs its name looks again.
                 ChildState::Foreign(_) => ChildState::Absent,
                 left => left,
             },
             Err(kube::Error::Api(status)) if status.is_not_found() => ChildState::Absent,
             // Also where it has changed a moment ago: what it is then decides whether it goes.
-            Err(error) => ChildState::Failed(failed::<K>(&name, &error)),
+            Err(error) => ChildState::Failed(failed::<K>(name, &error)),
         }
     }
 

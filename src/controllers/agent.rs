@@ -19,7 +19,7 @@ use crate::{
     },
 };
 
-/// Runs the controller until it is told to stop.
+/// Runs the agent controller until `stop` resolves.
 pub async fn run(context: Arc<Context<Agent>>, requests: Arc<WorkQueue>, concurrency: u16, stop: Stop) {
     super::run(context, requests, concurrency, stop, reconcile).await;
 }
@@ -32,7 +32,7 @@ async fn reconcile(agent: Arc<Agent>, context: Arc<Context<Agent>>) -> Result<Ac
     let rest = rest_of(observed.children.len());
     let writes = agent::plan(&observed);
     let owner = observed.agent.metadata.clone();
-    apply::execute(&context.client, context.counter(), &owner, writes, |_, landed| observed.record(landed)).await;
+    apply::execute(&context.client, context.counter(), &owner, writes, |_, outcome| observed.record(outcome)).await;
     let report = agent::report(&observed);
     Ok(context.publish(&*observed.agent, report).await?.not_before(rest))
 }
@@ -41,7 +41,8 @@ async fn observe(agent: Arc<Agent>, context: &Context<Agent>) -> Observed {
     let caches = &context.caches;
     let namespace = agent.namespace().unwrap_or_default();
     let cached = |name: &str| caches.agents.get(name, &namespace).object();
-    // That a session or a parent is gone, or another one by now, has consequences, so a cache is not believed.
+    // A session or parent that is gone, or was replaced by another of the same name, has consequences, and the cache may be
+    // stale. So the API server is asked in this case.
     let session = match caches.session(&agent.spec.session, &namespace) {
         Found::Object(session) if !agent::belonged_to_other_session(&agent, &session) => Lookup::Found(session),
         Found::Unreadable(unreadable) => Lookup::Failed(unreadable.failure()),
@@ -82,7 +83,7 @@ async fn observe(agent: Arc<Agent>, context: &Context<Agent>) -> Observed {
     }
 }
 
-/// A child that nobody watches, by the name that all of an agent's have.
+/// Reads a child that has no watch. All children of an agent have the name of its runner.
 async fn child<K: Object>(agent: &Agent, context: &Context<Agent>) -> ChildState<K> {
     let namespace = agent.namespace().unwrap_or_default();
     context.look::<K>(&namespace, &runner::name(agent)).await.child_state(&agent.metadata)

@@ -1,8 +1,8 @@
-//! One watch per kind (and watched namespace), shared by all controllers: its cache, and who is told about a change.
+//! One watch per kind (and watched namespace), which all controllers share: the watch's cache, and the reconciles that a change enqueues.
 //!
-//! The runtime's own relations start a watch for each controller, and after a lost connection they do not tell of what was
-//! deleted meanwhile. Here one watch serves all, and a change is told with the object before and after, so that a controller is
-//! only woken by what it reads.
+//! `owns` and `watches` of the kube runtime start a watch for each controller, and after a lost connection they do not report objects
+//! that were deleted meanwhile. Here one watch serves all controllers. A change carries the object before and after, and a controller
+//! enqueues a reconcile only if the fields that it reads have changed.
 
 mod budget;
 mod dispatcher;
@@ -43,7 +43,7 @@ use crate::{
     plan::name::Label,
 };
 
-/// What the operator knows of the cluster.
+/// The caches of the cluster's objects, and the indexes that are derived from them.
 pub struct Caches {
     /// All sessions.
     pub sessions: Arc<Cache<AigiseSession>>,
@@ -51,19 +51,19 @@ pub struct Caches {
     pub sandboxes: Arc<Cache<Sandbox>>,
     /// All agents.
     pub agents: Arc<Cache<Agent>>,
-    /// The Pods that are ours.
+    /// The Pods that the operator manages.
     pub pods: Arc<Cache<Pod>>,
-    /// The claims that are ours.
+    /// The claims that the operator manages.
     pub claims: Arc<Cache<PersistentVolumeClaim>>,
-    /// The Services that are ours.
+    /// The Services that the operator manages.
     pub services: Arc<Cache<Service>>,
-    /// The policies that are ours.
+    /// The network policies that the operator manages.
     pub policies: Arc<Cache<NetworkPolicy>>,
     /// Which Sandboxes belong to a session.
     pub sandboxes_in: Arc<SandboxesIn>,
-    /// How many Pods are on their way.
+    /// How many Pods of each namespace are starting.
     pub starting_pods: Arc<StartingPods>,
-    /// Which agents belong to a session or an agent.
+    /// Which agents belong to a session or to another agent.
     pub agents_in: Arc<AgentsIn>,
     /// Sessions whose status was written a moment ago.
     pub written_sessions: Arc<ReadYourWrites<AigiseSession>>,
@@ -71,24 +71,24 @@ pub struct Caches {
     pub written_sandboxes: Arc<ReadYourWrites<Sandbox>>,
     /// Agents whose status was written a moment ago.
     pub written_agents: Arc<ReadYourWrites<Agent>>,
-    /// Which of the watches fail.
+    /// Which watches are failing.
     pub health: Arc<Health>,
 }
 
 impl Caches {
-    /// The session of this name, as it is known now: its own controller may have said more of it than the watch has told yet.
+    /// The latest known version of a session: the status that the session controller wrote last may be newer than the cache.
     #[must_use]
     pub fn session(&self, name: &str, namespace: &str) -> Found<AigiseSession> {
         self.written_sessions.latest_of(self.sessions.get(name, namespace))
     }
 
-    /// The first sandboxes of a session's type, as far as they matter.
+    /// The first sandboxes of a type in a session: only these are ever used.
     pub fn first_of_type(&self, namespace: &str, session: &str, label: &Label) -> impl Iterator<Item = Arc<Sandbox>> {
         let names = self.sandboxes_in.first_of_type(namespace, session, label).into_iter();
         names.filter_map(|name| self.sandboxes.get(&name, namespace).object())
     }
 
-    /// Waits until every cache has been filled once.
+    /// Waits until every cache is filled.
     ///
     /// # Errors
     /// When a watch has ended.
@@ -103,19 +103,19 @@ impl Caches {
     }
 }
 
-/// An object that was made, changed or deleted.
+/// A change: an object that was created, changed or deleted.
 struct Change<'a, K> {
     before: Option<&'a K>,
     after: Option<&'a K>,
 }
 
 impl<K: Resource> Change<'_, K> {
-    /// The object, as it is or as it last was.
+    /// The object after the change, or its last state if it was deleted.
     fn object(&self) -> Option<&K> {
         self.after.or(self.before)
     }
 
-    /// Whether one of these parts is another than before. Something made or deleted always is.
+    /// Whether this part of the object has changed. Creating or deleting the object counts as a change.
     fn touches<T: PartialEq>(&self, part: impl Fn(&K) -> T) -> bool {
         match (self.before, self.after) {
             (Some(before), Some(after)) => part(before) != part(after),
@@ -123,7 +123,7 @@ impl<K: Resource> Change<'_, K> {
         }
     }
 
-    /// Whether what a user or the garbage collector says of the object is another than before: all but status.
+    /// Whether anything but the status has changed: what users and the garbage collector write.
     fn touches_spec(&self) -> bool {
         self.touches(|object| {
             let meta = object.meta();
@@ -138,10 +138,10 @@ impl<K: Resource> Change<'_, K> {
     }
 }
 
-/// The futures that keep the caches filled; they end only by being dropped.
+/// The futures that keep the caches up to date. They run until they are dropped.
 pub type Watches = Vec<futures::future::BoxFuture<'static, ()>>;
 
-/// Starts to watch everything that the controllers read.
+/// Creates the caches and watches of everything that the controllers read.
 #[must_use]
 pub fn watch_all(client: &Client, scope: &Scope, work_queues: WorkQueues) -> (Caches, Watches) {
     let health = Arc::new(Health::default());
@@ -165,7 +165,7 @@ pub fn watch_all(client: &Client, scope: &Scope, work_queues: WorkQueues) -> (Ca
         to.enqueue_agents([it.name.clone().unwrap_or_default()], &it.namespace.clone().unwrap_or_default());
     };
     let (agents, watch_agents) = watch(cluster, Share(2), None, move |change| of.agent_changed(&change), wake);
-    // Who needs one of these that cannot be read says so.
+    // An unreadable object of these kinds is reported by the objects that need it.
     let nobody = |_: &ObjectMeta| {};
     let of = dispatcher.clone();
     let (pods, watch_pods) = watch(cluster, Share(3), ours, move |change| of.pod_changed(&change), nobody);

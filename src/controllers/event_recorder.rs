@@ -1,4 +1,4 @@
-//! Events about objects, for people and their tools.
+//! Records Kubernetes events about objects.
 
 use std::{
     hash::{BuildHasher, BuildHasherDefault, DefaultHasher},
@@ -19,21 +19,22 @@ use crate::{
     plan::{ObjectEvent, status},
 };
 
-/// How many recorders share the objects among them.
+/// The number of recorders that the objects are distributed over.
 const RECORDERS: usize = 64;
 
-/// How many events one recorder writes before another takes its place.
+/// How many events a recorder writes before a new recorder replaces it.
 const RECORDED: usize = 64;
 
-/// So many events of one object may come one after the other, and one more in each time; what comes between is not told. A kubelet does so, too.
+/// The burst of events for one object, and the time after which one more is written. Events in between are dropped, as the kubelet
+/// does.
 const EVENT_BURST: u32 = 25;
 const EVENT_REFILL: Duration = Duration::from_secs(300);
 
-/// Writes events, and counts repeats instead of writing them again.
+/// Writes events, and counts repeated events instead of writing them again.
 ///
-/// The library's recorder keeps all that it has recorded in six minutes and goes through it for each event, which among thousands of
-/// objects was a tenth of what one costs, and has no bound. So there are many, an object always has the same, and each is made anew after
-/// some events: a repeat across that is an event of its own.
+/// The recorder of kube keeps all events of the last six minutes and scans them for each new event. With thousands of objects this
+/// took a tenth of the cost of an object, and the number of events has no bound. So there are many recorders: an object always uses
+/// the same recorder, and each recorder is replaced after some events. A repeat after the replacement is written as a new event.
 pub(super) struct EventRecorder {
     client: Client,
     reporter: Reporter,
@@ -41,7 +42,7 @@ pub(super) struct EventRecorder {
     throttle: Throttle,
 }
 
-/// A recorder, and how many events it has written.
+/// A recorder, and the number of events that it has written.
 struct Share {
     recorder: Recorder,
     written: usize,
@@ -57,7 +58,7 @@ impl EventRecorder {
         Self { client: client.clone(), reporter, recorders, throttle }
     }
 
-    /// An event is a courtesy: one that cannot be written is logged and forgotten.
+    /// Records an event, best effort: an event that cannot be written is logged and dropped.
     pub(super) async fn record(&self, about: &ObjectReference, event: &ObjectEvent) {
         let uid = about.uid.clone().unwrap_or_default();
         if self.throttle.wait(&uid).is_some() {
@@ -69,7 +70,7 @@ impl EventRecorder {
         }
     }
 
-    /// The recorder of a share, for one event.
+    /// Returns the recorder with this index, and counts one event for it.
     fn recorder(&self, share: usize) -> Recorder {
         let mut share = self.recorders[share].lock().unwrap_or_else(PoisonError::into_inner);
         if share.written >= RECORDED {
@@ -80,7 +81,7 @@ impl EventRecorder {
     }
 }
 
-/// What is told is printable: a part of it may be the words of a program in a sandbox.
+/// The event to write. Its message is made printable, since a part of the message may come from a program in a sandbox.
 fn as_recorded(event: &ObjectEvent) -> Event {
     Event {
         type_: if event.warning { EventType::Warning } else { EventType::Normal },
@@ -91,7 +92,7 @@ fn as_recorded(event: &ObjectEvent) -> Event {
     }
 }
 
-/// Which recorder an object has.
+/// The index of the recorder that an object uses.
 fn share(about: &ObjectReference) -> usize {
     let hash = BuildHasherDefault::<DefaultHasher>::default().hash_one(&about.uid);
     usize::try_from(hash % RECORDERS as u64).unwrap_or_default()

@@ -1,4 +1,4 @@
-//! What is counted. Labels are words of a fixed set, never names of objects.
+//! Metrics. The values of labels come from fixed sets and are never names of objects.
 
 use std::{
     sync::atomic::AtomicU64,
@@ -24,7 +24,7 @@ use crate::{
     reading::Kept,
 };
 
-/// Everything that `/metrics` shows.
+/// All metrics that `/metrics` serves.
 #[derive(Debug)]
 pub struct Metrics {
     /// Writes to the API server.
@@ -62,7 +62,7 @@ struct Controller {
     controller: &'static str,
 }
 
-/// A reconcile that is running.
+/// Measures a running reconcile.
 pub struct Timer<'a> {
     metrics: &'a Metrics,
     controller: &'static str,
@@ -83,31 +83,31 @@ impl Default for Metrics {
 }
 
 impl Metrics {
-    /// Counts from here to [`Timer::ended`].
+    /// Starts to measure a reconcile, until [`Timer::ended`].
     #[must_use]
     pub fn reconcile_started(&self, controller: &'static str) -> Timer<'_> {
         Timer { metrics: self, controller, started: Instant::now() }
     }
 
-    /// A pass took more of the processor than any is to take.
+    /// Counts a reconcile that used too much CPU time.
     pub fn slow_pass(&self, controller: &'static str) {
         self.slow_passes.get_or_create(&Controller { controller }).inc();
     }
 
-    /// The text that a scraper reads; objects are counted as the caches have them.
+    /// The metrics in the format that scrapers read. Objects are counted from the caches.
     #[must_use]
     pub fn text(&self, caches: Option<&Caches>) -> String {
         let mut registry = Registry::with_prefix("aigise");
-        registry.register("reconciles", "Reconciles, by how they ended", self.reconciles.clone());
-        registry.register("reconcile_seconds", "How long reconciles took", self.durations.clone());
+        registry.register("reconciles", "Reconciles, by outcome", self.reconciles.clone());
+        registry.register("reconcile_seconds", "Duration of reconciles in seconds", self.durations.clone());
         registry.register("api_writes", "Writes to the API server, by kind and verb", self.writes.0.clone());
-        let slow = "Reconciles that took more than 100 ms of the processor";
+        let slow = "Reconciles that used more than 100 ms of CPU time";
         registry.register("slow_reconciles", slow, self.slow_passes.clone());
         if let Some(caches) = caches {
             registry.register("objects", "Sessions and Sandboxes by phase, Agents by status", objects(caches));
-            let unread = "Objects that cannot be read and are left alone, by kind and why";
+            let unread = "Objects that the operator cannot read and does not touch, by kind and cause";
             registry.register("unreadable_objects", unread, unreadable(caches));
-            let failing = "For how many seconds the watch of a kind has failed; absent while it is well";
+            let failing = "How long the watch of a kind has been failing, in seconds; absent while the watch works";
             registry.register("watch_failing_seconds", failing, failing_watches(caches));
         }
         let mut text = String::new();
@@ -118,7 +118,7 @@ impl Metrics {
     }
 }
 
-/// Every phase is there, also with nothing in it, so that an alert on its absence is not needed.
+/// Every phase has a sample, even if its value is 0: alerts need not handle absent series.
 fn objects(caches: &Caches) -> Family<Object, Gauge> {
     let family = Family::<Object, Gauge>::default();
     let add = |kind, phase, count| family.get_or_create(&Object { kind, phase }).inc_by(count);
@@ -131,7 +131,7 @@ fn objects(caches: &Caches) -> Family<Object, Gauge> {
     family
 }
 
-/// The phases of all objects that can be read; nothing where an object does not say one yet.
+/// Calls `count` with the phase of each readable object; `None` where the object has no phase yet.
 fn count_phases<K: Kept>(cache: &Cache<K>, count: impl Fn(Option<&'static str>) -> i64) {
     for phase in cache.store().state().iter().filter_map(|stored| stored.phase()) {
         count(Some(phase).filter(|phase| !phase.is_empty()));
@@ -167,7 +167,7 @@ fn failing_watches(caches: &Caches) -> Family<Kind, Gauge> {
 }
 
 impl Timer<'_> {
-    /// The reconcile has ended with this outcome.
+    /// Records that the reconcile ended with this outcome.
     pub fn ended(self, outcome: &'static str) {
         let Self { metrics, controller, started } = self;
         let took: Duration = started.elapsed();

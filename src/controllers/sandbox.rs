@@ -14,7 +14,7 @@ use crate::{
     api::{Agent, AigiseSession, Sandbox},
     apply::{self, Object},
     plan::{
-        Child, ChildState, Lookup, Write,
+        ChildState, Created, Lookup, Write,
         agent::runner,
         ownership,
         sandbox::{self, ExecAccess, Observed},
@@ -22,7 +22,7 @@ use crate::{
     },
 };
 
-/// Runs the controller until it is told to stop.
+/// Runs the sandbox controller until `stop` resolves.
 pub async fn run(context: Arc<Context<Sandbox>>, requests: Arc<WorkQueue>, concurrency: u16, stop: Stop) {
     super::run(context, requests, concurrency, stop, reconcile).await;
 }
@@ -38,14 +38,14 @@ async fn reconcile(sandbox: Arc<Sandbox>, context: Arc<Context<Sandbox>>) -> Res
         writes.clear();
     }
     let owner = observed.sandbox.metadata.clone();
-    apply::execute(&context.client, context.counter(), &owner, writes, |_, landed| observed.record(landed)).await;
+    apply::execute(&context.client, context.counter(), &owner, writes, |_, outcome| observed.record(outcome)).await;
     let report = sandbox::report(&observed);
     Ok(context.publish(&*observed.sandbox, report).await?.within(wait))
 }
 
-/// How long a sandbox that is to have a new Pod waits for it, if it had many just now.
+/// How long the creation of a sandbox's Pod is delayed because many Pods were created for the sandbox recently.
 fn next_pod_waits(writes: &[Write], sandbox: &Sandbox, context: &Context<Sandbox>) -> Option<Duration> {
-    writes.iter().find(|write| matches!(write, Write::Ensure(Child::Pod(_))))?;
+    writes.iter().find(|write| matches!(write, Write::Create(Created::Pod(_))))?;
     let uid = sandbox.uid().unwrap_or_default();
     let wait = context.pods.wait(&uid);
     if wait.is_none() {
@@ -62,7 +62,8 @@ async fn observe(sandbox: Arc<Sandbox>, context: &Context<Sandbox>) -> Result<Ob
         Some(name) => match caches.session(name, &namespace) {
             Found::Object(session) if !sandbox::belonged_to_other_session(&sandbox, &session) => Lookup::Found(session),
             Found::Unreadable(unreadable) => Lookup::Failed(unreadable.failure()),
-            // That a session is gone, or another one by now, has consequences, so a cache is not believed.
+            // A session that is gone, or was replaced by another of the same name, has consequences, and the cache may be stale.
+            // So the API server is asked in this case.
             Found::Object(_) | Found::Absent => context.look(&namespace, name).await,
         },
     };
@@ -81,7 +82,7 @@ async fn observe(sandbox: Arc<Sandbox>, context: &Context<Sandbox>) -> Result<Ob
         }
         _ => None,
     };
-    // What an agent that cannot be read wants for its Pod is not known.
+    // What an unreadable agent requires of its Pod is unknown, so the session counts as unreadable as well.
     let session = if let Lookup::Failed(failure) = &agent { Lookup::Failed(failure.clone()) } else { session };
     let now = context.now();
     Ok(Observed {
@@ -98,7 +99,7 @@ async fn observe(sandbox: Arc<Sandbox>, context: &Context<Sandbox>) -> Result<Ob
     })
 }
 
-/// The agent that a sandbox is made for.
+/// The agent that a sandbox runs.
 fn runs(sandbox: &Sandbox, context: &Context<Sandbox>) -> Lookup<Agent> {
     let owner = ownership::controller(&sandbox.metadata).filter(|_| sandbox::is_runner(sandbox));
     let Some(owner) = owner else { return Lookup::NotNamed };
@@ -109,7 +110,7 @@ fn runs(sandbox: &Sandbox, context: &Context<Sandbox>) -> Lookup<Agent> {
     }
 }
 
-/// What lets a sandbox in that runs an agent.
+/// The objects that give exec access to a sandbox that runs an agent.
 async fn grant(sandbox: &Sandbox, agent: &Agent, session: &AigiseSession, context: &Context<Sandbox>) -> ExecAccess {
     let (name, namespace) = (sandbox.name_any(), sandbox.namespace().unwrap_or_default());
     let policy = match context.caches.policies.get(&name, &namespace) {
@@ -130,7 +131,7 @@ async fn grant(sandbox: &Sandbox, agent: &Agent, session: &AigiseSession, contex
     }
 }
 
-/// A child that nobody watches, by the name that all of a sandbox's have.
+/// Reads a child that has no watch. All children of a sandbox have the name of the sandbox.
 async fn child<K: Object>(sandbox: &Sandbox, agent: &Agent, context: &Context<Sandbox>) -> ChildState<K> {
     match context.look::<K>(&sandbox.namespace().unwrap_or_default(), &sandbox.name_any()).await {
         Lookup::Found(found) => sandbox::exec_access_state(Some(found), sandbox, agent),

@@ -25,7 +25,7 @@ use crate::{
     reading::Kept,
 };
 
-/// Runs the controller until it is told to stop.
+/// Runs the session controller until `stop` resolves.
 pub async fn run(context: Arc<Context<AigiseSession>>, requests: Arc<WorkQueue>, concurrency: u16, stop: Stop) {
     super::run(context, requests, concurrency, stop, reconcile).await;
 }
@@ -37,11 +37,11 @@ async fn reconcile(session: Arc<AigiseSession>, context: Arc<Context<AigiseSessi
     }
     let rest = rest_of(observed.agents.len() + observed.sandboxes.len());
     let owner = observed.session.metadata.clone();
-    // The role for agents depends on nothing else, and nothing else depends on it.
+    // The role for agents depends on no other child, and no other child depends on the role.
     for plan in [session::exec::writes, session::plan] {
         let writes = plan(&observed);
-        apply::execute(&context.client, context.counter(), &owner, writes, |name, landed| {
-            observed.record(name, landed);
+        apply::execute(&context.client, context.counter(), &owner, writes, |name, outcome| {
+            observed.record(name, outcome);
         })
         .await;
     }
@@ -59,7 +59,7 @@ async fn observe(
     let caches = &context.caches;
     let (name, namespace) = (session.name_any(), session.namespace().unwrap_or_default());
     let mut agents = BTreeMap::new();
-    // One that cannot be read may well have a Pod that wants to read the configuration.
+    // An agent that cannot be read may have a runner, whose Pod reads the configuration.
     let mut has_runner = false;
     for name in caches.agents_in.of_session(&namespace, &name) {
         match caches.agents.get(&name, &namespace) {
@@ -119,7 +119,7 @@ async fn observe(
     Ok((observed, remembered))
 }
 
-/// What the agents of a session may do in its sandboxes, if any of them may do anything.
+/// The exec access of a session's agents to its sandboxes, or `None` if no agent has exec access.
 async fn exec(
     session: &AigiseSession,
     agents: &BTreeMap<String, Arc<Agent>>,
@@ -145,8 +145,8 @@ async fn exec(
     Some(Exec { role, runners, pods })
 }
 
-/// What the session's specification decides, with what its file adds: once for each generation. What is much work is done beside the
-/// thread that all passes share, for one session at a time.
+/// The decisions that follow from the session's spec and its configuration file, computed once for each version of these. An
+/// expensive decision runs outside the thread that all reconciles share, for one session at a time.
 async fn decided(
     session: &Arc<AigiseSession>,
     configuration: &Configuration,
@@ -176,7 +176,7 @@ async fn decided(
     Ok(decided)
 }
 
-/// Templates of more bytes than this are much work: about 60 ms, by what the longest session takes.
+/// A session whose templates have more bytes than this is expensive to decide: about 60 ms, estimated from the longest session.
 const MUCH: usize = 256 * 1024;
 
 fn child<K: Kept>(cache: &Cache<K>, session: &AigiseSession, name: &str) -> ChildState<K> {

@@ -27,7 +27,7 @@ use jiff::Timestamp;
 use self::lifecycle::Inactivity;
 pub use self::{lifecycle::Lifecycle, runner::LegacyExecAccess};
 use super::{
-    Child, ChildState, Failure, Landed, Lookup, Report, Settings, Write, membership,
+    ChildState, Failure, Outcome, Lookup, Report, Settings, Write, membership,
     name::Label,
     sandbox::is_hand_made,
     session::{launchable, launched, top_root},
@@ -75,15 +75,15 @@ impl Observed {
     }
 
     /// Takes in what a write left.
-    pub fn record(&mut self, landed: Landed) {
-        match landed {
-            Landed::Agent(ChildState::Failed(failure))
-            | Landed::Sandbox(ChildState::Failed(failure))
-            | Landed::NetworkPolicy(ChildState::Failed(failure))
-            | Landed::ServiceAccount(ChildState::Failed(failure))
-            | Landed::Role(ChildState::Failed(failure))
-            | Landed::RoleBinding(ChildState::Failed(failure)) => self.write_error = Some(failure),
-            Landed::Sandbox(child) => self.runner = child,
+    pub fn record(&mut self, outcome: Outcome) {
+        match outcome {
+            Outcome::Agent(ChildState::Failed(failure))
+            | Outcome::Sandbox(ChildState::Failed(failure))
+            | Outcome::NetworkPolicy(ChildState::Failed(failure))
+            | Outcome::ServiceAccount(ChildState::Failed(failure))
+            | Outcome::Role(ChildState::Failed(failure))
+            | Outcome::RoleBinding(ChildState::Failed(failure)) => self.write_error = Some(failure),
+            Outcome::Sandbox(child) => self.runner = child,
             _ => {} // nothing else is an agent's to write
         }
     }
@@ -172,7 +172,7 @@ fn unknown_types<'a>(observed: &'a Observed, session: &'a AigiseSession) -> Vec<
 #[must_use]
 pub fn plan(observed: &Observed) -> Vec<Write> {
     let writes = match Lifecycle::of(observed) {
-        Lifecycle::OwnerGone(_) => vec![Write::Delete(Child::Agent(Box::new(Agent::clone(&observed.agent))))],
+        Lifecycle::OwnerGone(_) => vec![Write::delete(&**&observed.agent)],
         Lifecycle::NoRunner => runner::start(observed),
         Lifecycle::Inactive(Inactivity::Paused | Inactivity::Stopped) | Lifecycle::Orphaned => runner::removal(observed),
         Lifecycle::Blocked(_)

@@ -77,10 +77,13 @@ where
     }
 }
 
-/// Pins the object that an apply speaks of: without a UID, server-side apply makes anew what was deleted meanwhile.
+/// The object that an apply changes, with the UID and the version of the one that is there. Without a UID, server-side apply creates
+/// anew what was deleted meanwhile; without a version, it undoes what somebody else wrote after the decision.
 #[must_use]
 pub fn pinned<K: ResourceExt>(mut desired: K, live: &ChildState<K>) -> K {
-    desired.meta_mut().uid = live.owned().and_then(|live| live.uid());
+    let live = live.owned();
+    desired.meta_mut().uid = live.and_then(|live| live.uid());
+    desired.meta_mut().resource_version = live.and_then(|live| live.resource_version());
     desired
 }
 

@@ -44,7 +44,7 @@ pub use self::{
     summary::burst_begins,
 };
 use super::{
-    Child, ChildState, Failure, Landed, Lookup, Report, Settings, Write,
+    ChildState, Created, Failure, Outcome, Lookup, Report, Settings, Write,
     agent::runner,
     membership,
     name::{self, Label},
@@ -82,13 +82,13 @@ pub struct Observed {
 
 impl Observed {
     /// Takes in what a write left: a sandbox makes nothing but its Pod, and what lets that in.
-    pub fn record(&mut self, landed: Landed) {
-        match (landed, &mut self.exec_access) {
-            (Landed::Pod(child), _) => self.pod = child,
-            (Landed::ServiceAccount(child), Some(access)) => access.account = child,
-            (Landed::RoleBinding(child), Some(access)) => access.binding = child,
-            (Landed::NetworkPolicy(child), Some(access)) => access.policy = child,
-            (Landed::Role(child), Some(access)) => access.earlier_role = child,
+    pub fn record(&mut self, outcome: Outcome) {
+        match (outcome, &mut self.exec_access) {
+            (Outcome::Pod(child), _) => self.pod = child,
+            (Outcome::ServiceAccount(child), Some(access)) => access.account = child,
+            (Outcome::RoleBinding(child), Some(access)) => access.binding = child,
+            (Outcome::NetworkPolicy(child), Some(access)) => access.policy = child,
+            (Outcome::Role(child), Some(access)) => access.earlier_role = child,
             _ => {} // nothing else is a sandbox's to write
         }
     }
@@ -182,12 +182,13 @@ pub fn belonged_to_other_session(sandbox: &Sandbox, session: &AigiseSession) -> 
 #[must_use]
 pub fn plan(observed: &Observed) -> Vec<Write> {
     let pod = || observed.pod.owned().map(|pod| Box::new(Pod::clone(pod)));
-    let delete = || pod().map(|pod| Write::Delete(Child::Pod(pod)));
+    let delete = || observed.pod.owned().map(|pod| Write::delete(&**pod));
+    let is_going = || observed.pod.owned().is_some_and(|pod| pod.metadata.deletion_timestamp.is_some());
     let write = match Lifecycle::of(observed) {
-        Lifecycle::NoPod(pod) => Some(Write::Ensure(Child::Pod(pod))),
-        Lifecycle::SessionGone => Some(Write::Delete(Child::Sandbox(Box::new(Sandbox::clone(&observed.sandbox))))),
+        Lifecycle::NoPod(pod) => Some(Write::Create(Created::Pod(pod))),
+        Lifecycle::SessionGone => Some(Write::delete(&**&observed.sandbox)),
         Lifecycle::Suspended { .. } | Lifecycle::Attached(_) => {
-            delete().filter(|write| write.child().meta().deletion_timestamp.is_none())
+            delete().filter(|_| !is_going())
         }
         Lifecycle::Restarting { .. }
         | Lifecycle::Finished { .. }
@@ -202,12 +203,12 @@ pub fn plan(observed: &Observed) -> Vec<Write> {
             delete()
         }
         Lifecycle::Pod(Progress::Ready) => {
-            pod().and_then(|pod| acknowledge_session_restart(observed, pod)).map(Write::Update)
+            pod().and_then(|pod| acknowledge_session_restart(observed, pod)).map(Write::PatchPod)
         }
-        Lifecycle::Pod(_) | Lifecycle::Initializing(_) => init::release(observed).map(Write::Update),
+        Lifecycle::Pod(_) | Lifecycle::Initializing(_) => init::release(observed).map(Write::PatchPod),
         // Two Pods of one name would take turns in being found by it.
         Lifecycle::Blocked(Failure { reason: Reason::DuplicateType, .. }) => {
-            delete().filter(|write| write.child().meta().deletion_timestamp.is_none())
+            delete().filter(|_| !is_going())
         }
         Lifecycle::Restarting { .. }
         | Lifecycle::Finished { .. }
@@ -224,7 +225,7 @@ pub fn plan(observed: &Observed) -> Vec<Write> {
     let access = if observed.is_requested() { exec_access::writes(observed) } else { vec![] };
     match write {
         // What lets a Pod in is there before it.
-        Some(write @ Write::Ensure(_)) => access.into_iter().chain([write]).collect(),
+        Some(write @ Write::Create(_)) => access.into_iter().chain([write]).collect(),
         write => write.into_iter().chain(access).collect(),
     }
 }
@@ -326,11 +327,11 @@ fn session_restart_requested(pod: &Pod, session: &AigiseSession) -> bool {
 }
 
 /// A session's request is for those that are not ready: one that is ready has heeded it by going on.
-fn acknowledge_session_restart(observed: &Observed, mut pod: Box<Pod>) -> Option<Child> {
+fn acknowledge_session_restart(observed: &Observed, mut pod: Box<Pod>) -> Option<Box<Pod>> {
     let session = observed.session.found().filter(|session| session_restart_requested(&pod, session))?;
     let request = session.annotations().get(meta::RESTART)?.clone();
     pod.annotations_mut().insert(meta::SESSION_RESTART.into(), request);
-    Some(Child::Pod(pod))
+    Some(pod)
 }
 
 /// Whether the Pod was made from another template than the Sandbox has now.

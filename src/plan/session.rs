@@ -46,7 +46,7 @@ pub use self::{
     staging::{config_maps, content_hash, wants_sources},
 };
 use super::{
-    Child, ChildState, Failure, Foreign, Landed, Report, Settings, Write, agent::Demand, name, volumes::SharedVolume,
+    ChildState, Created, Applied, Failure, Foreign, Outcome, Report, Settings, Write, agent::Demand, name, volumes::SharedVolume,
 };
 use crate::api::{
     Agent, AigiseSession, AigiseSessionStatus, Sandbox,
@@ -106,9 +106,9 @@ pub enum ConfigMapContent {
 
 impl Observed {
     /// Takes in what a write of the child of this name left.
-    pub fn record(&mut self, name: &str, landed: Landed) {
-        match landed {
-            Landed::Claim(child) => {
+    pub fn record(&mut self, name: &str, outcome: Outcome) {
+        match outcome {
+            Outcome::Claim(child) => {
                 let volume = SharedVolume::ALL.into_iter().find(|volume| volume.claim_name(&self.session) == name);
                 let live = volume.and_then(|volume| Some((volume, self.claims.get(&volume)?.owned()?)));
                 match (child, live) {
@@ -118,26 +118,26 @@ impl Observed {
                     (child, _) => _ = volume.map(|volume| self.claims.insert(volume, child)),
                 }
             }
-            Landed::Pod(child) => self.stage_pod = child,
-            Landed::Service(child) => self.service = child,
-            Landed::NetworkPolicy(child) if name == self.session.name_any() => self.policy = child,
-            Landed::NetworkPolicy(child) => self.stage_policy = child,
-            Landed::Sandbox(child) => {
+            Outcome::Pod(child) => self.stage_pod = child,
+            Outcome::Service(child) => self.service = child,
+            Outcome::NetworkPolicy(child) if name == self.session.name_any() => self.policy = child,
+            Outcome::NetworkPolicy(child) => self.stage_policy = child,
+            Outcome::Sandbox(child) => {
                 self.sandboxes.insert(name.to_string(), child);
             }
-            Landed::Secret(child) => {
+            Outcome::Secret(child) => {
                 if let Some(secret) = &mut self.config_secret {
                     secret.child = child;
                 }
             }
-            Landed::Role(child) => {
+            Outcome::Role(child) => {
                 if let Some(exec) = &mut self.exec {
                     exec.role = child;
                 }
             }
-            Landed::Session(ChildState::Failed(failure)) => self.write_error = Some(failure),
+            Outcome::Session(ChildState::Failed(failure)) => self.write_error = Some(failure),
             // It is on its way out, and its own watch says so; the others are not a session's to write.
-            Landed::Session(_) | Landed::Agent(_) | Landed::ServiceAccount(_) | Landed::RoleBinding(_) => {}
+            Outcome::Session(_) | Outcome::Agent(_) | Outcome::ServiceAccount(_) | Outcome::RoleBinding(_) => {}
         }
     }
 
@@ -190,7 +190,7 @@ pub fn plan(observed: &Observed) -> Vec<Write> {
     match Lifecycle::of(observed) {
         Lifecycle::Terminating | Lifecycle::Unconfigured(_) | Lifecycle::Blocked(_) | Lifecycle::NameTaken(_) => vec![],
         Lifecycle::Expired { then: OnExpiry::Delete, .. } => {
-            vec![Write::Delete(Child::Session(Box::new(AigiseSession::clone(&observed.session))))]
+            vec![Write::delete(&**&observed.session)]
         }
         // The policy stays for as long as a Pod may be ending.
         Lifecycle::Expired { then: OnExpiry::Release, .. } => {

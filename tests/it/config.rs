@@ -16,7 +16,7 @@ use aigise_operator::{
     config::{
         self, Configuration, ErrorKind, Input, Origin, Secret, VariableValue, Variables, keys, manifest, merge, write,
     },
-    plan::{ChildState, Write, session},
+    plan::{ChildState, Created, Write, session},
 };
 use proptest::prelude::*;
 use serde_json::{Value, json};
@@ -265,7 +265,7 @@ fn the_default_configuration_becomes_a_session_that_plans() {
     let sandboxes: BTreeSet<_> = session::plan(&observed)
         .iter()
         .filter_map(|write| match write {
-            Write::Ensure(child) if child.kind() == "Sandbox" => Some(child.name().to_string()),
+            Write::Create(Created::Sandbox(sandbox)) => sandbox.metadata.name.clone(),
             _ => None,
         })
         .collect();

@@ -1,6 +1,6 @@
 //! The operator is killed at every single write of every life, and comes back.
 //!
-//! A write that landed and whose answer nobody heard is the case that matters: one that did not land leaves what the write before
+//! A write that outcome and whose answer nobody heard is the case that matters: one that did not land leaves what the write before
 //! it left. That is tried too, on some of the lives. The third way is a write that lands when everything else is over: the plan
 //! that it came from is long superseded, and must undo nothing.
 

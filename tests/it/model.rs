@@ -16,7 +16,7 @@ use aigise_operator::{
     },
     config::Secret,
     plan::{
-        self, Child, ChildState, Failure, Landed, Lookup, ObjectEvent, Requeue, Settings, StatusWrite, Write, agent,
+        self, Applied, ChildState, Created, Failure, Lookup, ObjectEvent, Outcome, Requeue, Settings, StatusWrite, Target, Write, agent,
         name, ownership,
         sandbox::{self, ExecAccess},
         session::{
@@ -666,9 +666,9 @@ impl World {
         self.note_stage("session", name, &format!("{:?}", session::Lifecycle::of(&observed)), &writes);
         let owner = observed.session.metadata.clone();
         for write in writes {
-            let name = write.child().name().to_string();
-            let landed = self.write(&owner, write);
-            observed.record(&name, landed);
+            let name = write.name().to_string();
+            let outcome = self.write(&owner, write);
+            observed.record(&name, outcome);
         }
         let report = session::report(&observed);
         let before = observed.session.status.clone().unwrap_or_default();
@@ -697,8 +697,8 @@ impl World {
         self.note_stage("sandbox", name, &format!("{:?}", sandbox::Lifecycle::of(&observed)), &writes);
         let owner = observed.sandbox.metadata.clone();
         for write in writes {
-            let landed = self.write(&owner, write);
-            observed.record(landed);
+            let outcome = self.write(&owner, write);
+            observed.record(outcome);
         }
         let report = sandbox::report(&observed);
         let before = observed.sandbox.status.clone().unwrap_or_default();
@@ -755,8 +755,8 @@ impl World {
         self.note_stage("agent", name, &format!("{:?}", agent::Lifecycle::of(&observed)), &writes);
         let owner = observed.agent.metadata.clone();
         for write in writes {
-            let landed = self.write(&owner, write);
-            observed.record(landed);
+            let outcome = self.write(&owner, write);
+            observed.record(outcome);
         }
         let report = agent::report(&observed);
         let before = observed.agent.status.clone().unwrap_or_default();
@@ -777,158 +777,125 @@ impl World {
     }
 
     /// Carries out one write as the API server would, and sees to it that nothing is touched that is not the owner's (P4).
-    fn write(&mut self, owner: &ObjectMeta, write: Write) -> Landed {
+    fn write(&mut self, owner: &ObjectMeta, write: Write) -> Outcome {
         // What is refused changes nothing, and is tried again.
         self.writes += usize::from(self.refuses.is_none() || matches!(write, Write::Delete(_)));
         let failed = self.refuses.map(|reason| Failure { reason, message: "The API server refused it.".into() });
         match write {
-            Write::Ensure(child) => self.ensure(owner, child, failed),
-            Write::Update(child) => self.update(owner, child, failed),
-            Write::Delete(child) => self.delete(owner, child),
-        }
-    }
-
-    fn ensure(&mut self, owner: &ObjectMeta, child: Child, failed: Option<Failure>) -> Landed {
-        match child {
-            Child::Claim(mut claim) => {
+            Write::Create(Created::Claim(mut claim)) => {
                 self.birth(&mut claim.metadata);
                 let phase = Some("Bound".into());
                 claim.status = Some(PersistentVolumeClaimStatus { phase, ..PersistentVolumeClaimStatus::default() });
-                Landed::Claim(create(&mut self.claims, *claim, owner, failed))
+                Outcome::Claim(create(&mut self.claims, *claim, owner, failed))
             }
-            Child::Pod(mut pod) => {
+            Write::Create(Created::Pod(mut pod)) => {
                 self.birth(&mut pod.metadata);
                 pod.status = Some(PodStatus { phase: Some("Pending".into()), ..PodStatus::default() });
-                Landed::Pod(create(&mut self.pods, *pod, owner, failed))
+                Outcome::Pod(create(&mut self.pods, *pod, owner, failed))
             }
-            Child::Service(mut service) => {
-                may_write(self.services.get(&service.name_any()), &service.metadata, owner);
-                self.birth(&mut service.metadata);
-                Landed::Service(apply(&mut self.services, *service, owner, failed))
-            }
-            Child::NetworkPolicy(mut policy) => {
-                may_write(self.policies.get(&policy.name_any()), &policy.metadata, owner);
-                self.birth(&mut policy.metadata);
-                Landed::NetworkPolicy(apply(&mut self.policies, *policy, owner, failed))
-            }
-            Child::Secret(mut secret) => {
-                may_write(self.secrets.get(&secret.name_any()), &secret.metadata, owner);
-                self.birth(&mut secret.metadata);
-                Landed::Secret(apply(&mut self.secrets, *secret, owner, failed))
-            }
-            Child::ServiceAccount(mut account) => {
-                may_write(self.accounts.get(&account.name_any()), &account.metadata, owner);
-                self.birth(&mut account.metadata);
-                Landed::ServiceAccount(apply(&mut self.accounts, *account, owner, failed))
-            }
-            Child::Role(mut role) => {
-                may_write(self.roles.get(&role.name_any()), &role.metadata, owner);
-                self.birth(&mut role.metadata);
-                Landed::Role(apply(&mut self.roles, *role, owner, failed))
-            }
-            Child::RoleBinding(mut binding) => {
-                may_write(self.bindings.get(&binding.name_any()), &binding.metadata, owner);
-                self.birth(&mut binding.metadata);
-                Landed::RoleBinding(apply(&mut self.bindings, *binding, owner, failed))
-            }
-            Child::Sandbox(mut sandbox) => {
+            Write::Create(Created::Sandbox(mut sandbox)) => {
                 self.birth(&mut sandbox.metadata);
-                Landed::Sandbox(create(&mut self.sandboxes, *sandbox, owner, failed))
+                Outcome::Sandbox(create(&mut self.sandboxes, *sandbox, owner, failed))
             }
-            Child::Session(_) | Child::Agent(_) => panic!("users make these"),
-        }
-    }
-
-    fn update(&mut self, owner: &ObjectMeta, child: Child, failed: Option<Failure>) -> Landed {
-        match child {
-            Child::Claim(claim) => {
-                assert_ours(&self.claims[&claim.name_any()], owner);
-                Landed::Claim(update(&mut self.claims, *claim, owner, failed))
-            }
-            Child::Pod(pod) => {
-                assert_ours(&self.pods[&pod.name_any()], owner);
-                assert_eq!(self.pods[&pod.name_any()].spec, pod.spec, "a Pod cannot be changed");
-                Landed::Pod(update(&mut self.pods, *pod, owner, failed))
-            }
-            Child::Sandbox(sandbox) => {
+            Write::Apply(applied) => self.apply(owner, applied, failed),
+            Write::Replace(sandbox) => {
                 let name = sandbox.name_any();
                 assert_ours(&self.sandboxes[&name], owner);
                 if let Some(failure) = failed {
-                    return Landed::Sandbox(ChildState::Failed(failure));
+                    return Outcome::Sandbox(ChildState::Failed(failure));
                 }
                 self.put_sandbox(*sandbox);
-                Landed::Sandbox(ownership::child_state(self.sandboxes.get(&name).cloned().map(Arc::new), owner))
+                Outcome::Sandbox(ownership::child_state(self.sandboxes.get(&name).cloned().map(Arc::new), owner))
             }
-            other => panic!("nothing updates a {}", other.kind()),
+            Write::PatchClaim(claim) => {
+                assert_ours(&self.claims[&claim.name_any()], owner);
+                Outcome::Claim(update(&mut self.claims, *claim, owner, failed))
+            }
+            Write::PatchPod(pod) => {
+                assert_ours(&self.pods[&pod.name_any()], owner);
+                assert_eq!(self.pods[&pod.name_any()].spec, pod.spec, "a Pod cannot be changed");
+                Outcome::Pod(update(&mut self.pods, *pod, owner, failed))
+            }
+            Write::Delete(target) => self.delete(owner, &target),
         }
     }
 
-    fn delete(&mut self, owner: &ObjectMeta, child: Child) -> Landed {
-        match child {
-            Child::Pod(mut pod) => {
-                let name = pod.name_any();
-                assert_ours(&self.pods[&name], owner);
+    fn apply(&mut self, owner: &ObjectMeta, applied: Applied, failed: Option<Failure>) -> Outcome {
+        match applied {
+            Applied::Service(mut service) => {
+                may_write(self.services.get(&service.name_any()), &service.metadata, owner);
+                self.birth(&mut service.metadata);
+                Outcome::Service(apply(&mut self.services, *service, owner, failed))
+            }
+            Applied::NetworkPolicy(mut policy) => {
+                may_write(self.policies.get(&policy.name_any()), &policy.metadata, owner);
+                self.birth(&mut policy.metadata);
+                Outcome::NetworkPolicy(apply(&mut self.policies, *policy, owner, failed))
+            }
+            Applied::Secret(mut secret) => {
+                may_write(self.secrets.get(&secret.name_any()), &secret.metadata, owner);
+                self.birth(&mut secret.metadata);
+                Outcome::Secret(apply(&mut self.secrets, *secret, owner, failed))
+            }
+            Applied::ServiceAccount(mut account) => {
+                may_write(self.accounts.get(&account.name_any()), &account.metadata, owner);
+                self.birth(&mut account.metadata);
+                Outcome::ServiceAccount(apply(&mut self.accounts, *account, owner, failed))
+            }
+            Applied::Role(mut role) => {
+                may_write(self.roles.get(&role.name_any()), &role.metadata, owner);
+                self.birth(&mut role.metadata);
+                Outcome::Role(apply(&mut self.roles, *role, owner, failed))
+            }
+            Applied::RoleBinding(mut binding) => {
+                may_write(self.bindings.get(&binding.name_any()), &binding.metadata, owner);
+                self.birth(&mut binding.metadata);
+                Outcome::RoleBinding(apply(&mut self.bindings, *binding, owner, failed))
+            }
+        }
+    }
+
+    fn delete(&mut self, owner: &ObjectMeta, Target { kind, name, uid, .. }: &Target) -> Outcome {
+        match kind {
+            plan::Kind::Pod => {
+                let pod = self.pods.get_mut(name).unwrap();
+                assert_ours(pod, owner);
                 let statuses = pod.status.as_ref().and_then(|status| status.container_statuses.as_ref());
                 let has_ended =
                     |status: &ContainerStatus| status.state.as_ref().is_some_and(|state| state.terminated.is_some());
                 if statuses.is_some_and(|statuses| statuses.iter().all(has_ended)) {
-                    self.pods.remove(&name);
-                    return Landed::Pod(ChildState::Absent);
+                    self.pods.remove(name);
+                    return Outcome::Pod(ChildState::Absent);
                 }
                 pod.metadata.deletion_timestamp = Some(Time(self.now));
-                self.pods.insert(name, Pod::clone(&pod));
-                Landed::Pod(ChildState::Owned(Arc::new(*pod)))
+                Outcome::Pod(ChildState::Owned(Arc::new(pod.clone())))
             }
-            Child::Sandbox(sandbox) => {
-                let live = &self.sandboxes[&sandbox.name_any()];
-                // One that was made by hand takes itself away when its session is gone.
+            plan::Kind::Sandbox => {
+                let live = &self.sandboxes[name];
+                // One that was made by hand deletes itself when its session is gone.
                 if live.uid() != owner.uid {
                     assert_ours(live, owner);
                 }
-                self.remove_sandbox(&sandbox.name_any());
-                Landed::Sandbox(ChildState::Absent)
+                self.remove_sandbox(name);
+                Outcome::Sandbox(ChildState::Absent)
             }
-            Child::Claim(claim) => {
-                assert_ours(&self.claims[&claim.name_any()], owner);
-                self.claims.remove(&claim.name_any());
-                Landed::Claim(ChildState::Absent)
+            plan::Kind::PersistentVolumeClaim => Outcome::Claim(remove(&mut self.claims, name, owner)),
+            plan::Kind::NetworkPolicy => Outcome::NetworkPolicy(remove(&mut self.policies, name, owner)),
+            plan::Kind::Secret => Outcome::Secret(remove(&mut self.secrets, name, owner)),
+            plan::Kind::ServiceAccount => Outcome::ServiceAccount(remove(&mut self.accounts, name, owner)),
+            plan::Kind::Role => Outcome::Role(remove(&mut self.roles, name, owner)),
+            plan::Kind::RoleBinding => Outcome::RoleBinding(remove(&mut self.bindings, name, owner)),
+            plan::Kind::AigiseSession => {
+                assert_eq!(*uid, owner.uid, "a session deletes itself and no other");
+                self.remove_session(name);
+                Outcome::Session(ChildState::Absent)
             }
-            Child::NetworkPolicy(policy) => {
-                assert_ours(&self.policies[&policy.name_any()], owner);
-                self.policies.remove(&policy.name_any());
-                Landed::NetworkPolicy(ChildState::Absent)
+            plan::Kind::Agent => {
+                assert_eq!(*uid, owner.uid, "an agent deletes itself and no other");
+                self.remove_agent(name);
+                Outcome::Agent(ChildState::Absent)
             }
-            Child::Secret(secret) => {
-                assert_ours(&self.secrets[&secret.name_any()], owner);
-                self.secrets.remove(&secret.name_any());
-                Landed::Secret(ChildState::Absent)
-            }
-            Child::Session(session) => {
-                assert_eq!(session.uid(), owner.uid, "a session deletes itself and no other");
-                self.remove_session(&session.name_any());
-                Landed::Session(ChildState::Absent)
-            }
-            Child::ServiceAccount(account) => {
-                assert_ours(&self.accounts[&account.name_any()], owner);
-                self.accounts.remove(&account.name_any());
-                Landed::ServiceAccount(ChildState::Absent)
-            }
-            Child::Role(role) => {
-                assert_ours(&self.roles[&role.name_any()], owner);
-                self.roles.remove(&role.name_any());
-                Landed::Role(ChildState::Absent)
-            }
-            Child::RoleBinding(binding) => {
-                assert_ours(&self.bindings[&binding.name_any()], owner);
-                self.bindings.remove(&binding.name_any());
-                Landed::RoleBinding(ChildState::Absent)
-            }
-            Child::Agent(agent) => {
-                assert_eq!(agent.uid(), owner.uid, "an agent deletes itself and no other");
-                self.remove_agent(&agent.name_any());
-                Landed::Agent(ChildState::Absent)
-            }
-            Child::Service(_) => panic!("nothing deletes a Service"),
+            plan::Kind::Service => panic!("nothing deletes a Service"),
         }
     }
 
@@ -940,12 +907,8 @@ impl World {
         let stage = if stage.starts_with("NoPod(") { "NoPod" } else { stage };
         let _ = writeln!(self.log, "  {kind} {name}: {stage}");
         for write in writes {
-            let (verb, child) = match write {
-                Write::Ensure(child) => ("ensure", child),
-                Write::Update(child) => ("update", child),
-                Write::Delete(child) => ("delete", child),
-            };
-            let _ = writeln!(self.log, "    {verb} {} {}", child.kind(), child.name());
+            let kind: &str = write.kind().into();
+            let _ = writeln!(self.log, "    {} {kind} {}", write.verb(), write.name());
         }
     }
 
@@ -1002,6 +965,7 @@ fn may_write<K: ResourceExt>(live: Option<&K>, desired: &ObjectMeta, owner: &Obj
     if let Some(live) = live {
         assert_ours(live, owner);
         assert_eq!(desired.uid, live.uid(), "a later apply is pinned");
+        assert_eq!(desired.resource_version, live.resource_version(), "to the version that was decided about");
     }
 }
 
@@ -1016,6 +980,16 @@ where
         Some(failure) if live.is_none() => ChildState::Failed(failure),
         _ => ownership::child_state(Some(Arc::new(objects.entry(object.name_any()).or_insert(object).clone())), owner),
     }
+}
+
+/// What a deletion leaves.
+fn remove<K>(objects: &mut BTreeMap<String, K>, name: &str, owner: &ObjectMeta) -> ChildState<K>
+where
+    K: kube::Resource<DynamicType = ()>,
+{
+    assert_ours(&objects[name], owner);
+    objects.remove(name);
+    ChildState::Absent
 }
 
 /// What an update leaves.

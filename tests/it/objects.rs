@@ -78,7 +78,7 @@ fn where_images_cannot_be_mounted_the_helper_is_copied() {
     world.pods.remove("demo--main");
     let copy = plan::Settings { helper_mount: plan::HelperMount::Copy, ..settings() };
     let observed = sandbox::Observed { settings: Arc::new(copy), ..world.observe_sandbox("demo--main") };
-    let [plan::Write::Ensure(plan::Child::Pod(pod))] = &sandbox::plan(&observed)[..] else {
+    let [plan::Write::Create(plan::Created::Pod(pod))] = &sandbox::plan(&observed)[..] else {
         panic!("the Pod is missing and should be made");
     };
     snapshot("sandbox-pod-with-copied-helper", &pod.spec.as_ref().unwrap().init_containers);
@@ -209,7 +209,7 @@ fn only_what_the_session_names_has_to_be_among_the_sources() {
     let writes = session::plan(&observed);
     assert_eq!(session::Lifecycle::of(&observed), session::Lifecycle::NotStaged);
     let pod = writes.iter().find_map(|write| match write {
-        plan::Write::Ensure(plan::Child::Pod(pod)) => Some(pod),
+        plan::Write::Create(plan::Created::Pod(pod)) => Some(pod),
         _ => None,
     });
     let env = &pod.unwrap().spec.as_ref().unwrap().containers[0].env.as_ref().unwrap()[0];
@@ -247,7 +247,7 @@ fn a_sandbox_that_its_agent_does_not_ask_for_gets_nothing_of_an_agents() {
     assert_eq!(sandbox::plan(&world.observe_sandbox(&name)), []);
     let repaired = plan::agent::plan(&world.observe_agent("a"));
     assert!(
-        matches!(&repaired[..], [plan::Write::Update(plan::Child::Sandbox(sandbox))] if sandbox.spec == genuine.spec)
+        matches!(&repaired[..], [plan::Write::Replace(sandbox)] if sandbox.spec == genuine.spec)
     );
     // And none is made of it meanwhile.
     world.pods.remove(&name);
@@ -266,7 +266,7 @@ fn a_sandbox_that_its_agent_does_not_ask_for_gets_nothing_of_an_agents() {
     let mut world = with_agent("active");
     world.accounts.clear();
     let plan_of = |world: &World| sandbox::plan(&world.observe_sandbox(&name));
-    assert!(matches!(&plan_of(&world)[..], [plan::Write::Ensure(plan::Child::ServiceAccount(_))]));
+    assert!(matches!(&plan_of(&world)[..], [plan::Write::Apply(plan::Applied::ServiceAccount(_))]));
     let going = world.sandboxes.get_mut(&name).unwrap();
     going.metadata.deletion_timestamp = Some(serde_json::from_value(json!("2026-01-01T00:00:00Z")).unwrap());
     assert_eq!(plan_of(&world), []);
@@ -298,7 +298,7 @@ fn a_sandbox_that_was_let_in_goes_when_that_is_over() {
     assert!(is_owner(&world.accounts[&name].metadata) && is_owner(&world.bindings[&name].metadata));
     assert!(is_owner(&world.policies[&name].metadata) && is_owner(&world.roles["demo--exec"].metadata));
 
-    let removal = |observed: &plan::agent::Observed| matches!(&plan::agent::plan(observed)[..], [plan::Write::Delete(plan::Child::Sandbox(sandbox))] if sandbox.name_any() == name);
+    let removal = |observed: &plan::agent::Observed| matches!(&plan::agent::plan(observed)[..], [plan::Write::Delete(target)] if target.kind == plan::Kind::Sandbox && target.name == name);
     let observed = world.observe_agent("a");
     assert_eq!(plan::agent::plan(&observed), []);
     let settings = Arc::new(plan::Settings { allow_runner_exec: false, ..settings() });

@@ -348,11 +348,11 @@ fn what_goes_makes_nothing(world: &World) {
 
 /// What a plan makes and what it takes away.
 fn made_and_taken_away(writes: &[Write]) -> BTreeSet<String> {
-    let named = |verb, write: &Write| format!("{verb} {} {}", write.child().kind(), write.child().name());
+    let named = |verb, write: &Write| format!("{verb} {:?} {}", write.kind(), write.name());
     let words = writes.iter().filter_map(|write| match write {
-        Write::Ensure(_) => Some(named("make", write)),
+        Write::Create(_) | Write::Apply(_) => Some(named("make", write)),
         Write::Delete(_) => Some(named("take away", write)),
-        Write::Update(_) => None,
+        Write::Replace(_) | Write::PatchClaim(_) | Write::PatchPod(_) => None,
     });
     words.collect()
 }

@@ -9,7 +9,7 @@ use aigise_operator::{
         session::SessionPhase,
     },
     plan::{
-        Child, ChildState, Failure, Landed, Report, Requeue, Write,
+        Applied, ChildState, Created, Failure, Kind, Outcome, Report, Requeue, Write,
         session::{self, Observed},
     },
 };
@@ -31,9 +31,9 @@ fn a_session(spec: Value) -> Event {
 fn refused(observed: &mut Observed, meant: impl Fn(&Write) -> bool) -> Report<AigiseSessionStatus> {
     for write in session::plan(observed) {
         let refuse = meant(&write);
-        let name = write.child().name().to_string();
-        let landed = left(write, refuse.then(|| Failure { reason: Reason::Forbidden, message: WORDS.into() }));
-        observed.record(&name, landed);
+        let name = write.name().to_string();
+        let outcome = left(write, refuse.then(|| Failure { reason: Reason::Forbidden, message: WORDS.into() }));
+        observed.record(&name, outcome);
         if refuse {
             break;
         }
@@ -41,29 +41,41 @@ fn refused(observed: &mut Observed, meant: impl Fn(&Write) -> bool) -> Report<Ai
     session::report(observed)
 }
 
-fn left(write: Write, failure: Option<Failure>) -> Landed {
-    fn slot<K>(is_deleted: bool, object: K, failure: Option<Failure>) -> ChildState<K> {
-        match failure {
-            Some(failure) => ChildState::Failed(failure),
-            None if is_deleted => ChildState::Absent,
-            None => ChildState::Owned(object.into()),
-        }
+fn left(write: Write, failure: Option<Failure>) -> Outcome {
+    fn state<K>(object: Box<K>, failure: Option<Failure>) -> ChildState<K> {
+        failure.map_or_else(|| ChildState::Owned((*object).into()), ChildState::Failed)
     }
-    let is_deleted = matches!(write, Write::Delete(_));
-    let (Write::Ensure(child) | Write::Update(child) | Write::Delete(child)) = write;
-    match child {
-        Child::Claim(claim) => Landed::Claim(slot(is_deleted, *claim, failure)),
-        Child::Pod(pod) => Landed::Pod(slot(is_deleted, *pod, failure)),
-        Child::Service(service) => Landed::Service(slot(is_deleted, *service, failure)),
-        Child::NetworkPolicy(policy) => Landed::NetworkPolicy(slot(is_deleted, *policy, failure)),
-        Child::Secret(secret) => Landed::Secret(slot(is_deleted, *secret, failure)),
-        Child::Sandbox(sandbox) => Landed::Sandbox(slot(is_deleted, *sandbox, failure)),
-        Child::Session(session) => Landed::Session(slot(is_deleted, *session, failure)),
-        Child::ServiceAccount(account) => Landed::ServiceAccount(slot(is_deleted, *account, failure)),
-        Child::Role(role) => Landed::Role(slot(is_deleted, *role, failure)),
-        Child::RoleBinding(binding) => Landed::RoleBinding(slot(is_deleted, *binding, failure)),
-        Child::Agent(agent) => Landed::Agent(slot(is_deleted, *agent, failure)),
+    fn gone<K>(failure: Option<Failure>) -> ChildState<K> {
+        failure.map_or(ChildState::Absent, ChildState::Failed)
     }
+    match write {
+        Write::Create(Created::Claim(claim)) | Write::PatchClaim(claim) => Outcome::Claim(state(claim, failure)),
+        Write::Create(Created::Pod(pod)) | Write::PatchPod(pod) => Outcome::Pod(state(pod, failure)),
+        Write::Create(Created::Sandbox(sandbox)) | Write::Replace(sandbox) => Outcome::Sandbox(state(sandbox, failure)),
+        Write::Apply(Applied::Service(service)) => Outcome::Service(state(service, failure)),
+        Write::Apply(Applied::NetworkPolicy(policy)) => Outcome::NetworkPolicy(state(policy, failure)),
+        Write::Apply(Applied::Secret(secret)) => Outcome::Secret(state(secret, failure)),
+        Write::Apply(Applied::ServiceAccount(account)) => Outcome::ServiceAccount(state(account, failure)),
+        Write::Apply(Applied::Role(role)) => Outcome::Role(state(role, failure)),
+        Write::Apply(Applied::RoleBinding(binding)) => Outcome::RoleBinding(state(binding, failure)),
+        Write::Delete(target) => match target.kind {
+            Kind::PersistentVolumeClaim => Outcome::Claim(gone(failure)),
+            Kind::Pod => Outcome::Pod(gone(failure)),
+            Kind::Service => Outcome::Service(gone(failure)),
+            Kind::NetworkPolicy => Outcome::NetworkPolicy(gone(failure)),
+            Kind::Secret => Outcome::Secret(gone(failure)),
+            Kind::ServiceAccount => Outcome::ServiceAccount(gone(failure)),
+            Kind::Role => Outcome::Role(gone(failure)),
+            Kind::RoleBinding => Outcome::RoleBinding(gone(failure)),
+            Kind::Sandbox => Outcome::Sandbox(gone(failure)),
+            Kind::AigiseSession => Outcome::Session(gone(failure)),
+            Kind::Agent => Outcome::Agent(gone(failure)),
+        },
+    }
+}
+
+fn deletes(write: &Write, kind: Kind) -> bool {
+    matches!(write, Write::Delete(target) if target.kind == kind)
 }
 
 fn condition(status: &AigiseSessionStatus, kind: ConditionType) -> &Condition {
@@ -90,9 +102,9 @@ fn a_session_is_not_at_rest_while_something_could_not_be_deleted() {
     world.happens(with_sources(json!({"lifetime": {"ttl": "1h"}})));
     world.happens(Event::Staged { pod: "demo--stage".into(), roots: vec![] });
     let is_meant: [fn(&Write) -> bool; 3] = [
-        |write| matches!(write, Write::Delete(Child::Sandbox(_))),
-        |write| matches!(write, Write::Delete(Child::Pod(_))),
-        |write| matches!(write, Write::Delete(Child::Claim(claim)) if claim.metadata.name.as_deref() == Some("demo--tools")),
+        |write| deletes(write, Kind::Sandbox),
+        |write| deletes(write, Kind::Pod),
+        |write| deletes(write, Kind::PersistentVolumeClaim) && write.name() == "demo--tools",
     ];
     for is_meant in is_meant {
         let mut observed = world.observe_session("demo");
@@ -107,7 +119,7 @@ fn a_suspended_session_is_not_at_rest_while_the_stage_pod_could_not_be_deleted()
     world.happens(with_sources(json!({})));
     world.happens(Event::Running("demo--stage".into()));
     world.sessions.get_mut("demo").unwrap().spec.suspend = Some(true);
-    let report = refused(&mut world.observe_session("demo"), |write| matches!(write, Write::Delete(Child::Pod(_))));
+    let report = refused(&mut world.observe_session("demo"), |write| deletes(write, Kind::Pod));
     goes_on(&report, SessionPhase::Suspended);
 }
 
@@ -118,14 +130,14 @@ fn a_session_that_could_not_be_deleted_at_its_end_says_so_and_is_deleted_later()
     world.happens(with_sources(json!({"lifetime": {"ttl": "1h", "onExpiry": "Delete"}})));
     let mut observed = world.observe_session("demo");
     observed.now += Duration::from_secs(7200);
-    goes_on(&refused(&mut observed, |write| matches!(write, Write::Delete(Child::Session(_)))), SessionPhase::Expired);
+    goes_on(&refused(&mut observed, |write| deletes(write, Kind::AigiseSession)), SessionPhase::Expired);
 }
 
 fn is_growth(write: &Write) -> bool {
-    matches!(write, Write::Update(Child::Claim(_)))
+    matches!(write, Write::PatchClaim(_))
 }
 
-/// A storage class that lets nothing grow is no reason to leave the rest of an edit write_error.
+/// A storage class that lets nothing grow is no reason to leave the rest of an edit out.
 #[test]
 fn a_claim_that_may_not_grow_is_in_the_way_of_nothing_else() {
     let mut world = World::new();
@@ -140,7 +152,7 @@ fn a_claim_that_may_not_grow_is_in_the_way_of_nothing_else() {
     let writes = session::plan(&observed);
     let first = writes.iter().position(is_growth).unwrap();
     assert!(writes[first..].iter().all(is_growth), "{writes:?}");
-    let done: Vec<_> = writes[..first].iter().map(|write| write.child().name()).collect();
+    let done: Vec<_> = writes[..first].iter().map(|write| write.name()).collect();
     assert_eq!(done, ["demo--old", "demo--main", "demo--new"]);
 
     let report = refused(&mut observed, is_growth);

@@ -236,8 +236,8 @@ fn a_stage_pod_is_taken_away_whatever_it_has_become_but_no_other_of_its_name() {
     let uid = pod.metadata.uid.clone();
     world.sessions.get_mut("demo").unwrap().spec.tools_top_roots = Some(vec!["fuzz".into()]);
     let writes = session::plan(&world.observe_session("demo"));
-    let [Write::Delete(child)] = &writes[..] else { panic!("{writes:?}") };
-    assert_eq!((child.meta().uid.clone(), child.meta().resource_version.clone()), (uid, None));
+    let [Write::Delete(target)] = &writes[..] else { panic!("{writes:?}") };
+    assert_eq!((target.uid.clone(), target.version.clone()), (uid, None));
 }
 
 /// Three sandboxes, of which one has more of each.

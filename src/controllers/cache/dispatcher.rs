@@ -1,4 +1,4 @@
-//! Who is told about a change: only who reads what has changed.
+//! Enqueues the objects that a change affects: only those whose reconcile reads what has changed.
 
 use std::sync::Arc;
 
@@ -20,18 +20,18 @@ use crate::{
     },
 };
 
-/// The controllers' ears; the clones are the same.
+/// The work queues of the controllers. Clones share the same queues.
 #[derive(Clone, Debug, Default)]
 pub struct WorkQueues {
-    /// The session controller.
+    /// The queue of the session controller.
     pub sessions: Arc<WorkQueue>,
-    /// The sandbox controller.
+    /// The queue of the sandbox controller.
     pub sandboxes: Arc<WorkQueue>,
-    /// The agent controller.
+    /// The queue of the agent controller.
     pub agents: Arc<WorkQueue>,
 }
 
-/// Tells the controllers what has changed, and keeps what is derived from the caches.
+/// Enqueues what a change affects, and maintains the indexes that are derived from the caches.
 pub(super) struct Dispatcher {
     work_queues: WorkQueues,
     pub(super) starting_pods: Arc<StartingPods>,
@@ -64,8 +64,8 @@ impl Dispatcher {
         }
         let from_file =
             |session: &AigiseSession| session.status.as_ref().and_then(|status| status.configuration.clone());
-        // What a sandbox reads of its session once its Pod is made. With its session goes only what was made by hand: the rest is
-        // the garbage collector's.
+        // These are the fields that a sandbox reads from its session after its Pod is created. When a session is gone, only the Sandboxes
+        // that users created need a reconcile: the garbage collector deletes the others.
         let hand_made_only = change.after.is_none()
             || !change.touches(|session| {
                 let has = (session.spec.mcp_services.clone(), session.spec.enabled_skills.clone());
@@ -74,7 +74,7 @@ impl Dispatcher {
             });
         if !hand_made_only || change.touches(|session| (session.metadata.generation, has_volumes(session))) {
             for sandbox in self.sandboxes_in.of_session(&namespace, &name) {
-                // What a session makes has `--` in its name.
+                // The Sandboxes that a session creates have `--` in their names.
                 if !hand_made_only || !sandbox.contains("--") {
                     self.enqueue_sandbox(&sandbox, &namespace);
                 }
@@ -104,7 +104,7 @@ impl Dispatcher {
             self.enqueue_owners(change);
         }
         let Some(session) = &sandbox.spec.session else { return };
-        // Of many of a type, nobody reads those behind the first.
+        // Only the first sandboxes of a type are read, however many there are.
         let name = sandbox.name_any();
         if change.touches(state) && (first_before.contains(&name) || first.contains(&name)) {
             for sandbox in [change.before, change.after].into_iter().flatten() {
@@ -114,11 +114,11 @@ impl Dispatcher {
                 self.enqueue_agents(self.agents_in.readers(sandbox), &namespace);
             }
         }
-        // The session makes its role for agents once one of them has such a Sandbox.
+        // The session creates its role for agents once an agent has such a Sandbox.
         if is_runner(sandbox) && change.touches(|sandbox| label(&sandbox.metadata, meta::SANDBOX_EXEC).is_some()) {
             self.enqueue_session(session, &namespace);
         }
-        // The type of a session that one leaves is the next one's.
+        // When a sandbox leaves the first of its type, the next sandbox of the type takes its place.
         if !first_before.is_subset(&first) {
             for name in first.iter().filter(|name| !name.contains("--")) {
                 self.enqueue_sandbox(name, &namespace);
@@ -140,7 +140,7 @@ impl Dispatcher {
             let below = self.agents_in.descendants(&namespace, &agent.name_any());
             self.enqueue_agents(below.into_iter().chain(above), &namespace);
         }
-        // What its Pod may is not in its Sandbox.
+        // The exec access of the agent's Pod is not part of its Sandbox.
         if change.touches(|agent| agent.spec.runner.as_ref().map(Runner::may_exec)) && agent.spec.runner.is_some() {
             self.enqueue_sandbox(&runner::name(agent), &namespace);
         }
@@ -151,12 +151,12 @@ impl Dispatcher {
 
     pub(super) fn pod_changed(&self, change: &Change<'_, Pod>) {
         self.starting_pods.update(change);
-        // Who has made it knows, and looks again by itself.
+        // The owner created this Pod and requeues itself.
         let is_unheard_of = change.before.is_none() && change.after.is_some_and(pod::is_unheard_of);
         if !is_unheard_of && (change.touches_spec() || change.touches(pod::facts)) {
             self.enqueue_owners(change);
         }
-        // The session's role for agents names its Pods.
+        // The session's role for agents lists the session's Pods by name.
         let Some(pod) = change.object() else { return };
         let (session, namespace) = (label(&pod.metadata, meta::SESSION), pod.namespace().unwrap_or_default());
         if let Some(session) = session.filter(|session| self.agents_in.any_with_exec(&namespace, session))
@@ -167,7 +167,7 @@ impl Dispatcher {
     }
 
     pub(super) fn claim_changed(&self, change: &Change<'_, PersistentVolumeClaim>) {
-        // The scheduler and the binder write annotations, which nobody here reads.
+        // The scheduler and the volume binder write annotations that no controller here reads.
         if change.touches(|claim| {
             let meta = &claim.metadata;
             let phase = claim.status.as_ref().and_then(|status| status.phase.clone());
@@ -209,7 +209,7 @@ impl Dispatcher {
         }
     }
 
-    /// Wakes the owner of a child, and the one that it had before.
+    /// Enqueues the owner of a child, and its previous owner.
     fn enqueue_owners<K: Resource>(&self, change: &Change<'_, K>) {
         for child in [change.before, change.after].into_iter().flatten().map(Resource::meta) {
             let namespace = child.namespace.as_deref().unwrap_or_default();
@@ -217,8 +217,8 @@ impl Dispatcher {
                 Some(owner) if owner.kind == "AigiseSession" => self.enqueue_session(&owner.name, namespace),
                 Some(owner) if owner.kind == "Sandbox" => self.enqueue_sandbox(&owner.name, namespace),
                 Some(owner) if owner.kind == "Agent" => self.enqueue_agents([owner.name.clone()], namespace),
-                Some(_) => {} // somebody else's
-                // What is to outlive its session has only a label.
+                Some(_) => {} // another controller's
+                // A child that has to outlive its session has only a label.
                 None => {
                     if let Some(session) = label(child, meta::SESSION) {
                         self.enqueue_session(session, namespace);
@@ -237,7 +237,7 @@ fn restart_request(session: &AigiseSession) -> Option<String> {
     session.annotations().get(meta::RESTART).cloned()
 }
 
-/// What the program that runs an agent says of it.
+/// The condition that the program which runs an agent reports about it.
 fn health(agent: &Agent) -> Option<(String, String, String)> {
     let mut conditions = agent.status.iter().flat_map(|status| &status.conditions);
     let health = conditions.find(|condition| condition.type_ == RUNTIME_HEALTHY)?;

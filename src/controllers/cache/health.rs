@@ -1,4 +1,4 @@
-//! Which watches fail. A single failure is nobody's business; one that lasts means that the operator is deaf to a kind.
+//! Which watches are failing. A single failure is harmless; if a watch fails for long, the operator misses the changes of its kind.
 
 use std::{
     collections::BTreeMap,
@@ -8,13 +8,13 @@ use std::{
 
 use tokio::time::Instant;
 
-/// A watch that has failed for so long makes the operator not ready.
+/// When a watch has been failing for this long, the operator is not ready.
 const LONG: Duration = Duration::from_secs(60);
 
-/// A kind, in all namespaces or in one.
+/// The watch of a kind, in one namespace or, with `None`, in all namespaces.
 type Watch = (String, Option<String>);
 
-/// Since when watches fail.
+/// The failing watches, and since when each has been failing.
 #[derive(Debug, Default)]
 pub struct Health(Mutex<BTreeMap<Watch, Instant>>);
 
@@ -23,23 +23,23 @@ impl Health {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// The watch has failed just now.
+    /// Records that the watch has failed.
     pub(super) fn fails(&self, kind: &str, namespace: Option<&str>) {
         self.failing().entry((kind.into(), namespace.map(String::from))).or_insert_with(Instant::now);
     }
 
-    /// The watch is well.
+    /// Records that the watch works.
     pub(super) fn is_well(&self, kind: &str, namespace: Option<&str>) {
         self.failing().remove(&(kind.into(), namespace.map(String::from)));
     }
 
-    /// The kinds whose watch has failed for long, and for how long.
+    /// The kinds whose watch has been failing for so long that the operator is not ready, and for how long.
     #[must_use]
     pub fn deaf_to(&self) -> Vec<(String, Duration)> {
         self.failing_for().into_iter().filter(|(_, since)| *since >= LONG).collect()
     }
 
-    /// The kinds whose watch fails, and for how long it has.
+    /// The kinds whose watch is failing, and for how long.
     #[must_use]
     pub fn failing_for(&self) -> Vec<(String, Duration)> {
         let mut kinds = BTreeMap::<_, Duration>::new();

@@ -1,4 +1,4 @@
-//! Who belongs to whom, so that finding them costs the same however many others there are.
+//! Indexes of which objects belong together: a lookup costs the same, however many other objects there are.
 
 use std::{
     collections::{BTreeSet, HashMap},
@@ -19,7 +19,7 @@ use crate::{
     },
 };
 
-/// What stands for objects, mostly their names, by what they belong to.
+/// Maps a key to entries that identify objects, mostly by their names.
 #[derive(Debug)]
 struct Index<Key, Entry = String>(Mutex<HashMap<Key, BTreeSet<Entry>>>);
 
@@ -76,14 +76,14 @@ pub struct SandboxesIn {
 /// A namespace, a session and a type of its sandboxes.
 type TypeKey = (String, String, Label);
 
-/// How a Sandbox belongs to a session.
+/// The keys of a Sandbox: how it belongs to a session.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 enum SandboxKey {
     /// The session with this UID owns it.
     Owned(String),
-    /// It names a session, in this namespace and by this name.
+    /// It is in this namespace and names the session with this name.
     Named(String, String),
-    /// Likewise, and depends on the sandbox with this DNS label.
+    /// It is in this namespace, names the session with this name, and depends on the sandbox type with this DNS label.
     DependsOn(String, String, Label),
 }
 
@@ -100,21 +100,21 @@ impl SandboxesIn {
         self.names.get(&SandboxKey::Named(namespace.into(), session.into()))
     }
 
-    /// The names of the Sandboxes that depend on this one.
+    /// The names of the Sandboxes that depend on this Sandbox.
     #[must_use]
     pub fn dependents(&self, sandbox: &Sandbox) -> BTreeSet<String> {
         let Some((namespace, session, label)) = type_key(sandbox) else { return BTreeSet::new() };
         self.names.get(&SandboxKey::DependsOn(namespace, session, label))
     }
 
-    /// The names of the first sandboxes of a session's type, as far as they matter.
+    /// The names of the first sandboxes of a type in a session: only these are ever used.
     #[must_use]
     pub fn first_of_type(&self, namespace: &str, session: &str, label: &Label) -> Vec<String> {
         let ranks = self.ranks.first(&(namespace.into(), session.into(), label.clone()), sandbox::FIRST);
         ranks.into_iter().map(|(.., name)| name).collect()
     }
 
-    /// Likewise, of the type that this one has, or had.
+    /// The names of the first sandboxes of the types that the changed Sandbox has or had.
     pub(super) fn first_beside(&self, change: &Change<'_, Sandbox>) -> BTreeSet<String> {
         let keys = [change.before, change.after].into_iter().flatten().filter_map(type_key);
         keys.flat_map(|key| self.ranks.first(&key, sandbox::FIRST)).map(|(.., name)| name).collect()
@@ -141,20 +141,20 @@ fn type_key(sandbox: &Sandbox) -> Option<TypeKey> {
     Some((sandbox.namespace().unwrap_or_default(), sandbox.spec.session.clone()?, label))
 }
 
-/// Which agents belong to a session, and which to an agent.
+/// Which agents belong to a session or to another agent.
 #[derive(Debug, Default)]
 pub struct AgentsIn(Index<AgentKey>);
 
-/// How an agent belongs to a session or to another agent.
+/// The keys of an agent: how it belongs to a session or to another agent.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 enum AgentKey {
-    /// It names a session, in this namespace and by this name.
+    /// It is in this namespace and names the session with this name.
     Named(String, String),
-    /// Likewise, and its Pod may run commands in sandboxes.
+    /// It is in this namespace, names the session with this name, and its Pod may run commands in sandboxes.
     WithExec(String, String),
-    /// Likewise, and reads the sandboxes with this DNS label.
+    /// It is in this namespace, names the session with this name, and reads the sandboxes of the type with this DNS label.
     Reads(String, String, Label),
-    /// It names an agent as its parent, in this namespace and by this name.
+    /// It is in this namespace and names the agent with this name as its parent.
     Below(String, String),
 }
 
@@ -171,21 +171,21 @@ impl AgentsIn {
         self.0.has(&AgentKey::WithExec(namespace.into(), session.into()))
     }
 
-    /// The names of the agents that read sandboxes of this one's type.
+    /// The names of the agents that read sandboxes of this Sandbox's type.
     #[must_use]
     pub fn readers(&self, sandbox: &Sandbox) -> BTreeSet<String> {
         let Some((namespace, session, label)) = type_key(sandbox) else { return BTreeSet::new() };
         self.0.get(&AgentKey::Reads(namespace, session, label))
     }
 
-    /// The names of the agents directly below another.
+    /// The names of the agents whose parent is this agent.
     #[must_use]
     pub fn children(&self, namespace: &str, parent: &str) -> BTreeSet<String> {
         self.0.get(&AgentKey::Below(namespace.into(), parent.into()))
     }
 
-    /// The names of the agents below another, as far as it may be one of their ancestors: so each agent hears of [`MAX_DEPTH`] and
-    /// one more at most, however many there are.
+    /// The names of the descendants of an agent, no deeper than ancestors are looked up: a change of an agent enqueues at most
+    /// [`MAX_DEPTH`] + 1 levels below it, however many levels there are.
     #[must_use]
     pub fn descendants(&self, namespace: &str, ancestor: &str) -> BTreeSet<String> {
         let mut found = BTreeSet::new();

@@ -1,4 +1,4 @@
-//! The objects of one namespace, or of all, from the API server: listed once, and then watched, for ever.
+//! Lists the objects of one namespace, or of all namespaces, and then watches them for ever.
 
 use std::{sync::Arc, time::Duration};
 
@@ -20,29 +20,29 @@ use crate::reading::{
     objects::{Form, Objects, Part},
 };
 
-/// The longest time until a list that was refused is tried again.
+/// The longest time until a forbidden list is retried.
 const REFUSED_POLL: Duration = Duration::from_secs(60);
 
-/// How many objects the API server is asked for at once. It holds that many as one text; here they come one by one. 500, the usual
-/// number, was no faster.
+/// The page size of lists. The API server holds a page in memory as one text; here the objects are read one by one. The usual size,
+/// 500, was not faster.
 const PAGE: u32 = 100;
 
-/// How long a watch lasts; the API server ends it then, and it is begun again where it was.
+/// How long a watch lasts. Then the API server ends it, and a new watch continues from the last resource version.
 const WATCH_SECONDS: u32 = 290;
 
-/// After this long without a word the connection is given up.
+/// A connection on which nothing has arrived for this long is closed.
 const SILENCE: Duration = Duration::from_secs(330);
 
-/// A watch that ends sooner than this is not begun again at once.
+/// After a watch that lasted less than this, there is a short pause before the next watch.
 const SHORT: Duration = Duration::from_secs(1);
 
-/// A watch that has lasted for so long is well, also if there was nothing to tell.
+/// A watch that has lasted this long counts as working, even if no event has arrived.
 const LASTS: Duration = Duration::from_secs(10);
 
-/// What is not read for want of room is read again no oftener than this.
+/// Objects that did not fit into the memory budget are listed again at most this often.
 const READ_AGAIN: Duration = Duration::from_secs(60);
 
-/// The objects of one namespace, or of all.
+/// The list and watch of one namespace, or of all namespaces.
 pub(super) struct Source<K: Kept, Tell, Wake> {
     pub(super) client: Client,
     pub(super) requests: Request,
@@ -53,10 +53,10 @@ pub(super) struct Source<K: Kept, Tell, Wake> {
     pub(super) health: Arc<Health>,
 }
 
-/// What became of a list or a watch.
+/// Why a list or a watch failed.
 struct Trouble {
     error: Error,
-    /// From where the watch can go on; absent: everything is to be listed again.
+    /// The resource version from which the watch can continue. `None`: everything has to be listed again.
     version: Option<String>,
 }
 
@@ -66,15 +66,15 @@ enum Error {
     Request(#[from] kube::Error),
     #[error("the connection broke: {0}")]
     Stream(#[from] std::io::Error),
-    #[error("the API server says: {}", .0.message)]
+    #[error("the API server reported an error: {}", .0.message)]
     Told(Box<Status>),
-    #[error("the API server said nothing for {} s", SILENCE.as_secs())]
+    #[error("the API server sent nothing for {} s", SILENCE.as_secs())]
     Silent,
     #[error("the answer is not a list")]
     NoList,
 }
 
-/// The API server's own words, where the error is its answer.
+/// The message of an error: the API server's own message if the error is its answer.
 fn words(error: &kube::Error) -> String {
     match error {
         kube::Error::Api(status) => status.message.clone(),
@@ -97,7 +97,7 @@ impl From<Error> for Trouble {
     }
 }
 
-/// What is around the objects of a list.
+/// The JSON around the objects of a list.
 #[derive(Deserialize)]
 struct ListEnvelope {
     metadata: ListMetadata,
@@ -111,7 +111,7 @@ struct ListMetadata {
     next: Option<String>,
 }
 
-/// What is around the object of an event.
+/// The JSON around the object of a watch event.
 #[derive(Deserialize)]
 struct EventEnvelope {
     #[serde(rename = "type")]
@@ -119,7 +119,7 @@ struct EventEnvelope {
 }
 
 impl<K: Kept, Tell: Fn(Change<'_, K>), Wake: Fn(&ObjectMeta)> Source<K, Tell, Wake> {
-    /// Lists once, and then watches, for ever.
+    /// Lists the objects and then watches them, for ever.
     pub(super) async fn follow(self) {
         let kind = K::kind(&());
         let (mut version, mut refusals, mut backoff) = (None::<String>, 0, DefaultBackoff::default());
@@ -141,27 +141,27 @@ impl<K: Kept, Tell: Fn(Change<'_, K>), Wake: Fn(&ObjectMeta)> Source<K, Tell, Wa
                     let is_list = version.is_none();
                     version = resume.filter(|_| error.code() != 410);
                     let namespace = self.namespace.as_deref();
-                    warn!(%kind, namespace, %error, "watching failed; it is tried again");
-                    // Of one namespace, a watch that is refused is as good as a list: the namespace and our role in it are gone.
+                    warn!(%kind, namespace, %error, "the list or watch failed; it is retried");
+                    // For one namespace, a forbidden watch is like a forbidden list: the namespace and the operator's role in it are gone.
                     let is_refused = error.code() == 403 && (is_list || namespace.is_some());
                     if is_refused {
                         version = None;
                     }
-                    // A namespace that is gone, and with it our role there, keeps nobody else waiting.
+                    // A namespace that is gone, with the operator's role in it, must not hold up the other namespaces.
                     if is_refused && namespace.is_some() {
                         self.watched.mark_forbidden(self.index);
                         self.health.is_well(&kind, namespace);
                     } else if error.code() != 410 {
                         self.health.fails(&kind, namespace);
                     }
-                    // What is refused is tried again less and less often.
+                    // The delay grows with each refusal.
                     let patience = Duration::from_secs(refusals * refusals).min(REFUSED_POLL);
                     refusals = if is_refused { refusals + 1 } else { 0 };
                     backoff.next().unwrap_or(REFUSED_POLL).max(if is_refused { patience } else { Duration::ZERO })
                 }
             };
             if pause.is_zero() {
-                // A sleep of no time takes up to a millisecond.
+                // A sleep of zero would take up to a millisecond.
                 continue;
             }
             tokio::time::sleep(pause).await;
@@ -171,7 +171,7 @@ impl<K: Kept, Tell: Fn(Change<'_, K>), Wake: Fn(&ObjectMeta)> Source<K, Tell, Wa
         }
     }
 
-    /// Lists everything, and gives the version that it was listed at.
+    /// Lists everything, and returns the resource version of the list.
     async fn list(&self) -> Result<String, Trouble> {
         self.watched.list_begins(self.index, self.namespace.as_deref());
         let mut next = None;
@@ -203,7 +203,7 @@ impl<K: Kept, Tell: Fn(Change<'_, K>), Wake: Fn(&ObjectMeta)> Source<K, Tell, Wa
         }
     }
 
-    /// Watches from this version on, until the watch ends: the version that it came to, or nothing where all is to be listed again.
+    /// Watches from this version until the watch ends. Returns the last version, or `None` if everything has to be listed again.
     async fn watch(&self, from: &str) -> Result<Option<String>, Trouble> {
         let mut version = from.to_string();
         let resume = |error, version: &str| Trouble { error, version: Some(version.to_string()) };
@@ -215,7 +215,7 @@ impl<K: Kept, Tell: Fn(Change<'_, K>), Wake: Fn(&ObjectMeta)> Source<K, Tell, Wa
         };
         let request = self.requests.watch(&params, from).map_err(kube::Error::BuildRequest);
         let mut request = request.map_err(|error| resume(error.into(), &version))?;
-        // A member of gzip for each event is more than the client decodes.
+        // With gzip, each event would be a gzip member of its own, which the client cannot decode.
         request.headers_mut().insert(ACCEPT_ENCODING, HeaderValue::from_static("identity"));
         let stream = self.stream(request).await.map_err(|error| resume(error, &version))?;
         let mut objects = Objects::new(Box::pin(stream), Form::Watch);
@@ -223,7 +223,7 @@ impl<K: Kept, Tell: Fn(Change<'_, K>), Wake: Fn(&ObjectMeta)> Source<K, Tell, Wa
         let mut is_well = false;
         loop {
             let next = part(&mut objects);
-            // A watch that was begun and breaks at once is not well.
+            // A watch that starts and breaks at once does not count as working.
             let next = if is_well { next.await } else { self.well_after(next).await };
             is_well = true;
             match next.map_err(|error| resume(error, &version))? {
@@ -240,12 +240,12 @@ impl<K: Kept, Tell: Fn(Change<'_, K>), Wake: Fn(&ObjectMeta)> Source<K, Tell, Wa
         }
     }
 
-    /// Makes a request whose answer is a stream.
+    /// Sends a request whose answer is a stream.
     async fn stream(&self, request: http::Request<Vec<u8>>) -> Result<impl AsyncBufRead + use<K, Tell, Wake>, Error> {
         Ok(timeout(SILENCE, self.client.request_stream(request)).await.map_err(|_| Error::Silent)??)
     }
 
-    /// Waits for the first that a watch tells, and says that it is well when that comes, or when it has lasted for some time.
+    /// Waits for the first event of a watch, and records that the watch works when the event arrives or after [`LASTS`].
     async fn well_after<T>(&self, first: impl Future<Output = Result<T, Error>>) -> Result<T, Error> {
         let well = || self.health.is_well(&K::kind(&()), self.namespace.as_deref());
         let mut first = std::pin::pin!(first);
@@ -259,7 +259,7 @@ impl<K: Kept, Tell: Fn(Change<'_, K>), Wake: Fn(&ObjectMeta)> Source<K, Tell, Wa
         first.await
     }
 
-    /// Takes in an event, and gives the version that it brings.
+    /// Processes an event, and returns its resource version.
     fn event<R: AsyncBufRead + Unpin>(&self, objects: &Objects<R>) -> Result<Option<String>, Error> {
         let envelope: Option<EventEnvelope> = serde_json::from_slice(objects.envelope()).ok();
         Ok(match envelope.and_then(|envelope| envelope.kind).as_deref() {
@@ -270,7 +270,7 @@ impl<K: Kept, Tell: Fn(Change<'_, K>), Wake: Fn(&ObjectMeta)> Source<K, Tell, Wa
                 let status: Option<Status> = serde_json::from_slice(objects.object()).ok();
                 return Err(Error::Told(Box::new(status.unwrap_or_default())));
             }
-            _ => None, // a kind of event that is younger than this
+            _ => None, // an event type that this version does not know
         })
     }
 }

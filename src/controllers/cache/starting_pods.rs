@@ -1,5 +1,5 @@
-//! How many Pods of a namespace are on their way: under a burst, whoever waits for a scheduler or a kubelet says so later. What one
-//! namespace makes keeps nothing from the users of another.
+//! How many Pods of a namespace are starting. During a burst, a sandbox that waits for the scheduler or the kubelet reports this later.
+//! The Pods of one namespace do not delay the reports of another.
 
 use std::{
     collections::BTreeMap,
@@ -12,7 +12,7 @@ use k8s_openapi::api::core::v1::Pod;
 use super::Change;
 use crate::plan::pod;
 
-/// How many Pods are on their way, by their namespace and the second in which they were made.
+/// How many Pods are starting, by namespace and the second of their creation.
 #[derive(Debug, Default)]
 pub struct StartingPods(Mutex<BTreeMap<(String, i64), usize>>);
 
@@ -36,7 +36,8 @@ impl StartingPods {
         }
     }
 
-    /// How many Pods of a namespace that were made since then are on their way. One that is for longer is stuck, and says nothing of the others.
+    /// How many Pods of a namespace that were created since this time are starting. A Pod that has been starting for longer is stuck and
+    /// does not count.
     #[must_use]
     pub fn since(&self, namespace: &str, then: Timestamp) -> usize {
         let counts = self.0.lock().unwrap_or_else(PoisonError::into_inner);

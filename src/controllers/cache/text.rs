@@ -1,12 +1,12 @@
-//! The text of an object as it is kept. A long one is compressed: what makes objects long are files and templates, which are a fraction
-//! then, and few are long.
+//! The cached text of an object. Long texts are compressed: objects are long because of files and templates, which compress well, and
+//! few objects are long.
 
 use std::borrow::Cow;
 
-/// From here on a text is long. Usual objects take some kilobytes, and are read often.
+/// Texts of at least this length are compressed. Usual objects take some kilobytes and are read often.
 const LONG: usize = 16 * 1024;
 
-/// A text as it is kept.
+/// A cached text.
 pub(super) enum Text {
     Plain(Box<str>),
     Compressed { packed: Box<[u8]>, bytes: usize },
@@ -16,7 +16,7 @@ impl Text {
     pub(super) fn of(text: String) -> Self {
         if text.len() >= LONG {
             let packed = lz4_flex::compress(text.as_bytes());
-            // What is noise is not worth the time to read it.
+            // A text that compresses badly is not worth the time of decompressing it.
             if packed.len() < text.len() / 2 {
                 return Self::Compressed { packed: packed.into(), bytes: text.len() };
             }
@@ -24,7 +24,7 @@ impl Text {
         Self::Plain(text.into())
     }
 
-    /// How many bytes it has, as a text.
+    /// The length of the uncompressed text in bytes.
     pub(super) fn bytes(&self) -> usize {
         match self {
             Self::Plain(text) => text.len(),
@@ -32,7 +32,7 @@ impl Text {
         }
     }
 
-    /// The text; nothing of one that was not made by [`Self::of`].
+    /// The uncompressed text. It is always there for a value that [`Self::of`] made.
     pub(super) fn read(&self) -> Option<Cow<'_, str>> {
         match self {
             Self::Plain(text) => Some(Cow::Borrowed(text)),

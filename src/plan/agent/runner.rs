@@ -8,7 +8,7 @@ use k8s_openapi::api::{
 };
 use kube::ResourceExt;
 
-use super::{Child, ChildState, Failure, Observed, Write, belonged_to_other_session};
+use super::{ChildState, Failure, Observed, Write, belonged_to_other_session};
 use crate::{
     api::{
         Agent, AigiseSession, Sandbox, SandboxSpec, SandboxTemplate,
@@ -19,7 +19,7 @@ use crate::{
         template::{Entrypoint, Restart, RestartPolicy, UpdatePolicy},
     },
     plan::{
-        Settings, digest, name, ownership,
+        Created, Settings, digest, name, ownership,
         sandbox::{self, check_template},
     },
 };
@@ -44,13 +44,13 @@ impl LegacyExecAccess {
         if role.failure().or(account.failure()).or(binding.failure()).is_some() {
             return vec![];
         }
-        let children = [
-            binding.owned().map(|binding| Child::RoleBinding(Box::new(binding.as_ref().clone()))),
-            role.owned().map(|role| Child::Role(Box::new(role.as_ref().clone()))),
-            account.owned().map(|account| Child::ServiceAccount(Box::new(account.as_ref().clone()))),
-            policy.owned().map(|policy| Child::NetworkPolicy(Box::new(policy.as_ref().clone()))),
+        let writes = [
+            binding.owned().map(|binding| Write::delete(&**binding)),
+            role.owned().map(|role| Write::delete(&**role)),
+            account.owned().map(|account| Write::delete(&**account)),
+            policy.owned().map(|policy| Write::delete(&**policy)),
         ];
-        children.into_iter().flatten().map(Write::Delete).collect()
+        writes.into_iter().flatten().collect()
     }
 }
 
@@ -166,7 +166,7 @@ fn exec_is_revoked(sandbox: &Sandbox, agent: &Agent, settings: &Settings) -> boo
 pub(super) fn start(observed: &Observed) -> Vec<Write> {
     let (Some(runner), Some(session)) = (&observed.agent.spec.runner, observed.session.found()) else { return vec![] };
     let sandbox = sandbox(&observed.agent, runner, session, &observed.settings);
-    vec![Write::Ensure(Child::Sandbox(Box::new(sandbox)))]
+    vec![Write::Create(Created::Sandbox(Box::new(sandbox)))]
 }
 
 /// What has changed about one that is there.
@@ -182,16 +182,11 @@ pub(super) fn changes(observed: &Observed) -> Vec<Write> {
         return vec![];
     }
     let changed = sandbox::changed(live, sandbox(&observed.agent, runner, session, &observed.settings));
-    changed.map(|changed| Write::Update(Child::Sandbox(Box::new(changed)))).into_iter().collect()
+    changed.map(|changed| Write::Replace(Box::new(changed))).into_iter().collect()
 }
 
 /// It goes, and its Pod with it.
 pub(super) fn removal(observed: &Observed) -> Vec<Write> {
     let live = observed.runner.owned().filter(|live| live.metadata.deletion_timestamp.is_none());
-    let gone = |live: &Sandbox| {
-        let mut live = live.clone();
-        live.metadata.resource_version = None; // whatever it has become meanwhile
-        Write::Delete(Child::Sandbox(Box::new(live)))
-    };
-    live.map(|live| gone(live)).into_iter().collect()
+    live.map(|live| Write::delete_any_version(&**live)).into_iter().collect()
 }

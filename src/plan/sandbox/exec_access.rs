@@ -16,14 +16,14 @@ use k8s_openapi::{
 };
 use kube::{Resource, ResourceExt};
 
-use super::{Child, ChildState, Failure, Observed, Write};
+use super::{ChildState, Failure, Observed, Write};
 use crate::{
     api::{
         Agent, AigiseSession, Sandbox,
         meta::{self, Component},
     },
     plan::{
-        Foreign, ownership,
+        Applied, Foreign, ownership,
         session::{exec, has_own_policy},
     },
 };
@@ -106,14 +106,14 @@ pub(super) fn writes(observed: &Observed) -> Vec<Write> {
     let wants_binding = access.role.owned().is_some() && !access.binding.owned().is_some_and(is_bound);
     // What a binding binds to cannot be changed.
     let outdated = access.binding.owned().filter(|_| wants_binding);
-    let outdated = outdated.map(|live| Write::Delete(Child::RoleBinding(Box::new(RoleBinding::clone(live)))));
+    let outdated = outdated.map(|live| Write::delete(&**live));
     let earlier_role = access.earlier_role.owned().filter(|_| wants_binding);
-    let earlier_role = earlier_role.map(|live| Write::Delete(Child::Role(Box::new(Role::clone(live)))));
+    let earlier_role = earlier_role.map(|live| Write::delete(&**live));
     [
-        wants_policy.then(|| Write::Ensure(Child::NetworkPolicy(Box::new(ownership::pinned(policy, &access.policy))))),
-        access.account.owned().is_none().then(|| Write::Ensure(Child::ServiceAccount(Box::new(account)))),
+        wants_policy.then(|| Write::Apply(Applied::NetworkPolicy(Box::new(ownership::pinned(policy, &access.policy))))),
+        access.account.owned().is_none().then(|| Write::Apply(Applied::ServiceAccount(Box::new(account)))),
         outdated,
-        wants_binding.then(|| Write::Ensure(Child::RoleBinding(Box::new(binding)))),
+        wants_binding.then(|| Write::Apply(Applied::RoleBinding(Box::new(binding)))),
         earlier_role,
     ]
     .into_iter()

@@ -29,7 +29,6 @@ use crate::{
         meta,
     },
     plan::{
-        Child,
         pod::{End, Progress, annotation, passed_limit, running_since},
         status::printable,
     },
@@ -138,7 +137,7 @@ pub(super) fn has_init(pod: &Pod) -> bool {
 }
 
 /// The Pod with its release, if it waits for that and for nothing else, or with its release once more.
-pub(super) fn release(observed: &Observed) -> Option<Child> {
+pub(super) fn release(observed: &Observed) -> Option<Box<Pod>> {
     let pod = observed.pod.owned()?;
     let progress = Progress::of(pod, meta::SANDBOX_CONTAINER);
     let may_still_work = match progress {
@@ -165,7 +164,7 @@ pub(super) fn release(observed: &Observed) -> Option<Child> {
     let mut pod = Pod::clone(pod);
     pod.annotations_mut().insert(meta::RELEASE.into(), release);
     pod.annotations_mut().insert(meta::RELEASE_REPEATS.into(), repeats.to_string());
-    Some(Child::Pod(Box::new(pod)))
+    Some(Box::new(pod))
 }
 
 /// How long after its release a gate may still be at work before that is written again. A kubelet writes a change of annotations
@@ -413,7 +412,7 @@ mod tests {
             let mut observed =
                 observed(&json!({"type": "fuzz", "session": "demo", "dependsOn": ["main"]}), &json!({"sandboxes": {}}));
             (observed.pod, observed.now) = (ChildState::Owned(Arc::new(pod.clone())), now.parse().unwrap());
-            release(&observed).map(|child| child.meta().annotations.as_ref().unwrap()[meta::RELEASE_REPEATS].clone())
+            release(&observed).map(|pod| pod.metadata.annotations.as_ref().unwrap()[meta::RELEASE_REPEATS].clone())
         };
         let birth = pod(json!({meta::GATE: "{}", meta::RELEASE: "2026-01-01T00:00:00Z"}));
         assert_eq!(at(&birth, "2026-01-01T00:10:00Z"), None, "its kubelet has never known another");

@@ -11,7 +11,7 @@ use kube::ResourceExt;
 use serde_json::Value;
 
 use super::{
-    Child, ChildState, Failure, Observed, Write,
+    Applied, ChildState, Failure, Observed, Write,
     launch::{Layers, launchable, services},
 };
 use crate::{
@@ -340,15 +340,15 @@ pub(super) fn writes(observed: &Observed) -> Vec<Write> {
     let Some(ConfigSecret { wanted, child }) = &observed.config_secret else { return vec![] };
     let write = match child {
         ChildState::Owned(live) if wanted.is_empty() => (live.metadata.deletion_timestamp.is_none())
-            .then(|| Write::Delete(Child::Secret(live.as_ref().clone().into()))),
+            .then(|| Write::delete(&**live)),
         ChildState::Foreign(_) | ChildState::Failed(_) => None,
         ChildState::Absent if wanted.is_empty() => None,
-        ChildState::Absent => Some(Write::Ensure(Child::Secret(Box::new(secret(observed, wanted))))),
+        ChildState::Absent => Some(Write::Apply(Applied::Secret(Box::new(secret(observed, wanted))))),
         ChildState::Owned(live) => {
             let desired = secret(observed, wanted);
             let is_well = live.data == desired.data
                 && live.metadata.owner_references.is_some() == desired.metadata.owner_references.is_some();
-            (!is_well).then(|| Write::Ensure(Child::Secret(Box::new(ownership::pinned(desired, child)))))
+            (!is_well).then(|| Write::Apply(Applied::Secret(Box::new(ownership::pinned(desired, child)))))
         }
     };
     write.into_iter().collect()

@@ -12,7 +12,7 @@ use k8s_openapi::{
 };
 use kube::{Resource, ResourceExt};
 
-use super::{Child, ChildState, Observed, Write};
+use super::{Applied, ChildState, Observed, Write};
 use crate::{
     api::{AigiseSession, Sandbox, meta::Component},
     plan::{name, ownership, sandbox},
@@ -61,7 +61,7 @@ pub fn writes(observed: &Observed) -> Vec<Write> {
     let role = role(&observed.session, runners, pods);
     let has_owners = |live: &Role| role.owner_references().iter().all(|owner| live.owner_references().contains(owner));
     let is_right = live.owned().is_some_and(|live| live.rules == role.rules && has_owners(live));
-    let write = (!is_right).then(|| Write::Ensure(Child::Role(Box::new(ownership::pinned(role, live)))));
+    let write = (!is_right).then(|| Write::Apply(Applied::Role(Box::new(ownership::pinned(role, live)))));
     write.into_iter().collect()
 }
 

@@ -18,7 +18,7 @@ use k8s_openapi::{
 };
 use kube::ResourceExt;
 
-use super::{Child, ChildState, Observed, Write};
+use super::{Applied, ChildState, Observed, Write};
 use crate::{
     api::{
         AigiseSession,
@@ -67,7 +67,7 @@ pub(super) fn writes(observed: &Observed) -> Vec<Write> {
         ChildState::Absent => false,
     };
     if !is_well {
-        writes.push(Write::Ensure(Child::Service(Box::new(ownership::pinned(service, &observed.service)))));
+        writes.push(Write::Apply(Applied::Service(Box::new(ownership::pinned(service, &observed.service)))));
     }
     writes
 }
@@ -75,7 +75,7 @@ pub(super) fn writes(observed: &Observed) -> Vec<Write> {
 fn policy_write(child: &ChildState<NetworkPolicy>, wanted: Option<NetworkPolicy>) -> Option<Write> {
     match (child, wanted) {
         (ChildState::Owned(live), None) if live.metadata.deletion_timestamp.is_none() => {
-            Some(Write::Delete(Child::NetworkPolicy(Box::new(NetworkPolicy::clone(live)))))
+            Some(Write::delete(&**live))
         }
         (_, None) | (ChildState::Foreign(_) | ChildState::Failed(_), Some(_)) => None,
         (ChildState::Owned(live), Some(wanted))
@@ -83,7 +83,7 @@ fn policy_write(child: &ChildState<NetworkPolicy>, wanted: Option<NetworkPolicy>
         {
             None
         }
-        (child, Some(wanted)) => Some(Write::Ensure(Child::NetworkPolicy(Box::new(ownership::pinned(wanted, child))))),
+        (child, Some(wanted)) => Some(Write::Apply(Applied::NetworkPolicy(Box::new(ownership::pinned(wanted, child))))),
     }
 }
 

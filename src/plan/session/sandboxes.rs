@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 
-use super::{Child, ChildState, Observed, Write, configuration, launch, lifecycle::Lifecycle};
+use super::{ChildState, Created, Observed, Write, configuration, launch, lifecycle::Lifecycle};
 use crate::{
     api::{
         Sandbox, SandboxSpec,
@@ -122,12 +122,7 @@ pub(super) fn all_removals(observed: &Observed) -> Vec<Write> {
 fn removed(observed: &Observed, goes: impl Fn(&String) -> bool) -> Vec<Write> {
     let left = observed.sandboxes.iter().filter(|(name, _)| goes(name)).filter_map(|(_, child)| child.owned());
     let left = left.filter(|sandbox| sandbox.metadata.deletion_timestamp.is_none());
-    left.map(|sandbox| {
-        let mut sandbox = Sandbox::clone(sandbox);
-        sandbox.metadata.resource_version = None; // whatever it has become meanwhile
-        Write::Delete(Child::Sandbox(Box::new(sandbox)))
-    })
-    .collect()
+    left.map(|sandbox| Write::delete_any_version(&**sandbox)).collect()
 }
 
 /// Whether the session may have any Sandbox.
@@ -154,10 +149,10 @@ pub(super) fn writes(observed: &Observed) -> Vec<Write> {
     let writes = wanted(observed).filter_map(|wanted| {
         let desired = sandbox(observed, &wanted)?;
         match wanted.child {
-            ChildState::Absent if staged => Some(Write::Ensure(Child::Sandbox(Box::new(desired)))),
+            ChildState::Absent if staged => Some(Write::Create(Created::Sandbox(Box::new(desired)))),
             ChildState::Owned(live) if live.metadata.deletion_timestamp.is_none() => {
                 let changed = changed(live, desired)?;
-                Some(Write::Update(Child::Sandbox(Box::new(changed))))
+                Some(Write::Replace(Box::new(changed)))
             }
             ChildState::Absent | ChildState::Owned(_) | ChildState::Foreign(_) | ChildState::Failed(_) => None,
         }

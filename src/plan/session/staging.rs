@@ -6,7 +6,7 @@ use k8s_openapi::api::core::v1::{ConfigMap, Pod};
 
 use kube::ResourceExt;
 
-use super::{Child, ChildState, ConfigMapContent, Observed, Write};
+use super::{ChildState, ConfigMapContent, Created, Observed, Write};
 use crate::{
     api::{AigiseSession, condition::Reason, meta},
     plan::{
@@ -175,12 +175,7 @@ pub(super) fn interruptions(observed: &Observed) -> Vec<Write> {
 /// status that changed just now, nobody might tell us to try again.
 pub(super) fn removals(observed: &Observed) -> Vec<Write> {
     let pod = observed.stage_pod.owned().filter(|pod| pod.metadata.deletion_timestamp.is_none());
-    let going = pod.map(|pod| {
-        let mut pod = Pod::clone(pod);
-        pod.metadata.resource_version = None;
-        Write::Delete(Child::Pod(Box::new(pod)))
-    });
-    going.into_iter().collect()
+    pod.map(|pod| Write::delete_any_version(&**pod)).into_iter().collect()
 }
 
 /// Names what a ConfigMap holds.
@@ -254,7 +249,7 @@ pub(super) fn writes(observed: &Observed) -> Vec<Write> {
     let known = observed.config_maps.values().all(|content| matches!(content, ConfigMapContent::Hash(_)));
     let pod = match &observed.stage_pod {
         ChildState::Absent if known && is_needed(&observed.session) => {
-            return vec![Write::Ensure(Child::Pod(Box::new(pod::stage_pod(observed))))];
+            return vec![Write::Create(Created::Pod(Box::new(pod::stage_pod(observed))))];
         }
         ChildState::Owned(pod) => pod,
         ChildState::Absent | ChildState::Foreign(_) | ChildState::Failed(_) => return vec![],

@@ -7,7 +7,7 @@ use k8s_openapi::{
     apimachinery::pkg::api::resource::Quantity,
 };
 
-use super::{Child, ChildState, Observed, Write};
+use super::{ChildState, Created, Observed, Write};
 use crate::{
     api::{meta::Component, session::AccessMode},
     plan::{ownership, quantity::Amount, volumes::SharedVolume},
@@ -18,10 +18,10 @@ pub(super) fn writes(observed: &Observed) -> Vec<Write> {
     let writes = own(observed).filter_map(|(volume, child)| {
         let claim = claim(observed, volume);
         match child {
-            ChildState::Absent => Some(Write::Ensure(Child::Claim(Box::new(claim)))),
+            ChildState::Absent => Some(Write::Create(Created::Claim(Box::new(claim)))),
             ChildState::Owned(live) => {
                 let adopted = adopted(live, claim)?;
-                Some(Write::Update(Child::Claim(Box::new(adopted))))
+                Some(Write::PatchClaim(Box::new(adopted)))
             }
             ChildState::Foreign(_) | ChildState::Failed(_) => None,
         }
@@ -32,7 +32,7 @@ pub(super) fn writes(observed: &Observed) -> Vec<Write> {
 /// The claims that are to be larger.
 pub(super) fn growth(observed: &Observed) -> Vec<Write> {
     let grown = own(observed).filter_map(|(volume, child)| larger(observed, volume, child.owned()?));
-    grown.map(|claim| Write::Update(Child::Claim(Box::new(claim)))).collect()
+    grown.map(|claim| Write::PatchClaim(Box::new(claim))).collect()
 }
 
 /// Whether there is nothing to change of a claim but its size.
@@ -84,7 +84,7 @@ pub(super) fn removals(observed: &Observed) -> Vec<Write> {
     let going = SharedVolume::ALL.into_iter().filter(|volume| volume.goes_with(&observed.session));
     let claims = going.filter_map(|volume| observed.claims.get(&volume)?.owned());
     let claims = claims.filter(|claim| claim.metadata.deletion_timestamp.is_none());
-    claims.map(|claim| Write::Delete(Child::Claim(Box::new(PersistentVolumeClaim::clone(claim))))).collect()
+    claims.map(|claim| Write::delete(&**claim)).collect()
 }
 
 /// Whether claims of the session's own may still be there though they are to go.

@@ -1,0 +1,219 @@
+//! What the operator writes to the API server. Each write names its verb, so that [`apply`](crate) has nothing left to choose.
+
+use k8s_openapi::{
+    api::{
+        core::v1::{PersistentVolumeClaim, Pod, Secret, Service, ServiceAccount},
+        networking::v1::NetworkPolicy,
+        rbac::v1::{Role, RoleBinding},
+    },
+    apimachinery::pkg::apis::meta::v1::ObjectMeta,
+};
+use kube::Resource;
+use strum::IntoStaticStr;
+
+use super::ChildState;
+use crate::api::{Agent, AigiseSession, Sandbox};
+
+/// One write to the API server. The writes of a plan are made in order, and the first that fails ends it: later writes may depend
+/// on earlier ones.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Write {
+    /// Create the object. Where its name is taken, the object that has the name is looked at, and never changed.
+    Create(Created),
+    /// Server-side apply. An object with a UID exists already: the apply is forced, and holds for exactly the version that was
+    /// decided about. One without a UID is new: a stranger's object of its name is never changed.
+    Apply(Applied),
+    /// Replace the whole Sandbox, if it still has the version that was decided about.
+    Replace(Box<Sandbox>),
+    /// Patch the size and the owner of the claim, if it still has the version that was decided about.
+    PatchClaim(Box<PersistentVolumeClaim>),
+    /// Patch the annotations of the Pod, if it still has the version that was decided about.
+    PatchPod(Box<Pod>),
+    /// Delete exactly this object.
+    Delete(Target),
+}
+
+/// An object that is created once and never applied.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Created {
+    /// A claim.
+    Claim(Box<PersistentVolumeClaim>),
+    /// A Pod; a change of its template means another Pod.
+    Pod(Box<Pod>),
+    /// A Sandbox; later changes replace it as a whole.
+    Sandbox(Box<Sandbox>),
+}
+
+/// An object that is written by server-side apply.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Applied {
+    /// A Service.
+    Service(Box<Service>),
+    /// A policy.
+    NetworkPolicy(Box<NetworkPolicy>),
+    /// A Secret.
+    Secret(Box<Secret>),
+    /// An account.
+    ServiceAccount(Box<ServiceAccount>),
+    /// A role.
+    Role(Box<Role>),
+    /// The binding of a role.
+    RoleBinding(Box<RoleBinding>),
+}
+
+/// An object that exists and is to be deleted.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Target {
+    /// Its kind.
+    pub kind: Kind,
+    /// Its name.
+    pub name: String,
+    /// Its UID, a precondition: an object that was created later under the name stays.
+    pub uid: Option<String>,
+    /// Its version, likewise; absent: it is deleted whatever it has become meanwhile.
+    pub version: Option<String>,
+}
+
+/// A kind of object that the operator writes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, IntoStaticStr)]
+pub enum Kind {
+    /// A claim.
+    PersistentVolumeClaim,
+    /// A Pod.
+    Pod,
+    /// A Service.
+    Service,
+    /// A policy.
+    NetworkPolicy,
+    /// A Secret.
+    Secret,
+    /// An account.
+    ServiceAccount,
+    /// A role.
+    Role,
+    /// The binding of a role.
+    RoleBinding,
+    /// A Sandbox.
+    Sandbox,
+    /// A session: only its user creates it; the operator deletes it when its time is over, if its user asked for that.
+    AigiseSession,
+    /// An agent: only its user creates it; the operator deletes it with its session or its parent.
+    Agent,
+}
+
+/// A type whose objects the operator writes.
+pub trait Written: Resource<DynamicType = ()> {
+    /// Its kind.
+    const KIND: Kind;
+}
+
+macro_rules! written {
+    ($($type:ident),*) => { $(impl Written for $type { const KIND: Kind = Kind::$type; })* };
+}
+
+written!(
+    PersistentVolumeClaim,
+    Pod,
+    Service,
+    NetworkPolicy,
+    Secret,
+    ServiceAccount,
+    Role,
+    RoleBinding,
+    Sandbox,
+    AigiseSession,
+    Agent
+);
+
+impl Write {
+    /// Deletes this object, if it still has the version that was decided about.
+    #[must_use]
+    pub fn delete<K: Written>(live: &K) -> Self {
+        let ObjectMeta { name, uid, resource_version, .. } = live.meta();
+        let name = name.clone().unwrap_or_default();
+        Write::Delete(Target { kind: K::KIND, name, uid: uid.clone(), version: resource_version.clone() })
+    }
+
+    /// Deletes this object, whatever it has become meanwhile.
+    #[must_use]
+    pub fn delete_any_version<K: Written>(live: &K) -> Self {
+        match Self::delete(live) {
+            Write::Delete(target) => Write::Delete(Target { version: None, ..target }),
+            other => other,
+        }
+    }
+
+    /// The verb, as a person would say it.
+    #[must_use]
+    pub fn verb(&self) -> &'static str {
+        match self {
+            Write::Create(_) => "create",
+            Write::Apply(_) => "apply",
+            Write::Replace(_) => "replace",
+            Write::PatchClaim(_) | Write::PatchPod(_) => "patch",
+            Write::Delete(_) => "delete",
+        }
+    }
+
+    /// The kind of the object that is written.
+    #[must_use]
+    pub fn kind(&self) -> Kind {
+        match self {
+            Write::Create(Created::Claim(_)) | Write::PatchClaim(_) => Kind::PersistentVolumeClaim,
+            Write::Create(Created::Pod(_)) | Write::PatchPod(_) => Kind::Pod,
+            Write::Create(Created::Sandbox(_)) | Write::Replace(_) => Kind::Sandbox,
+            Write::Apply(Applied::Service(_)) => Kind::Service,
+            Write::Apply(Applied::NetworkPolicy(_)) => Kind::NetworkPolicy,
+            Write::Apply(Applied::Secret(_)) => Kind::Secret,
+            Write::Apply(Applied::ServiceAccount(_)) => Kind::ServiceAccount,
+            Write::Apply(Applied::Role(_)) => Kind::Role,
+            Write::Apply(Applied::RoleBinding(_)) => Kind::RoleBinding,
+            Write::Delete(target) => target.kind,
+        }
+    }
+
+    /// The name of the object that is written.
+    #[must_use]
+    pub fn name(&self) -> &str {
+        let meta = match self {
+            Write::Create(Created::Claim(claim)) | Write::PatchClaim(claim) => &claim.metadata,
+            Write::Create(Created::Pod(pod)) | Write::PatchPod(pod) => &pod.metadata,
+            Write::Create(Created::Sandbox(sandbox)) | Write::Replace(sandbox) => &sandbox.metadata,
+            Write::Apply(Applied::Service(service)) => &service.metadata,
+            Write::Apply(Applied::NetworkPolicy(policy)) => &policy.metadata,
+            Write::Apply(Applied::Secret(secret)) => &secret.metadata,
+            Write::Apply(Applied::ServiceAccount(account)) => &account.metadata,
+            Write::Apply(Applied::Role(role)) => &role.metadata,
+            Write::Apply(Applied::RoleBinding(binding)) => &binding.metadata,
+            Write::Delete(target) => return &target.name,
+        };
+        meta.name.as_deref().unwrap_or_default()
+    }
+}
+
+/// What the name has after a write, by the kind that was written.
+#[derive(Clone, Debug)]
+pub enum Outcome {
+    /// A claim.
+    Claim(ChildState<PersistentVolumeClaim>),
+    /// A Pod.
+    Pod(ChildState<Pod>),
+    /// A Service.
+    Service(ChildState<Service>),
+    /// A policy.
+    NetworkPolicy(ChildState<NetworkPolicy>),
+    /// A Secret.
+    Secret(ChildState<Secret>),
+    /// An account.
+    ServiceAccount(ChildState<ServiceAccount>),
+    /// A role.
+    Role(ChildState<Role>),
+    /// The binding of a role.
+    RoleBinding(ChildState<RoleBinding>),
+    /// A Sandbox.
+    Sandbox(ChildState<Sandbox>),
+    /// A session.
+    Session(ChildState<AigiseSession>),
+    /// An agent.
+    Agent(ChildState<Agent>),
+}
