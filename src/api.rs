@@ -1,6 +1,7 @@
-//! The contract as types: what users write and read. Field documentation is user documentation: it becomes the CRD.
+//! The API types: what users write and read. The doc comments of the fields are user documentation: they become the descriptions in
+//! the CRDs.
 //!
-//! Depends on nothing else in the crate; [`crds`] renders it.
+//! This module depends on no other module of the crate; [`crds`] renders the CRDs.
 
 pub mod agent;
 pub mod condition;
@@ -14,10 +15,11 @@ pub mod sandbox;
 pub mod session;
 pub mod template;
 
-/// The operator asks for objects by names that users write: nothing that could be read as a path or a query is let through.
+/// The pattern of object names that users write and that the operator requests from the API server. It matches nothing that could
+/// be read as a path or a query.
 const OBJECT_NAME: &str = "^[a-z0-9]([-a-z0-9.]*[a-z0-9])?$";
 
-/// A duration: `90s`, `30m`, `1h30m`.
+/// The pattern of a duration: `90s`, `30m`, `1h30m`.
 const DURATION: &str = "^([0-9]{1,9}h)?([0-9]{1,9}m)?([0-9]{1,9}s)?$";
 
 pub use agent::{Agent, AgentSpec, AgentStatus};

@@ -1,16 +1,10 @@
 //! The only writer. It walks a plan in order and has no choices left: what to write was decided in `plan`.
 
+pub mod log;
+pub mod throttle;
 mod verbs;
 
-use k8s_openapi::{
-    NamespaceResourceScope,
-    api::{
-        core::v1::{PersistentVolumeClaim, Pod, Secret, Service, ServiceAccount},
-        networking::v1::NetworkPolicy,
-        rbac::v1::{Role, RoleBinding},
-    },
-    apimachinery::pkg::apis::meta::v1::ObjectMeta,
-};
+use k8s_openapi::{NamespaceResourceScope, apimachinery::pkg::apis::meta::v1::ObjectMeta};
 use kube::{
     Client, Resource,
     api::{Patch, PatchParams},
@@ -18,11 +12,14 @@ use kube::{
 use serde::Serialize;
 use serde_json::json;
 
-use self::verbs::Writer;
 pub use self::verbs::{WriteCounter, failure};
+use self::{
+    log::{Line, LineLimit},
+    verbs::Writer,
+};
 use crate::{
-    api::{Agent, AigiseSession, Sandbox, meta},
-    plan::{Applied, ChildState, Created, Kind, Outcome, Write},
+    api::meta,
+    plan::{Applied, Created, Kind, Outcome, Write},
     reading::{
         Kept,
         live::{self, Decoded},
@@ -38,16 +35,18 @@ impl<K> Object for K where K: Kept + Resource<Scope = NamespaceResourceScope> + 
 pub async fn execute(
     client: &Client,
     counter: &WriteCounter,
+    lines: &LineLimit,
     owner: &ObjectMeta,
     writes: Vec<Write>,
-    mut outcome: impl FnMut(&str, Outcome),
+    mut record: impl FnMut(&str, Outcome),
 ) {
     for write in writes {
-        let name = write.name().to_string();
+        let (name, line) = (write.name().to_string(), Line::of(&write));
         let writer = Writer { client, counter, owner };
-        let left = writer.write(write).await;
-        let succeeded = left.succeeded();
-        outcome(&name, left);
+        let outcome = writer.write(write).await;
+        line.log(lines, owner.uid.as_deref().unwrap_or_default(), &outcome);
+        let succeeded = outcome.trouble().is_none();
+        record(&name, outcome);
         if !succeeded {
             return;
         }
@@ -86,27 +85,6 @@ impl Writer<'_> {
                 Kind::AigiseSession => Outcome::Session(self.delete(&target).await),
                 Kind::Agent => Outcome::Agent(self.delete(&target).await),
             },
-        }
-    }
-}
-
-impl Outcome {
-    fn succeeded(&self) -> bool {
-        fn of<K>(child: &ChildState<K>) -> bool {
-            matches!(child, ChildState::Owned(_) | ChildState::Absent)
-        }
-        match self {
-            Outcome::Claim(child) => of::<PersistentVolumeClaim>(child),
-            Outcome::Pod(child) => of::<Pod>(child),
-            Outcome::Service(child) => of::<Service>(child),
-            Outcome::NetworkPolicy(child) => of::<NetworkPolicy>(child),
-            Outcome::Secret(child) => of::<Secret>(child),
-            Outcome::ServiceAccount(child) => of::<ServiceAccount>(child),
-            Outcome::Role(child) => of::<Role>(child),
-            Outcome::RoleBinding(child) => of::<RoleBinding>(child),
-            Outcome::Sandbox(child) => of::<Sandbox>(child),
-            Outcome::Session(child) => of::<AigiseSession>(child),
-            Outcome::Agent(child) => of::<Agent>(child),
         }
     }
 }

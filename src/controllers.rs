@@ -13,7 +13,6 @@ pub mod metrics;
 pub mod read_your_writes;
 pub mod sandbox;
 pub mod session;
-mod throttle;
 mod turns;
 mod unreadable;
 pub mod work_queue;
@@ -22,10 +21,10 @@ use std::{sync::Arc, time::Duration};
 
 use futures::{FutureExt, future};
 use jiff::Timestamp;
-use kube::{Client, ResourceExt, runtime::reflector::ObjectRef};
+use kube::{Client, Resource, ResourceExt, api::ObjectMeta, runtime::reflector::ObjectRef};
 use serde::Serialize;
 use tokio::{sync::watch, task::JoinSet};
-use tracing::{debug, info, warn};
+use tracing::{Instrument, Span, debug, field, info, info_span, warn};
 
 use self::{
     backoff::Backoff,
@@ -37,15 +36,18 @@ use self::{
     memo::Memo,
     metrics::Metrics,
     read_your_writes::ReadYourWrites,
-    throttle::Throttle,
     turns::Turns,
     work_queue::{Action, Request, WorkQueue},
 };
 use crate::{
     api::{AigiseSession, RawJson},
-    apply::{self, Object, WriteCounter},
-    plan::{self, Lookup, Report, Requeue, Settings, StatusWrite, session::Decided},
-    reading::live as single,
+    apply::{
+        self, Object, WriteCounter,
+        log::{LineLimit, short},
+        throttle::Throttle,
+    },
+    plan::{self, Lookup, Report, Requeue, Settings, StatusWrite, Transition, session::Decided},
+    reading::{Kept, live as single},
 };
 
 /// A reconcile that takes longer than this is cancelled and retried: a request that hangs must not block its object for ever.
@@ -74,6 +76,8 @@ pub struct Shared {
     pub metrics: Arc<Metrics>,
     /// Records events.
     event_recorder: Arc<EventRecorder>,
+    /// Which lines about an object are logged.
+    lines: Arc<LineLimit>,
     /// The clock.
     pub clock: Clock,
 }
@@ -147,6 +151,7 @@ pub async fn run_all(start: Start, filled: watch::Sender<Option<Arc<Caches>>>, s
         settings,
         metrics,
         event_recorder,
+        lines: Arc::default(),
         clock,
     };
     let session_context =
@@ -279,6 +284,19 @@ impl<K: Object> Context<K> {
         Timestamp::from_second((self.clock)().as_second()).unwrap_or_default()
     }
 
+    /// The object that is reconciled is in this stage of its life cycle: its span and the metrics say so.
+    fn enters(&self, stage: &'static str) {
+        Span::current().record("stage", stage);
+        self.metrics.entered(self.name, stage);
+    }
+
+    /// The delay until the object with this UID is retried.
+    fn back_off(&self, uid: &str) -> Duration {
+        let (delay, failures) = self.backoff.next(uid);
+        self.metrics.backs_off(self.name, failures);
+        delay
+    }
+
     fn counter(&self) -> &WriteCounter {
         &self.metrics.writes
     }
@@ -319,9 +337,13 @@ impl<K: Object> Context<K> {
                 Err(kube::Error::Api(status)) if status.is_not_found() => return Ok(Action::await_change()),
                 // The object has changed meanwhile: the next reconcile computes its status anew.
                 Err(kube::Error::Api(status)) if status.is_conflict() => {
-                    return Ok(Action::requeue(self.backoff.next(&uid)));
+                    return Ok(Action::requeue(self.back_off(&uid)));
                 }
                 Err(error) => return Err(Error::WriteStatus(error)),
+            }
+            if let Some(Transition { phase, reason, message }) = &report.transition {
+                self.lines
+                    .log(&uid, |dropped| info!(phase, %reason, status = short(message), dropped, "status changed"));
             }
             if let Some(event) = &report.event {
                 self.event_recorder.record(&object.object_ref(&()), event).await;
@@ -336,7 +358,7 @@ impl<K: Object> Context<K> {
                 self.backoff.reset(&uid);
                 Action::requeue(delay)
             }
-            Requeue::Backoff => Action::requeue(self.backoff.next(&uid)),
+            Requeue::Backoff => Action::requeue(self.back_off(&uid)),
         })
     }
 }
@@ -384,22 +406,44 @@ async fn run<K, F>(
             debug!(controller = name, %object, "the object is gone");
             return Action::await_change();
         };
-        match reconcile_one(&stored, context, reconcile).await {
-            Ok(action) => {
-                debug!(controller = name, %object, "reconciled");
-                action
-            }
-            Err(error) => {
-                let delay = context.backoff.next(&stored.uid().unwrap_or_default());
-                warn!(controller = name, object = %stored.name_any(), namespace, %error,
-                    source = std::error::Error::source(&error).map(tracing::field::display), ?delay, "reconcile failed; it is retried");
-                Action::requeue(delay)
-            }
-        }
+        let span = span(name, &stored);
+        let reconciled = async {
+            let (outcome, action) = match reconcile_one(&stored, context, reconcile).await {
+                Ok(action) => (action.outcome(), action),
+                Err(error) => {
+                    let delay = context.back_off(&stored.uid().unwrap_or_default());
+                    warn!(%error, source = std::error::Error::source(&error).map(|source| short(&source.to_string())), ?delay, "reconcile failed; it is retried");
+                    (error.category(), Action::requeue(delay))
+                }
+            };
+            Span::current().record("outcome", outcome);
+            debug!("reconciled");
+            action
+        };
+        reconciled.instrument(span).await
     };
     info!(controller = name, concurrency, "controller started");
     requests.work(concurrency.into(), stop, pass).await;
     info!(controller = name, "controller stopped");
+}
+
+/// The span of one reconcile, which all lines of it carry. `name` is recorded after the span exists, since the formatter would
+/// otherwise put the name of the span there.
+fn span<K: Kept>(controller: &'static str, stored: &Stored<K>) -> Span {
+    let ObjectMeta { name, namespace, uid, .. } = stored.meta();
+    let empty = field::Empty;
+    let span = info_span!(
+        "reconcile",
+        controller,
+        namespace,
+        name = empty,
+        uid,
+        generation = empty,
+        stage = empty,
+        outcome = empty
+    );
+    span.record("name", name.as_deref());
+    span
 }
 
 async fn reconcile_one<K, F>(
@@ -420,14 +464,14 @@ where
         Found::Absent => return Ok(Action::await_change()),
     };
     let timer = context.metrics.reconcile_started(context.name);
-    let (object_name, namespace) = (object.name_any(), object.namespace());
+    Span::current().record("generation", object.meta().generation);
     let (pass, cpu_time) = CpuTime::of(reconcile(object, context.clone()));
     let result = tokio::time::timeout(RECONCILE_TIMEOUT, pass).await;
     let result = result.unwrap_or(Err(Error::Timeout));
     timer.ended(result.as_ref().err().map_or("ok", Error::category));
     if let Some(spent) = cpu_time.too_much() {
         context.metrics.slow_pass(context.name);
-        warn!(controller = context.name, object = %object_name, namespace, ?spent, "a reconcile used too much CPU time");
+        warn!(?spent, "a reconcile used too much CPU time");
     }
     result
 }

@@ -1,8 +1,8 @@
 //! A Kubernetes operator that runs AI security-analysis sessions: typed sandboxes over shared volumes.
 //!
-//! Modules depend strictly downward: `api ← config ← plan ← reading ← apply ← controllers ← operator ← main`; `overlay` is shared by
-//! `config` and `plan`, `protocol` by `plan` and `sandboxd`. What is left of `reading` decides and never acts: it
-//! compiles without a client, and a test reads the `use` lines.
+//! Modules depend strictly downward: `api ← config ← plan ← reading ← apply ← controllers ← operator ← main`; `overlay` is shared
+//! by `config` and `plan`, `protocol` by `plan` and `sandboxd`. The modules to the left of `reading` only decide and never act:
+//! they compile without a client, and a test checks the `use` lines.
 
 pub mod api;
 pub mod config;

@@ -44,23 +44,24 @@ fn run(command: Command) -> Result<(), Box<dyn std::error::Error>> {
     }
 }
 
-/// One thread for all work: handing little pieces of it to others costs more than they do (docs/adr/0010-one-thread.md).
+/// The runtime has one thread: handing small pieces of work to other threads costs more than the work itself
+/// (docs/adr/0010-one-thread.md).
 fn runtime() -> std::io::Result<tokio::runtime::Runtime> {
     tokio::runtime::Builder::new_current_thread().enable_all().build()
 }
 
-#[expect(clippy::print_stdout, reason = "printing is what the command is for")]
+#[expect(clippy::print_stdout, reason = "the command prints its result")]
 fn print(text: &str) {
     print!("{text}");
 }
 
-#[expect(clippy::print_stderr, reason = "the last words of a program that cannot go on")]
+#[expect(clippy::print_stderr, reason = "this is the error that ends the program")]
 fn complain(error: &dyn std::error::Error) {
     let mut text = error.to_string();
     let mut source = error.source();
     while let Some(cause) = source {
         let words = cause.to_string();
-        // Some libraries say the cause in their own words already.
+        // Some libraries already include the cause in their own message.
         if !text.contains(&words) {
             text = format!("{text}: {words}");
         }

@@ -177,11 +177,24 @@ pub struct ObjectEvent {
     pub message: String,
 }
 
+/// A change of an object's phase, or of the reason that it is in this phase.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Transition {
+    /// The phase now.
+    pub phase: &'static str,
+    /// The reason now.
+    pub reason: Reason,
+    /// The sentence that a user reads.
+    pub message: String,
+}
+
 /// What to say about an object, and when to look at it again.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Report<S> {
     /// The whole status.
     pub status: S,
+    /// What changed, if the phase or the reason did.
+    pub transition: Option<Transition>,
     /// The event of this transition, if it is one.
     pub event: Option<ObjectEvent>,
     /// When to look again.

@@ -1,9 +1,9 @@
-//! Objects as they come from the API server: less what nobody here reads, within limits, and never an obstacle to others.
+//! Reads objects from the API server: only the fields that the operator uses, within limits, and each object independently of others.
 //!
-//! Whoever may write an object may write one of a megabyte, or one that is nested ten thousand levels deep. So an object is read by
-//! itself and within limits ([`limits`]); what passes them, or cannot be read for another reason, is [`Unreadable`]: it has a name
-//! and a reason, and none of its content is told. Lists and watches come as streams ([`objects`]), of which one object is held at a
-//! time; single objects are fetched by [`live`].
+//! Any user who may write an object may write one of a megabyte, or one that is nested ten thousand levels deep. So each object is read
+//! separately and within limits ([`limits`]). An object that exceeds a limit, or cannot be read for another reason, is [`Unreadable`],
+//! which has the object's name and the reason, but none of the object's content. Lists and watches are read as streams ([`objects`]) that
+//! hold one object at a time; single objects are read by [`live`].
 
 pub mod live;
 pub mod objects;
@@ -30,46 +30,46 @@ use crate::{
     plan::Failure,
 };
 
-/// The most bytes of one object that are held to be read. The API server stores no larger ones, unless it is told to.
+/// The most bytes of one object that are read. The API server stores no larger objects, unless it is configured to.
 pub const TEXT_BYTES: usize = 2 * 1024 * 1024;
 
 /// A kind that is read from the API server.
 pub trait Kept: Resource<DynamicType = ()> + Clone + fmt::Debug + DeserializeOwned + Send + Sync + 'static {
-    /// How much of an object is kept.
+    /// Which fields of an object are kept.
     const PROJECTION: Projection = Projection::AllBut(&[METADATA]);
 
-    /// How much there may be.
+    /// How large an object may be.
     const LIMITS: Limits = Limits { bytes: limits::OBJECT_BYTES, values: limits::OBJECT_VALUES };
 
-    /// What the operator says of the object.
+    /// The conditions in the object's status.
     fn conditions(&self) -> &[Condition] {
         &[]
     }
 
-    /// A word for how the object is, which is counted.
+    /// The phase of the object, for metrics.
     fn phase(&self) -> &'static str {
         ""
     }
 }
 
-/// The most of an object that is kept.
+/// How large the kept part of an object may be.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Limits {
-    /// Bytes of JSON.
+    /// The most bytes of JSON.
     pub bytes: usize,
-    /// Values of JSON.
+    /// The most JSON values.
     pub values: usize,
 }
 
 impl Limits {
-    /// Those of a status.
+    /// The limits of a status.
     const STATUS: Self = Self { bytes: limits::STATUS_BYTES, values: limits::STATUS_VALUES };
 
-    /// Those of what holds content: a source of the volumes, or a configuration file. The API server allows a mebibyte.
+    /// The limits of objects with content: sources of volumes and configuration files. The API server allows a mebibyte.
     const CONTENT: Self = Self { bytes: TEXT_BYTES, values: 4 * limits::OBJECT_VALUES };
 }
 
-/// managedFields are half of an object. What `kubectl apply` keeps in an annotation is the other half once more.
+/// managedFields are half of an object. The annotation of `kubectl apply` repeats the other half.
 const METADATA: (&str, Projection) = (
     "metadata",
     Projection::AllBut(&[
@@ -81,7 +81,7 @@ const METADATA: (&str, Projection) = (
     ]),
 );
 
-/// Of what others may have made, only what we have put there is read.
+/// The metadata of kinds that others also create: only the labels and annotations that the operator writes are read.
 const METADATA_OF_OURS: (&str, Projection) = (
     "metadata",
     Projection::AllBut(&[
@@ -103,7 +103,7 @@ impl Kept for AigiseSession {
 }
 
 impl Kept for Sandbox {
-    /// A session's own is replaced as a whole, with all that its users have annotated.
+    /// The Sandbox of a session is replaced as a whole, with all annotations of its users.
     const PROJECTION: Projection = Projection::AllBut(&[(
         "metadata",
         Projection::AllBut(&[
@@ -124,7 +124,7 @@ impl Kept for Sandbox {
     }
 }
 
-/// What a program that runs an agent says in its status is read as well.
+/// The whole status is kept: the operator also reads what the program that runs an agent writes there.
 impl Kept for Agent {
     fn conditions(&self) -> &[Condition] {
         self.status.as_ref().map_or(&[], |status| &status.conditions)
@@ -171,7 +171,7 @@ impl Kept for Secret {
 }
 
 impl Kept for Pod {
-    /// We made its spec and never look at it again, but for where it runs. An empty `Container` alone takes 2 KB.
+    /// The operator wrote the spec and reads only the node name from it. An empty `Container` alone takes 2 KB.
     const PROJECTION: Projection = Projection::AllBut(&[
         METADATA_OF_POD,
         ("spec", Projection::Only(&[("nodeName", Projection::All)])),
@@ -179,7 +179,7 @@ impl Kept for Pod {
     ]);
 }
 
-/// How much is kept of a Pod that somebody else made, and that a sandbox attaches to: the names of its containers as well.
+/// Which fields are kept of a user's Pod that a sandbox attaches to: the names of its containers as well.
 pub const ATTACHED_POD: Projection = Projection::AllBut(&[
     METADATA_OF_OURS,
     (
@@ -197,7 +197,7 @@ const METADATA_OF_POD: (&str, Projection) = (
     Projection::AllBut(&[
         ("managedFields", Projection::Nothing),
         ("annotations", Projection::Prefixed(&[OUR_PREFIX])),
-        // Whose it is, and what.
+        // The Pod's session and its component.
         ("labels", Projection::Only(&[(meta::SESSION, Projection::All), (meta::COMPONENT, Projection::All)])),
     ]),
 );
@@ -211,7 +211,7 @@ const STATUS_OF_POD: Projection = Projection::AllBut(&[
     ("initContainerStatuses", CONTAINER_STATUS),
 ]);
 
-/// How a container is, without what it is made of.
+/// The state of a container, without its image, resources and mounts.
 const CONTAINER_STATUS: Projection = Projection::AllBut(&[
     ("allocatedResources", Projection::Nothing),
     ("containerID", Projection::Nothing),
@@ -222,58 +222,58 @@ const CONTAINER_STATUS: Projection = Projection::AllBut(&[
     ("volumeMounts", Projection::Nothing),
 ]);
 
-/// An object that cannot be read: too large, too deep, written by a newer version, or by hand.
+/// An object that cannot be read: it is too large, nested too deep, or has fields of a newer version or with wrong values.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Unreadable {
-    /// Its kind.
+    /// The kind of the object.
     pub kind: String,
-    /// Which one it is: name, namespace, UID, version and generation, as far as these can be read.
+    /// Identifies the object: name, namespace, UID, version and generation, as far as these can be read.
     pub metadata: ObjectMeta,
-    /// Why it cannot be read.
+    /// Why the object cannot be read.
     pub why: Why,
-    /// What its condition `Ready` says.
+    /// The content of the object's condition `Ready`.
     pub said: Option<Said>,
 }
 
-/// What a condition says.
+/// The content of a condition.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Said {
     /// The reason.
     pub reason: String,
     /// The message.
     pub message: String,
-    /// The generation that it speaks of.
+    /// The observed generation.
     pub observed_generation: Option<i64>,
 }
 
-/// Why an object cannot be read. In none of these is there anything of what it says.
+/// Why an object cannot be read. No variant contains values of the object.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Why {
-    /// It has too many bytes.
-    #[error("it has more than {0} bytes, managedFields and status apart")]
+    /// The object has too many bytes.
+    #[error("it has more than {0} bytes, not counting managedFields and status")]
     TooLarge(usize),
-    /// It has too many values.
-    #[error("it has more than {0} values, managedFields and status apart")]
+    /// The object has too many values.
+    #[error("it has more than {0} values, not counting managedFields and status")]
     TooManyValues(usize),
-    /// Its status has too many bytes or values.
+    /// The status has too many bytes or values.
     #[error("its status has more than {0} bytes or {1} values")]
     StatusTooLarge(usize, usize),
-    /// Maps and lists are nested too deep in it.
+    /// Maps and lists are nested too deep in the object.
     #[error("it is nested more than {0} levels deep", limits::OBJECT_DEPTH)]
     TooDeep,
-    /// It is no JSON in UTF-8.
+    /// The object is not JSON in UTF-8.
     #[error("it is not JSON in UTF-8")]
     NotJson,
-    /// A field has a type or a value that is not known here.
+    /// A field has a type or a value that this version of the operator does not know.
     #[error("the field {0} has a type or a value that this version of the operator does not know")]
     UnknownValue(String),
-    /// Its namespace holds more than is kept.
-    #[error("the objects of its namespace have more than {} MiB together; delete some", .0 / 1024 / 1024)]
+    /// The objects of the namespace exceed the memory budget.
+    #[error("the objects of its namespace are larger than {} MiB together; delete some of them", .0 / 1024 / 1024)]
     TooMany(usize),
 }
 
 impl Why {
-    /// The word for metrics.
+    /// The value of the metric label `why`.
     #[must_use]
     pub fn category(&self) -> &'static str {
         match self {
@@ -288,23 +288,24 @@ impl Why {
     }
 }
 
-/// How an object says of itself that it cannot be read.
+/// The beginning of the message in the condition of an object that cannot be read. [`Unreadable::is_said_in`] looks for it, also in
+/// conditions that an earlier version of the operator wrote.
 const OF_ITSELF: &str = "The operator cannot read it and leaves it alone";
 
 impl Unreadable {
-    /// A sentence for whoever looks after the object.
+    /// The message for the object's condition and event.
     #[must_use]
     pub fn message(&self) -> String {
         format!("{OF_ITSELF}: {}.", self.why)
     }
 
-    /// Whether a condition says of its own object that it cannot be read, and not of another one that the object needs.
+    /// Whether a condition reports that its own object cannot be read, and not that another object which it needs cannot be read.
     #[must_use]
     pub fn is_said_in(condition: &Condition) -> bool {
         condition.reason == Reason::Unreadable.to_string() && condition.message.starts_with(OF_ITSELF)
     }
 
-    /// What it means for another object that needs this one.
+    /// The failure of another object that needs this object.
     #[must_use]
     pub fn failure(&self) -> Failure {
         let name = self.metadata.name.as_deref().unwrap_or_default();
@@ -315,21 +316,21 @@ impl Unreadable {
 /// An object that was read.
 #[derive(Clone, Debug)]
 pub struct Read<K> {
-    /// The object, as far as it is kept.
+    /// The object with the kept fields.
     pub object: K,
-    /// What is kept of it, as text.
+    /// The kept fields as JSON text.
     pub text: String,
-    /// How many values it has.
+    /// How many JSON values the kept fields have.
     pub values: usize,
 }
 
-/// Which object a text is of, as far as that can be read.
+/// The metadata that identifies the object of a text, as far as it can be read.
 #[must_use]
 pub fn identity(text: &[u8]) -> ObjectMeta {
     skim::identity(text)
 }
 
-/// An object of which no more is read than which one it is; why is for the caller to say.
+/// An object of which only the identity is read. The caller sets the reason.
 #[must_use]
 pub fn skimmed<K: Kept>(text: &[u8]) -> Unreadable {
     skim::<K>(text)
@@ -338,15 +339,15 @@ pub fn skimmed<K: Kept>(text: &[u8]) -> Unreadable {
 /// Reads an object.
 ///
 /// # Errors
-/// When it cannot be read, or passes a limit.
+/// When the object cannot be read, or exceeds a limit.
 pub fn read<K: Kept>(text: &[u8]) -> Result<Read<K>, Box<Unreadable>> {
     read_only(text, K::PROJECTION)
 }
 
-/// Reads so much of an object.
+/// Reads the fields of an object that `keep` selects.
 ///
 /// # Errors
-/// When it cannot be read, or passes a limit.
+/// When the object cannot be read, or exceeds a limit.
 pub fn read_only<K: Kept>(text: &[u8], keep: Projection) -> Result<Read<K>, Box<Unreadable>> {
     let unreadable = |why| Box::new(Unreadable { why, ..skim::<K>(text) });
     if text.len() > TEXT_BYTES {
@@ -359,12 +360,12 @@ pub fn read_only<K: Kept>(text: &[u8], keep: Projection) -> Result<Read<K>, Box<
     }
 }
 
-/// The path of the field that does not fit. The error itself would repeat what is there.
+/// The path of the field that does not fit the type. The error itself would repeat the field's value.
 fn misfit<K: Kept>(text: &str) -> String {
     let mut deserializer = serde_json::Deserializer::from_str(text);
     let path = serde_path_to_error::deserialize::<_, K>(&mut deserializer).err().map(|error| error.path().to_string());
     let path = path.unwrap_or_default();
-    // Keys of maps are a user's words, too.
+    // The path may contain keys of maps, which users choose, so its length is limited.
     let end = path.char_indices().nth(100).map_or(path.len(), |(end, _)| end);
     path[..end].to_string()
 }

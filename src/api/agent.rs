@@ -12,7 +12,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{crds::rule, raw::RawJson, sandbox::SeenSession, session::SKILL, template::Restart};
 
-/// What the agent is, and what it needs.
+/// The specification of an agent: what the agent is and what it needs.
 #[derive(CustomResource, Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[kube(
     group = "aigise.dev",
@@ -25,7 +25,7 @@ use super::{crds::rule, raw::RawJson, sandbox::SeenSession, session::SKILL, temp
     status = "AgentStatus",
     derive = "Default",
     derive = "PartialEq",
-    doc = "A dynamic agent of a session: what it is, its place among the others, what it needs, and where it is in its life.",
+    doc = "A dynamic agent of a session: what the agent is, its parent, what it needs, and its current state.",
     selectable = ".spec.session",
     selectable = ".spec.creator",
     selectable = ".status.status",
@@ -43,114 +43,117 @@ use super::{crds::rule, raw::RawJson, sandbox::SeenSession, session::SKILL, temp
     rule("self.session == oldSelf.session", "session cannot change"),
 ]))]
 pub struct AgentSpec {
-    /// The session that the agent works in. It may be made later than the agent, and the agent goes with it. Cannot change.
+    /// The session that the agent works in. The session may be created after the agent. The agent is deleted with the session,
+    /// unless the session's `autoCleanup` is `false`. This field is immutable.
     #[schemars(length(min = 1, max = 40), regex(pattern = super::OBJECT_NAME))]
     pub session: String,
 
-    /// What people call it; several agents may have the same. Default: the name of the object.
+    /// The display name of the agent; several agents may have the same name. Default: the name of the object.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = 253))]
     pub name: Option<String>,
 
-    /// What kind of agent it is, in the framework's words: `aigise_agent`.
+    /// The kind of the agent, as the framework names it: `aigise_agent`.
     #[serde(default, rename = "type", skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = 63))]
     pub agent_type: Option<String>,
 
-    /// Who made it: the name of an agent, or a person.
+    /// The creator of the agent: the name of an agent, or a person.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = 253))]
     pub creator: Option<String>,
 
-    /// What it is for.
+    /// The purpose of the agent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 4096))]
     pub description: Option<String>,
 
-    /// The agent above it, of the same session, by the name of its object. It begins when that one is there. An agent is none of
-    /// its own ancestors, and has 32 at most.
+    /// The parent of the agent: the object name of another agent of the same session. The agent starts once its parent exists. An
+    /// agent cannot be its own ancestor, and can have at most 32 ancestors.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = 253), regex(pattern = super::OBJECT_NAME))]
     pub parent: Option<String>,
 
-    /// What becomes of it when its parent is deleted.
+    /// What happens to the agent when its parent is deleted.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub on_parent_deleted: Option<OnParentDeleted>,
 
-    /// What it is made of.
+    /// The configuration of the agent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub config: Option<AgentConfig>,
 
-    /// What has to be there before it begins.
+    /// What must be ready before the agent starts.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub requires: Option<Requires>,
 
-    /// What its user wants it to be.
+    /// The status that the user wants the agent to have.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub desired_status: Option<DesiredStatus>,
 
-    /// A Pod that runs it. Absent: whoever reads its status does.
+    /// The Pod that runs the agent. If absent, a program outside the operator reads the status of the agent and runs the agent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub runner: Option<Runner>,
 }
 
-/// What becomes of an agent whose parent is deleted. `Orphan` (the default): it stays, and its condition `ParentFound` says so.
-/// `Delete`: it is deleted as well.
+/// What happens to an agent whose parent is deleted. `Orphan` (the default): the agent stays, and its condition `ParentFound`
+/// reports that the parent is gone. `Delete`: the agent is deleted as well.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub enum OnParentDeleted {
-    /// It stays.
+    /// The agent stays.
     #[default]
     Orphan,
-    /// It is deleted as well.
+    /// The agent is deleted as well.
     Delete,
 }
 
-/// What a user wants an agent to be. `active` is the default.
+/// The status that a user wants an agent to have. Default: `active`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum DesiredStatus {
-    /// It works, as soon as it has what it needs.
+    /// The agent works as soon as it has what it requires.
     #[default]
     Active,
-    /// It does nothing until it is to be active again.
+    /// The agent does nothing until it is set to `active` again.
     Paused,
-    /// It has done its work.
+    /// The agent has finished its work.
     Stopped,
 }
 
-/// What an agent is made of. Other fields than these are kept as they are.
+/// The configuration of an agent. Fields other than these are kept unchanged.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct AgentConfig {
-    /// One of the session's models, a model's own name, or `inherit`: that of its creator.
+    /// The model of the agent: one of the session's models, the provider's name of a model, or `inherit` for the model of the
+    /// agent's creator.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = 253))]
     pub model: Option<String>,
 
-    /// What it is told to do.
+    /// The instruction that the agent follows.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 65536))]
     pub instruction: Option<String>,
 
-    /// The tools that it uses. While the session does not have one of them, the agent is `pending_tools`.
+    /// The tools that the agent uses. While the session does not have one of them, the agent is `pending_tools`.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 256), inner(length(min = 1, max = 255)))]
     pub tool_names: Vec<String>,
 
-    /// The skills that it uses: `all`, or folders of the tools volume, each with all skills below it. While the session has not
-    /// enabled one of them, the agent is `pending_tools`.
+    /// The skills that the agent uses: `all`, or folders of the tools volume, each including all skills below it. While the session
+    /// has not enabled one of them, the agent is `pending_tools`.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 64), inner(length(min = 1, max = 255), regex(pattern = SKILL)))]
     pub enabled_skills: Vec<String>,
 
-    /// Everything else.
+    /// All other fields.
     #[serde(flatten)]
     pub other: BTreeMap<String, RawJson>,
 }
 
-/// The Pod that runs an agent: a sandbox of its own, beside those that the agent works in and with none of their volumes. It
-/// finds the session's configuration as a file in the framework's form, which `AIGISE_CONFIG` names, its own name in `AIGISE_AGENT`,
-/// the hosts of the sandboxes in `AIGISE_<TYPE>_HOST`, and the keys of the models in `AIGISE_<MODEL>_API_KEY`.
+/// The Pod that runs an agent. The Pod is a sandbox of its own, separate from the sandboxes that the agent works in, and mounts
+/// none of their volumes. The environment variable `AIGISE_CONFIG` names a file with the session's configuration in the framework's
+/// format, `AIGISE_AGENT` holds the name of the agent, `AIGISE_<TYPE>_HOST` the hosts of the sandboxes, and
+/// `AIGISE_<MODEL>_API_KEY` the keys of the models.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Runner {
@@ -158,7 +161,7 @@ pub struct Runner {
     #[schemars(length(min = 1, max = 512))]
     pub image: String,
 
-    /// The program and its arguments, run without a shell. Absent: what the image itself starts.
+    /// The program and its arguments, run without a shell. If absent, the image's own command runs.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 64), inner(length(max = 32768)))]
     pub command: Vec<String>,
@@ -177,129 +180,131 @@ pub struct Runner {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub resources: Option<ResourceRequirements>,
 
-    /// Security settings of the container, as in a Pod's container, with the limits of a sandbox.
+    /// Security settings of the container, as in a Pod's container, with the same restrictions as for a sandbox.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub security_context: Option<SecurityContext>,
 
-    /// What happens when the program ends. Default of `policy`: `OnFailure`. One that ended with 0 and is not started again has
-    /// `stopped` the agent; one that failed too often is an `error`.
+    /// What happens when the program ends. The default of `policy` is `OnFailure`. When the program ended with exit code 0 and is
+    /// not started again, the agent is `stopped`; when the program failed too often, the agent is in `error`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub restart: Option<Restart>,
 
-    /// `true`: the program may run commands in the sandboxes of its session with `kubectl exec`, and has a token for nothing else.
-    /// The operator has to be installed with `agents.runnerExec`.
+    /// `true`: the program may run commands in the sandboxes of its session with `kubectl exec`; its token grants nothing else. The
+    /// operator must be installed with `agents.runnerExec`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub sandbox_exec: Option<bool>,
 
-    /// A Pod template, laid over the Pod last, by the rules of a sandbox's. The container is called `sandbox`.
+    /// A Pod template that is merged over the Pod last, by the rules of a sandbox's `podTemplate`. The container is called
+    /// `sandbox`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(schema_with = "super::template::any_object")]
     pub pod_template: Option<RawJson>,
 }
 
 impl Runner {
-    /// Whether it may run commands in the sandboxes.
+    /// Whether the program may run commands in the sandboxes.
     #[must_use]
     pub fn may_exec(&self) -> bool {
         self.sandbox_exec == Some(true)
     }
 }
 
-/// What has to be there before an agent begins.
+/// What must be ready before an agent starts.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Requires {
-    /// Types of the session's sandboxes, which have to be ready. `main` always counts among them, where the session has it.
+    /// Types of the session's sandboxes that must be ready. The type `main` is always required if the session has it.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 32), inner(length(min = 1, max = 21)))]
     pub sandboxes: Vec<String>,
 }
 
 impl AgentSpec {
-    /// What its user wants it to be.
+    /// The status that the user wants the agent to have.
     #[must_use]
     pub fn desired_status(&self) -> DesiredStatus {
         self.desired_status.unwrap_or_default()
     }
 
-    /// What becomes of it when its parent is deleted.
+    /// What happens to the agent when its parent is deleted.
     #[must_use]
     pub fn on_parent_deleted(&self) -> OnParentDeleted {
         self.on_parent_deleted.unwrap_or_default()
     }
 
-    /// The types of sandboxes that it names.
+    /// The types of sandboxes that the agent names as required.
     #[must_use]
     pub fn required_sandboxes(&self) -> &[String] {
         self.requires.as_ref().map_or(&[], |requires| &requires.sandboxes)
     }
 }
 
-/// What the operator last saw of an agent.
+/// The status of an agent, as the operator last observed it.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct AgentStatus {
-    /// The generation of the specification that this status speaks of.
+    /// The generation of the specification that this status refers to.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub observed_generation: Option<i64>,
 
-    /// Where the agent is in its life.
+    /// The state of the agent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub status: Option<AgentState>,
 
-    /// When it was made.
+    /// When the agent was created.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub created_at: Option<Time>,
 
-    /// When it was last edited, or became something else.
+    /// When the agent was last edited or last changed its state.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub updated_at: Option<Time>,
 
-    /// The session that the agent belongs to, as it was last seen.
+    /// The session that the agent belongs to, as last observed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub session: Option<SeenSession>,
 
-    /// The agent above it, as it was last seen.
+    /// The parent of the agent, as last observed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub parent: Option<SeenParent>,
 
-    /// The agents below it.
+    /// The children of the agent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub children: Option<Children>,
 
-    /// The Pod that runs it.
+    /// The name of the Pod that runs the agent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub pod_name: Option<String>,
 
-    /// What the program that runs it last ended with.
+    /// The last exit code of the program that runs the agent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub exit_code: Option<i32>,
 
-    /// What is true of the agent now, and why. A program that runs the agent may add a condition `RuntimeHealthy` of its own.
+    /// The current conditions of the agent, with their reasons. A program that runs the agent may add a condition `RuntimeHealthy`
+    /// of its own.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["type"]))]
     pub conditions: Vec<Condition>,
 }
 
-/// A parent as an agent last saw it: when it is gone, this tells that it was there.
+/// The parent of an agent, as last observed. After the parent is deleted, this shows that the parent existed.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct SeenParent {
-    /// Its name.
+    /// The name of the parent.
     pub name: String,
-    /// Its UID: another agent of the same name is not the same.
+    /// The UID of the parent. Another agent with the same name is not the same parent.
     pub uid: String,
 }
 
-/// The agents directly below another.
+/// The direct children of an agent.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Children {
-    /// How many there are.
+    /// The number of children.
     pub total: i32,
-    /// The names of the first twenty.
+    /// The names of the first twenty children.
     #[serde(default)]
     pub names: Vec<String>,
 }
 
-/// Where an agent is in its life.
+/// The state of an agent.
 #[derive(
     Clone,
     Copy,
@@ -318,16 +323,16 @@ pub struct Children {
 #[serde(rename_all = "snake_case")]
 #[strum(serialize_all = "snake_case")]
 pub enum AgentState {
-    /// It waits: for its session, for its parent, or for sandboxes.
+    /// The agent waits for its session, for its parent, or for sandboxes.
     Created,
-    /// It has what it needs.
+    /// The agent has everything that it requires.
     Active,
-    /// It does nothing, since its user wants so.
+    /// The agent does nothing because its user paused it.
     Paused,
-    /// It has done its work.
+    /// The agent has finished its work.
     Stopped,
-    /// It cannot work as it is written, or the program that runs it says that it is not well.
+    /// The agent cannot work as specified, or the program that runs it reports that the agent is unhealthy.
     Error,
-    /// It needs tools or skills that its session does not have.
+    /// The agent needs tools or skills that its session does not have.
     PendingTools,
 }

@@ -1,5 +1,5 @@
-//! Condition types and the reasons that they carry: the words that users see in `status`, events, logs and metrics alike.
-//! `docs/conditions.md` says for each what a person can do about it; a test holds the two together.
+//! Condition types and their reasons: the words that users see in `status`, events, logs and metrics. `docs/conditions.md` explains
+//! what the user can do about each of them; a test keeps both in sync.
 
 /// The type of a condition.
 #[derive(
@@ -16,41 +16,41 @@
     strum::EnumString,
 )]
 pub enum ConditionType {
-    /// All that was asked for is there now.
+    /// Everything that was requested is ready now.
     Ready,
-    /// The operator or the cluster is still working towards it.
+    /// The operator or the cluster is still working towards the requested state.
     Reconciling,
-    /// It needs a person; the message says what to do.
+    /// A person has to act; the message says what to do.
     Stalled,
-    /// Session: its configuration file can be used, or it has none.
+    /// Session: its configuration file can be used, or the session has none.
     ConfigValid,
-    /// Session: the three volumes exist and hold what their sources gave.
+    /// Session: the three volumes exist and hold the content of their sources.
     VolumesReady,
-    /// Session: every sandbox that was asked for is ready. Agent: every one that it requires.
+    /// Session: every requested sandbox is ready. Agent: every sandbox that it requires is ready.
     SandboxesReady,
-    /// Session: every agent is as its user wants it.
+    /// Session: every agent has the status that its user wants.
     AgentsReady,
-    /// Session: some sandboxes failed, and the others go on.
+    /// Session: some sandboxes failed, and the others continue.
     Degraded,
-    /// All: it has no Pods or does nothing, because somebody wanted so or its time is over.
+    /// All kinds: the object has no Pods or does nothing, because a user requested it or because its time is over.
     Suspended,
-    /// Session: its time is about to end, or over.
+    /// Session: its time is about to end, or is over.
     Expiring,
-    /// Sandbox: its Pod has a node.
+    /// Sandbox: its Pod is scheduled to a node.
     PodScheduled,
-    /// Sandbox: what was to be done before it is ready is done.
+    /// Sandbox: the init work is done.
     Initialized,
-    /// Sandbox: its template changed after its Pod started; the next start takes the change.
+    /// Sandbox: its template changed after its Pod started; the next start applies the change.
     OutOfDate,
-    /// Sandbox: it works in a Pod that was there already.
+    /// Sandbox: it works in an existing Pod.
     Attached,
-    /// Agent: the session has the tools and skills that it uses.
+    /// Agent: the session has the tools and skills that the agent uses.
     ToolsCovered,
-    /// Agent: the agent above it is there, or it has none.
+    /// Agent: its parent exists, or the agent has no parent.
     ParentFound,
 }
 
-/// The condition that a program which runs an agent sets on it. It is that program's own, and never written here.
+/// The condition that a program which runs an agent sets on the agent. It belongs to that program; the operator never writes it.
 pub const RUNTIME_HEALTHY: &str = "RuntimeHealthy";
 
 /// Why a condition has its status.
@@ -68,133 +68,133 @@ pub const RUNTIME_HEALTHY: &str = "RuntimeHealthy";
     strum::EnumString,
 )]
 pub enum Reason {
-    /// The operator has not looked at the object yet (the schema's default).
+    /// The operator has not reconciled the object yet (the default in the CRD's schema).
     Pending,
-    /// Everything that was asked for is there.
+    /// Everything that was requested is ready.
     Ready,
-    /// Nothing is in the way of the condition; it says so rather than being absent.
+    /// There is no problem to report. The condition says so instead of being absent.
     AsExpected,
     /// The object, or its namespace, is being deleted.
     Terminating,
-    /// The specification cannot work as it is written.
+    /// The specification cannot be carried out as it is written.
     InvalidSpec,
-    /// An object that is not ours has a name that we need; it is never touched.
+    /// An object that does not belong to the operator has a name that the operator needs; the operator never touches that object.
     NameTaken,
-    /// The API server refused a Pod, claim or policy as it is written.
+    /// The API server rejected a Pod, claim or policy as invalid.
     Refused,
-    /// An admission policy, a limit range or a role of the cluster does not allow the object: a person has to do something. It is
-    /// tried again, since that may be done elsewhere.
+    /// An admission policy, a limit range or a role of the cluster does not allow the object, so a person has to act. The operator
+    /// retries, since the fix may be made elsewhere.
     Forbidden,
-    /// A quota of the namespace does not allow the object now; it is tried again.
+    /// A quota of the namespace does not allow the object now; the operator retries.
     QuotaExceeded,
-    /// The API server could not be read or written; it is tried again.
+    /// The API server could not be read or written; the operator retries.
     ApiError,
-    /// It is suspended: its Pods are gone or going, its volumes stay.
+    /// The object is suspended: its Pods are deleted or terminating, its volumes stay.
     Suspended,
 
     /// The session that the sandbox names does not exist.
     SessionNotFound,
-    /// The Pod was made a moment ago and nobody has looked at it yet.
+    /// The Pod was created a moment ago, and neither the scheduler nor the kubelet has reported on it yet.
     PodCreated,
-    /// The previous Pod is still ending.
+    /// The previous Pod is still terminating.
     PodTerminating,
     /// No node fits the Pod now.
     Unschedulable,
-    /// The node that the session's volumes hold it on has no room for the Pod now.
+    /// The Pod must run on the node of the session's volumes, and that node has too few free resources for it now.
     NoRoomOnSessionNode,
     /// A claim of the Pod is missing or has no volume.
     ClaimNotReady,
-    /// The Pod's node does not answer.
+    /// The Pod's node does not respond.
     NodeLost,
-    /// The image could not be pulled; the kubelet goes on trying.
+    /// The image could not be pulled; the kubelet keeps retrying.
     ImagePull,
-    /// The kubelet could not make the container, or could not start it.
+    /// The kubelet could not create or start the container.
     ContainerConfig,
     /// The node is mounting the volumes, pulling the image and starting the container.
     ContainerCreating,
-    /// The container runs and its readiness is awaited.
+    /// The container runs but is not ready yet.
     NotReady,
-    /// The initialiser runs.
+    /// The initialiser is running.
     Initializing,
-    /// What was to be done before the sandbox is ready is done.
+    /// The init work is done.
     Initialized,
-    /// Nothing was to be done before the sandbox is ready.
+    /// The sandbox has no init work.
     NoInitializer,
     /// The initialiser waits for sandboxes that it depends on.
     DependencyNotReady,
     /// A sandbox that the initialiser depends on has failed.
     DependencyFailed,
-    /// The session has failed, so that no further initialiser is begun.
+    /// The session has failed, so no further initialiser is started.
     SessionFailed,
-    /// A step of the initialiser failed, or took too long.
+    /// A step of the initialiser failed or took too long.
     InitFailed,
-    /// The initialiser should have ended long ago, and nothing is heard of it.
+    /// The initialiser should have ended long ago, and does not report anything.
     GateNotRunning,
     /// The container ended.
     ContainerEnded,
-    /// The container was ended for using more memory than its limit.
+    /// The container was killed because it used more memory than its limit.
     OutOfMemory,
-    /// The Pod was ended by the cluster: evicted, preempted or its node went away.
+    /// The cluster ended the Pod: the Pod was evicted or preempted, or its node is gone.
     PodLost,
     /// The container ended, and the sandbox is started again after a pause.
     Restarting,
-    /// The container ended with 0, and the restart policy wants no more.
+    /// The container ended with exit code 0, and the restart policy requires no restart.
     Finished,
-    /// Another sandbox of the session has the type.
+    /// Another sandbox of the session has the same type.
     DuplicateType,
     /// The session has not filled its volumes yet.
     VolumesNotReady,
-    /// The sandbox has a Pod of its own.
+    /// The sandbox has its own Pod.
     NotAttached,
     /// The sandbox works in the Pod that `attach` names.
     Attached,
-    /// The Pod that `attach` names is not there.
+    /// The Pod that `attach` names does not exist.
     PodNotFound,
-    /// The Pod that `attach` names may not be attached to.
+    /// The sandbox may not attach to the Pod that `attach` names.
     NotAttachable,
-    /// The Pod that the sandbox was attached to is gone, and another has its name.
+    /// The Pod that the sandbox was attached to is gone, and another Pod has its name.
     PodReplaced,
-    /// The template is the one that the Pod was made from.
+    /// The Pod was created from the current template.
     UpToDate,
     /// The template changed after the Pod started.
     TemplateChanged,
-    /// The Pod has a node.
+    /// The Pod is scheduled to a node.
     Scheduled,
-    /// There is no Pod now.
+    /// The sandbox has no Pod now.
     NoPod,
 
     /// The session's volumes are being filled.
     Staging,
-    /// A source of the volumes is not there yet; it is looked for now and then.
+    /// A source of the volumes does not exist yet; the operator looks for it again from time to time.
     SourceNotFound,
     /// A source could not be staged.
     StagingFailed,
-    /// The volumes hold what their sources gave.
+    /// The volumes hold the content of their sources.
     Staged,
-    /// An existing claim that the session uses is not there.
+    /// The claim that the session names in `claimName` does not exist.
     ClaimNotFound,
-    /// A claim has no volume: it gets one when the first Pod needs it, or the volume was lost; or it may not grow.
+    /// A claim has no volume (the claim gets one when the first Pod needs it, or its volume was lost), or the claim cannot grow.
     VolumesPending,
     /// Some sandboxes are not ready yet.
     SandboxesNotReady,
     /// Some sandboxes ended or cannot start.
     SandboxFailed,
-    /// Some sandboxes failed, and the others go on.
+    /// Some sandboxes failed, and the others continue.
     Degraded,
-    /// It was idle for as long as its lifetime allows.
+    /// The session was idle for as long as its lifetime allows.
     Idle,
-    /// Nobody wanted it suspended.
+    /// Nothing suspends the object.
     Active,
-    /// The time of the session has no end, or is far from it.
+    /// The time of the session has no end, or its end is far away.
     NotExpiring,
     /// The time of the session is about to end.
     ExpiresSoon,
     /// The time of the session is over.
     Expired,
 
-    /// The agent has nothing to do until its user wants it to.
+    /// The agent does nothing until its user sets it to `active`.
     Paused,
-    /// The agent has done its work, by its user's word.
+    /// The agent has finished its work: its user set it to `stopped`.
     Stopped,
     /// The session has the tools and skills that the agent uses.
     Covered,
@@ -202,44 +202,44 @@ pub enum Reason {
     NotCovered,
     /// The agent has no parent.
     NoParent,
-    /// The parent of the agent is there.
+    /// The parent of the agent exists.
     ParentFound,
-    /// The parent of the agent has not been made yet.
+    /// The parent of the agent has not been created yet.
     ParentNotFound,
     /// The parent of the agent was deleted.
     ParentGone,
-    /// The Pod that runs the agent is on its way.
+    /// The Pod that runs the agent is not ready yet.
     RunnerNotReady,
-    /// The program that runs the agent failed, too often or for good.
+    /// The program that runs the agent failed, too often or permanently.
     RunnerFailed,
-    /// The program that runs the agent says that it is not well.
+    /// The program that runs the agent reports that the agent is unhealthy.
     Unhealthy,
     /// The session has no agents.
     NoAgents,
-    /// Some agents wait for something.
+    /// Some agents are not in the status that their users want yet.
     AgentsNotReady,
 
-    /// The object, or one that it needs, is larger or nested deeper than the operator reads, or not of a form that it knows.
+    /// The object, or another object that it needs, is larger or nested deeper than the operator reads, or has an unknown form.
     Unreadable,
 
     /// The session has no configuration file.
     NoConfig,
     /// The configuration file was read.
     ConfigRead,
-    /// The configuration file, or a variable in it, comes from something that is not there yet.
+    /// The configuration file, or the source of one of its variables, does not exist yet.
     ConfigNotFound,
-    /// The configuration file is no TOML.
+    /// The configuration file is not valid TOML.
     Unparsable,
-    /// The configuration file is larger or deeper than any configuration, or its variables make it so.
+    /// The configuration file is larger or nested deeper than the limits allow, or its variables make it so.
     TooLarge,
-    /// The configuration file has a `${NAME}` that nobody defines.
+    /// The configuration file uses a `${NAME}` that is not defined.
     UnknownVariable,
     /// The configuration file names a backend that the framework does not have.
     UnknownBackend,
-    /// The configuration file has a port that is none.
+    /// The configuration file has a port that is not valid.
     BadPort,
-    /// The configuration file has a value that its key cannot have.
+    /// The configuration file has a value that is not valid for its key.
     BadValue,
-    /// The configuration file has a secret where everybody could read it.
+    /// The configuration file has a secret in a place that everybody could read.
     SecretInPlainField,
 }

@@ -1,4 +1,4 @@
-//! The helper inside each sandbox; everything is in [`aigise_operator::sandboxd`].
+//! The helper program inside each sandbox; all of its code is in [`aigise_operator::sandboxd`].
 
 use std::process::ExitCode;
 

@@ -30,9 +30,13 @@ async fn reconcile(agent: Arc<Agent>, context: Arc<Context<Agent>>) -> Result<Ac
         return Ok(Action::await_change());
     }
     let rest = rest_of(observed.children.len());
-    let writes = agent::plan(&observed);
+    let (stage, writes) = agent::decide(&observed);
+    context.enters(stage);
     let owner = observed.agent.metadata.clone();
-    apply::execute(&context.client, context.counter(), &owner, writes, |_, outcome| observed.record(outcome)).await;
+    apply::execute(&context.client, context.counter(), &context.lines, &owner, writes, |_, outcome| {
+        observed.record(outcome)
+    })
+    .await;
     let report = agent::report(&observed);
     Ok(context.publish(&*observed.agent, report).await?.not_before(rest))
 }

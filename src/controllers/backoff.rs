@@ -1,4 +1,4 @@
-//! How long to wait after a failure, per object: the runtime has one delay for all.
+//! The delay before a failed reconcile is retried, for each object. The kube runtime has one delay for all objects.
 
 use std::{collections::HashMap, sync::Mutex, time::Duration};
 
@@ -6,10 +6,10 @@ use tokio::time::Instant;
 
 const FIRST: Duration = Duration::from_millis(250);
 const LONGEST: Duration = Duration::from_secs(60);
-/// An object that has not failed for this long after its last delay is well, or gone.
+/// The failures of an object are forgotten if it has not failed for this long after its last delay.
 const FORGET: Duration = Duration::from_secs(300);
 
-/// Failures in a row, by the object's UID.
+/// The consecutive failures of objects, by UID.
 #[derive(Debug, Default)]
 pub(super) struct Backoff(Mutex<HashMap<String, Failures>>);
 
@@ -20,14 +20,14 @@ struct Failures {
 }
 
 impl Backoff {
-    /// The next delay of an object: twice the last one, and never more than a minute. A failure that comes before the last
-    /// delay is over was caused by a change of something else, and does not count.
-    pub(super) fn next(&self, uid: &str) -> Duration {
+    /// The next delay of an object: twice the last delay, and at most a minute. A failure before the last delay has passed was caused
+    /// by a change of another object, and does not count.
+    pub(super) fn next(&self, uid: &str) -> (Duration, u32) {
         self.next_at(uid, Instant::now())
     }
 
-    fn next_at(&self, uid: &str, now: Instant) -> Duration {
-        let Ok(mut failures) = self.0.lock() else { return LONGEST };
+    fn next_at(&self, uid: &str, now: Instant) -> (Duration, u32) {
+        let Ok(mut failures) = self.0.lock() else { return (LONGEST, 0) };
         failures.retain(|_, failures| now.saturating_duration_since(failures.due) < FORGET);
         let failures = failures.entry(uid.to_string()).or_insert(Failures { count: 0, due: now });
         if now >= failures.due {
@@ -35,10 +35,10 @@ impl Backoff {
             failures.count += 1;
             failures.due = now + delay.mul_f64(1.0 + spread(uid, failures.count));
         }
-        failures.due - now
+        (failures.due - now, failures.count)
     }
 
-    /// The object is well.
+    /// Forgets the failures of an object whose reconcile succeeded.
     pub(super) fn reset(&self, uid: &str) {
         if let Ok(mut failures) = self.0.lock() {
             failures.remove(uid);
@@ -46,7 +46,8 @@ impl Backoff {
     }
 }
 
-/// Up to a fifth more, so that objects which failed together do not come back together. From the UID, which is random already.
+/// Jitter: up to a fifth of the delay, so that objects which failed together are not retried together. It is derived from the UID,
+/// which is random already.
 fn spread(uid: &str, count: u32) -> f64 {
     let sum = uid.bytes().fold(count, |sum, byte| sum.wrapping_mul(31).wrapping_add(u32::from(byte)));
     f64::from(sum % 100) / 500.0
@@ -62,7 +63,7 @@ mod tests {
         let mut now = Instant::now();
         let mut delays = Vec::new();
         for _ in 0..12 {
-            let delay = backoff.next_at("u", now);
+            let delay = backoff.next_at("u", now).0;
             now += delay;
             delays.push(delay.as_secs_f64());
         }
@@ -70,15 +71,15 @@ mod tests {
         assert!(delays.windows(2).take(8).all(|pair| pair[1] > pair[0] * 1.6), "{delays:?}");
         assert!(delays[11] >= 60.0 && delays[11] <= 72.0);
         backoff.reset("u");
-        assert!(backoff.next_at("u", now).as_secs_f64() < 0.31);
+        assert!(backoff.next_at("u", now).0.as_secs_f64() < 0.31);
     }
 
     #[test]
     fn failures_in_between_do_not_make_the_delay_longer() {
         let backoff = Backoff::default();
         let now = Instant::now();
-        let first = backoff.next_at("u", now);
-        let sooner = backoff.next_at("u", now + first / 2);
+        let first = backoff.next_at("u", now).0;
+        let sooner = backoff.next_at("u", now + first / 2).0;
         assert_eq!(sooner.as_millis(), (first / 2).as_millis(), "only what is left of it");
     }
 
@@ -86,8 +87,8 @@ mod tests {
     fn objects_that_are_gone_are_forgotten() {
         let backoff = Backoff::default();
         let now = Instant::now();
-        backoff.next_at("gone", now);
-        backoff.next_at("u", now + FORGET * 2);
+        backoff.next_at("gone", now).0;
+        backoff.next_at("u", now + FORGET * 2).0;
         assert_eq!(backoff.0.lock().unwrap().len(), 1);
     }
 }

@@ -1,7 +1,7 @@
-//! Reads what a session's configuration is made of: by name, live, and no oftener than somebody may have changed it.
+//! Reads the configuration file of a session and the objects that it refers to: by name from the API server, and only at intervals.
 //!
-//! What was read is remembered for as long as it is good, without the secrets in it: they are read with the file, and written
-//! where they belong in the same pass.
+//! What was read is remembered for as long as it is valid, but without secrets: these are read with the file, and the same reconcile
+//! writes them to the session's Secret.
 
 use std::{
     collections::{BTreeMap, HashMap},
@@ -34,59 +34,59 @@ use crate::{
     reading::live::{self, Version},
 };
 
-/// What was read of the sessions that have a configuration file, by their UIDs.
+/// The configurations that were read, by the UIDs of their sessions.
 #[derive(Debug, Default)]
 pub struct Configurations(Mutex<HashMap<String, Remembered>>);
 
-/// What is remembered of a session's configuration.
+/// The remembered configuration of a session.
 #[derive(Clone, Debug)]
 pub(super) struct Remembered {
-    /// What of the session it was read for: its generation, whether it rested, and whether a Pod wanted to read it.
+    /// What it was read for: the session's generation, whether the session was inactive, and whether an agent's Pod reads it.
     of: (Option<i64>, bool, bool),
-    /// The versions of all objects that it was read from, with the Secret that was written.
+    /// The versions of all objects that it was read from, and of the Secret that was written.
     versions: Versions,
-    /// When it was last looked at whether these are other ones.
+    /// When these versions were last checked for changes.
     looked_at: Timestamp,
-    /// Likewise, for the Secrets among them.
+    /// When the versions of the Secrets among them were last checked for changes.
     secrets_at: Timestamp,
     configuration: Configuration,
 }
 
-/// The versions of objects that were looked at; nothing of one that was not there.
+/// The versions of the objects that were read; `None` for an object that did not exist.
 #[derive(Clone, Debug, Default)]
 struct Versions {
     known: BTreeMap<Place, Option<Version>>,
-    /// Some could not be read.
+    /// Some objects could not be read.
     has_gaps: bool,
 }
 
-/// What was read in this pass, or is remembered.
+/// The configuration of a session, which this reconcile has read or remembered.
 pub(super) struct ConfigRead {
     pub(super) configuration: Configuration,
     pub(super) config_secret: Option<ConfigSecret>,
-    /// What is to be remembered once all of it is written.
+    /// What to remember once the Secret is written.
     pub(super) remembered: Option<Remembered>,
 }
 
-/// An object that a configuration is made of.
+/// An object that a configuration is read from.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 enum Place {
     ConfigMap(String),
     Secret(String),
 }
 
-/// The texts that were looked for in an object, by their keys.
+/// The texts that a configuration uses from an object, by their keys.
 type Texts = BTreeMap<String, Secret>;
 
 impl Configurations {
-    /// Remembers what was read in a pass that has written all of it.
+    /// Remembers what a reconcile has read, after it has written the Secret.
     pub(super) fn remember(&self, observed: &Observed, remembered: Option<Remembered>) {
         let (Ok(mut all), Some(mut remembered)) = (self.0.lock(), remembered) else { return };
         if let Some(secret) = &observed.config_secret {
             let written = secret.child.owned().and_then(|secret| secret.uid().zip(secret.resource_version()));
             remembered.versions.known.insert(own_secret(&observed.session), written);
         }
-        // Whoever has not looked for so long is gone.
+        // A session that has not checked its configuration for so long is gone.
         let is_alive = |other: &Remembered| remembered.looked_at.duration_since(other.looked_at) < FORGOTTEN;
         all.retain(|_, other| is_alive(other));
         all.insert(observed.session.uid().unwrap_or_default(), remembered);
@@ -97,15 +97,15 @@ impl Configurations {
     }
 }
 
-/// After this long nobody asks any more: every session looks at its file oftener.
+/// After this time, a configuration is forgotten: every existing session checks its configuration more often.
 const FORGOTTEN: SignedDuration = SignedDuration::from_hours(1);
 
 fn own_secret(session: &AigiseSession) -> Place {
     Place::Secret(configuration::secret_name(session))
 }
 
-/// What is known of a session's configuration file. A session without one has a configuration as well, which is told where a Pod
-/// wants to read it.
+/// Reads or remembers the configuration of a session. A session without a configuration file also has a configuration, which is only
+/// read if an agent's Pod needs it.
 pub(super) async fn read(
     session: &Arc<AigiseSession>,
     has_runner: bool,
@@ -147,10 +147,10 @@ pub(super) async fn read(
         Configuration::None | Configuration::Read { .. } => {
             Some(ConfigSecret { wanted, child: config_secret(session, context).await })
         }
-        // What is there is still what runs.
+        // The existing Secret stays: the session still runs with its content.
         Configuration::Unusable(_) => None,
     };
-    // What could not be read is tried again.
+    // If an object could not be read, the next reconcile reads everything again.
     let remembered = (!versions.has_gaps).then(|| Remembered {
         of,
         versions,
@@ -161,7 +161,7 @@ pub(super) async fn read(
     Ok(ConfigRead { configuration, config_secret, remembered })
 }
 
-/// Whether one of the objects is another one than it was; only their versions are read.
+/// Whether one of the objects has changed. Only their versions are read.
 async fn versions_differ(
     known: &Remembered,
     with_secrets: bool,
@@ -175,7 +175,7 @@ async fn versions_differ(
             Place::ConfigMap(name) => context.live.version::<ConfigMap>(&namespace, name).await,
             Place::Secret(name) => context.live.version::<SecretObject>(&namespace, name).await,
         };
-        // That one could not be looked at just now says nothing of it.
+        // A failed read does not mean that the object has changed.
         if now.is_ok_and(|now| now != *version) {
             return true;
         }
@@ -183,7 +183,7 @@ async fn versions_differ(
     false
 }
 
-/// The texts that a configuration is made of. No more of them is held than a pass may hold.
+/// The texts that a configuration is read from. A reconcile holds at most [`PASS_BYTES`] of them.
 async fn contents(session: &AigiseSession, versions: &mut Versions, context: &Context<AigiseSession>) -> Contents {
     let mut wanted = BTreeMap::<_, Vec<_>>::new();
     for reference in configuration::references(session) {
@@ -218,10 +218,10 @@ async fn contents(session: &AigiseSession, versions: &mut Versions, context: &Co
 
 fn too_large() -> String {
     let most = PASS_BYTES / 1024 / 1024;
-    format!("The configuration file and what its variables refer to have more than {most} MiB together.")
+    format!("The configuration file and the values of its variables are larger than {most} MiB together.")
 }
 
-/// The object that a reference leads to.
+/// The object that a reference points to.
 fn place(reference: &Reference) -> Place {
     match reference {
         Reference::ConfigMap(name, _) => Place::ConfigMap(name.clone()),
@@ -229,7 +229,7 @@ fn place(reference: &Reference) -> Place {
     }
 }
 
-/// An object, as far as it is referred to.
+/// Reads an object: its version, and the texts that the references use.
 async fn look(
     place: &Place,
     references: &[Reference],
@@ -245,7 +245,7 @@ async fn look(
         }),
         Place::Secret(name) => get::<SecretObject>(name, session, context).await?.map(|object| {
             let texts = object.data.unwrap_or_default().into_iter().filter(|(key, _)| is_wanted(key));
-            // What is no text cannot be a part of one.
+            // A value that is not text cannot be part of a file.
             let texts = texts.filter_map(|(key, bytes)| Some((key, Secret::new(String::from_utf8(bytes.0).ok()?))));
             (version(&object.metadata), texts.collect())
         }),

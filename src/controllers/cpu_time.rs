@@ -1,4 +1,4 @@
-//! What a pass takes of the processor. All passes share one thread, so that one which takes long holds up everybody.
+//! Measures the CPU time of a reconcile. All reconciles share one thread, so a long reconcile delays all others.
 
 use std::{
     pin::Pin,
@@ -12,21 +12,21 @@ use std::{
 
 use rustix::time::{ClockId, clock_gettime};
 
-/// No pass is to take more than this.
+/// The most CPU time that a reconcile should use.
 const MOST: Duration = Duration::from_millis(100);
 
-/// The time on a processor that a future has taken so far.
+/// The CPU time that a future has used so far.
 #[derive(Clone, Default)]
 pub(super) struct CpuTime(Arc<AtomicU64>);
 
 impl CpuTime {
-    /// Counts what a future takes.
+    /// Measures the CPU time of a future.
     pub(super) fn of<F: Future>(future: F) -> (impl Future<Output = F::Output>, Self) {
         let cpu_time = Self::default();
         (Counted { future: Box::pin(future), cpu_time: cpu_time.clone() }, cpu_time)
     }
 
-    /// What was taken, if that was too much.
+    /// The CPU time, if it was more than a reconcile should use.
     pub(super) fn too_much(&self) -> Option<Duration> {
         Some(Duration::from_nanos(self.0.load(Ordering::Relaxed))).filter(|spent| *spent > MOST)
     }
@@ -49,7 +49,7 @@ impl<F: Future> Future for Counted<F> {
     }
 }
 
-/// The time that this thread has had on a processor: what others take of it does not count.
+/// The CPU time of this thread. The CPU time of other threads and processes does not count.
 fn on_processor() -> Duration {
     Duration::try_from(clock_gettime(ClockId::ThreadCPUTime)).unwrap_or_default()
 }

@@ -11,11 +11,11 @@ use kube::{
     Client,
     runtime::events::{Event, EventType, Recorder, Reporter},
 };
-use tracing::debug;
+use tracing::{debug, info};
 
-use super::throttle::Throttle;
 use crate::{
     api::meta,
+    apply::{log::short, throttle::Throttle},
     plan::{ObjectEvent, status},
 };
 
@@ -65,6 +65,7 @@ impl EventRecorder {
             return;
         }
         self.throttle.done(uid);
+        info!(type_ = if event.warning { "Warning" } else { "Normal" }, reason = %event.reason, note = short(&event.message), "event");
         if let Err(error) = self.recorder(share(about)).publish(&as_recorded(event), about).await {
             debug!(%error, "an event could not be written");
         }

@@ -1,7 +1,7 @@
-//! What is read past the caches: by its name, its version first, and its content once for each version.
+//! Reads objects that are not cached: by name, first the version, and the content once for each version.
 //!
-//! Whoever writes a session or a Sandbox says what is read for it. So the content that one pass holds is bounded, and so is how many
-//! passes of one namespace read content at once.
+//! The user who writes a session or a Sandbox decides what is read for it. So the content that a reconcile holds is bounded, and so is
+//! the number of reconciles of one namespace that read content at the same time.
 
 use std::{
     collections::{BTreeMap, HashMap},
@@ -26,30 +26,30 @@ use crate::{
     },
 };
 
-/// How many passes of a namespace read content at the same time.
+/// How many reconciles of a namespace may read content at the same time.
 const PASSES: usize = 4;
 
-/// The most bytes of content that a pass holds at the same time.
+/// The most bytes of content that a reconcile holds at the same time.
 pub(super) const PASS_BYTES: usize = 4 * 1024 * 1024;
 
-/// When a pass is begun again that found too many others at the same work.
+/// When a reconcile is [`Busy`], it is requeued after this time.
 pub(super) const BUSY: Duration = Duration::from_secs(1);
 
-/// Too many passes of the namespace are reading content just now, or another one is deciding much.
+/// Too many reconciles of the namespace are reading content, or another one is waiting to make an expensive decision.
 #[derive(Debug)]
 pub(super) struct Busy;
 
-/// What was read past the caches, as far as it is remembered.
+/// Reads objects that are not cached, and remembers what was read within limits.
 pub struct LiveReads {
     client: Client,
     passes: Arc<Mutex<HashMap<String, usize>>>,
-    /// What ConfigMaps hold, by namespace and name.
+    /// The hashes of ConfigMaps' contents, by namespace and name.
     hashes: Memo<Version, String>,
     pods: Memo<Version, Pod>,
     claims: Memo<Version, PersistentVolumeClaim>,
 }
 
-/// The right of a pass to read content, for as long as it is held.
+/// The permission of a reconcile to read content, which ends when it is dropped.
 pub(super) struct Pass {
     passes: Arc<Mutex<HashMap<String, usize>>>,
     namespace: String,
@@ -78,7 +78,7 @@ impl LiveReads {
         }
     }
 
-    /// Lets a pass read content, if no more than [`PASSES`] others of its namespace do.
+    /// Permits a reconcile to read content, unless [`PASSES`] others of its namespace do.
     pub(super) fn begin(&self, namespace: &str) -> Result<Pass, Busy> {
         let mut passes = self.passes.lock().unwrap_or_else(PoisonError::into_inner);
         let running = passes.entry(namespace.to_string()).or_default();
@@ -89,7 +89,7 @@ impl LiveReads {
         Ok(Pass { passes: self.passes.clone(), namespace: namespace.to_string() })
     }
 
-    /// The ConfigMaps among the sources of a session: the operator may get them by name and neither list nor watch them.
+    /// Reads the ConfigMaps among the sources of a session. The operator may get them by name, but may not list or watch them.
     pub(super) async fn config_maps(
         &self,
         namespace: &str,
@@ -113,7 +113,7 @@ impl LiveReads {
         self.content(&self.hashes, namespace, name, ConfigMap::PROJECTION, hash, bytes).await
     }
 
-    /// A Pod that a sandbox is to attach to.
+    /// Reads the Pod that a sandbox attaches to.
     pub(super) async fn pod(&self, namespace: &str, name: &str) -> Result<Lookup<Pod>, Busy> {
         let bytes = |pod: &Pod| size_of(pod);
         Ok(match self.content(&self.pods, namespace, name, ATTACHED_POD, Pod::clone, bytes).await? {
@@ -123,7 +123,7 @@ impl LiveReads {
         })
     }
 
-    /// A claim that a user made: read by its name, since only our own are watched.
+    /// Reads a claim that a user created. It is read by name, since only the operator's own claims are watched.
     pub(super) async fn claim(&self, namespace: &str, name: &str) -> Result<ChildState<PersistentVolumeClaim>, Busy> {
         let (keep, bytes) = (PersistentVolumeClaim::PROJECTION, |claim: &PersistentVolumeClaim| size_of(claim));
         Ok(match self.content(&self.claims, namespace, name, keep, Clone::clone, bytes).await? {
@@ -133,7 +133,7 @@ impl LiveReads {
         })
     }
 
-    /// What was made of an object's content, or is made now; nothing where there is no such object.
+    /// What `make` derives from an object's content, remembered for each version; `None` if the object does not exist.
     async fn content<K: Object, T>(
         &self,
         memo: &Memo<Version, T>,
@@ -167,13 +167,13 @@ impl LiveReads {
         })
     }
 
-    /// The version of an object, which is read without its content.
+    /// The version of an object, read without its content.
     pub(super) async fn version<K: Object>(&self, namespace: &str, name: &str) -> Result<Option<Version>, Failure> {
         live::version::<K>(&self.client, namespace, name).await.map_err(|error| apply::failure(&error))
     }
 }
 
-/// About how many bytes an object takes in memory.
+/// The estimated bytes that an object takes in memory.
 pub(super) fn size_of(object: &impl Serialize) -> usize {
     4096 + 8 * serde_json::to_vec(object).map_or(0, |text| text.len())
 }
@@ -185,7 +185,7 @@ mod tests {
     #[test]
     fn a_namespace_reads_so_much_at_once_and_no_other_waits_for_it() {
         let service = tower::service_fn(|_: http::Request<kube::client::Body>| async {
-            Err::<http::Response<kube::client::Body>, _>("nobody is there")
+            Err::<http::Response<kube::client::Body>, _>("there is no server")
         });
         let reads = tokio::runtime::Builder::new_current_thread()
             .build()

@@ -1,4 +1,4 @@
-//! What was worked out a moment ago, and is worked out again when it is forgotten: never more of it than so many bytes.
+//! Remembers computed values, up to a number of bytes. A value that was evicted is computed again.
 
 use std::sync::Arc;
 
@@ -7,7 +7,7 @@ use quick_cache::{
     sync::{Cache, DefaultLifecycle},
 };
 
-/// Values by the UID or the name of what they were made of, each good for one state of that.
+/// Values by the UID or the name of the object that they were computed from. Each value is valid for one state of the object.
 pub struct Memo<Key, T>(Cache<String, Entry<Key, T>, ByBytes>);
 
 struct Entry<Key, T> {
@@ -32,9 +32,9 @@ impl<Key, T> Weighter<String, Entry<Key, T>> for ByBytes {
 }
 
 impl<Key: Clone + PartialEq, T> Memo<Key, T> {
-    /// Remembers as much as takes so many bytes, by the word of whoever remembers it.
+    /// A memo for so many bytes, as estimated by the callers.
     pub(super) fn of(bytes: u32) -> Self {
-        // One value takes a few kilobytes; in one piece, so that a large one fits as well.
+        // A value takes a few kilobytes. There is only one shard, so that a large value fits as well.
         let options = OptionsBuilder::new()
             .estimated_items_capacity(usize::try_from(bytes / 8192).unwrap_or_default().max(16))
             .weight_capacity(bytes.into())
@@ -45,17 +45,17 @@ impl<Key: Clone + PartialEq, T> Memo<Key, T> {
         Self(options.map_or_else(|_| Cache::with_weighter(16, bytes.into(), ByBytes), cache))
     }
 
-    /// What was made of this state.
+    /// The value that was computed from this state.
     pub(super) fn get(&self, of: &str, state: &Key) -> Option<Arc<T>> {
         self.0.get(of).filter(|entry| entry.state == *state).map(|entry| entry.value)
     }
 
-    /// Remembers what was made of a state, in place of what was made of another one.
+    /// Remembers the value of a state, in place of the value of any other state.
     pub(super) fn put(&self, of: &str, state: Key, value: Arc<T>, bytes: usize) {
         self.0.insert(of.to_string(), Entry { state, value, bytes });
     }
 
-    /// What was made of this state, or is made now; with the bytes that it takes.
+    /// The value of this state. If it is not remembered, `make` computes it, and returns it with its size in bytes.
     pub(super) fn get_or(&self, of: &str, state: Key, make: impl FnOnce() -> (Arc<T>, usize)) -> Arc<T> {
         self.get(of, &state).unwrap_or_else(|| {
             let (value, bytes) = make();
@@ -64,7 +64,7 @@ impl<Key: Clone + PartialEq, T> Memo<Key, T> {
         })
     }
 
-    /// What it was made of is gone.
+    /// Forgets the value of an object that is gone.
     pub(super) fn forget(&self, of: &str) {
         self.0.remove(of);
     }
@@ -95,6 +95,6 @@ mod tests {
         assert!(memo.0.weight() <= 1 << 20);
         assert!(memo.0.len() >= 90, "{}", memo.0.len());
         memo.put("large", (), Arc::new(()), 2 << 20);
-        assert_eq!(memo.get("large", &()), None, "it would drive out all others");
+        assert_eq!(memo.get("large", &()), None, "it would evict all others");
     }
 }

@@ -32,6 +32,8 @@ pub struct Metrics {
     reconciles: Family<Reconcile, Counter<u64, AtomicU64>>,
     durations: Family<Controller, Histogram, fn() -> Histogram>,
     slow_passes: Family<Controller, Counter<u64, AtomicU64>>,
+    stages: Family<Stage, Counter<u64, AtomicU64>>,
+    backoffs: Family<Controller, Histogram, fn() -> Histogram>,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
@@ -58,6 +60,12 @@ struct Object {
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct Stage {
+    controller: &'static str,
+    stage: &'static str,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct Controller {
     controller: &'static str,
 }
@@ -78,6 +86,9 @@ impl Default for Metrics {
             reconciles: Family::default(),
             durations: Family::new_with_constructor(histogram),
             slow_passes: Family::default(),
+            stages: Family::default(),
+            // From the first failure to the longest delay.
+            backoffs: Family::new_with_constructor(|| Histogram::new((1..=9).map(f64::from))),
         }
     }
 }
@@ -94,6 +105,16 @@ impl Metrics {
         self.slow_passes.get_or_create(&Controller { controller }).inc();
     }
 
+    /// Counts a reconcile that found its object in this stage of its life cycle.
+    pub fn entered(&self, controller: &'static str, stage: &'static str) {
+        self.stages.get_or_create(&Stage { controller, stage }).inc();
+    }
+
+    /// Records that an object of this controller is retried after so many failures in a row.
+    pub fn backs_off(&self, controller: &'static str, failures: u32) {
+        self.backoffs.get_or_create(&Controller { controller }).observe(failures.into());
+    }
+
     /// The metrics in the format that scrapers read. Objects are counted from the caches.
     #[must_use]
     pub fn text(&self, caches: Option<&Caches>) -> String {
@@ -103,6 +124,10 @@ impl Metrics {
         registry.register("api_writes", "Writes to the API server, by kind and verb", self.writes.0.clone());
         let slow = "Reconciles that used more than 100 ms of CPU time";
         registry.register("slow_reconciles", slow, self.slow_passes.clone());
+        let stages = "Reconciles, by the stage of its life cycle in which the object was found";
+        registry.register("stage", stages, self.stages.clone());
+        let backoffs = "Failures in a row of objects that are retried";
+        registry.register("backoff_depth", backoffs, self.backoffs.clone());
         if let Some(caches) = caches {
             registry.register("objects", "Sessions and Sandboxes by phase, Agents by status", objects(caches));
             let unread = "Objects that the operator cannot read and does not touch, by kind and cause";

@@ -1,5 +1,5 @@
-//! Reading one's own writes. A status that was just written comes back through the watch a little later; a reconcile in between
-//! would compare with the old one and write it again.
+//! Makes reconciles read their own writes. A status that was just written arrives through the watch a little later. A reconcile in
+//! between would compare with the old status and write the new status again.
 
 use std::{
     collections::HashMap,
@@ -11,7 +11,7 @@ use kube::{ResourceExt, runtime::reflector::ObjectRef};
 use super::cache::{Cache, Found, Stored};
 use crate::reading::Kept;
 
-/// The last version of each object that a write gave back, for as long as the cache has an older one.
+/// The last version of each object that a write returned, for as long as the cache has an older version.
 #[derive(Debug)]
 pub struct ReadYourWrites<K>(Mutex<HashMap<String, Arc<K>>>);
 
@@ -22,18 +22,18 @@ impl<K> Default for ReadYourWrites<K> {
 }
 
 impl<K: Kept> ReadYourWrites<K> {
-    /// A write gave this back. Where the watch was faster than the answer, there is nothing to remember.
+    /// Records an object that a write returned, unless the cache already has this version or the object is gone.
     pub fn record(&self, object: K, cache: &Cache<K>) {
         let (Some(uid), Ok(mut written)) = (object.uid(), self.0.lock()) else { return };
         let cached =
             cache.store().get(&ObjectRef::new(&object.name_any()).within(&object.namespace().unwrap_or_default()));
-        // Under the lock: an event that is not in the cache yet comes to `seen` after this.
+        // This happens under the lock: an event that is not in the cache yet reaches `observe` afterwards.
         if cached.is_some_and(|cached| cached.uid().as_ref() == Some(&uid) && version(&*cached) < version(&object)) {
             written.insert(uid, Arc::new(object));
         }
     }
 
-    /// The watch told this.
+    /// Observes an object from the watch: a recorded write that is not newer is forgotten.
     pub fn observe(&self, object: &K, gone: bool) {
         if let (Some(uid), Ok(mut written)) = (object.uid(), self.0.lock())
             && written.get(&uid).is_some_and(|ours| gone || version(ours.as_ref()) <= version(object))
@@ -42,15 +42,15 @@ impl<K: Kept> ReadYourWrites<K> {
         }
     }
 
-    /// The object as it is known now. What the runtime hands to a reconcile was read before the reconcile was spawned, so it is
-    /// read again; and after what was written, since a write is forgotten only once the cache has it.
+    /// The latest known version of an object. `handed` was read before the reconcile began, so the cache is read again. It is read after
+    /// the recorded write, since a write is forgotten only once the cache has it.
     #[must_use]
     pub fn latest(&self, handed: &Stored<K>, cache: &Cache<K>) -> Found<K> {
         let ours = handed.uid().and_then(|uid| self.0.lock().ok()?.get(&uid).cloned());
         newer(ours, cache.get(&handed.name_any(), &handed.namespace().unwrap_or_default()))
     }
 
-    /// What was found, or what was written since.
+    /// The object that was found, or a newer version that was written since.
     #[must_use]
     pub fn latest_of(&self, found: Found<K>) -> Found<K> {
         let uid = if let Found::Object(object) = &found { object.uid() } else { None };
@@ -67,7 +67,7 @@ fn newer<K: Kept>(ours: Option<Arc<K>>, found: Found<K>) -> Found<K> {
     }
 }
 
-/// Resource versions of one kind can be compared as numbers; one that is no number is never newer.
+/// Resource versions of one kind can be compared as numbers. A version that is not a number is never newer.
 fn version(object: &impl ResourceExt) -> Option<u64> {
     object.resource_version()?.parse().ok()
 }
@@ -104,10 +104,10 @@ mod tests {
         tell("9");
         assert_eq!(read().as_deref(), Some("10"), "an older event changes nothing");
         tell("10");
-        assert_eq!(read().as_deref(), Some("10"), "what was handed over before that is old now");
+        assert_eq!(read().as_deref(), Some("10"), "the handed object is older");
         assert!(written.0.lock().unwrap().is_empty());
         tell("11");
-        assert_eq!(read().as_deref(), Some("11"), "a newer one in the cache wins");
+        assert_eq!(read().as_deref(), Some("11"), "a newer version in the cache wins");
     }
 
     #[test]

@@ -32,13 +32,17 @@ async fn reconcile(sandbox: Arc<Sandbox>, context: Arc<Context<Sandbox>>) -> Res
     if sandbox::child_disappeared(&observed) && context.is_gone(&observed.sandbox).await {
         return Ok(Action::await_change());
     }
-    let mut writes = sandbox::plan(&observed);
+    let (stage, mut writes) = sandbox::decide(&observed);
+    context.enters(stage);
     let wait = next_pod_waits(&writes, &observed.sandbox, &context);
     if wait.is_some() {
         writes.clear();
     }
     let owner = observed.sandbox.metadata.clone();
-    apply::execute(&context.client, context.counter(), &owner, writes, |_, outcome| observed.record(outcome)).await;
+    apply::execute(&context.client, context.counter(), &context.lines, &owner, writes, |_, outcome| {
+        observed.record(outcome)
+    })
+    .await;
     let report = sandbox::report(&observed);
     Ok(context.publish(&*observed.sandbox, report).await?.within(wait))
 }

@@ -2,7 +2,7 @@
 
 use std::{collections::BTreeMap, sync::Arc};
 
-use kube::{Resource, ResourceExt};
+use kube::{Resource, ResourceExt, api::ObjectMeta};
 
 use super::{
     Context, Error, Stop,
@@ -16,7 +16,7 @@ use crate::{
     api::{Agent, AigiseSession, Sandbox},
     apply,
     plan::{
-        ChildState,
+        ChildState, Write,
         agent::{self, runner},
         name,
         session::{self, Decided, Observed, configuration::Configuration, exec::Exec},
@@ -38,18 +38,21 @@ async fn reconcile(session: Arc<AigiseSession>, context: Arc<Context<AigiseSessi
     let rest = rest_of(observed.agents.len() + observed.sandboxes.len());
     let owner = observed.session.metadata.clone();
     // The role for agents depends on no other child, and no other child depends on the role.
-    for plan in [session::exec::writes, session::plan] {
-        let writes = plan(&observed);
-        apply::execute(&context.client, context.counter(), &owner, writes, |name, outcome| {
-            observed.record(name, outcome);
-        })
-        .await;
-    }
+    let role = session::exec::writes(&observed);
+    execute(role, &mut observed, &owner, &context).await;
+    let (stage, writes) = session::decide(&observed);
+    context.enters(stage);
+    execute(writes, &mut observed, &owner, &context).await;
     if session::configuration::is_kept(&observed) {
         context.configurations.remember(&observed, read);
     }
     let report = session::report(&observed);
     Ok(context.publish(&*observed.session, report).await?.not_before(rest))
+}
+
+async fn execute(writes: Vec<Write>, observed: &mut Observed, owner: &ObjectMeta, context: &Context<AigiseSession>) {
+    let record = |name: &str, outcome| observed.record(name, outcome);
+    apply::execute(&context.client, context.counter(), &context.lines, owner, writes, record).await;
 }
 
 async fn observe(

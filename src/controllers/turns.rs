@@ -1,4 +1,4 @@
-//! Who may decide much: one session at a time, and namespaces in the order in which they came.
+//! Admits expensive decisions: one session at a time, and namespaces in the order of their arrival.
 
 use std::{
     collections::BTreeSet,
@@ -7,27 +7,27 @@ use std::{
 
 use super::live::Busy;
 
-/// The one turn, and who waits for it.
+/// The one turn, and the namespaces that wait for it.
 #[derive(Debug, Default)]
 pub struct Turns {
     turn: tokio::sync::Mutex<()>,
-    /// Namespaces of which a pass waits.
+    /// The namespaces that have a waiting reconcile.
     waiting: Mutex<BTreeSet<String>>,
 }
 
 impl Turns {
-    /// The turn, which ends when it is dropped. One pass of each namespace waits for it, behind those that came before; the others
-    /// come again, so that no namespace stands in the line twice and none holds the places of all passes.
+    /// Waits for the turn, which ends when it is dropped. One reconcile of each namespace may wait, first come first served. Others are
+    /// requeued: no namespace is in the line twice, and none occupies all workers.
     ///
     /// # Errors
-    /// When a pass of the namespace waits already.
+    /// When a reconcile of the namespace is already waiting.
     pub(super) async fn turn(&self, namespace: &str) -> Result<tokio::sync::MutexGuard<'_, ()>, Busy> {
         let _place = Place::of(&self.waiting, namespace)?;
         Ok(self.turn.lock().await)
     }
 }
 
-/// The place of a namespace in the line, for as long as its pass waits.
+/// The place of a namespace in the line, while its reconcile waits.
 struct Place<'a> {
     waiting: &'a Mutex<BTreeSet<String>>,
     namespace: &'a str,
@@ -61,7 +61,10 @@ mod tests {
         let first = turns.turn("greedy").now_or_never().unwrap().unwrap();
         let mut second = Box::pin(turns.turn("greedy"));
         assert!(poll!(&mut second).is_pending());
-        assert!(turns.turn("greedy").now_or_never().unwrap().is_err(), "one of it waits already");
+        assert!(
+            turns.turn("greedy").now_or_never().unwrap().is_err(),
+            "a reconcile of the namespace is already waiting"
+        );
         let mut other = Box::pin(turns.turn("other"));
         assert!(poll!(&mut other).is_pending());
         drop(first);
@@ -69,7 +72,7 @@ mod tests {
         let mut third = Box::pin(turns.turn("greedy"));
         assert!(poll!(&mut third).is_pending());
         drop(second);
-        assert!(poll!(&mut third).is_pending(), "the other came before");
+        assert!(poll!(&mut third).is_pending(), "the other namespace came before");
         drop(other.now_or_never().unwrap().unwrap());
         assert!(third.now_or_never().unwrap().is_ok());
     }
@@ -78,7 +81,7 @@ mod tests {
     async fn a_pass_that_is_given_up_leaves_the_line() {
         let turns = Turns::default();
         let turn = turns.turn("a").await.unwrap();
-        assert!(turns.turn("b").now_or_never().is_none(), "it waited, and was given up");
+        assert!(turns.turn("b").now_or_never().is_none(), "it waited and was cancelled");
         drop(turn);
         assert!(turns.turn("b").now_or_never().unwrap().is_ok());
     }

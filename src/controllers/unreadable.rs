@@ -1,4 +1,4 @@
-//! Objects that cannot be read: each is told by its name, once for each version, and left alone.
+//! Reports objects that cannot be read, once for each version of the object. The operator does not touch them otherwise.
 
 use std::time::Duration;
 
@@ -14,11 +14,11 @@ use crate::{
     reading::{Said, Unreadable},
 };
 
-/// At most one write in this time that says that an object cannot be read.
+/// The shortest time between two reports that the same object cannot be read.
 pub(super) const INTERVAL: Duration = Duration::from_secs(60);
 
 impl<K: Object> Context<K> {
-    /// Says of an object that cannot be read that this is so, once for each version of it, and leaves it alone.
+    /// Reports in the status and in an event that an object cannot be read, once for each version of the object.
     pub(super) async fn tell_unreadable(&self, unreadable: &Unreadable) -> Action {
         let metadata = &unreadable.metadata;
         let uid = metadata.uid.clone().unwrap_or_default();
@@ -38,7 +38,7 @@ impl<K: Object> Context<K> {
         let verdicts = status::standard(status::KStatus::Stalled, Reason::Unreadable, &message);
         let conditions = status::conditions(verdicts, &[], metadata.generation, self.now());
         let status = serde_json::json!({"observedGeneration": metadata.generation, "conditions": conditions});
-        // What the API server does not take of such an object is in the event at least.
+        // If the API server refuses the status, the event still reports the problem.
         let written = apply::status_of_unreadable::<K>(&self.client, self.counter(), metadata, &status).await;
         let next = match &written {
             Err(kube::Error::Api(refusal)) if (400..500).contains(&refusal.code) => Action::await_change(),
@@ -58,7 +58,7 @@ impl<K: Object> Context<K> {
         next
     }
 
-    /// An object that can be read again, and whose own status was just written: what was said of it before is nobody's now.
+    /// Removes the report that an object cannot be read. The object can be read again, and its own status was just written.
     pub(super) async fn forget_unreadable(&self, object: &K) {
         if !object.conditions().iter().any(Unreadable::is_said_in) {
             return;
@@ -67,7 +67,7 @@ impl<K: Object> Context<K> {
         let nothing = serde_json::json!({});
         if let Err(error) = apply::status_of_unreadable::<K>(&self.client, self.counter(), &object, &nothing).await {
             debug!(controller = self.name, name = object.name, namespace = object.namespace, %error,
-                "that an object could not be read could not be taken back");
+                "the report that an object could not be read could not be removed");
         }
     }
 }

@@ -1,4 +1,5 @@
-//! Whose pass is next: namespaces take turns, so that one which asks for thousands of passes delays another's by one.
+//! The work queue of a controller. Namespaces take turns: a namespace with thousands of enqueued objects delays another namespace by one
+//! reconcile.
 
 use std::{
     collections::{BTreeSet, HashMap, VecDeque},
@@ -12,16 +13,16 @@ use tokio::{
     time::{Instant, sleep_until},
 };
 
-/// The request that an object is looked at.
+/// A request to reconcile an object.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Request {
-    /// Where it is.
+    /// The namespace of the object.
     pub namespace: String,
-    /// What it is called there.
+    /// The name of the object.
     pub name: String,
 }
 
-/// When an object is looked at again after its pass.
+/// When an object is reconciled again.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Action {
     after: Option<Duration>,
@@ -29,56 +30,63 @@ pub struct Action {
 }
 
 impl Action {
-    /// After this time, if nobody asks for it before.
+    /// After this time, or earlier if it is enqueued.
     #[must_use]
     pub fn requeue(after: Duration) -> Self {
         Self { after: Some(after), rest: Duration::ZERO }
     }
 
-    /// When somebody asks for it.
+    /// When it is enqueued.
     #[must_use]
     pub fn await_change() -> Self {
         Self { after: None, rest: Duration::ZERO }
     }
 
-    /// The same, or after this time if that is sooner.
+    /// The word for it in logs.
+    #[must_use]
+    pub fn outcome(self) -> &'static str {
+        if self.after.is_some() { "requeue" } else { "await_change" }
+    }
+
+    /// The same, but after this time at the latest.
     #[must_use]
     pub fn within(self, limit: Option<Duration>) -> Self {
         Self { after: self.after.into_iter().chain(limit).min(), ..self }
     }
 
-    /// The same, but whoever asks for it waits until this time has passed.
+    /// The same, but not before this time has passed, even if it is enqueued.
     #[must_use]
     pub fn not_before(self, rest: Duration) -> Self {
         Self { rest, ..self }
     }
 }
 
-/// Where an object is.
+/// The state of an object in the queue.
 #[derive(Debug)]
 enum Place {
-    /// It waits for a slot.
+    /// It waits for a free worker.
     Waiting,
-    /// It waits for its time, or rests until then if nobody wants it. Who asks for it may have it from some moment on.
+    /// It waits until `at`; then it is reconciled if it `is_wanted`, else it leaves the queue. If it is enqueued earlier, it is
+    /// reconciled as soon as `from` has passed.
     Later { at: Instant, is_wanted: bool, from: Instant },
-    /// It is being worked on, and whether somebody has asked for it since.
+    /// It is being reconciled; `again` if it was enqueued since.
     Working { again: bool },
 }
 
-/// The requests of one controller: one for each object at most, and no object is worked on twice at once.
+/// The requests of one controller: at most one for each object, and no object is reconciled twice at the same time.
 #[derive(Debug, Default)]
 struct Queue {
     places: HashMap<Request, Place>,
-    /// The names that wait, by namespace, in the order in which they came.
+    /// The names of waiting objects, by namespace, in the order in which they were enqueued.
     waiting: HashMap<String, VecDeque<String>>,
-    /// The namespaces in which some wait; the next is in front.
+    /// The namespaces with waiting objects; the next namespace is in front.
     turns: VecDeque<String>,
-    /// Those that wait for their time.
+    /// The objects that wait for a time.
     later: BTreeSet<(Instant, Request)>,
 }
 
 impl Queue {
-    /// Somebody asks for an object now.
+    /// Enqueues an object.
     fn add(&mut self, request: Request, now: Instant) {
         match self.places.get_mut(&request) {
             Some(Place::Waiting) => {}
@@ -96,7 +104,7 @@ impl Queue {
         }
     }
 
-    /// The next object that is to be worked on. It is until it is [`done`](Self::done).
+    /// The next object to reconcile. It counts as being reconciled until [`done`](Self::done).
     fn next(&mut self, now: Instant) -> Option<Request> {
         while self.later.first().is_some_and(|(at, _)| *at <= now)
             && let Some((_, request)) = self.later.pop_first()
@@ -120,7 +128,7 @@ impl Queue {
         Some(request)
     }
 
-    /// The pass of an object has ended. Who has asked for it meanwhile has it looked at once more.
+    /// The reconcile of an object has ended. If the object was enqueued meanwhile, it is reconciled once more.
     fn done(&mut self, request: Request, action: Action, now: Instant) {
         let again = matches!(self.places.remove(&request), Some(Place::Working { again: true }));
         let from = now + action.rest;
@@ -133,7 +141,7 @@ impl Queue {
         }
     }
 
-    /// When the first of those is due that wait for their time.
+    /// When the first of the objects that wait for a time is due.
     fn due(&self) -> Option<Instant> {
         self.later.first().map(|(at, _)| *at)
     }
@@ -154,7 +162,7 @@ impl Queue {
     }
 }
 
-/// The requests of one controller, for those who ask and the one who works.
+/// The work queue of one controller.
 #[derive(Debug, Default)]
 pub struct WorkQueue {
     queue: Mutex<Queue>,
@@ -166,13 +174,13 @@ impl WorkQueue {
         self.queue.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Asks for an object.
+    /// Enqueues an object.
     pub(super) fn add(&self, namespace: &str, name: &str) {
         self.queue().add(Request { namespace: namespace.into(), name: name.into() }, Instant::now());
         self.news.notify_one();
     }
 
-    /// Works on what is asked for, on so many objects at once, until it is told to stop and what has begun has ended.
+    /// Reconciles enqueued objects, at most `slots` at the same time, until `stop` resolves and the running reconciles have finished.
     pub(super) async fn work<F: Future<Output = Action>>(
         &self,
         slots: usize,
@@ -194,7 +202,7 @@ impl WorkQueue {
                 () = &mut stop => break,
                 Some((request, action)) = passes.next() => {
                     self.queue().done(request, action, Instant::now());
-                    // What it wrote is taken in by the watches before the next pass begins, if they know of it already.
+                    // Let the watches process the events of its writes that have arrived, before the next reconcile begins.
                     tokio::task::yield_now().await;
                 }
                 () = self.news.notified(), if !is_full => {}
@@ -227,7 +235,7 @@ mod tests {
             queue.add(request("flood", name), now);
             queue.add(request(&format!("other-{}", name % others), name), now);
         }
-        // As many are in flight as there are slots, and each that ends asks for itself again.
+        // All workers are busy, and each object is enqueued again when its reconcile ends.
         let mut flying: VecDeque<_> = (0..16).filter_map(|_| queue.next(now)).collect();
         queue.add(request("cold", "sandbox"), now);
         let mut begun = 0;
@@ -237,13 +245,13 @@ mod tests {
             queue.done(ended, Action::await_change(), now);
             let next = queue.next(now).unwrap();
             begun += 1;
-            assert!(begun < 100, "it is never its turn");
+            assert!(begun < 100, "the namespace never has its turn");
             if next.namespace == "cold" {
                 break;
             }
             flying.push_back(next);
         }
-        assert_eq!(begun, 1 + others + 1, "one of each namespace that waits, and then it is its turn");
+        assert_eq!(begun, 1 + others + 1, "one reconcile of each waiting namespace, and then its own");
     }
 
     #[test]
@@ -257,11 +265,15 @@ mod tests {
         for _ in 0..1000 {
             queue.add(x.clone(), now);
         }
-        assert_eq!(queue.next(now), None, "it is being worked on");
+        assert_eq!(queue.next(now), None, "it is being reconciled");
         queue.done(x.clone(), Action::requeue(SECOND), now);
         assert_eq!(queue.next(now).as_ref(), Some(&x), "once more, at once");
         queue.done(x, Action::await_change(), now);
-        assert_eq!((queue.next(now), queue.places.len(), queue.due()), (None, 0, None), "nothing is kept of it");
+        assert_eq!(
+            (queue.next(now), queue.places.len(), queue.due()),
+            (None, 0, None),
+            "the queue has no entry for it"
+        );
     }
 
     #[test]
@@ -271,19 +283,23 @@ mod tests {
         let x = queue.next(now).unwrap();
         queue.done(x.clone(), Action::requeue(SECOND), now);
         assert_eq!((queue.next(now), queue.due()), (None, Some(now + SECOND)));
-        assert_eq!(queue.next(now + SECOND).as_ref(), Some(&x), "its time has come");
+        assert_eq!(queue.next(now + SECOND).as_ref(), Some(&x), "it is due");
         queue.done(x.clone(), Action::requeue(SECOND), now);
         queue.add(x.clone(), now);
-        assert_eq!(queue.next(now).as_ref(), Some(&x), "somebody asked before");
+        assert_eq!(queue.next(now).as_ref(), Some(&x), "it was enqueued before");
         queue.done(x, Action::await_change(), now);
-        assert_eq!((queue.next(now + 2 * SECOND), queue.due()), (None, None), "the later request went with that pass");
+        assert_eq!(
+            (queue.next(now + 2 * SECOND), queue.due()),
+            (None, None),
+            "that reconcile also serves the later request"
+        );
     }
 
     #[test]
     fn one_that_rests_has_one_pass_for_all_who_ask_meanwhile_and_the_first_is_at_once() {
         let (mut queue, mut now) = (Queue::default(), Instant::now());
         let mut passes = 0;
-        // It is asked for a hundred times a second, for ten seconds.
+        // It is enqueued a hundred times a second, for ten seconds.
         for _ in 0..1000 {
             queue.add(request("a", "x"), now);
             while let Some(x) = queue.next(now) {
@@ -299,7 +315,7 @@ mod tests {
         assert_eq!(
             (queue.next(now + SECOND), queue.places.len(), queue.due()),
             (None, 0, None),
-            "nothing is kept of it"
+            "the queue has no entry for it"
         );
     }
 
@@ -321,14 +337,14 @@ mod tests {
     }
 
     proptest! {
-        /// Whoever is asked for has a pass that begins after that, and none has two at once.
+        /// Each object that is enqueued has a reconcile that begins afterwards, and no object is reconciled twice at the same time.
         #[test]
         fn nothing_is_lost_and_nothing_is_worked_on_twice_at_once(steps in proptest::collection::vec(step(), 0..200)) {
             let (mut queue, mut now) = (Queue::default(), Instant::now());
             let mut working = Vec::new();
-            // Since when each is asked for; what has begun is no longer owed.
+            // From when on a reconcile of each object is due. The entry is removed when the reconcile begins.
             let mut owed = BTreeMap::<Request, Instant>::new();
-            // Until when each rests.
+            // The time before which each object must not be reconciled.
             let mut resting = BTreeMap::<Request, Instant>::new();
             let owe = |owed: &mut BTreeMap<Request, Instant>, request: Request, at: Instant| {
                 let known = owed.entry(request).or_insert(at);
@@ -348,7 +364,7 @@ mod tests {
                         prop_assert_eq!(begun.is_some(), owed.iter().any(is_due));
                         if let Some(begun) = begun {
                             prop_assert!(!working.contains(&begun), "twice at once");
-                            prop_assert!(owed.remove(&begun).is_some_and(|at| at <= now), "nobody asked");
+                            prop_assert!(owed.remove(&begun).is_some_and(|at| at <= now), "it was not enqueued");
                             working.push(begun);
                         }
                     }
@@ -356,7 +372,7 @@ mod tests {
                         let ended = working.remove(which % working.len());
                         let rest = SECOND * u32::from(rest);
                         resting.insert(ended.clone(), now + rest);
-                        // Who has asked meanwhile waits until it has rested.
+                        // If it was enqueued meanwhile, it waits until that time.
                         if let Some(at) = owed.get_mut(&ended) {
                             *at = now + rest;
                         } else if let Some(after) = after {
@@ -369,7 +385,7 @@ mod tests {
                     Step::End(..) => {}
                     Step::Wait(seconds) => now += SECOND * u32::from(seconds),
                 }
-                prop_assert!(queue.places.len() <= 3 * 4, "an entry for each object");
+                prop_assert!(queue.places.len() <= 3 * 4, "at most one entry for each object");
             }
             now += SECOND * 10;
             while let Some(ended) = working.pop() {

@@ -1,19 +1,23 @@
 //! Logging.
 
-use tracing_subscriber::EnvFilter;
+use tracing_subscriber::{EnvFilter, layer::SubscriberExt, util::SubscriberInitExt};
 
 use super::args::LogFormat;
 
-/// The default filter. Below the level `error`, the kube client logs objects that it cannot parse, with all that users wrote in them.
+/// The default filter. The client logs objects that it cannot decode, with everything that users wrote in them.
 const DEFAULT: &str = "info,kube=warn,kube_client=error,kube_runtime=error";
 
-/// Logs to standard error. `RUST_LOG` overrides the default filter.
+/// Writes logs to standard error; `RUST_LOG` selects what is logged. As JSON, a line holds the fields of its event, and below
+/// `span` those of the reconcile that it belongs to.
 pub(super) fn init(format: LogFormat) {
     let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new(DEFAULT));
-    let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
+    let registry = tracing_subscriber::registry().with(filter);
     let result = match format {
-        LogFormat::Text => builder.try_init(),
-        LogFormat::Json => builder.json().flatten_event(true).with_current_span(false).try_init(),
+        LogFormat::Text => registry.with(tracing_subscriber::fmt::layer().with_writer(std::io::stderr)).try_init(),
+        LogFormat::Json => {
+            let layer = json_subscriber::fmt::layer().with_writer(std::io::stderr);
+            registry.with(layer.flatten_event(true).with_current_span(true).with_span_list(false)).try_init()
+        }
     };
     if result.is_err() {
         tracing::debug!("logging is already set up");

@@ -27,7 +27,7 @@ use jiff::Timestamp;
 use self::lifecycle::Inactivity;
 pub use self::{lifecycle::Lifecycle, runner::LegacyExecAccess};
 use super::{
-    ChildState, Failure, Outcome, Lookup, Report, Settings, Write, membership,
+    ChildState, Failure, Lookup, Outcome, Report, Settings, Write, membership,
     name::Label,
     sandbox::is_hand_made,
     session::{launchable, launched, top_root},
@@ -171,8 +171,19 @@ fn unknown_types<'a>(observed: &'a Observed, session: &'a AigiseSession) -> Vec<
 /// The writes that bring the agent further.
 #[must_use]
 pub fn plan(observed: &Observed) -> Vec<Write> {
-    let writes = match Lifecycle::of(observed) {
-        Lifecycle::OwnerGone(_) => vec![Write::delete(&**&observed.agent)],
+    decide(observed).1
+}
+
+/// The name of the lifecycle stage that the object is in, and the writes that bring it further.
+#[must_use]
+pub fn decide(observed: &Observed) -> (&'static str, Vec<Write>) {
+    let lifecycle = Lifecycle::of(observed);
+    ((&lifecycle).into(), writes(observed, &lifecycle))
+}
+
+fn writes(observed: &Observed, lifecycle: &Lifecycle) -> Vec<Write> {
+    let writes = match lifecycle {
+        Lifecycle::OwnerGone(_) => vec![Write::delete(&*observed.agent)],
         Lifecycle::NoRunner => runner::start(observed),
         Lifecycle::Inactive(Inactivity::Paused | Inactivity::Stopped) | Lifecycle::Orphaned => runner::removal(observed),
         Lifecycle::Blocked(_)

@@ -44,7 +44,7 @@ pub use self::{
     summary::burst_begins,
 };
 use super::{
-    ChildState, Created, Failure, Outcome, Lookup, Report, Settings, Write,
+    ChildState, Created, Failure, Lookup, Outcome, Report, Settings, Write,
     agent::runner,
     membership,
     name::{self, Label},
@@ -181,15 +181,24 @@ pub fn belonged_to_other_session(sandbox: &Sandbox, session: &AigiseSession) -> 
 /// The writes that bring the sandbox further.
 #[must_use]
 pub fn plan(observed: &Observed) -> Vec<Write> {
+    decide(observed).1
+}
+
+/// The name of the lifecycle stage that the object is in, and the writes that bring it further.
+#[must_use]
+pub fn decide(observed: &Observed) -> (&'static str, Vec<Write>) {
+    let lifecycle = Lifecycle::of(observed);
+    ((&lifecycle).into(), writes(observed, lifecycle))
+}
+
+fn writes(observed: &Observed, lifecycle: Lifecycle) -> Vec<Write> {
     let pod = || observed.pod.owned().map(|pod| Box::new(Pod::clone(pod)));
     let delete = || observed.pod.owned().map(|pod| Write::delete(&**pod));
     let is_going = || observed.pod.owned().is_some_and(|pod| pod.metadata.deletion_timestamp.is_some());
-    let write = match Lifecycle::of(observed) {
+    let write = match lifecycle {
         Lifecycle::NoPod(pod) => Some(Write::Create(Created::Pod(pod))),
-        Lifecycle::SessionGone => Some(Write::delete(&**&observed.sandbox)),
-        Lifecycle::Suspended { .. } | Lifecycle::Attached(_) => {
-            delete().filter(|_| !is_going())
-        }
+        Lifecycle::SessionGone => Some(Write::delete(&*observed.sandbox)),
+        Lifecycle::Suspended { .. } | Lifecycle::Attached(_) => delete().filter(|_| !is_going()),
         Lifecycle::Restarting { .. }
         | Lifecycle::Finished { .. }
         | Lifecycle::Pod(_)
@@ -207,9 +216,7 @@ pub fn plan(observed: &Observed) -> Vec<Write> {
         }
         Lifecycle::Pod(_) | Lifecycle::Initializing(_) => init::release(observed).map(Write::PatchPod),
         // Two Pods of one name would take turns in being found by it.
-        Lifecycle::Blocked(Failure { reason: Reason::DuplicateType, .. }) => {
-            delete().filter(|_| !is_going())
-        }
+        Lifecycle::Blocked(Failure { reason: Reason::DuplicateType, .. }) => delete().filter(|_| !is_going()),
         Lifecycle::Restarting { .. }
         | Lifecycle::Finished { .. }
         | Lifecycle::InitFailed(_)

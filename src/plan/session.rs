@@ -46,7 +46,8 @@ pub use self::{
     staging::{config_maps, content_hash, wants_sources},
 };
 use super::{
-    ChildState, Created, Applied, Failure, Foreign, Outcome, Report, Settings, Write, agent::Demand, name, volumes::SharedVolume,
+    Applied, ChildState, Created, Failure, Foreign, Outcome, Report, Settings, Write, agent::Demand, name,
+    volumes::SharedVolume,
 };
 use crate::api::{
     Agent, AigiseSession, AigiseSessionStatus, Sandbox,
@@ -187,10 +188,21 @@ impl Observed {
 /// The writes that bring the session further, in the order in which they are made: what protects comes before what runs.
 #[must_use]
 pub fn plan(observed: &Observed) -> Vec<Write> {
-    match Lifecycle::of(observed) {
+    decide(observed).1
+}
+
+/// The name of the lifecycle stage that the object is in, and the writes that bring it further.
+#[must_use]
+pub fn decide(observed: &Observed) -> (&'static str, Vec<Write>) {
+    let lifecycle = Lifecycle::of(observed);
+    ((&lifecycle).into(), writes(observed, &lifecycle))
+}
+
+fn writes(observed: &Observed, lifecycle: &Lifecycle) -> Vec<Write> {
+    match lifecycle {
         Lifecycle::Terminating | Lifecycle::Unconfigured(_) | Lifecycle::Blocked(_) | Lifecycle::NameTaken(_) => vec![],
         Lifecycle::Expired { then: OnExpiry::Delete, .. } => {
-            vec![Write::delete(&**&observed.session)]
+            vec![Write::delete(&*observed.session)]
         }
         // The policy stays for as long as a Pod may be ending.
         Lifecycle::Expired { then: OnExpiry::Release, .. } => {

@@ -1,4 +1,4 @@
-//! Single objects, asked for by name or given back by a write: within the limits of those that are cached.
+//! Reads single objects, by name or from the answer to a write, within the same limits as cached objects.
 
 use futures::{AsyncBufRead, AsyncBufReadExt};
 use http::Request as HttpRequest;
@@ -13,19 +13,19 @@ use super::{Kept, Projection, TEXT_BYTES, Unreadable, read_only, skim};
 /// An object, or why it cannot be read.
 pub type Decoded<K> = Result<K, Box<Unreadable>>;
 
-/// The version of an object, and its UID.
+/// The UID and the resource version of an object.
 pub type Version = (String, String);
 
-/// Where objects of a kind are.
+/// Builds requests for objects of a kind.
 #[must_use]
 pub fn requests<K: Resource<DynamicType = (), Scope = NamespaceResourceScope>>(namespace: Option<&str>) -> Request {
     Request::new(K::url_path(&(), namespace))
 }
 
-/// The object of this name, if there is one.
+/// Reads the object of this name; `None` if it does not exist.
 ///
 /// # Errors
-/// When the API server gives none, for another reason than that.
+/// When the API server does not return the object, for any reason other than that it does not exist.
 pub async fn get<K: Kept + Resource<Scope = NamespaceResourceScope>>(
     client: &Client,
     namespace: &str,
@@ -36,10 +36,10 @@ pub async fn get<K: Kept + Resource<Scope = NamespaceResourceScope>>(
     found(send(client, request.map_err(kube::Error::BuildRequest)?, keep).await)
 }
 
-/// Its version alone, which is cheap whatever it holds.
+/// Reads only the version of an object, which is cheap whatever the object's size; `None` if the object does not exist.
 ///
 /// # Errors
-/// When the API server gives none, for another reason than that there is no such object.
+/// When the API server does not return the object, for any reason other than that it does not exist.
 pub async fn version<K: Resource<DynamicType = (), Scope = NamespaceResourceScope>>(
     client: &Client,
     namespace: &str,
@@ -51,10 +51,10 @@ pub async fn version<K: Resource<DynamicType = (), Scope = NamespaceResourceScop
     Ok(identity.and_then(|metadata| metadata.uid.zip(metadata.resource_version)))
 }
 
-/// Makes a request, and reads the object that is the answer.
+/// Sends a request, and reads the object in the answer.
 ///
 /// # Errors
-/// When the API server refuses, or does not answer.
+/// When the API server refuses the request, or does not answer.
 pub async fn send<K: Kept>(
     client: &Client,
     request: HttpRequest<Vec<u8>>,
@@ -64,10 +64,10 @@ pub async fn send<K: Kept>(
     Ok(read_only(&text, keep).map(|read| read.object))
 }
 
-/// Makes a request, and gives the text of the answer. What is longer than any object that is read is cut off.
+/// Sends a request, and returns the text of the answer. A text that is longer than any readable object is cut off.
 ///
 /// # Errors
-/// When the API server refuses, or does not answer.
+/// When the API server refuses the request, or does not answer.
 pub async fn text(client: &Client, request: HttpRequest<Vec<u8>>) -> kube::Result<Vec<u8>> {
     let mut stream = std::pin::pin!(client.request_stream(request).await?);
     collect(&mut stream).await.map_err(kube::Error::ReadEvents)

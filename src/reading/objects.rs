@@ -1,32 +1,32 @@
-//! The objects of a list or a watch, one after the other, as the API server sends them. Whatever their number and size, one of them is
-//! held at a time, and of one that is too large only its beginning.
+//! Reads the objects of a list or a watch one after the other, as the API server sends them. Whatever their number and size, only one
+//! object is held at a time, and only the beginning of an object that is too large.
 
 use futures::{AsyncBufRead, AsyncBufReadExt};
 use memchr::memchr2;
 
 use super::TEXT_BYTES;
 
-/// The most of what is around the objects: the metadata of a list, the type of an event.
+/// The most bytes that are kept of the JSON around the objects: the metadata of a list, the type of an event.
 const ENVELOPE_BYTES: usize = 64 * 1024;
 
-/// How much room is kept for the next object.
+/// How much memory is kept for the next object.
 const ROOM_KEPT: usize = 64 * 1024;
 
-/// What is read.
+/// The form of the stream.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Form {
     /// `{"items": [{…}, {…}], "metadata": …}`: the objects are the entries of a list in a map.
     List,
-    /// `{"type": …, "object": {…}}`, again and again: the objects are the fields of maps.
+    /// `{"type": …, "object": {…}}`, repeated: the objects are fields of maps.
     Watch,
 }
 
-/// What has been read.
+/// A part of the stream that has been read.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Part {
     /// An object: [`Objects::object`].
     Object,
-    /// The end of the list, or of the event that the last object belongs to: [`Objects::envelope`] has what was around them.
+    /// The end of the list, or of the event of the last object: [`Objects::envelope`] has the JSON around the objects.
     End,
 }
 
@@ -42,7 +42,7 @@ impl<R: AsyncBufRead + Unpin> Objects<R> {
         Self { stream, splitter: Splitter::new(form) }
     }
 
-    /// The next part; nothing where the stream ends.
+    /// The next part, or `None` at the end of the stream.
     ///
     /// # Errors
     /// When the stream breaks.
@@ -60,18 +60,18 @@ impl<R: AsyncBufRead + Unpin> Objects<R> {
         }
     }
 
-    /// The text of the object that was read last. One that is longer than [`TEXT_BYTES`] is cut off there.
+    /// The text of the object that was read last. A text that is longer than [`TEXT_BYTES`] is cut off.
     pub fn object(&self) -> &[u8] {
         &self.splitter.object
     }
 
-    /// What was around it: an empty list, or `null` in its place.
+    /// The JSON around the objects, with an empty list, or `null`, in their place.
     pub fn envelope(&self) -> &[u8] {
         &self.splitter.envelope
     }
 }
 
-/// Finds where objects begin and end, and knows nothing else of JSON.
+/// Finds where objects begin and end, without parsing anything else of the JSON.
 struct Splitter {
     form: Form,
     /// How many maps and lists are open.
@@ -80,7 +80,7 @@ struct Splitter {
     in_list: bool,
     text: Text,
     in_object: bool,
-    /// The end was told: what comes now is the next event.
+    /// The end was returned: the next byte begins the next event.
     is_over: bool,
     object: Vec<u8>,
     envelope: Vec<u8>,
@@ -107,7 +107,7 @@ impl Splitter {
         }
     }
 
-    /// How deep the objects are.
+    /// The nesting level of the objects.
     fn level(&self) -> usize {
         match self.form {
             Form::List => 2,
@@ -119,20 +119,21 @@ impl Splitter {
         !self.in_object && self.depth == self.level() && (self.form == Form::Watch || self.in_list)
     }
 
-    /// Takes in some of the stream, up to the end of an object or of everything: how much that was, and what it ended.
+    /// Processes a chunk of the stream, up to the end of an object or of its envelope. Returns the number of bytes that were processed,
+    /// and the part that ended.
     fn feed(&mut self, chunk: &[u8]) -> (usize, Option<Part>) {
         if std::mem::take(&mut self.is_over) {
             self.envelope.clear();
             self.object.clear();
-            // Few are so large that their room is worth keeping.
+            // Few objects are so large that it is worth keeping their memory.
             self.object.shrink_to(ROOM_KEPT);
         }
-        // From here on nothing was kept yet.
+        // The bytes from here on are not kept yet.
         let mut begin = 0;
         let mut next = 0;
         while next < chunk.len() {
             if self.text == Text::Inside {
-                // Most of it is text, and goes by at once.
+                // Most of the stream is inside of strings, of which only the next quote or backslash matters.
                 let Some(skipped) = memchr2(b'"', b'\\', &chunk[next..]) else { break };
                 next += skipped;
             }
@@ -170,12 +171,12 @@ impl Splitter {
                         return (next, Some(Part::End));
                     }
                 }
-                // What is left of a list of objects is an empty list.
+                // The commas between objects are dropped: what remains of the list is an empty list.
                 (Text::Outside, b',') if !self.in_object && self.in_list => {
                     self.keep(&chunk[begin..at]);
                     begin = at + 1;
                 }
-                _ => {} // a part of something
+                _ => {} // part of a value
             }
         }
         self.keep(&chunk[begin..]);
@@ -184,7 +185,7 @@ impl Splitter {
 
     fn keep(&mut self, bytes: &[u8]) {
         let (kept, most) = if self.in_object {
-            // One byte more tells that there was more.
+            // One byte beyond the limit shows that the object is too large.
             (&mut self.object, TEXT_BYTES + 1)
         } else {
             (&mut self.envelope, ENVELOPE_BYTES)
@@ -200,7 +201,7 @@ mod tests {
 
     use super::*;
 
-    /// All that is read, in chunks of this size.
+    /// All parts of a text that arrives in chunks of this size.
     fn parts(text: &str, form: Form, size: usize) -> Vec<(Part, String)> {
         let mut splitter = Splitter::new(form);
         let mut parts = vec![];
@@ -277,7 +278,7 @@ mod tests {
     fn depth_costs_nothing() {
         let deep = 1_000_000;
         let text = format!(r#"{{"items":[{}{}]}}"#, r#"{"a":"#.repeat(deep), "}".repeat(deep));
-        // Not JSON, for want of a value; its ends are where they should be.
+        // This is not valid JSON, since a value is missing, but the object and the list end where they should.
         assert_eq!(parts(&text, Form::List, 4096).len(), 2);
     }
 }

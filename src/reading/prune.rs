@@ -1,5 +1,5 @@
-//! JSON that is read in part and within limits: what is not kept is skipped as it comes, however large or deep it is, and what is
-//! kept goes from text to text.
+//! Reads a part of a JSON text within limits. What is not kept is skipped without being built, however large or deep it is. What is
+//! kept is copied from text to text.
 
 use std::{borrow::Cow, cell::Cell, fmt};
 
@@ -11,24 +11,24 @@ use serde::{
 use super::{Limits, Why};
 use crate::api::limits::OBJECT_DEPTH;
 
-/// How much of something is kept. Lists are as their elements.
+/// Which part of a value is kept. For a list, it applies to each element.
 #[derive(Clone, Copy, Debug)]
 pub enum Projection {
     /// All of it.
     All,
-    /// All of it, and it does not count.
+    /// All of it, without counting towards the limits.
     Free,
     /// Nothing of it.
     Nothing,
-    /// These fields.
+    /// Only these fields.
     Only(Fields),
-    /// All fields, of these only so much.
+    /// All fields, but only the given part of these fields.
     AllBut(Fields),
-    /// The fields whose names begin in one of these ways.
+    /// Only the fields whose names begin with one of these prefixes.
     Prefixed(&'static [&'static str]),
 }
 
-/// Fields, and how much is kept of each.
+/// Fields, and which part is kept of each.
 pub type Fields = &'static [(&'static str, Projection)];
 
 impl Projection {
@@ -46,7 +46,7 @@ impl Projection {
     }
 }
 
-/// What is kept of an object, as text, and how many values that has.
+/// The kept part of an object as text, and how many JSON values the text has.
 pub(super) fn prune(text: &[u8], keep: Projection, limits: Limits) -> Result<(String, usize), Why> {
     let (own, status, mut kept) = (Budget::of(limits), Budget::of(Limits::STATUS), Vec::with_capacity(text.len() / 2));
     let mut deserializer = serde_json::Deserializer::from_slice(text);
@@ -66,7 +66,7 @@ pub(super) fn prune(text: &[u8], keep: Projection, limits: Limits) -> Result<(St
     }
 }
 
-/// How much may still come.
+/// What remains of the limits.
 struct Budget {
     limits: Limits,
     bytes: Cell<usize>,
@@ -100,7 +100,7 @@ impl Budget {
         }
     }
 
-    /// One more value, which takes so many bytes of text.
+    /// Spends one value, which takes so many bytes of text.
     fn spend<E: Error>(&self, bytes: usize) -> Result<(), E> {
         match self.values.get().checked_sub(1) {
             Some(rest) => self.values.set(rest),
@@ -111,15 +111,15 @@ impl Budget {
 
     fn exceed<E: Error>(&self, over: Over) -> Result<(), E> {
         self.over.set(Some(over));
-        Err(E::custom("a limit is passed"))
+        Err(E::custom("a limit is exceeded"))
     }
 }
 
-/// A text that is looked at where it stands, and copied only where it has escapes.
+/// A string that is borrowed from the input, and only copied if it has escapes.
 #[derive(Deserialize)]
 pub(super) struct Text<'a>(#[serde(borrow)] pub(super) Cow<'a, str>);
 
-/// The object itself: its status has a budget of its own.
+/// The whole object. Its status has a separate budget.
 struct Root<'a> {
     keep: Projection,
     own: &'a Budget,
@@ -139,7 +139,7 @@ impl<'de> Visitor<'de> for Root<'_> {
     type Value = ();
 
     fn expecting(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        formatter.write_str("an object of Kubernetes")
+        formatter.write_str("a Kubernetes object")
     }
 
     fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<(), A::Error> {
@@ -148,7 +148,7 @@ impl<'de> Visitor<'de> for Root<'_> {
     }
 }
 
-/// A part of it, and where what is kept of it is written.
+/// A part of the object, and the buffer for what is kept of it.
 struct Part<'a> {
     keep: Projection,
     depth: usize,
@@ -162,14 +162,14 @@ impl<'de> DeserializeSeed<'de> for Part<'_> {
     fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<(), D::Error> {
         match self.keep {
             Projection::Nothing => IgnoredAny::deserialize(deserializer).map(|_| ()),
-            // A text, which the API server holds to 256 KiB.
+            // This is a string, which the API server limits to 256 KiB.
             Projection::Free => write(self.kept, &Text::deserialize(deserializer)?.0),
             _ => deserializer.deserialize_any(self),
         }
     }
 }
 
-/// Nothing that is written here fails: these are values of JSON, and what they are written to is memory.
+/// Writes a value. This does not fail: the value is a JSON value, and the buffer is in memory.
 fn write<E: Error>(kept: &mut Vec<u8>, value: &(impl Serialize + ?Sized)) -> Result<(), E> {
     serde_json::to_writer(kept, value).map_err(E::custom)
 }
@@ -192,7 +192,7 @@ fn fields<'de, 'a, A: MapAccess<'de>>(
         kept.push(b':');
         let value = kept.len();
         map.next_value_seed(Part { keep: keep_of_field, depth, budget, kept })?;
-        // Within what is kept whole, `null` may mean something.
+        // In a value that is kept as a whole, `null` may have a meaning.
         if kept.len() == value || (&kept[value..] == b"null" && !matches!(keep, Projection::All)) {
             kept.truncate(begin);
             continue;
@@ -214,7 +214,7 @@ impl Part<'_> {
         Ok(())
     }
 
-    /// A value that takes so many bytes of text.
+    /// Writes a value that takes so many bytes of text.
     fn leaf<E: Error>(self, bytes: usize, value: &(impl Serialize + ?Sized)) -> Result<(), E> {
         self.budget.spend(bytes)?;
         write(self.kept, value)
@@ -225,7 +225,7 @@ impl<'de> Visitor<'de> for Part<'_> {
     type Value = ();
 
     fn expecting(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        formatter.write_str("a value of JSON")
+        formatter.write_str("a JSON value")
     }
 
     fn visit_map<A: MapAccess<'de>>(mut self, map: A) -> Result<(), A::Error> {
@@ -247,7 +247,7 @@ impl<'de> Visitor<'de> for Part<'_> {
         Ok(())
     }
 
-    // Where fields are expected and there is something else, the object says so when it is made of this.
+    // If fields are expected here instead of a string, the object's own type reports the error later.
     fn visit_str<E: Error>(self, text: &str) -> Result<(), E> {
         self.leaf(text.len() + 3, text)
     }
@@ -273,7 +273,7 @@ impl<'de> Visitor<'de> for Part<'_> {
     }
 }
 
-/// How long a number is, with a comma.
+/// The length of a number with a comma.
 fn digits(number: u64) -> usize {
     number.checked_ilog10().map_or(2, |log| log as usize + 2)
 }

@@ -1,5 +1,5 @@
-//! Which object it is, of one that cannot be read. All else is skipped without being built, and a text that ends early or makes no
-//! sense further on still tells what came before.
+//! Reads the identity of an object that cannot be read. Everything else is skipped without being built. If a text ends early or is
+//! invalid further on, the part before that is still used.
 
 use std::fmt;
 
@@ -11,13 +11,13 @@ use serde::{
 
 use super::{Kept, Said, Unreadable, Why, prune::Text};
 
-/// What can be said of an object that cannot be read; why it cannot is for the caller to say.
+/// The identity of an object that cannot be read. The caller sets the reason.
 pub(super) fn skim<K: Kept>(text: &[u8]) -> Unreadable {
     let mut found = Found::default();
-    // That it fails is why we are here.
+    // An error is expected: the text cannot be read.
     let _ = Top(&mut found).deserialize(&mut serde_json::Deserializer::from_slice(text));
     let Found { metadata, conditions } = found;
-    // A longer message is none of ours.
+    // The operator does not write longer messages.
     let said = conditions.into_iter().find(|condition| condition.kind == "Ready" && condition.message.len() < 1024);
     Unreadable {
         kind: K::kind(&()).into_owned(),
@@ -31,7 +31,7 @@ pub(super) fn skim<K: Kept>(text: &[u8]) -> Unreadable {
     }
 }
 
-/// Text, namespace, UID, version and generation.
+/// Name, namespace, UID, version and generation.
 pub(super) fn identity(text: &[u8]) -> ObjectMeta {
     let mut found = Found::default();
     let _ = Top(&mut found).deserialize(&mut serde_json::Deserializer::from_slice(text));
@@ -57,10 +57,10 @@ struct Condition {
     observed_generation: Option<i64>,
 }
 
-/// The most conditions that are looked at.
+/// The most conditions that are read.
 const MOST_CONDITIONS: usize = 32;
 
-/// One level of the object, and what is known so far.
+/// One level of the object, and where its values are stored.
 struct Top<'a>(&'a mut Found);
 struct Metadata<'a>(&'a mut ObjectMeta);
 struct Status<'a>(&'a mut Vec<Condition>);
@@ -86,7 +86,7 @@ impl<'de> Visitor<'de> for Top<'_> {
     type Value = ();
 
     fn expecting(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        formatter.write_str("an object of Kubernetes")
+        formatter.write_str("a Kubernetes object")
     }
 
     fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<(), A::Error> {

@@ -88,7 +88,7 @@ fn why(text: &[u8]) -> Why {
     let unreadable = super::read::<Sandbox>(text).unwrap_err();
     let ObjectMeta { name, namespace, uid, resource_version, generation, .. } = &unreadable.metadata;
     let names = [name, namespace, uid, resource_version].map(|name| name.as_deref().unwrap_or_default());
-    assert_eq!((names, *generation), (["s", "n", "u", "7"], Some(3)), "it is told which one it is");
+    assert_eq!((names, *generation), (["s", "n", "u", "7"], Some(3)), "the object is identified");
     let message = unreadable.message();
     assert!(!message.contains("hidden"), "{message}");
     unreadable.why
@@ -97,7 +97,7 @@ fn why(text: &[u8]) -> Why {
 #[test]
 fn what_passes_a_limit_is_told_by_its_name_and_by_nothing_of_its_content() {
     let deep = |levels: usize| with(&format!("{}1{}", r#"{"a":"#.repeat(levels), "}".repeat(levels)));
-    // The object and its specification are levels, too.
+    // The object and its spec are levels as well.
     assert!(super::read::<Sandbox>(deep(limits::OBJECT_DEPTH - 2).as_bytes()).is_ok());
     for levels in [limits::OBJECT_DEPTH - 1, 124, 140, 10_000, 100_000] {
         assert_eq!(why(deep(levels).as_bytes()), Why::TooDeep, "{levels}");

@@ -16,8 +16,8 @@ use aigise_operator::{
     },
     config::Secret,
     plan::{
-        self, Applied, ChildState, Created, Failure, Lookup, ObjectEvent, Outcome, Requeue, Settings, StatusWrite, Target, Write, agent,
-        name, ownership,
+        self, Applied, ChildState, Created, Failure, Lookup, ObjectEvent, Outcome, Requeue, Settings, StatusWrite,
+        Target, Write, agent, name, ownership,
         sandbox::{self, ExecAccess},
         session::{
             self, ConfigMapContent,

@@ -7,7 +7,6 @@ use aigise_operator::{
     plan::{self, sandbox, session},
 };
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
-use kube::ResourceExt;
 use serde::Serialize;
 use serde_json::{Value, json};
 
@@ -246,9 +245,7 @@ fn a_sandbox_that_its_agent_does_not_ask_for_gets_nothing_of_an_agents() {
     patched.spec.template.image = Some("evil".into());
     assert_eq!(sandbox::plan(&world.observe_sandbox(&name)), []);
     let repaired = plan::agent::plan(&world.observe_agent("a"));
-    assert!(
-        matches!(&repaired[..], [plan::Write::Replace(sandbox)] if sandbox.spec == genuine.spec)
-    );
+    assert!(matches!(&repaired[..], [plan::Write::Replace(sandbox)] if sandbox.spec == genuine.spec));
     // And none is made of it meanwhile.
     world.pods.remove(&name);
     let stage = sandbox::Lifecycle::of(&world.observe_sandbox(&name));

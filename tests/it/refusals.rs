@@ -202,7 +202,7 @@ fn what_the_cluster_does_not_allow_needs_a_person_and_is_tried_again() {
             }
         };
         stalled_is(&world, stalled);
-        assert!(world.log.contains("next Backoff"), "{}", world.log);
+        assert!(world.log.contains("requeue Backoff"), "{}", world.log);
         world.happens(Event::Refuses(None));
         world.happens(Event::Staged { pod: "demo--stage".into(), roots: vec![] });
         for pod in ["alone", "demo--main"] {

@@ -1,36 +1,36 @@
-//! How much of each namespace is kept: no more than so much, so that one namespace cannot take the memory of all.
+//! Limits the memory for the cached objects of each namespace: one namespace cannot use up the memory of all.
 
 use std::{
     collections::HashMap,
     sync::{Mutex, MutexGuard, PoisonError},
 };
 
-/// The most bytes of text that are kept of a namespace's objects, all kinds together.
+/// The most bytes of text that are cached for a namespace, over all kinds.
 pub(in crate::controllers) const NAMESPACE_BYTES: usize = 32 * 1024 * 1024;
 
-/// Besides its text, an object takes about so much.
+/// The estimated bytes that a cached object takes in addition to its text.
 const OBJECT_OVERHEAD: usize = 512;
 
-/// Beyond that, so many bytes tell what does not fit.
+/// How many bytes beyond [`NAMESPACE_BYTES`] the markers of objects that do not fit may take.
 const MARKERS_BYTES: usize = 8 * 1024 * 1024;
 
-/// What the watches keep, by namespace. Each kind has a share of its own.
+/// How many bytes the watches cache, by namespace. Each kind has its own share.
 #[derive(Debug, Default)]
 pub(in crate::controllers) struct MemoryBudget(Mutex<HashMap<String, [Kept; KINDS]>>);
 
 /// How many kinds are watched.
 const KINDS: usize = 7;
 
-/// What is kept of a kind, in bytes.
+/// How many bytes are cached of a kind.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 struct Kept {
-    /// As it is now.
+    /// The current objects.
     now: usize,
-    /// What the list has brought so far that is about to take its place.
+    /// The objects that a running list has returned so far. They replace the current objects when the list ends.
     listed: usize,
 }
 
-/// The part of one kind: its number, below [`KINDS`].
+/// The share of one kind: its number, below [`KINDS`].
 #[derive(Clone, Copy, Debug)]
 pub(in crate::controllers) struct Share(pub(in crate::controllers) usize);
 
@@ -39,8 +39,8 @@ impl MemoryBudget {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// What is kept of a namespace, its list in the place of the share where it is listed. Lists of several kinds run beside each
-    /// other, and each counts for the others.
+    /// How many bytes are cached of a namespace. Of the kind with this share, only the list counts if `in_list`, else only the current
+    /// objects. The other kinds may be listed at the same time: of each, the larger number counts.
     fn kept(&self, namespace: &str, share: Share, in_list: bool) -> usize {
         let shares = self.shares();
         let kept = shares.get(namespace).map_or(&[][..], |shares| shares);
@@ -52,7 +52,7 @@ impl MemoryBudget {
         kept.iter().enumerate().map(|(index, kept)| of(index, kept)).sum()
     }
 
-    /// Whether an object with a text of so many bytes fits, in the place of one of so many.
+    /// Whether an object with a text of `bytes` bytes fits when it replaces an object of `replaced` bytes.
     pub(super) fn fits(
         &self,
         namespace: &str,
@@ -65,34 +65,34 @@ impl MemoryBudget {
         kept + weight(bytes) <= NAMESPACE_BYTES
     }
 
-    /// Whether it can at least be told that something does not fit: there is an end to that, too.
+    /// Whether a marker for an object that does not fit still fits: markers are bounded as well.
     pub(super) fn fits_marker(&self, namespace: &str, share: Share, in_list: bool) -> bool {
         self.kept(namespace, share, in_list) + OBJECT_OVERHEAD <= NAMESPACE_BYTES + MARKERS_BYTES
     }
 
-    /// Whether a namespace has a good deal of room.
+    /// Whether at least a quarter of the namespace's budget is free.
     pub(super) fn has_headroom(&self, namespace: &str) -> bool {
         let shares = self.shares();
         let kept = shares.get(namespace).map_or(0, |shares| shares.iter().map(|kept| kept.now).sum());
         kept <= NAMESPACE_BYTES / 4 * 3
     }
 
-    /// A list of the kind begins, of one namespace or of all.
+    /// Records that a list of the kind begins, in one namespace or in all namespaces.
     pub(super) fn list_begins(&self, share: Share, namespace: Option<&str>) {
         self.each(share, namespace, |kept| kept.listed = 0);
     }
 
-    /// The list has brought an object of so many bytes.
+    /// Records that the list returned an object of so many bytes.
     pub(super) fn listed(&self, namespace: &str, share: Share, bytes: usize) {
         self.shares().entry(namespace.to_string()).or_default()[share.0].listed += weight(bytes);
     }
 
-    /// The list is over: what it brought is what there is.
+    /// Records that the list has ended: its objects replace the current objects.
     pub(super) fn list_ends(&self, share: Share, namespace: Option<&str>) {
         self.each(share, namespace, |kept| *kept = Kept { now: kept.listed, listed: 0 });
     }
 
-    /// An object of so many bytes takes the place of one of so many.
+    /// Records that an object of `after` bytes replaces an object of `before` bytes.
     pub(super) fn replace(&self, namespace: &str, share: Share, before: Option<usize>, after: Option<usize>) {
         let mut shares = self.shares();
         let kept = &mut shares.entry(namespace.to_string()).or_default()[share.0];
@@ -111,7 +111,7 @@ impl MemoryBudget {
     }
 }
 
-/// What an object with a text of so many bytes takes.
+/// The estimated bytes that an object with a text of so many bytes takes.
 pub(super) fn weight(bytes: usize) -> usize {
     bytes + OBJECT_OVERHEAD
 }
@@ -129,12 +129,12 @@ mod tests {
         assert!(!fits("a", 1, false, large), "the shares of all kinds count");
         assert!(fits("a", 1, false, large / 2));
         assert!(fits("b", 1, false, large));
-        assert!(room.fits("a", Share(0), false, Some(large), large), "it takes the place of what was there");
+        assert!(room.fits("a", Share(0), false, Some(large), large), "it replaces the previous version");
         assert!(fits("a", 0, true, large), "and so does a list");
         room.replace("a", Share(0), Some(large), Some(1000));
         assert!(fits("a", 1, false, large));
         room.replace("a", Share(0), Some(1000), None);
-        assert!(room.shares().is_empty(), "nothing is kept of a namespace without objects");
+        assert!(room.shares().is_empty(), "a namespace without objects has no entry");
     }
 
     #[test]
@@ -149,7 +149,7 @@ mod tests {
         room.listed("a", Share(1), large / 2);
         room.list_ends(Share(0), None);
         room.list_ends(Share(1), None);
-        // Listed again, with less in it.
+        // A second list returns fewer objects.
         room.list_begins(Share(0), Some("a"));
         room.list_ends(Share(0), Some("a"));
         assert_eq!(room.kept("a", Share(0), false), weight(large / 2));

@@ -5,24 +5,24 @@ use std::{collections::BTreeSet, fmt};
 use k8s_openapi::NamespaceResourceScope;
 use kube::{Api, Client, Resource};
 
-/// The part of the cluster that is this operator's.
+/// The namespaces that this operator watches.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Scope {
-    /// All namespaces, also those that are made later.
+    /// All namespaces, also those that are created later.
     Cluster,
-    /// These, and no right is needed anywhere else.
+    /// Only these namespaces. The operator needs no permissions in others.
     Namespaces(BTreeSet<String>),
 }
 
 impl Scope {
-    /// The whole cluster, unless namespaces are named.
+    /// These namespaces, or all namespaces if there are none.
     #[must_use]
     pub fn of(namespaces: impl IntoIterator<Item = String>) -> Self {
         let namespaces: BTreeSet<_> = namespaces.into_iter().collect();
         if namespaces.is_empty() { Scope::Cluster } else { Scope::Namespaces(namespaces) }
     }
 
-    /// The namespaces to ask in, each by itself; `None` stands for all of them.
+    /// The namespaces to list and watch separately; `None` stands for all namespaces.
     #[must_use]
     pub fn namespaces(&self) -> Vec<Option<String>> {
         match self {
@@ -31,7 +31,7 @@ impl Scope {
         }
     }
 
-    /// Where to ask for all objects of a kind: once, or once for each namespace.
+    /// The APIs that together list all objects of a kind: one for the cluster, or one for each namespace.
     #[must_use]
     pub fn apis<K>(&self, client: &Client) -> Vec<(Option<String>, Api<K>)>
     where

@@ -215,7 +215,7 @@ impl<K: Kept, Tell: Fn(Change<'_, K>), Wake: Fn(&ObjectMeta)> Source<K, Tell, Wa
         };
         let request = self.requests.watch(&params, from).map_err(kube::Error::BuildRequest);
         let mut request = request.map_err(|error| resume(error.into(), &version))?;
-        // With gzip, each event would be a gzip member of its own, which the client cannot decode.
+        // With gzip, each event would be a separate gzip member, and the client does not decode several members.
         request.headers_mut().insert(ACCEPT_ENCODING, HeaderValue::from_static("identity"));
         let stream = self.stream(request).await.map_err(|error| resume(error, &version))?;
         let mut objects = Objects::new(Box::pin(stream), Form::Watch);

@@ -1,7 +1,8 @@
-//! One store, filled by several watches, each of a namespace of its own.
+//! Fills one store from several watches, each of a different namespace.
 //!
-//! The runtime's writer takes a list for all that there is, so that the list of one namespace would drop the objects of every
-//! other. Here a list speaks for its own namespace alone; what it lacks was deleted meanwhile, and that is told.
+//! The store writer of the kube runtime takes each list as the complete content of the store, so the list of one namespace would drop
+//! the objects of every other namespace. Here a list replaces only the objects of its own namespace. Objects that are missing from the
+//! list were deleted meanwhile, and are reported as deleted.
 
 use std::{collections::HashMap, fmt::Debug, sync::Arc};
 
@@ -15,7 +16,7 @@ use kube::{
 
 use super::Change;
 
-/// What several watches bring in.
+/// Writes the events of several watches into one store.
 pub(super) struct StoreWriter<K: Resource<DynamicType = ()> + Clone + 'static> {
     writer: Writer<K>,
     store: Store<K>,
@@ -25,11 +26,11 @@ pub(super) struct StoreWriter<K: Resource<DynamicType = ()> + Clone + 'static> {
 
 /// One of the watches.
 struct Source<K: Resource<DynamicType = ()>> {
-    /// Absent: it watches all namespaces.
+    /// `None`: it watches all namespaces.
     namespace: Option<String>,
-    /// What its list has brought so far, while one is running.
+    /// The objects that its running list has returned so far.
     listing: HashMap<ObjectRef<K>, K>,
-    /// It has listed once, or may not list at all.
+    /// It has completed a list, or may not list at all.
     synced: bool,
 }
 
@@ -40,19 +41,19 @@ impl<K: Resource<DynamicType = ()>> Source<K> {
 }
 
 impl<K: Resource<DynamicType = ()> + Clone + Debug + 'static> StoreWriter<K> {
-    /// An empty store, and a source for each namespace; `None` stands for all of them.
+    /// An empty store with a source for each namespace; `None` stands for all namespaces.
     pub(super) fn new(namespaces: impl IntoIterator<Item = Option<String>>) -> Self {
         let (store, writer) = reflector::store();
         let source = |namespace| Source { namespace, listing: HashMap::new(), synced: false };
         Self { writer, store, sources: namespaces.into_iter().map(source).collect(), is_open: false }
     }
 
-    /// For reading. It counts as filled when every source has spoken.
+    /// The store for reading. It counts as filled when every source is synced.
     pub(super) fn store(&self) -> Store<K> {
         self.store.clone()
     }
 
-    /// A source tells this.
+    /// Applies an event of a source, and reports the changes.
     pub(super) fn update(&mut self, source: usize, event: Event<K>, tell: impl Fn(Change<'_, K>)) {
         match event {
             Event::Apply(ref object) => {
@@ -77,12 +78,12 @@ impl<K: Resource<DynamicType = ()> + Clone + Debug + 'static> StoreWriter<K> {
         }
     }
 
-    /// A source may not list. Nothing is known from it, and the others are not kept waiting for it.
+    /// Records that a source may not list. The store counts as filled without it.
     pub(super) fn mark_forbidden(&mut self, source: usize) {
         self.mark_synced(source);
     }
 
-    /// Makes the store be what the only source has listed, and tells of all of it, and of what is gone.
+    /// Replaces the content of the store by what the only source has listed. Reports every listed object and every object that is gone.
     fn swap(&mut self, tell: impl Fn(Change<'_, K>)) {
         let known = self.store.state().into_iter();
         let mut known: HashMap<_, Arc<K>> = known.map(|object| (ObjectRef::from_obj(&*object), object)).collect();
@@ -97,7 +98,8 @@ impl<K: Resource<DynamicType = ()> + Clone + Debug + 'static> StoreWriter<K> {
         }
     }
 
-    /// Makes the source's part of the store be what it has listed, and tells of all of it, and of what is gone.
+    /// Replaces the source's part of the store by what the source has listed. Reports every listed object and every object that is
+    /// gone.
     fn replace(&mut self, source: usize, tell: impl Fn(Change<'_, K>)) {
         let source = &mut self.sources[source];
         let known = self.store.state().into_iter().filter(|object| source.speaks_for(object));
@@ -120,8 +122,8 @@ impl<K: Resource<DynamicType = ()> + Clone + Debug + 'static> StoreWriter<K> {
         }
     }
 
-    /// Opens the store when this was the last that it waited for. Only a whole list opens the runtime's store, so what is in it
-    /// is said to it once more.
+    /// Marks a source as synced, and opens the store if it was the last one. Only a complete list opens the store of the kube runtime,
+    /// so the content of the store is listed to it once more.
     fn mark_synced(&mut self, source: usize) {
         self.sources[source].synced = true;
         if self.is_open || !self.sources.iter().all(|source| source.synced) {
@@ -145,7 +147,7 @@ mod tests {
 
     use super::*;
 
-    /// The sources of the intakes below.
+    /// The sources of the writers below.
     const A: usize = 0;
     const B: usize = 1;
 
@@ -164,7 +166,7 @@ mod tests {
         format!("{}/{}{version}", object.namespace().unwrap(), object.name_any())
     }
 
-    /// An intake, and what it told: `+` made, `~` changed or seen again, `-` gone.
+    /// A writer. An update returns the reported changes: `+` created, `~` changed or listed again, `-` deleted.
     struct Watched(StoreWriter<ConfigMap>);
 
     impl Watched {
@@ -218,7 +220,7 @@ mod tests {
         assert_eq!(watched.lists(B, &["one", "two"]), ["+b/one", "+b/two"]);
         assert_eq!(watched.cached(), ["a/one", "b/one", "b/two"]);
         watched.begins_to_list(A, &[]);
-        assert_eq!(watched.cached(), ["a/one", "b/one", "b/two"], "a list that is not at its end changes nothing");
+        assert_eq!(watched.cached(), ["a/one", "b/one", "b/two"], "an incomplete list changes nothing");
         assert_eq!(watched.update(A, Event::InitDone), ["-a/one"]);
         assert_eq!(watched.cached(), ["b/one", "b/two"]);
     }
@@ -278,7 +280,7 @@ mod tests {
         assert!(watched.is_open());
         assert_eq!(watched.cached(), ["a/one"]);
         assert_eq!(watched.lists(B, &["one"]), ["+b/one"]);
-        // What was known of it stays known when it refuses later: a read that failed is not an absence.
+        // The cached objects of the namespace stay when a later list is forbidden: a failed read does not mean that they are gone.
         watched.0.mark_forbidden(B);
         assert_eq!(watched.cached(), ["a/one", "b/one"]);
     }

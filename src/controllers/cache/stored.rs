@@ -1,5 +1,5 @@
-//! Objects as they are kept: as text, since the types of Kubernetes are large where nothing is in them. A Pod takes 6 KB as an object
-//! and less than one as text. What is worked on is kept as an object for a while.
+//! Cached objects. They are cached as JSON text, since the Rust types of Kubernetes take much memory even if most fields are empty: a
+//! Pod takes 6 KB as an object and less than 1 KB as text. Objects in use are also kept parsed for a while.
 
 use std::{
     borrow::Cow,
@@ -20,26 +20,26 @@ use crate::{
     reading::{Kept, Read, Unreadable},
 };
 
-/// An object as it is kept, or why it cannot be read.
+/// A cached object, or why it cannot be read.
 pub enum Stored<K> {
-    /// It was read.
+    /// The object was read.
     Text(Arc<Packed<K>>),
-    /// It cannot be read. What it was when it could be, for those who have to be told what becomes of it; nobody acts on that.
+    /// The object cannot be read. Its last readable version is kept to find the objects that a change affects; no reconcile uses it.
     Unreadable(Arc<Unreadable>, Option<Arc<Packed<K>>>),
 }
 
-/// An object as text, and what it is found by.
+/// An object as text, and the metadata by which it is found.
 pub struct Packed<K> {
     metadata: ObjectMeta,
     text: Text,
     values: usize,
     phase: &'static str,
-    /// The object, for as long as somebody has it: passes that run at the same time share it.
+    /// The parsed object, for as long as it is in use: concurrent reconciles share it.
     object: Mutex<Weak<K>>,
 }
 
 impl<K: Kept> Stored<K> {
-    /// An object that was read, as it is kept and as it is.
+    /// Packs an object that was read. Returns the entry for the cache and the object.
     pub(in crate::controllers) fn packed(Read { object, text, values }: Read<K>) -> (Self, Arc<K>) {
         let ObjectMeta { name, namespace, uid, resource_version, .. } = object.meta();
         let metadata = ObjectMeta {
@@ -53,7 +53,7 @@ impl<K: Kept> Stored<K> {
         (Self::Text(Arc::new(packed)), Arc::new(object))
     }
 
-    /// As it was when it could last be read.
+    /// The last readable version.
     pub(super) fn last(&self) -> Option<&Arc<Packed<K>>> {
         match self {
             Stored::Text(packed) => Some(packed),
@@ -61,12 +61,12 @@ impl<K: Kept> Stored<K> {
         }
     }
 
-    /// How many bytes are kept of it.
+    /// How many bytes of its text are cached.
     pub(super) fn bytes(&self) -> usize {
         self.last().map_or(0, |packed| packed.text.bytes())
     }
 
-    /// How it is, in one word; absent where it cannot be read.
+    /// The phase of the object; `None` if the object cannot be read.
     #[must_use]
     pub fn phase(&self) -> Option<&'static str> {
         match self {
@@ -75,7 +75,7 @@ impl<K: Kept> Stored<K> {
         }
     }
 
-    /// Why it cannot be read, if it cannot.
+    /// Why the object cannot be read; `None` if it can.
     #[must_use]
     pub fn unreadable(&self) -> Option<&Arc<Unreadable>> {
         match self {
@@ -136,19 +136,19 @@ impl<K: Kept> Resource for Stored<K> {
     }
 }
 
-/// What is known of an object by its name.
+/// What the cache has under a name.
 #[derive(Clone, Debug)]
 pub enum Found<K> {
-    /// There is none of the name, as far as is known.
+    /// The cache has no object of this name.
     Absent,
-    /// It is there.
+    /// The object.
     Object(Arc<K>),
-    /// It is there, and cannot be read.
+    /// An object that cannot be read.
     Unreadable(Arc<Unreadable>),
 }
 
 impl<K> Found<K> {
-    /// The object, if it is there and can be read.
+    /// The object, if the cache has it and it can be read.
     #[must_use]
     pub fn object(self) -> Option<Arc<K>> {
         if let Found::Object(object) = self { Some(object) } else { None }
@@ -156,7 +156,7 @@ impl<K> Found<K> {
 }
 
 impl<K: Resource<DynamicType = ()>> Found<K> {
-    /// What it is to the object that would own it.
+    /// The state of this child for the object that would own it.
     #[must_use]
     pub fn child_state(self, owner: &ObjectMeta) -> ChildState<K> {
         match self {
@@ -177,23 +177,23 @@ impl<K> From<Found<K>> for Lookup<K> {
     }
 }
 
-/// How much of one kind is kept as objects, by what [`Cache::weight`] says.
+/// The memory for parsed objects of one kind, as estimated by [`Cache::weight`].
 const OBJECTS_BYTES: u32 = 4 * 1024 * 1024;
 
-/// What is known of all objects of a kind.
+/// The cache of all objects of a kind.
 pub struct Cache<K: Kept> {
     store: Store<Stored<K>>,
     objects: Memo<String, K>,
 }
 
 impl<K: Kept> Cache<K> {
-    /// What is in this store.
+    /// A cache over this store.
     #[must_use]
     pub fn of(store: Store<Stored<K>>) -> Self {
         Self { store, objects: Memo::of(OBJECTS_BYTES) }
     }
 
-    /// As text.
+    /// The store, which has the objects as text.
     #[must_use]
     pub fn store(&self) -> &Store<Stored<K>> {
         &self.store
@@ -208,7 +208,7 @@ impl<K: Kept> Cache<K> {
         }
     }
 
-    /// What is kept, as an object.
+    /// Unpacks a cached object.
     pub fn read(&self, stored: &Stored<K>) -> Found<K> {
         match stored {
             Stored::Text(packed) => self.unpack(packed).map_or(Found::Absent, Found::Object),
@@ -216,7 +216,7 @@ impl<K: Kept> Cache<K> {
         }
     }
 
-    /// What is kept, as it was when it could last be read.
+    /// Unpacks the last readable version of a cached object.
     pub(super) fn read_last(&self, stored: &Stored<K>) -> Option<Arc<K>> {
         self.unpack(stored.last()?)
     }
@@ -226,21 +226,21 @@ impl<K: Kept> Cache<K> {
         let remembered = uid.zip(version).and_then(|(uid, version)| self.objects.get(uid, version));
         let shared = || packed.object.lock().ok()?.upgrade();
         remembered.or_else(shared).or_else(|| {
-            // It could be read when it was packed.
+            // The text was readable when it was packed.
             let object = Arc::new(serde_json::from_str::<K>(&packed.text.read()?).ok()?);
             self.remember(&object, packed);
             Some(object)
         })
     }
 
-    /// An object that was just read, so that it is not read again at once.
+    /// Keeps an object that was just parsed: it will be needed again soon.
     pub(super) fn keep(&self, object: &Arc<K>, stored: &Stored<K>) {
         if let Stored::Text(packed) = stored {
             self.remember(object, packed);
         }
     }
 
-    /// It is gone.
+    /// Forgets an object that is gone.
     pub(super) fn forget(&self, stored: &Stored<K>) {
         self.objects.forget(stored.meta().uid.as_deref().unwrap_or_default());
     }
@@ -254,7 +254,7 @@ impl<K: Kept> Cache<K> {
         }
     }
 
-    /// About how many bytes it takes as an object.
+    /// The estimated bytes that the parsed object takes in memory.
     fn weight(packed: &Packed<K>) -> usize {
         1024 + packed.text.bytes() + 128 * packed.values
     }

@@ -1,8 +1,8 @@
-//! One watch of one kind: what the API server sends becomes what is known, and is told.
+//! The watch of one kind: it fills the cache with what the API server sends, and reports each change.
 //!
-//! The runtime's own watcher takes a page of a list as one text and reads it as a whole, so that one object which cannot be read
-//! is the end of the list, for ever, and a page of large ones takes as much memory as its users like. Here objects come one by one
-//! ([`Source`]), and each is read by itself (docs/adr/0011-one-object-is-one-object.md).
+//! The watcher of the kube runtime parses a page of a list as a whole. So one object that cannot be read makes the list fail for ever,
+//! and a page of large objects takes as much memory as its users like. Here the objects arrive one by one ([`Source`]), and each is
+//! parsed separately (docs/adr/0011-one-object-is-one-object.md).
 
 use std::{
     collections::BTreeSet,
@@ -26,7 +26,7 @@ use super::{
 };
 use crate::reading::{self, Kept, Unreadable, Why, live::requests};
 
-/// What all watches have in common.
+/// What all watches share.
 pub(super) struct Cluster<'a> {
     pub(super) client: &'a Client,
     pub(super) scope: &'a Scope,
@@ -34,8 +34,8 @@ pub(super) struct Cluster<'a> {
     pub(super) health: Arc<Health>,
 }
 
-/// Watches a kind: what is known of it, and the future that keeps that up to date. `tell` hears of every change, and `wake` of objects
-/// that cannot be read.
+/// Watches a kind. Returns its cache, and the future that keeps the cache up to date. The first callback gets every change, the second
+/// the metadata of objects that cannot be read.
 pub(super) fn watch<K: Kept + Resource<Scope = NamespaceResourceScope>>(
     cluster: &Cluster<'_>,
     share: Share,
@@ -52,7 +52,7 @@ pub(super) fn watch<K: Kept + Resource<Scope = NamespaceResourceScope>>(
         budget: cluster.budget.clone(),
         share,
         crowded: Mutex::default(),
-        // Of several sources, the lists go one by one into what is known.
+        // With several sources, the store writer reports each list when it is complete.
         first_list: Mutex::new((namespaces.len() == 1).then(Vec::new)),
         tell,
         wake,
@@ -71,15 +71,15 @@ pub(super) fn watch<K: Kept + Resource<Scope = NamespaceResourceScope>>(
     (cache, Box::pin(async move { _ = future::join_all(follow).await }))
 }
 
-/// What is known of a kind, and who hears of it.
+/// The cache of a kind, and the callbacks for its changes.
 pub(super) struct Watched<K: Kept, Tell, Wake> {
     intake: Mutex<StoreWriter<Stored<K>>>,
     cache: Arc<Cache<K>>,
     budget: Arc<MemoryBudget>,
     share: Share,
-    /// Namespaces in which something did not fit.
+    /// The namespaces in which an object did not fit into the memory budget.
     crowded: Mutex<BTreeSet<String>>,
-    /// What the first list has brought so far, while it runs. It is told as it comes, so that nothing has to be read twice.
+    /// The objects that the first list has returned so far, while it runs. They are reported at once, so no object is parsed twice.
     first_list: Mutex<Option<Vec<Stored<K>>>>,
     tell: Tell,
     wake: Wake,
@@ -92,7 +92,7 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 impl<K: Kept, Tell: Fn(Change<'_, K>), Wake: Fn(&ObjectMeta)> Watched<K, Tell, Wake> {
     pub(super) fn list_begins(&self, source: usize, namespace: Option<&str>) {
         self.budget.list_begins(self.share, namespace);
-        // What a list has brought that was not brought to its end is nothing.
+        // The previous list did not complete: report its objects as deleted.
         for stored in lock(&self.first_list).iter_mut().flat_map(std::mem::take) {
             if let Some(before) = self.cache.read_last(&stored) {
                 (self.tell)(Change { before: Some(&*before), after: None });
@@ -120,18 +120,18 @@ impl<K: Kept, Tell: Fn(Change<'_, K>), Wake: Fn(&ObjectMeta)> Watched<K, Tell, W
     pub(super) fn list_ends(&self, source: usize, namespace: Option<&str>) {
         self.budget.list_ends(self.share, namespace);
         if lock(&self.first_list).take().is_some() {
-            lock(&self.intake).update(source, Event::InitDone, |_| {}); // all of it was told
+            lock(&self.intake).update(source, Event::InitDone, |_| {}); // all objects are reported already
         } else {
             self.update(source, Event::InitDone, None);
         }
     }
 
-    /// A source may not list. Nothing is known from it, and the others are not kept waiting for it.
+    /// Records that a source may not list. The cache counts as filled without it.
     pub(super) fn mark_forbidden(&self, source: usize) {
         lock(&self.intake).mark_forbidden(source);
     }
 
-    /// What is kept already, in this very version: most of what is listed anew.
+    /// The cached object, if it has the same UID and version as the text. This holds for most objects of a repeated list.
     fn known(&self, text: &[u8]) -> Option<Stored<K>> {
         if self.cache.store().is_empty() {
             return None;
@@ -143,7 +143,7 @@ impl<K: Kept, Tell: Fn(Change<'_, K>), Wake: Fn(&ObjectMeta)> Watched<K, Tell, W
         (is_same && is_read && metadata.resource_version.is_some()).then(|| Stored::clone(&kept))
     }
 
-    /// An object that was made or changed. Gives its version.
+    /// Processes an object that was created or changed. Returns its resource version.
     pub(super) fn applied(&self, source: usize, text: &[u8]) -> Option<String> {
         let Some((stored, object)) = self.read(text, false) else { return reading::identity(text).resource_version };
         let version = stored.resource_version();
@@ -153,7 +153,7 @@ impl<K: Kept, Tell: Fn(Change<'_, K>), Wake: Fn(&ObjectMeta)> Watched<K, Tell, W
         version
     }
 
-    /// An object that was deleted. Gives its last version.
+    /// Processes an object that was deleted. Returns its last resource version.
     pub(super) fn deleted(&self, source: usize, text: &[u8]) -> Option<String> {
         let metadata = reading::identity(text);
         if let Some(kept) = self.kept(&metadata) {
@@ -163,17 +163,17 @@ impl<K: Kept, Tell: Fn(Change<'_, K>), Wake: Fn(&ObjectMeta)> Watched<K, Tell, W
         metadata.resource_version
     }
 
-    /// What is kept under a name.
+    /// The cached object of this name.
     fn kept(&self, metadata: &ObjectMeta) -> Option<Arc<Stored<K>>> {
         let name = metadata.name.as_ref()?;
         self.cache.store().get(&ObjectRef::new(name).within(metadata.namespace.as_deref().unwrap_or_default()))
     }
 
-    /// Reads an object, if it has a name. What cannot be read is kept as that.
+    /// Reads an object, if it has a name. An object that cannot be read is cached as unreadable.
     fn read(&self, text: &[u8], in_list: bool) -> Option<(Stored<K>, Option<Arc<K>>)> {
         let unreadable = |unreadable: Box<Unreadable>| {
             let ObjectMeta { name, namespace, uid, .. } = &unreadable.metadata;
-            debug!(kind = %K::kind(&()), name, namespace, why = %unreadable.why, "an object cannot be read and is left alone");
+            debug!(kind = %K::kind(&()), name, namespace, why = %unreadable.why, "an object cannot be read and is not touched");
             let before = self.kept(&unreadable.metadata).filter(|before| before.meta().uid == *uid);
             Stored::Unreadable(Arc::new(*unreadable), before.and_then(|before| before.last().cloned()))
         };
@@ -186,11 +186,11 @@ impl<K: Kept, Tell: Fn(Change<'_, K>), Wake: Fn(&ObjectMeta)> Watched<K, Tell, W
         };
         let namespace = stored.namespace().unwrap_or_default();
         if stored.meta().name.is_none() {
-            warn!(kind = %K::kind(&()), namespace, "an object without a name cannot be read and is left alone");
+            warn!(kind = %K::kind(&()), namespace, "an object without a name cannot be read and is not touched");
             return None;
         }
         let before = self.kept(stored.meta());
-        // In a list, what was there before is not counted.
+        // During a list, the budget does not count the previous version.
         let replaced = before.as_ref().filter(|_| !in_list).map(|before| before.bytes());
         if self.budget.fits(&namespace, self.share, in_list, replaced, stored.bytes()) {
             return Some((stored, object));
@@ -198,11 +198,11 @@ impl<K: Kept, Tell: Fn(Change<'_, K>), Wake: Fn(&ObjectMeta)> Watched<K, Tell, W
         lock(&self.crowded).insert(namespace.clone());
         let why = Why::TooMany(NAMESPACE_BYTES);
         let marker = unreadable(Box::new(Unreadable { why, ..reading::skimmed::<K>(text) }));
-        // There is an end to telling, too; but not of what was there before: that would be as good as gone.
+        // Markers are bounded as well. But an object that was cached before always gets one: without a marker, it would look deleted.
         (before.is_some() || self.budget.fits_marker(&namespace, self.share, in_list)).then_some((marker, None))
     }
 
-    /// Takes an event in and tells of it. `read` is the object that it brings, where that was just read.
+    /// Applies an event to the store, and reports the changes. `read` is the object of the event, if it was just parsed.
     fn update(&self, source: usize, event: Event<Stored<K>>, read: Option<Arc<K>>) {
         let object = |stored: Option<&Stored<K>>| stored.and_then(|stored| self.cache.read_last(stored));
         lock(&self.intake).update(source, event, |change| {
@@ -217,7 +217,7 @@ impl<K: Kept, Tell: Fn(Change<'_, K>), Wake: Fn(&ObjectMeta)> Watched<K, Tell, W
                 }
             };
             if let (Some(Stored::Unreadable(..)), Some(Stored::Text(_))) = (change.before, change.after) {
-                // Whoever needs it has met something that cannot be read, and looks again.
+                // The objects that need it found it unreadable: report it as deleted and created, which enqueues all of them.
                 tell(before.as_deref(), None);
                 tell(None, after.as_deref());
             } else {
@@ -226,12 +226,12 @@ impl<K: Kept, Tell: Fn(Change<'_, K>), Wake: Fn(&ObjectMeta)> Watched<K, Tell, W
             match (change.before, change.after) {
                 (_, Some(Stored::Unreadable(unreadable, _))) => (self.wake)(&unreadable.metadata),
                 (Some(gone), None) => self.cache.forget(gone),
-                _ => {} // it was told
+                _ => {} // already reported
             }
         });
     }
 
-    /// Whether something of a source's that did not fit would fit now.
+    /// Whether a namespace of the source in which an object did not fit has headroom again.
     pub(super) fn has_headroom_again(&self, namespace: Option<&str>) -> bool {
         let mut crowded = lock(&self.crowded);
         let before = crowded.len();

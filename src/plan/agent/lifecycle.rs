@@ -1,6 +1,7 @@
 //! Where an agent is in its life, in one ordered chain: the first that holds is the one that a user reads.
 
 use kube::ResourceExt;
+use strum::IntoStaticStr;
 
 use super::{
     MAX_DEPTH, Observed, coverage::Coverage, had_other_parent, required, runner, seen_parent, seen_session, state,
@@ -17,7 +18,7 @@ use crate::{
 };
 
 /// Where an agent is in its life.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, IntoStaticStr)]
 pub enum Lifecycle {
     /// It is being deleted.
     Terminating,

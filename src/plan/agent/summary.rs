@@ -16,7 +16,7 @@ use crate::{
         condition::{ConditionType, Reason},
     },
     plan::{
-        ObjectEvent, Report, Requeue, StatusWrite,
+        ObjectEvent, Report, Requeue, StatusWrite, Transition,
         status::{self, ConditionValue, KStatus, condition_value},
     },
 };
@@ -79,8 +79,14 @@ pub(super) fn report(observed: &Observed) -> Report<AgentStatus> {
         _ => StatusWrite::Now,
     };
     let changed = status::has_news(&before.conditions, view.reason);
+    let moved = changed || before.status != Some(view.state);
     Report {
         status,
+        transition: moved.then(|| Transition {
+            phase: view.state.into(),
+            reason: view.reason,
+            message: view.message.clone(),
+        }),
         event: (changed && view.kstatus != KStatus::InProgress).then_some(ObjectEvent {
             warning: view.kstatus == KStatus::Stalled,
             reason: view.reason,

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::api::core::v1::Pod;
 use kube::ResourceExt;
+use strum::IntoStaticStr;
 
 use super::{
     Observed, Progress,
@@ -30,7 +31,7 @@ use crate::{
 const OVERDUE: SignedDuration = SignedDuration::from_secs(60);
 
 /// Where a sandbox is in its life.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, IntoStaticStr)]
 pub enum Lifecycle {
     /// The Sandbox is being deleted: its Pod goes with it by garbage collection.
     Terminating,

@@ -26,7 +26,7 @@ use crate::{
         sandbox::{SandboxPhase, SandboxState, SeenSession},
     },
     plan::{
-        ChildState, ObjectEvent, Report, Requeue, StatusWrite, membership,
+        ChildState, ObjectEvent, Report, Requeue, StatusWrite, Transition, membership,
         pod::{exit_code, node, scheduled_at},
         status::{self, KStatus},
     },
@@ -135,8 +135,14 @@ pub(super) fn report(observed: &Observed) -> Report<SandboxStatus> {
     let changed = status::has_news(&before.conditions, view.reason);
     let worth_an_event =
         view.kstatus != KStatus::InProgress || matches!(view.reason, Reason::ImagePull | Reason::Restarting);
+    let moved = changed || before.phase != Some(view.phase);
     Report {
         status,
+        transition: moved.then(|| Transition {
+            phase: view.phase.into(),
+            reason: view.reason,
+            message: view.message.clone(),
+        }),
         event: (changed && worth_an_event).then_some(ObjectEvent {
             warning: !matches!(view.kstatus, KStatus::Ready | KStatus::Current),
             reason: view.reason,

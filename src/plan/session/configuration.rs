@@ -339,8 +339,9 @@ pub(super) fn config_valid(observed: &Observed) -> ConditionValue {
 pub(super) fn writes(observed: &Observed) -> Vec<Write> {
     let Some(ConfigSecret { wanted, child }) = &observed.config_secret else { return vec![] };
     let write = match child {
-        ChildState::Owned(live) if wanted.is_empty() => (live.metadata.deletion_timestamp.is_none())
-            .then(|| Write::delete(&**live)),
+        ChildState::Owned(live) if wanted.is_empty() => {
+            (live.metadata.deletion_timestamp.is_none()).then(|| Write::delete(&**live))
+        }
         ChildState::Foreign(_) | ChildState::Failed(_) => None,
         ChildState::Absent if wanted.is_empty() => None,
         ChildState::Absent => Some(Write::Apply(Applied::Secret(Box::new(secret(observed, wanted))))),

@@ -1,5 +1,7 @@
 //! Where a session is in its life, in one ordered chain: the first that holds is the one that a user reads.
 
+use strum::IntoStaticStr;
+
 use super::{
     Failure, Foreign, Observed, configuration,
     lifetime::{self, SuspendReason},
@@ -13,7 +15,7 @@ use crate::{
 };
 
 /// Where a session is in its life.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, IntoStaticStr)]
 pub enum Lifecycle {
     /// It is being deleted: what it made goes with it by garbage collection.
     Terminating,

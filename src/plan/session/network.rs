@@ -74,9 +74,7 @@ pub(super) fn writes(observed: &Observed) -> Vec<Write> {
 
 fn policy_write(child: &ChildState<NetworkPolicy>, wanted: Option<NetworkPolicy>) -> Option<Write> {
     match (child, wanted) {
-        (ChildState::Owned(live), None) if live.metadata.deletion_timestamp.is_none() => {
-            Some(Write::delete(&**live))
-        }
+        (ChildState::Owned(live), None) if live.metadata.deletion_timestamp.is_none() => Some(Write::delete(&**live)),
         (_, None) | (ChildState::Foreign(_) | ChildState::Failed(_), Some(_)) => None,
         (ChildState::Owned(live), Some(wanted))
             if live.spec == wanted.spec && same_owners(&live.metadata, &wanted.metadata) =>

@@ -18,7 +18,7 @@ use crate::{
         session::{OnExpiry, SandboxCounts, SessionPhase, VolumeStatus, VolumesStatus},
     },
     plan::{
-        ChildState, ObjectEvent, Report, Requeue, StatusWrite,
+        ChildState, ObjectEvent, Report, Requeue, StatusWrite, Transition,
         status::{self, ConditionValue, KStatus, condition_value},
         volumes::SharedVolume,
     },
@@ -101,8 +101,14 @@ pub(super) fn report(observed: &Observed) -> Report<AigiseSessionStatus> {
         _ => StatusWrite::Now,
     };
     let changed = status::has_news(&before.conditions, view.reason);
+    let moved = changed || before.phase != Some(view.phase);
     Report {
         status,
+        transition: moved.then(|| Transition {
+            phase: view.phase.into(),
+            reason: view.reason,
+            message: view.message.clone(),
+        }),
         event: (changed && view.kstatus != KStatus::InProgress).then(|| ObjectEvent {
             warning: view.kstatus == KStatus::Stalled,
             reason: view.reason,

@@ -1,39 +1,39 @@
-//! How often something is done for one object: a burst of it, and then one in some time. One that flaps would otherwise be written as often as
-//! it does.
+//! Limits how often an action is done for one object: a burst, and then once in each interval. Without the limit, an object that flaps
+//! would be written at each change.
 
 use std::time::Duration;
 
 use quick_cache::sync::Cache;
 use tokio::time::Instant;
 
-/// Of how many objects it is remembered; of one that is forgotten, the burst begins anew.
+/// How many objects are remembered. For an object that was forgotten, the burst begins anew.
 const OBJECTS: usize = 4096;
 
-/// How often something was done lately, by the object's UID.
+/// Throttles an action, by the UID of its object.
 #[derive(Debug)]
-pub(super) struct Throttle {
-    /// So many at once.
+pub struct Throttle {
+    /// How many actions are allowed at once.
     burst: u32,
-    /// And one more in this time.
+    /// After this time, one more action is allowed.
     each: Duration,
-    /// When nothing counts any more of what was done for an object.
+    /// When the past actions for an object no longer count.
     over: Cache<String, Instant>,
 }
 
 impl Throttle {
-    /// So many at once, and one more in this time.
-    pub(super) fn of(burst: u32, each: Duration) -> Self {
+    /// Allows `burst` actions at once, and one more after each interval.
+    pub fn of(burst: u32, each: Duration) -> Self {
         Self { burst, each, over: Cache::new(OBJECTS) }
     }
 
-    /// How long the next has to wait, if it has to.
-    pub(super) fn wait(&self, uid: &str) -> Option<Duration> {
+    /// How long the next action has to wait, if it has to.
+    pub fn wait(&self, uid: &str) -> Option<Duration> {
         let counts_for = self.over.get(uid)?.saturating_duration_since(Instant::now());
         counts_for.checked_sub(self.each * (self.burst - 1)).filter(|wait| !wait.is_zero())
     }
 
-    /// It was done now.
-    pub(super) fn done(&self, uid: String) {
+    /// Records that the action was done now.
+    pub fn done(&self, uid: String) {
         let now = Instant::now();
         let over = self.over.get(&uid).map_or(now, |over| over.max(now));
         self.over.insert(uid, over + self.each);
@@ -46,7 +46,7 @@ mod tests {
 
     const SECOND: Duration = Duration::from_secs(1);
 
-    /// How often it is done in a time, by who wants it a hundred times a second.
+    /// How often the action is done in so many seconds, if it is tried a hundred times a second.
     async fn often(pace: &Throttle, seconds: u32) -> u32 {
         let mut done = 0;
         for _ in 0..seconds * 100 {
@@ -73,7 +73,7 @@ mod tests {
         assert_eq!(often(&pace, 60).await, 20 + 60 / 3 - 1);
         assert_eq!(often(&pace, 60).await, 60 / 3);
         tokio::time::advance(SECOND * 60).await;
-        assert_eq!(often(&pace, 1).await, 20, "after a rest it may have its burst again");
+        assert_eq!(often(&pace, 1).await, 20, "after an idle minute, the burst is allowed again");
     }
 
     #[tokio::test(start_paused = true)]
