@@ -1,4 +1,5 @@
-//! The only writer. It walks a plan in order and has no choices left: what to write was decided in `plan`.
+//! The only code that writes to the API server. It executes the writes of a plan in order and decides nothing: `plan` has decided what
+//! to write.
 
 pub mod log;
 pub mod throttle;
@@ -26,12 +27,12 @@ use crate::{
     },
 };
 
-/// What every kind that we write has in common.
+/// A kind of object that the operator writes.
 pub trait Object: Kept + Resource<Scope = NamespaceResourceScope> + Serialize {}
 impl<K> Object for K where K: Kept + Resource<Scope = NamespaceResourceScope> + Serialize {}
 
-/// Makes the writes in order, tells what each left, and stops at the first that did not succeed: what comes later may rest on
-/// what comes before.
+/// Makes the writes in order, records the outcome of each, and stops at the first that did not succeed: later writes may depend on
+/// earlier ones.
 pub async fn execute(
     client: &Client,
     counter: &WriteCounter,
@@ -89,11 +90,12 @@ impl Writer<'_> {
     }
 }
 
-/// Writes an object's status by server-side apply, so that conditions of other managers stay. It speaks of the version that was
-/// decided about: one that was on its way for long neither covers a newer one nor lands on an object made anew under the name.
+/// Writes an object's status by server-side apply, which keeps the conditions of other field managers. The write is pinned to the
+/// version on which the status is based: a delayed write neither overwrites a newer status nor reaches an object that was recreated
+/// under the name.
 ///
 /// # Errors
-/// What the API server said; a conflict where the object has changed since.
+/// The API server's error; a conflict if the object has changed meanwhile.
 pub async fn status<K: Object>(
     client: &Client,
     counter: &WriteCounter,
@@ -105,11 +107,11 @@ pub async fn status<K: Object>(
     live::send(client, request?, K::PROJECTION).await
 }
 
-/// Says of an object that cannot be read that this is so. The rest of its status stays as it is: what is said here belongs to a
+/// Reports in the status of an object that the object cannot be read. The rest of the status stays as it is, since this report has a
 /// field manager of its own.
 ///
 /// # Errors
-/// What the API server said.
+/// The API server's error.
 pub async fn status_of_unreadable<K: Object>(
     client: &Client,
     counter: &WriteCounter,
@@ -118,7 +120,7 @@ pub async fn status_of_unreadable<K: Object>(
 ) -> kube::Result<()> {
     let request = status_request::<K>(object, meta::MANAGER_OF_UNREADABLE, status);
     counter.count(&K::kind(&()), "status");
-    // The answer is as large as the object.
+    // The response is as large as the object, so it is not read.
     client.request_stream(request?).await.map(drop)
 }
 

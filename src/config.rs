@@ -1,17 +1,17 @@
-//! The framework's own configuration file, read as it is: what it says becomes a session. No client, no clock, no environment, no
-//! files: text in, values out.
+//! Reads the framework's own configuration file unchanged and turns it into a session. There is no client, clock, environment or
+//! file access here: text goes in, values come out.
 //!
 //! | step | what it does |
 //! |---|---|
 //! | [`toml`] | text becomes a [`tree`], within bounds |
 //! | [`expand`] | `${NAME}` becomes the value of a variable |
 //! | [`cast`] | each value gets the type of its key; each of the [`keys`] is used, carried or ignored |
-//! | [`session`], [`sandbox`], [`units`] | what is used becomes a part of a specification, in JSON |
-//! | [`merge`] | the session's own fields go over it |
+//! | [`session`], [`sandbox`], [`units`] | the used keys become parts of a specification, in JSON |
+//! | [`merge`] | the session's own fields override it |
 //! | [`mod@write`], [`manifest`] | the effective configuration as a file again, and as a manifest |
 //!
-//! A value that a Secret touched is text in a [`Secret`]'s keeping: the specification has a reference to it, and no error or debug
-//! output has the value.
+//! A value that comes from a Secret is held as a [`Secret`]: the specification only refers to it, and no error or debug output
+//! contains it.
 
 pub mod cast;
 pub mod error;
@@ -38,12 +38,12 @@ pub use self::{
 };
 use crate::api::limits;
 
-/// Where a file comes from.
+/// Where a configuration file comes from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Origin {
-    /// From where everybody can read it.
+    /// From a place that everybody can read.
     Plain,
-    /// From a Secret: its variables of environments and its credentials are secrets.
+    /// From a Secret: the environment variables and the credentials in the file are secrets.
     Secret,
 }
 
@@ -52,15 +52,15 @@ pub enum Origin {
 pub struct Input<'a> {
     /// The text of the file.
     pub file: &'a str,
-    /// Where it comes from.
+    /// Where the file comes from.
     pub origin: Origin,
-    /// The variables that win over its own.
+    /// The variables that override the file's own.
     pub variables: &'a Variables,
-    /// The Secret that will hold the values that a Secret touched: `<session>--config`.
+    /// The Secret that will hold the values that come from a Secret: `<session>--config`.
     pub secret_name: &'a str,
 }
 
-/// How many keys without an effect are told.
+/// How many keys without effect are reported.
 const MOST_IGNORED: usize = 100;
 
 /// A configuration that was read.
@@ -68,7 +68,7 @@ const MOST_IGNORED: usize = 100;
 pub struct Configuration {
     /// The whole file, expanded.
     pub file: Table,
-    /// What it says of a session: parts of a specification.
+    /// What the file sets in a session: parts of a specification.
     pub spec: serde_json::Value,
     /// What the Secret of the session has to hold, by key.
     pub secrets: BTreeMap<String, Secret>,
@@ -81,13 +81,13 @@ pub struct Configuration {
 pub struct Ignored {
     /// The path of the key.
     pub key: String,
-    /// Why it has none.
+    /// Why the key has no effect.
     pub reason: Cow<'static, str>,
 }
 
-/// What comes up while a file is made into a specification.
+/// What is collected while a file is turned into a specification.
 pub struct Reader<'a> {
-    /// The Secret to refer to.
+    /// The name of the Secret that the specification refers to.
     secret_name: &'a str,
     secrets: BTreeMap<String, Secret>,
     ignored: Vec<Ignored>,
@@ -102,7 +102,7 @@ impl Reader<'_> {
 /// Reads a file.
 ///
 /// # Errors
-/// The first mistake, with its place.
+/// The first error, with its position.
 ///
 /// # Example
 /// ```
@@ -125,12 +125,12 @@ pub fn read(input: Input<'_>) -> Result<Configuration, Error> {
     read_text(input).map_err(|fault| fault.in_text(input.file))
 }
 
-/// What a file adds is kept in the session's status, and laid under the session whenever it is looked at.
+/// What a file adds is kept in the session's status and merged under the session's own fields at every reconcile, so it is limited.
 fn check_size(spec: &serde_json::Value) -> Result<(), SpannedError> {
     let (bytes, values) = (spec.to_string().len(), limits::values(spec));
     if bytes > limits::CONFIGURATION_BYTES || values > limits::CONFIGURATION_VALUES {
         let message = format!(
-            "the file adds {bytes} bytes and {values} values to the session, and {} and {} are allowed",
+            "the file adds {bytes} bytes and {values} values to the session; at most {} and {} are allowed",
             limits::CONFIGURATION_BYTES,
             limits::CONFIGURATION_VALUES
         );

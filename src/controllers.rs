@@ -116,7 +116,7 @@ pub struct Start {
 /// A future that resolves when the controllers have to stop. All clones resolve.
 pub type Stop = future::Shared<future::BoxFuture<'static, ()>>;
 
-/// A part of the controllers that ended although nobody asked it to stop.
+/// A part of the controllers ended before `stop` resolved.
 #[derive(Debug, thiserror::Error)]
 #[error("{0} ended unexpectedly")]
 pub struct Ended(&'static str);
@@ -284,13 +284,13 @@ impl<K: Object> Context<K> {
         Timestamp::from_second((self.clock)().as_second()).unwrap_or_default()
     }
 
-    /// The object that is reconciled is in this stage of its life cycle: its span and the metrics say so.
+    /// Records the stage of the object's life cycle in the span of the reconcile and in the metrics.
     fn enters(&self, stage: &'static str) {
         Span::current().record("stage", stage);
         self.metrics.entered(self.name, stage);
     }
 
-    /// The delay until the object with this UID is retried.
+    /// Returns the delay until the object with this UID is retried, and records the failure in the metrics.
     fn back_off(&self, uid: &str) -> Duration {
         let (delay, failures) = self.backoff.next(uid);
         self.metrics.backs_off(self.name, failures);
@@ -427,8 +427,8 @@ async fn run<K, F>(
     info!(controller = name, "controller stopped");
 }
 
-/// The span of one reconcile, which all lines of it carry. `name` is recorded after the span exists, since the formatter would
-/// otherwise put the name of the span there.
+/// The span of a reconcile, whose fields are in all of the reconcile's log lines. `name` is recorded after the span is created: otherwise
+/// the formatter would overwrite the field with the name of the span.
 fn span<K: Kept>(controller: &'static str, stored: &Stored<K>) -> Span {
     let ObjectMeta { name, namespace, uid, .. } = stored.meta();
     let empty = field::Empty;

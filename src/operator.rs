@@ -1,4 +1,4 @@
-//! The process: what it is told, what it waits for, what it serves, and how it ends.
+//! The operator's process: its arguments, what it waits for at the start, its probes and metrics, and how it ends.
 
 pub mod args;
 mod client;
@@ -7,7 +7,7 @@ mod helper;
 mod ready;
 pub mod self_test;
 mod server;
-mod telemetry;
+pub mod telemetry;
 
 use std::sync::Arc;
 
@@ -29,36 +29,36 @@ use crate::{
 /// Why the process ended.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    /// No cluster could be found in the environment.
-    #[error("no Kubernetes cluster is configured (KUBECONFIG, or a service account)")]
+    /// The environment does not configure a cluster.
+    #[error("no Kubernetes cluster is configured: set KUBECONFIG, or run in a Pod with a service account")]
     Configure(#[source] kube::Error),
-    /// The port for probes or that for metrics could not be opened.
+    /// The port for probes or the port for metrics could not be opened.
     #[error("listening on {address} failed")]
     Listen {
         /// The address.
         address: std::net::SocketAddr,
-        /// The system's words.
+        /// The error of the operating system.
         #[source]
         source: std::io::Error,
     },
-    /// There is no thread to serve them on.
+    /// Probes and metrics could not be served.
     #[error("serving probes and metrics failed")]
     Serve(#[source] std::io::Error),
-    /// Signals could not be listened for.
+    /// The signal handlers could not be installed.
     #[error("listening for signals failed")]
     Signals(#[source] std::io::Error),
-    /// The server ended by itself.
+    /// The server for probes and metrics ended, although it should run for ever.
     #[error("the server for probes and metrics ended unexpectedly")]
     ServerEnded,
-    /// The controllers ended by themselves.
+    /// The controllers ended, although the process was not asked to stop.
     #[error(transparent)]
     ControllersEnded(#[from] controllers::Ended),
 }
 
-/// Runs the operator until it is told to stop.
+/// Runs the operator until the process is asked to stop.
 ///
 /// # Errors
-/// When it cannot start, or a part that never ends has ended.
+/// When the operator cannot start, or a part that should run for ever has ended.
 pub async fn run(args: RunArgs) -> Result<(), Error> {
     telemetry::init(args.log_format);
     let client = client::new().await?;
@@ -109,7 +109,7 @@ async fn control(
     Ok(controllers::run_all(start, filled, stopped).await?)
 }
 
-/// Resolves when the process is asked to end, for everybody who asks.
+/// Resolves when the process receives SIGTERM or SIGINT. All clones resolve.
 fn stop_signal() -> Result<Stop, Error> {
     use tokio::signal::unix::{SignalKind, signal};
     let mut terminate = signal(SignalKind::terminate()).map_err(Error::Signals)?;
@@ -119,7 +119,7 @@ fn stop_signal() -> Result<Stop, Error> {
             _ = terminate.recv() => {}
             _ = interrupt.recv() => {}
         }
-        info!("asked to stop");
+        info!("received a signal to stop");
     };
     Ok(signalled.boxed().shared())
 }

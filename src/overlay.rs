@@ -1,38 +1,39 @@
-//! One JSON tree laid over another: no client, no clock. A pod template goes over the Pod that we built, and a session's
-//! `sandboxDefaults` under the template of each type.
+//! Merges one JSON tree over another, without client and clock. A pod template is merged over the Pod that the operator built, and
+//! a session's `sandboxDefaults` are merged under the template of each type.
 //!
 //! | what | rule |
 //! |---|---|
 //! | maps | merge deeply |
 //! | `containers`, `initContainers`, `imagePullSecrets` | merge by `name` |
 //! | `volumeMounts` | merge by `mountPath` |
-//! | `env`, `volumes` | by `name`; a variable and a volume are one statement each, so the overlay's takes the place of the base's |
-//! | `requiredDuring…`, `preferredDuring…` of an affinity | terms append |
+//! | `env`, `volumes` | merge by `name`; the overlay's variable or volume replaces the base's as a whole |
+//! | `requiredDuring…`, `preferredDuring…` of an affinity | terms are appended |
 //! | `nodeSelectorTerms` | a node has to satisfy both sides |
-//! | other lists | replace |
-//! | fields that exclude each other | the overlay's choice takes out the base's |
-//! | `null` | absent: keeps the base |
+//! | other lists | the overlay's replaces the base's |
+//! | fields that exclude each other | the overlay's field removes the base's |
+//! | `null` | counts as absent: the base is kept |
 //!
-//! What the base has keeps its order, what is new comes last. Any two trees merge: what is not of the expected shape is kept as it
-//! is, for the one to complain who knows the shape.
+//! Entries of the base keep their order, new entries come last. Any two trees can be merged: a value of an unexpected shape is kept
+//! as it is, and the code that knows the shape reports it.
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use serde_json::{Map, Value};
 
-/// The most alternatives of `nodeSelectorTerms` that come of two lists. Both have to hold, so there would be as many as the product
-/// of theirs; to leave some out asks for more and never for less. A pod template that has more of them is refused.
+/// The maximum number of `nodeSelectorTerms` that result from two lists. Both lists have to hold, so the result would have as many
+/// terms as the product of both. Leaving terms out makes the selector stricter, never more permissive. A pod template that has more
+/// terms itself is refused.
 pub const MAX_NODE_TERMS: usize = 16;
 
-/// What happens to the entries of a list.
+/// How the entries of a list are merged.
 enum ListRule {
-    /// Those with the same value of this field merge.
+    /// Entries with the same value of this field are merged.
     ByKey(&'static str),
-    /// New ones are added.
+    /// New entries are appended.
     Append,
-    /// They are alternatives; both sides have to hold.
+    /// The entries are alternatives; both sides have to hold.
     Both,
-    /// The overlay's take the place of the base's.
+    /// The overlay's entries replace the base's.
     Replace,
 }
 
@@ -46,7 +47,7 @@ fn list_rule(field: &str) -> ListRule {
     }
 }
 
-/// The field by which the entries of a list are told apart, if its entries merge.
+/// The field that identifies the entries of a list, if its entries are merged.
 #[must_use]
 pub fn key(list: &str) -> Option<&'static str> {
     match list {
@@ -56,8 +57,8 @@ pub fn key(list: &str) -> Option<&'static str> {
     }
 }
 
-/// Objects that are one statement: half of the base's and half of the overlay's would say something that nobody said, as the
-/// `localhostProfile` of one with the `type` of the other. For `env` and `volumes` the entries are meant.
+/// Objects that are replaced as a whole: a mixture of base and overlay would say something that neither of them says, such as the
+/// `localhostProfile` of one with the `type` of the other. For `env` and `volumes`, this applies to the entries.
 fn is_one_statement(field: &str) -> bool {
     matches!(field, "env" | "volumes" | "seccompProfile" | "appArmorProfile" | "postStart" | "preStop")
 }
@@ -72,7 +73,7 @@ fn rivals(field: &str) -> &'static [&'static str] {
     }
 }
 
-/// Lays `overlay` over `base`, by the rules above.
+/// Merges `overlay` over `base`, by the rules above.
 pub fn merge(base: &mut Value, overlay: &Value) {
     merge_field(base, overlay, "");
 }
@@ -120,7 +121,7 @@ fn merge_list(base: &mut Vec<Value>, overlay: &[Value], field: &str) {
     }
 }
 
-/// The value as it is where there was nothing before.
+/// The result of merging a value over nothing.
 fn fresh(value: &Value, field: &str) -> Value {
     let mut base = Value::Null;
     merge_field(&mut base, value, field);
@@ -129,7 +130,7 @@ fn fresh(value: &Value, field: &str) -> Value {
 
 fn merge_by_key(base: &mut Vec<Value>, overlay: &[Value], field: &str, key: &str) {
     let key_of = |entry: &Value| entry.get(key).and_then(Value::as_str).map(ToString::to_string);
-    // Of variables with one name Kubernetes takes the last, so that is the one to change.
+    // Kubernetes uses the last of several variables with one name, so that is the one to change.
     let positions = base.iter().enumerate().filter_map(|(position, entry)| Some((key_of(entry)?, position)));
     let mut positions: BTreeMap<String, usize> = positions.collect();
     let mut nameless = vec![];
@@ -142,7 +143,7 @@ fn merge_by_key(base: &mut Vec<Value>, overlay: &[Value], field: &str, key: &str
             merge_field(present, entry, field);
             continue;
         }
-        // Variables of one name may build on each other, so each of them stays.
+        // Variables with one name may build on each other, so all of them are kept.
         if !is_one_statement(field) {
             positions.insert(name, base.len());
         }
@@ -151,7 +152,7 @@ fn merge_by_key(base: &mut Vec<Value>, overlay: &[Value], field: &str, key: &str
     append(base, &nameless, field);
 }
 
-/// Adds what is not there yet, so that laying the same over it twice changes nothing.
+/// Appends the entries that are not there yet, so merging the same overlay twice changes nothing.
 fn append(base: &mut Vec<Value>, overlay: &[Value], field: &str) {
     let mut present: BTreeSet<String> = base.iter().map(Value::to_string).collect();
     for entry in overlay.iter().map(|entry| fresh(entry, field)) {
@@ -161,8 +162,8 @@ fn append(base: &mut Vec<Value>, overlay: &[Value], field: &str) {
     }
 }
 
-/// The terms of a node selector are alternatives. To append them would allow nodes that the base rules out; so each of the base's
-/// is narrowed down by each of the overlay's, and a node that fits satisfies one of either side.
+/// Combines the terms of a node selector, which are alternatives. Appending them would allow nodes that the base rules out; so each
+/// term of the base is narrowed by each term of the overlay, and a node that fits satisfies a term of each side.
 fn both(base: &mut Vec<Value>, overlay: &[Value], field: &str) {
     let overlay: Vec<Value> = overlay.iter().map(|term| fresh(term, field)).collect();
     if base.is_empty() {
@@ -197,7 +198,7 @@ fn both(base: &mut Vec<Value>, overlay: &[Value], field: &str) {
     *base = narrowed;
 }
 
-/// What a node has to satisfy for a term to fit: all of it.
+/// The expressions of a term; a node has to satisfy all of them.
 fn expressions(term: &Value) -> BTreeSet<(&str, String)> {
     let fields = term.as_object().into_iter().flatten();
     let lists = fields.filter_map(|(field, list)| Some((field.as_str(), list.as_array()?)));

@@ -1,10 +1,10 @@
-//! What to write and what to say, decided from values: no client, no clock, no async. `cargo check --lib
-//! --no-default-features` proves it.
+//! Decides, from plain values, what the operator writes and what it reports. This module uses no client, no clock and no async code;
+//! `cargo check --lib --no-default-features` proves that.
 //!
-//! Each kind has the same three steps. `Stage::of` names where the object is in its life; `plan` lists the writes that bring it
-//! further; `report` says to the user what is true once they were made. A stage is derived anew in every pass from what is
-//! there now, and never stored. All that a decision may rest on is in `Observed`: the objects, the time, and what the operator
-//! was told when it started.
+//! Each kind has the same three steps. `Lifecycle::of` determines where the object is in its life; `plan` lists the writes that move
+//! the object forward; `report` builds the status that is true after these writes. The lifecycle is derived anew in every reconcile
+//! from the objects that exist now, and never stored. A decision depends only on `Observed`: the objects, the time, and the operator's
+//! settings.
 
 pub mod agent;
 pub mod digest;
@@ -30,21 +30,21 @@ use kube::Resource;
 pub use self::write::{Applied, Created, Kind, Outcome, Target, Write, Written};
 use crate::api::condition::Reason;
 
-/// What was found under a name that a user wrote.
+/// The result of looking up an object that a user refers to by name.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Lookup<K> {
-    /// There is no such name.
+    /// The user named no object.
     NotNamed,
-    /// It is there.
+    /// The object exists.
     Found(Arc<K>),
-    /// It is not there: the API server said so, and not a cache.
+    /// The object does not exist, according to the API server and not only to a cache.
     Missing,
-    /// It could not be read just now.
+    /// The object could not be read just now.
     Failed(Failure),
 }
 
 impl<K> Lookup<K> {
-    /// What was found, as something else.
+    /// Converts the object that was found.
     #[must_use]
     pub fn map<T>(self, make: impl FnOnce(Arc<K>) -> Arc<T>) -> Lookup<T> {
         match self {
@@ -55,7 +55,7 @@ impl<K> Lookup<K> {
         }
     }
 
-    /// What it is to the object that would own it.
+    /// The state of the object as a child of `owner`.
     #[must_use]
     pub fn child_state(self, owner: &ObjectMeta) -> ChildState<K>
     where
@@ -68,7 +68,7 @@ impl<K> Lookup<K> {
         }
     }
 
-    /// The object, if it is there.
+    /// The object, if it exists.
     #[must_use]
     pub fn found(&self) -> Option<&Arc<K>> {
         match self {
@@ -78,21 +78,21 @@ impl<K> Lookup<K> {
     }
 }
 
-/// What is known of an object that we made or want to make.
+/// The state of a child object: one that the operator created or is going to create.
 #[derive(Clone, Debug, PartialEq)]
 pub enum ChildState<K> {
-    /// Nothing has the name.
+    /// No object has the name.
     Absent,
-    /// It is there, and it is ours.
+    /// The object exists and belongs to its owner.
     Owned(Arc<K>),
-    /// Something that is not ours has the name: it is never touched.
+    /// An object that does not belong to the owner has the name. The operator never touches that object.
     Foreign(Foreign),
-    /// It could not be read or written just now.
+    /// The object could not be read or written just now.
     Failed(Failure),
 }
 
 impl<K> ChildState<K> {
-    /// The object, if it is ours.
+    /// The object, if it belongs to its owner.
     #[must_use]
     pub fn owned(&self) -> Option<&Arc<K>> {
         match self {
@@ -101,19 +101,19 @@ impl<K> ChildState<K> {
         }
     }
 
-    /// Who has the name, if that is somebody else.
+    /// The foreign object that has the name, if there is one.
     #[must_use]
     pub fn foreign(&self) -> Option<&Foreign> {
         if let ChildState::Foreign(foreign) = self { Some(foreign) } else { None }
     }
 
-    /// Why it could not be read or written, if it could not.
+    /// Why the object could not be read or written, if that failed.
     #[must_use]
     pub fn failure(&self) -> Option<&Failure> {
         if let ChildState::Failed(failure) = self { Some(failure) } else { None }
     }
 
-    /// Whether something of ours may still be there: what could not be deleted, or looked at, is not known to be gone.
+    /// Whether the owner's object may still exist. After a failed read or deletion, the object is not known to be gone.
     #[must_use]
     pub fn may_be_there(&self) -> bool {
         match self {
@@ -123,39 +123,40 @@ impl<K> ChildState<K> {
     }
 }
 
-/// Who has a name that we need.
+/// A foreign object that has a name which the operator needs.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Foreign {
-    /// The object, for a person: `Pod demo--main`.
+    /// The object as users read it: `Pod demo--main`.
     pub object: String,
-    /// It is on its way out (deleted, or a child of an earlier object of our owner's name), so waiting is enough.
+    /// The object is about to disappear, so waiting is enough: it is being deleted, or it is a child of an earlier object with the
+    /// owner's name.
     pub leaving: bool,
 }
 
-/// Why a read or a write did not succeed.
+/// Why a read or a write failed.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Failure {
-    /// [`Reason::Refused`] (a person has to change something), [`Reason::Forbidden`] (likewise, and tried again),
-    /// [`Reason::QuotaExceeded`] or [`Reason::ApiError`] (tried again), or [`Reason::Terminating`] (the namespace or the owner is on
-    /// its way out).
+    /// [`Reason::Refused`] (the user has to change something), [`Reason::Forbidden`] (the user has to change something, and the
+    /// operator retries with back-off), [`Reason::QuotaExceeded`] or [`Reason::ApiError`] (the operator retries with back-off), or
+    /// [`Reason::Terminating`] (the namespace or the owner is being deleted).
     pub reason: Reason,
-    /// What the API server said.
+    /// The message of the API server.
     pub message: String,
 }
 
-/// When to look again.
+/// When to reconcile an object again.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Requeue {
-    /// When something changes.
+    /// When an object changes.
     AwaitChange,
-    /// After this long, or when something changes.
+    /// After this delay, or earlier when an object changes.
     After(Duration),
     /// After a delay that grows with each failure in a row.
     Backoff,
 }
 
 impl Requeue {
-    /// Not later than this, if it is to be looked at later for a reason of its own.
+    /// Requeues after `limit` at the latest. A back-off keeps its own delay.
     #[must_use]
     pub fn within(self, limit: Option<Duration>) -> Self {
         match (self, limit) {
@@ -169,71 +170,71 @@ impl Requeue {
 /// An event for `kubectl describe`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ObjectEvent {
-    /// A warning, or the good news.
+    /// Whether the type of the event is `Warning` instead of `Normal`.
     pub warning: bool,
-    /// The same word as the condition's.
+    /// The reason, the same as in the condition.
     pub reason: Reason,
-    /// A sentence.
+    /// The message: a sentence.
     pub message: String,
 }
 
-/// A change of an object's phase, or of the reason that it is in this phase.
+/// A change of an object's phase, or of the reason for the phase.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Transition {
-    /// The phase now.
+    /// The new phase.
     pub phase: &'static str,
-    /// The reason now.
+    /// The new reason.
     pub reason: Reason,
-    /// The sentence that a user reads.
+    /// The message that users read.
     pub message: String,
 }
 
-/// What to say about an object, and when to look at it again.
+/// What to report about an object, and when to reconcile it again.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Report<S> {
-    /// The whole status.
+    /// The complete status.
     pub status: S,
-    /// What changed, if the phase or the reason did.
+    /// The transition, if the phase or the reason changed.
     pub transition: Option<Transition>,
-    /// The event of this transition, if it is one.
+    /// The event for this transition, if it deserves one.
     pub event: Option<ObjectEvent>,
-    /// When to look again.
+    /// When to reconcile again.
     pub requeue: Requeue,
-    /// When the status is to be written.
+    /// When to write the status.
     pub write: StatusWrite,
 }
 
-/// When a status is to be written.
+/// When to write a status.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum StatusWrite {
     /// At once.
     Now,
-    /// At most once a second: small news of a large object.
+    /// At most once a second: the change is small and the object is large.
     Throttled,
-    /// Not now: it says nothing new, or something better to say is about to be known.
+    /// Not now: nothing changed, or a more useful status is expected soon.
     Skip,
 }
 
-/// What the operator was told when it started.
+/// The operator's settings, fixed when it starts.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Settings {
-    /// The image that holds `sandboxd`: the operator's own.
+    /// The image that contains `sandboxd`: the operator's own image.
     pub helper_image: String,
     /// How `sandboxd` gets into a Pod.
     pub helper_mount: HelperMount,
-    /// Whether a template may ask for what lets a sandbox out of its container.
+    /// Whether a template may request privileges with which a sandbox can leave its container.
     pub allow_privileged_templates: bool,
     /// Whether the Pod of an agent may have a token with which it runs commands in the sandboxes of its session.
     pub allow_runner_exec: bool,
-    /// Public ranges of addresses that are the cluster's own: to a sandbox they are not the internet.
+    /// Public address ranges that belong to the cluster. For a sandbox, they are not part of the internet.
     pub cluster_ranges: Vec<ipnet::IpNet>,
 }
 
 /// How `sandboxd` gets into a sandbox's Pod.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum HelperMount {
-    /// The helper image is mounted as a volume: no copy, no extra container.
+    /// The helper image is mounted as a volume, without a copy or an extra container.
     Image,
-    /// An init container copies it into an empty folder.
+    /// An init container copies `sandboxd` into an `emptyDir` volume.
     Copy,
 }

@@ -1,5 +1,5 @@
-//! What the operator and `sandboxd` say to each other, as plain data: the planner writes it into Pods, `sandboxd` reads it there
-//! and answers. Nothing here depends on Kubernetes types.
+//! The data that the operator and `sandboxd` exchange: the planner writes it into Pods, `sandboxd` reads it there and answers.
+//! Nothing here depends on Kubernetes types.
 
 pub mod init;
 pub mod staging;

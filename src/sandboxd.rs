@@ -1,7 +1,7 @@
 //! `sandboxd`, the small static helper that is mounted into every Pod of a session at `/aigise`.
 //!
-//! It runs inside other people's images: no runtime, no credentials, few dependencies, and no network but to ask whether
-//! the services of the session are there. Its verbs are parsed by hand: there is nothing yet for a command-line library to do.
+//! It runs inside images of other people, so it has no runtime, no credentials and few dependencies, and uses the network only to
+//! check whether the services of the session answer. Its verbs are parsed by hand: they are too few for a command-line library.
 
 use std::ffi::OsString;
 use std::io::{self, Write};
@@ -17,19 +17,19 @@ mod skills;
 pub mod stage;
 
 const USAGE: &str = "\
-usage: sandboxd idle                    hold a container open as its PID 1
+usage: sandboxd idle                    keep a container running as its PID 1
        sandboxd install DIR             copy this program into DIR
        sandboxd stage [--report FILE]   fill the session's volumes
-       sandboxd gate                    do what is to be done before the sandbox is ready
-       sandboxd ready                   say whether the sandbox is ready
-       sandboxd status                  say how far that is
-       sandboxd log [-f]                print what it prints; -f: until it is over
-The last four take --folder DIR for another place than /run/aigise.";
+       sandboxd gate                    run the init work of the sandbox
+       sandboxd ready                   report whether the sandbox is ready
+       sandboxd status                  report the progress of the init work
+       sandboxd log [-f]                print the output of the init work; -f: follow it to the end
+The last four accept --folder DIR instead of /run/aigise.";
 
 /// What the program is asked to do.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Verb {
-    /// Hold a container open as its PID 1.
+    /// Keep a container running as its PID 1.
     Idle,
     /// Copy this program into a folder.
     Install {
@@ -38,28 +38,28 @@ pub enum Verb {
     },
     /// Fill the volumes of a session.
     Stage {
-        /// The file that receives the [`Report`](crate::protocol::staging::Report).
+        /// The file that receives the [`StagingReport`](crate::protocol::staging::StagingReport).
         report: PathBuf,
     },
-    /// Do the work of the gate, or wait for who does it.
+    /// Run the init work, or wait for the supervisor that runs it.
     Init(init::Places),
-    /// Do the work of the gate.
+    /// Run the init work, as its supervisor.
     Supervise(init::Places),
-    /// Say whether the services are there, and what the sandbox's own probe asks.
+    /// Report whether the services answer and the sandbox's own probe succeeds.
     Ready(init::Places),
-    /// Say how far the gate is.
+    /// Report the progress of the init work.
     Status(init::Places),
-    /// Print what the steps print.
+    /// Print the output of the init work.
     Log {
-        /// Where.
+        /// Where the files of the init supervisor are.
         places: init::Places,
-        /// Until the work is over.
+        /// Whether to follow the output until the work is over.
         follow: bool,
     },
 }
 
 impl Verb {
-    /// Reads the arguments that follow the program's name; `None` if they say nothing that it knows.
+    /// Parses the arguments that follow the program's name; `None` if they are not valid.
     pub fn parse(arguments: impl IntoIterator<Item = OsString>) -> Option<Self> {
         let arguments: Vec<_> = arguments.into_iter().collect();
         let words: Vec<_> = arguments.iter().map(|argument| argument.to_str().unwrap_or_default()).collect();
@@ -73,7 +73,7 @@ impl Verb {
         }
     }
 
-    /// The verbs that speak of a gate.
+    /// The verbs about the init work.
     fn of_gate(verb: &str, rest: &[&str], arguments: &[OsString]) -> Option<Self> {
         let (places, rest) = match rest {
             [rest @ .., "--folder", _] => (init::Places::below(arguments.last()?), rest),
@@ -91,7 +91,7 @@ impl Verb {
     }
 }
 
-/// Does what the arguments ask for and returns what the process exits with.
+/// Runs the verb that the arguments name, and returns the exit code of the process.
 pub fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
     match Verb::parse(arguments) {
         Some(Verb::Idle) => idle::run().unwrap_or_else(|error| fail(&error)),
@@ -117,7 +117,7 @@ fn fail(error: &dyn std::error::Error) -> ExitCode {
     ExitCode::FAILURE
 }
 
-/// An error and what caused it, in one line.
+/// An error and its causes, in one line.
 fn sentence(error: &dyn std::error::Error) -> String {
     let mut text = error.to_string();
     let mut cause = error.source();
@@ -129,7 +129,7 @@ fn sentence(error: &dyn std::error::Error) -> String {
     text
 }
 
-/// Writes a line to stderr; whether somebody listens is no matter of ours.
+/// Writes a line to stderr; a failed write is ignored.
 fn say(line: &str) {
     let _ = writeln!(io::stderr(), "{line}");
 }

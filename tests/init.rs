@@ -171,7 +171,8 @@ fn a_step_that_fails_leaves_its_evidence() {
     assert!(said.contains("the step compile ended with exit code 2"), "{said}");
     let status = String::from_utf8(ground.sandboxd(&["status"]).output().unwrap().stdout).unwrap();
     assert!(
-        status.starts_with("It has failed: the step compile ended with exit code 2.") && status.contains("3. never"),
+        status.starts_with("The initialiser has failed: the step compile ended with exit code 2.")
+            && status.contains("3. never"),
         "{status}"
     );
     let log = String::from_utf8(ground.sandboxd(&["log"]).output().unwrap().stdout).unwrap();
@@ -201,7 +202,7 @@ fn time_is_kept_for_each_step_and_for_the_whole_also_against_who_does_not_listen
     let whole = Work { timeout: 1, ..work(vec![shell("one", "sleep 0.3"), shell("two", "sleep 60")]) };
     let failure = Ground::released(&whole).failure();
     assert_eq!(failure.step.as_deref(), Some("two"));
-    assert!(failure.how.contains("the timeout of the whole"), "{}", failure.how);
+    assert!(failure.how.contains("the timeout of the initialiser"), "{}", failure.how);
 }
 
 #[test]
@@ -278,7 +279,7 @@ fn a_supervisor_that_is_killed_is_a_failure_and_is_not_begun_again() {
 fn what_cannot_be_read_is_a_failure_and_not_a_success() {
     let ground = Ground::released(&work(vec![]));
     fs::write(ground.path(WORK_FILE), "{").unwrap();
-    assert!(ground.failure().how.contains("cannot read what it is to do"));
+    assert!(ground.failure().how.contains("cannot read its work"));
     assert_eq!(ground.progress().unwrap().outcome.map(|outcome| outcome == Outcome::Succeeded), Some(false));
 }
 

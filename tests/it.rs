@@ -19,6 +19,7 @@ mod it {
     mod hostile;
     mod lives;
     mod load;
+    mod log;
     mod model;
     mod objects;
     mod properties;
@@ -26,4 +27,5 @@ mod it {
     mod staging;
     mod stored;
     mod walks;
+    mod words;
 }

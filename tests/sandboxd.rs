@@ -260,14 +260,14 @@ fn staging_reports_on_stdout_and_in_the_termination_message() {
     let output = pod.command().output().unwrap();
 
     assert!(output.status.success());
-    let expected = "data: code/b kept as it is, image src brings another\n\
+    let expected = "data: code/b was kept, image src has different content\n\
                     data: image src -> code: 1 file, 1.2 KB, 1 kept as they were\n";
     assert_eq!(String::from_utf8(output.stdout).unwrap(), expected);
     assert_eq!(pod.report(), staged(1, 1));
 
     let output = pod.command().output().unwrap();
     assert!(output.status.success());
-    assert_eq!(String::from_utf8(output.stdout).unwrap(), "data: staged before\n");
+    assert_eq!(String::from_utf8(output.stdout).unwrap(), "data: already staged\n");
     assert_eq!(pod.report(), staged(0, 0));
 }
 

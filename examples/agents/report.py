@@ -1,4 +1,4 @@
-"""What the program of an agent finds in its Pod: the session's configuration, and where its sandboxes are."""
+"""Prints what the program of an agent has in its Pod: the session's configuration, and the host names of its sandboxes."""
 import os
 import tomllib
 

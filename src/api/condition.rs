@@ -216,7 +216,7 @@ pub enum Reason {
     Unhealthy,
     /// The session has no agents.
     NoAgents,
-    /// Some agents are not in the status that their users want yet.
+    /// Some agents cannot work yet.
     AgentsNotReady,
 
     /// The object, or another object that it needs, is larger or nested deeper than the operator reads, or has an unknown form.

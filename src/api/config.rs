@@ -1,23 +1,24 @@
-//! Where a session's configuration comes from, and what of it is the agents'.
+//! Where a session's configuration comes from, and the parts of it that are for the agents.
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::crds::rule;
 
-/// The framework's own configuration file, in TOML: exactly one of `configMapKeyRef` and `secretKeyRef`. What it says can be said
-/// anew, field by field, in the session itself.
+/// The framework's own configuration file, in TOML. Exactly one of `configMapKeyRef` and `secretKeyRef` must be set. The session's
+/// own fields override the values of the file, field by field.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 #[schemars(extend("x-kubernetes-validations" = [
-    rule("has(self.configMapKeyRef) != has(self.secretKeyRef)", "exactly one of configMapKeyRef and secretKeyRef"),
+    rule("has(self.configMapKeyRef) != has(self.secretKeyRef)",
+        "exactly one of configMapKeyRef and secretKeyRef must be set"),
 ]))]
 pub struct ConfigFrom {
     /// A key of a ConfigMap of the same namespace.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub config_map_key_ref: Option<KeyRef>,
 
-    /// A key of a Secret of the same namespace. The environments of its sandboxes and its credentials stay in Secrets.
+    /// A key of a Secret of the same namespace. The sandbox environments and the credentials in the file then stay in Secrets.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub secret_key_ref: Option<KeyRef>,
 }
@@ -34,30 +35,31 @@ pub struct KeyRef {
     pub key: String,
 }
 
-/// What `${NAME}` stands for in the configuration file; it wins over the file's own variable of that name. Exactly one of `value`
-/// and `valueFrom`.
+/// The value of `${NAME}` in the configuration file. It overrides the file's own variable of that name. Exactly one of `value` and
+/// `valueFrom` must be set.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 #[schemars(extend("x-kubernetes-validations" = [
-    rule("has(self.value) != has(self.valueFrom)", "exactly one of value and valueFrom"),
+    rule("has(self.value) != has(self.valueFrom)", "exactly one of value and valueFrom must be set"),
 ]))]
 pub struct Variable {
-    /// Its name: upper-case letters, digits and `_`.
+    /// The name of the variable: upper-case letters, digits and `_`.
     #[schemars(length(min = 1, max = 128), regex(pattern = r"^[A-Z0-9_]+$"))]
     pub name: String,
 
-    /// Its value, as text.
+    /// The value of the variable, as text.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 32768))]
     pub value: Option<String>,
 
-    /// Where its value comes from. It may stand in environments, in credentials, and in what is the agents' own; elsewhere everybody
-    /// could read it, and the configuration is refused.
+    /// The source of the variable's value. The configuration may use this variable in environments, in credentials, and in keys
+    /// that only the agents read. A configuration that uses the variable elsewhere, where everybody could read the value, is
+    /// rejected.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub value_from: Option<VariableSource>,
 }
 
-/// Where the value of a variable comes from.
+/// The source of a variable's value.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct VariableSource {
@@ -65,11 +67,11 @@ pub struct VariableSource {
     pub secret_key_ref: KeyRef,
 }
 
-/// A model that agents may use, by the name that they know it by: `main`, `summarize`, …
+/// A model that agents may use, by the name that agents use for it: `main`, `summarize`, …
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Model {
-    /// The provider's name of the model, as `openai/gpt-5`. Required here or in the configuration file.
+    /// The provider's name of the model, such as `openai/gpt-5`. Required here or in the configuration file.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = 253))]
     pub model_name: Option<String>,
@@ -79,27 +81,27 @@ pub struct Model {
     #[schemars(length(max = 16), regex(pattern = r"^-?[0-9]+([.][0-9]+)?$"))]
     pub temperature: Option<String>,
 
-    /// How many tokens an answer may have.
+    /// The maximum number of tokens in an answer.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 0))]
     pub max_tokens: Option<i64>,
 
-    /// How many requests there may be in a minute.
+    /// The maximum number of requests per minute.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 0))]
     pub rpm: Option<i64>,
 
-    /// How many tokens there may be in a minute.
+    /// The maximum number of tokens per minute.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 0))]
     pub tpm: Option<i64>,
 
-    /// The key of the provider, in a Secret of the same namespace.
+    /// The API key of the provider, in a Secret of the same namespace.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub api_key_secret_ref: Option<KeyRef>,
 }
 
-/// How the target is built and run, for initialisers and agents.
+/// How the target is built and run. Initialisers and agents use these values.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Build {
@@ -108,7 +110,7 @@ pub struct Build {
     #[schemars(length(min = 1, max = 4096))]
     pub source_dir: Option<String>,
 
-    /// The folder of the inputs that show the bug.
+    /// The folder with the inputs that show the bug.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 4096))]
     pub poc_dir: Option<String>,
@@ -118,17 +120,17 @@ pub struct Build {
     #[schemars(length(max = 32768))]
     pub compile_command: Option<String>,
 
-    /// The command that runs it.
+    /// The command that runs the target.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 32768))]
     pub run_command: Option<String>,
 
-    /// What kind of target it is.
+    /// The kind of the target.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 253))]
     pub target_type: Option<String>,
 
-    /// The program that is looked at.
+    /// The program that is analysed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 4096))]
     pub target_binary: Option<String>,

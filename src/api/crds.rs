@@ -1,4 +1,5 @@
-//! Renders the CustomResourceDefinitions: what the derive gives, made into what an API server and `kubectl explain` want.
+//! Renders the CustomResourceDefinitions: takes the output of the derive macro and adapts it for the API server and `kubectl
+//! explain`.
 
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
 use kube::CustomResourceExt;
@@ -6,9 +7,10 @@ use serde_json::{Value, json};
 
 use super::{Agent, AigiseSession, Sandbox, condition};
 
-/// Types of Kubernetes that are embedded in ours, by the field that holds them. Their descriptions are dropped: they are three
-/// quarters of the size of a CRD, `kubectl explain pod.spec.containers.env` has them, and a client-side apply keeps a second
-/// copy of the whole object in an annotation. What is left of them stands on one line: half of it would be indentation.
+/// Kubernetes types that are embedded in ours, by the field that holds them. Their descriptions are dropped: they make up three
+/// quarters of the size of a CRD, `kubectl explain pod.spec.containers.env` has them, and a client-side apply keeps a second copy
+/// of the whole object in an annotation. The rest of each embedded type is written on one line, because half of it would be
+/// indentation.
 const EMBEDDED: [&str; 12] = [
     "env",
     "envFrom",
@@ -19,9 +21,9 @@ const EMBEDDED: [&str; 12] = [
     "allowEgress",
     "allowIngress",
     "conditions",
-    // Ours, and explained a second time already.
+    // One of our own types, which is already described elsewhere.
     "sandboxDefaults",
-    // Volumes as `data` is one, which has the words.
+    // Volumes like `data`, which has the descriptions.
     "scripts",
     "tools",
 ];
@@ -32,19 +34,19 @@ pub fn rule(rule: &str, message: &str) -> Value {
     json!({"rule": rule, "message": message})
 }
 
-/// A path that stays inside the folder it is relative to.
+/// The rule for a path that stays inside the folder that it is relative to.
 #[must_use]
 pub fn relative_path() -> Value {
-    rule("!self.startsWith('/') && !self.matches('(^|/)[.][.](/|$)')", "a relative path without `..`")
+    rule("!self.startsWith('/') && !self.matches('(^|/)[.][.](/|$)')", "must be a relative path without `..`")
 }
 
-/// A path that may begin at the root of what it is in, and stays there.
+/// The rule for a path that may start with `/` and never leaves its root.
 #[must_use]
 pub fn path_without_parents() -> Value {
-    rule("!self.matches('(^|/)[.][.](/|$)')", "a path without `..`")
+    rule("!self.matches('(^|/)[.][.](/|$)')", "must be a path without `..`")
 }
 
-/// The CRDs as files: name and content.
+/// The CRDs as files: file name and content.
 ///
 /// # Errors
 /// When a schema cannot be written as YAML, which a test rules out.
@@ -67,8 +69,9 @@ pub fn rendered() -> Result<Vec<(String, String)>, serde_yaml::Error> {
         .collect()
 }
 
-/// A rule for the name, which never changes. It stands at the root, where every write of the status would meet it: an object from
-/// before there was the rule could not be told what is wrong with it. So it is looked at when the object is made and never after.
+/// A rule for the name of an object, which never changes. The rule is at the root of the schema, where it would apply to every
+/// write of the status: the status of an object that is older than the rule could then not report the problem. So the rule only
+/// applies when the object is created.
 fn name_rule(condition: &str, message: &str) -> Value {
     let mut rule = rule(&format!("oldSelf.hasValue() || {condition}"), message);
     rule["optionalOldSelf"] = true.into();
@@ -82,7 +85,7 @@ fn render(crd: &CustomResourceDefinition, name_rule: Option<Value>) -> Result<Va
         schema["x-kubernetes-validations"] = json!([rule]);
     }
     tidy(schema);
-    // A new object is never taken for Current: kstatus sees Ready=Unknown from the first moment on.
+    // kstatus must not take a new object for Current: the object has Ready=Unknown from the first moment on.
     schema["properties"]["status"]["default"] = json!({"conditions": [{
         "type": condition::ConditionType::Ready.to_string(),
         "status": "Unknown",
@@ -93,8 +96,8 @@ fn render(crd: &CustomResourceDefinition, name_rule: Option<Value>) -> Result<Va
     Ok(crd)
 }
 
-/// `null` always means absent, so `nullable` promises nothing; newer API servers warn about `format: uint*`; whole numbers are
-/// written whole.
+/// Removes `nullable` (`null` always means absent) and `format: uint*` (newer API servers warn about it), and writes whole numbers
+/// without a fraction.
 fn tidy(node: &mut Value) {
     match node {
         Value::Object(map) => {
@@ -102,7 +105,7 @@ fn tidy(node: &mut Value) {
             if map.get("format").and_then(Value::as_str).is_some_and(|format| format.starts_with("uint")) {
                 map.remove("format");
             }
-            // Lines are broken for the reader of the source; `kubectl explain` breaks them anew.
+            // Line breaks are for the reader of the source; `kubectl explain` wraps the text itself.
             if let Some(Value::String(text)) = map.get_mut("description") {
                 *text =
                     text.split("\n\n").map(|paragraph| paragraph.replace('\n', " ")).collect::<Vec<_>>().join("\n\n");
@@ -128,7 +131,7 @@ fn tidy(node: &mut Value) {
     }
 }
 
-/// The CRD as YAML, in which the embedded types are written as JSON, which YAML is a superset of.
+/// The CRD as YAML. The embedded types are written as JSON on one line; YAML is a superset of JSON.
 fn on_one_line(mut crd: Value) -> Result<String, serde_yaml::Error> {
     let mut lines = Vec::new();
     take_embedded(&mut crd["spec"]["versions"][0]["schema"]["openAPIV3Schema"]["properties"]["spec"], &mut lines);
@@ -136,7 +139,7 @@ fn on_one_line(mut crd: Value) -> Result<String, serde_yaml::Error> {
     Ok(lines.iter().enumerate().fold(text, |text, (index, line)| text.replacen(&place(index), line, 1)))
 }
 
-/// Stands for an embedded type while the rest is written.
+/// The placeholder of an embedded type while the rest of the CRD is written.
 fn place(index: usize) -> String {
     format!("embedded-{index}-here")
 }

@@ -1,41 +1,41 @@
-//! What is done in a sandbox before it is ready, and what came of it.
+//! The init work of a sandbox, and its result.
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-/// What is done in the working container before the sandbox is ready: an initialiser. It begins when the sandboxes that
-/// `dependsOn` names are ready, and runs once for each start of the sandbox. When a step fails, so does the sandbox; it stays
-/// `error`, with the evidence in `status.init`, until it is started again.
+/// The init work of a sandbox (an initialiser): what runs in the working container before the sandbox is ready. The initialiser
+/// starts when the sandboxes in `dependsOn` are ready, and runs once for each start of the sandbox. When a step fails, the sandbox
+/// fails too: it stays in `error`, with the evidence in `status.init`, until it is started again.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Init {
-    /// Commands, one after the other.
+    /// Commands that run one after the other.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 32))]
     pub steps: Vec<InitStep>,
 
-    /// How long all of it may take once it has begun. Default: `1h`.
+    /// How long the whole initialiser may take once it has started. Default: `1h`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 2, max = 32), regex(pattern = super::DURATION))]
     pub timeout: Option<String>,
 
-    /// What a sandbox of a session with scripts (`volumes.scripts`) has by its type. `Type` (the default): the steps over
-    /// `/sandbox_scripts`, dependencies, ports and MCP services that the framework gives to `gdb_mcp`, `pdb_mcp`, `fuzz`, `coverage`,
-    /// `joern`, `codeql` and `neo4j`, each unless the template or `sandboxDefaults` say otherwise. `None`: nothing.
+    /// What a sandbox gets for its type if its session has scripts (`volumes.scripts`). `Type` (the default): the steps over
+    /// `/sandbox_scripts`, dependencies, ports and MCP services that the framework defines for `gdb_mcp`, `pdb_mcp`, `fuzz`,
+    /// `coverage`, `joern`, `codeql` and `neo4j`; the template and `sandboxDefaults` can override each of them. `None`: nothing.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub profile: Option<Profile>,
 
-    /// `true`: nothing of it is done, and nothing is waited for. To look around after a failure.
+    /// `true`: the sandbox skips its initialiser and waits for nothing. Use this to look around after a failure.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub skip: Option<bool>,
 }
 
-/// What a sandbox of a session with scripts (`volumes.scripts`) has by its type. `Type` (the default): the steps over
-/// `/sandbox_scripts`, dependencies, ports and MCP services that the framework gives to `gdb_mcp`, `pdb_mcp`, `fuzz`, `coverage`,
-/// `joern`, `codeql` and `neo4j`, each unless the template or `sandboxDefaults` say otherwise. `None`: nothing.
+/// What a sandbox gets for its type if its session has scripts (`volumes.scripts`). `Type` (the default): the steps over
+/// `/sandbox_scripts`, dependencies, ports and MCP services that the framework defines for `gdb_mcp`, `pdb_mcp`, `fuzz`,
+/// `coverage`, `joern`, `codeql` and `neo4j`; the template and `sandboxDefaults` can override each of them. `None`: nothing.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub enum Profile {
-    /// What the framework does for the type.
+    /// What the framework defines for the type.
     #[default]
     Type,
     /// Nothing.
@@ -45,7 +45,7 @@ pub enum Profile {
 /// One command of an initialiser.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct InitStep {
-    /// What it is called, in the status and in the log.
+    /// The name of the step in the status and in the log.
     #[schemars(length(min = 1, max = 63), regex(pattern = "^[A-Za-z0-9]([-A-Za-z0-9_.]*[A-Za-z0-9])?$"))]
     pub name: String,
 
@@ -53,76 +53,77 @@ pub struct InitStep {
     #[schemars(length(min = 1, max = 64), inner(length(max = 32768)))]
     pub command: Vec<String>,
 
-    /// How long it may take; then it is told to end, and 5 seconds later it is killed. Default: as long as the whole.
+    /// How long the step may take. After that the step is asked to end, and 5 seconds later it is killed. Default: as long as the
+    /// whole initialiser.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 2, max = 32), regex(pattern = super::DURATION))]
     pub timeout: Option<String>,
 
-    /// Further environment variables. What comes from a Secret belongs into the sandbox's own `env`.
+    /// Additional environment variables. Values from a Secret belong in the sandbox's own `env`.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 64))]
     pub env: Vec<StepVariable>,
 }
 
-/// An environment variable of a step, as it is: nothing in it is replaced.
+/// An environment variable of a step. Its value is used as it is: no reference in it is expanded.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct StepVariable {
-    /// Its name.
+    /// The name of the variable.
     #[schemars(length(min = 1, max = 255), regex(pattern = "^[^=]+$"))]
     pub name: String,
 
-    /// Its value.
+    /// The value of the variable.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     #[schemars(length(max = 32768))]
     pub value: String,
 }
 
-/// How far the initialiser of a sandbox is.
+/// The progress of a sandbox's initialiser.
 #[derive(
     Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema, strum::Display, strum::IntoStaticStr,
 )]
 pub enum InitOutcome {
-    /// It has not begun: its container is not there yet, or sandboxes that it depends on are not ready.
+    /// The initialiser has not started: its container does not run yet, or sandboxes that it depends on are not ready.
     #[default]
     Waiting,
-    /// It has begun.
+    /// The initialiser is running.
     Running,
-    /// All of it is done.
+    /// The initialiser has finished all of its work.
     Succeeded,
-    /// It is not, and will not be.
+    /// The initialiser has failed.
     Failed,
-    /// `init.skip` wanted nothing of it.
+    /// `init.skip` skipped the initialiser.
     Skipped,
 }
 
-/// What came of the initialiser.
+/// The result of an initialiser.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct InitStatus {
-    /// How far it is.
+    /// The progress of the initialiser.
     pub outcome: InitOutcome,
 
     /// The step that failed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub step: Option<String>,
 
-    /// The exit code of that step.
+    /// The exit code of the failed step.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub exit_code: Option<i32>,
 
-    /// The signal that ended that step.
+    /// The signal that ended the failed step.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub signal: Option<i32>,
 
-    /// The last lines that the step printed. Values of environment variables that come from Secrets are left out.
+    /// The last lines that the failed step printed. Values of environment variables that come from Secrets are removed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub tail: Option<String>,
 
-    /// When it began.
+    /// When the initialiser started.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub started_at: Option<Time>,
 
-    /// When it was seen to have ended.
+    /// When the operator observed that the initialiser had ended.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub finished_at: Option<Time>,
 }

@@ -1,4 +1,4 @@
-//! Fields without a schema, kept as text: as a tree, a small map takes a hundred times the room of its text.
+//! Fields without a schema, kept as text: as a tree, a small map takes a hundred times the memory of its text.
 
 use std::{fmt, sync::Arc};
 
@@ -6,7 +6,7 @@ use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use serde_json::Value;
 
-/// JSON whose fields nobody here knows, as text. Two are the same if their values are: the keys of maps are in order.
+/// JSON of an unknown schema, kept as text. Two of these are equal if their values are equal, because the keys of maps are sorted.
 #[derive(Clone, PartialEq, Eq)]
 pub struct RawJson(Arc<str>);
 
@@ -14,7 +14,7 @@ impl RawJson {
     /// The value.
     #[must_use]
     pub fn value(&self) -> Value {
-        // It was a value when it was written.
+        // The text was written from a value, so parsing it does not fail.
         serde_json::from_str(&self.0).unwrap_or_default()
     }
 

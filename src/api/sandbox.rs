@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{crds::rule, init::InitStatus, template::SandboxTemplate};
 
-/// What the sandbox is made of, and for what.
+/// The specification of a sandbox: what it is made of, and what it is for.
 #[derive(CustomResource, Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[kube(
     group = "aigise.dev",
@@ -22,7 +22,7 @@ use super::{crds::rule, init::InitStatus, template::SandboxTemplate};
     status = "SandboxStatus",
     derive = "Default",
     derive = "PartialEq",
-    doc = "One Pod with one working container. A session makes one for each of its types; one made by hand, without a session, has no shared volumes.",
+    doc = "One Pod with one working container. A session creates a Sandbox for each of its types. A Sandbox that is created by hand without a session has no shared volumes.",
     printcolumn = r#"{"name": "Type", "type": "string", "jsonPath": ".spec.type"}"#,
     printcolumn = r#"{"name": "State", "type": "string", "jsonPath": ".status.state"}"#,
     printcolumn = r#"{"name": "Phase", "type": "string", "jsonPath": ".status.phase"}"#,
@@ -34,28 +34,29 @@ use super::{crds::rule, init::InitStatus, template::SandboxTemplate};
 #[serde(rename_all = "camelCase")]
 #[schemars(extend("x-kubernetes-validations" = rules()))]
 pub struct SandboxSpec {
-    /// The session that the sandbox belongs to: its volumes, service and policy apply, and the sandbox goes with it. Absent: it
-    /// stands alone. Cannot change.
+    /// The session that the sandbox belongs to. The session's volumes, Service and network policy apply to the sandbox, and the
+    /// sandbox is deleted with the session, unless the session's `autoCleanup` is `false`. If absent, the sandbox is on its own.
+    /// This field is immutable.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = 40), regex(pattern = super::OBJECT_NAME))]
     pub session: Option<String>,
 
-    /// What the sandbox is for: `main`, `gdb_mcp`, `fuzz`, … Unique in a session. Cannot change.
+    /// The type of the sandbox: `main`, `gdb_mcp`, `fuzz`, … The type is unique in a session. This field is immutable.
     #[serde(rename = "type")]
     #[schemars(length(min = 1, max = 21), regex(pattern = r"^[A-Za-z]([-A-Za-z0-9_.]*[A-Za-z0-9])?$"))]
     pub sandbox_type: String,
 
-    /// `true`: the Pod goes until it is `false` again. Also for a sandbox that a session made: the session leaves this field to
-    /// its users.
+    /// `true`: the Pod is deleted, and created again when this field is `false` again. Users can also set this field on a sandbox
+    /// that a session created: the session never writes it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub suspend: Option<bool>,
 
-    /// Existing claims that are mounted into the sandbox, besides the volumes of its session.
+    /// Existing claims that are mounted into the sandbox, in addition to the volumes of its session.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 16))]
     pub volumes: Vec<SandboxVolume>,
 
-    /// What the sandbox is made of.
+    /// The template of the sandbox.
     #[serde(flatten)]
     pub template: SandboxTemplate,
 }
@@ -64,19 +65,19 @@ pub struct SandboxSpec {
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct SandboxVolume {
-    /// A name for it; none of `scripts`, `data`, `tools` and `aigise-helper`.
+    /// The name of the volume. It must not be `scripts`, `data`, `tools` or `aigise-helper`.
     #[schemars(length(min = 1, max = 63), regex(pattern = "^[a-z0-9]([-a-z0-9]*[a-z0-9])?$"))]
     pub name: String,
 
-    /// The claim, in the same namespace.
+    /// The name of the claim, in the same namespace.
     #[schemars(length(min = 1, max = 253), regex(pattern = super::OBJECT_NAME))]
     pub claim_name: String,
 
-    /// Where it is mounted: an absolute path, and none of `/sandbox_scripts`, `/shared`, `/bash_tools` and `/aigise`.
+    /// The absolute path at which the claim is mounted. It must not be `/sandbox_scripts`, `/shared`, `/bash_tools` or `/aigise`.
     #[schemars(length(min = 2, max = 255), regex(pattern = "^/[^:]*$"))]
     pub mount_path: String,
 
-    /// Whether it can only be read.
+    /// Whether the claim is mounted read-only.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub read_only: Option<bool>,
 }
@@ -94,27 +95,27 @@ fn rules() -> serde_json::Value {
     rules
 }
 
-/// What the operator last saw of a sandbox.
+/// The status of a sandbox, as the operator last observed it.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct SandboxStatus {
-    /// The generation of the specification that this status speaks of.
+    /// The generation of the specification that this status refers to.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub observed_generation: Option<i64>,
 
-    /// What an agent may count on: `ready`, `error` (it will not come back by itself), or `uninitialized`.
+    /// What an agent can rely on: `ready`, `error` (the sandbox does not recover on its own), or `uninitialized`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub state: Option<SandboxState>,
 
-    /// Where the sandbox is in its life.
+    /// Where the sandbox is in its life cycle.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub phase: Option<SandboxPhase>,
 
-    /// The name of its Pod.
+    /// The name of the sandbox's Pod.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub pod_name: Option<String>,
 
-    /// The UID of its Pod: another one means another start.
+    /// The UID of the sandbox's Pod. A different UID means that the sandbox was started again.
     #[serde(default, rename = "podUID", skip_serializing_if = "Option::is_none")]
     pub pod_uid: Option<String>,
 
@@ -130,11 +131,11 @@ pub struct SandboxStatus {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub hostname: Option<String>,
 
-    /// The MCP services of the session that are in this sandbox, by name, with their URLs.
+    /// The MCP services of the session that this sandbox offers, by name, with their URLs.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub endpoints: BTreeMap<String, String>,
 
-    /// When the sandbox was ready for the first time in this Pod.
+    /// When the sandbox first became ready in its current Pod.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub ready_at: Option<Time>,
 
@@ -142,15 +143,15 @@ pub struct SandboxStatus {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub restarts: Option<i32>,
 
-    /// What its container last ended with.
+    /// The last exit code of the working container.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub exit_code: Option<i32>,
 
-    /// What came of its initialiser; of one that failed, until there is another Pod.
+    /// The result of the initialiser. The result of a failed initialiser stays until the sandbox has another Pod.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub init: Option<InitStatus>,
 
-    /// The session that the sandbox belongs to, as it was last seen.
+    /// The session that the sandbox belongs to, as last observed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub session: Option<SeenSession>,
 
@@ -158,51 +159,52 @@ pub struct SandboxStatus {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub attached: Option<Pin>,
 
-    /// What is true of the sandbox now, and why.
+    /// The current conditions of the sandbox, with their reasons.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["type"]))]
     pub conditions: Vec<Condition>,
 }
 
-/// A session as a sandbox last saw it: when it is gone, this says what becomes of the sandbox.
+/// The session of a sandbox or agent, as last observed. After the session is deleted, this decides what happens to the sandbox or
+/// agent.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct SeenSession {
-    /// Its UID.
+    /// The UID of the session.
     pub uid: String,
-    /// Whether what belongs to it goes with it.
+    /// Whether the objects that belong to the session are deleted with it.
     pub auto_cleanup: bool,
 }
 
 /// The Pod that a sandbox is attached to.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Pin {
-    /// Its name.
+    /// The name of the Pod.
     pub name: String,
-    /// Its UID: another Pod of the same name is not the same.
+    /// The UID of the Pod. Another Pod with the same name is not the same Pod.
     pub uid: String,
-    /// The value of the sandbox's annotation `aigise.dev/restart` when it was attached.
+    /// The value of the sandbox's annotation `aigise.dev/restart` when the sandbox was attached.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub restart: Option<String>,
 }
 
-/// What an agent may count on.
+/// What an agent can rely on.
 #[derive(
     Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema, strum::Display, strum::IntoStaticStr,
 )]
 #[serde(rename_all = "lowercase")]
 #[strum(serialize_all = "lowercase")]
 pub enum SandboxState {
-    /// Not ready yet, or not any more; the operator or the cluster is working on it.
+    /// The sandbox is not ready yet, or no longer ready; the operator or the cluster is working on it.
     #[default]
     Uninitialized,
-    /// It can be worked in.
+    /// The sandbox can be used.
     Ready,
-    /// It will not come back by itself.
+    /// The sandbox does not recover on its own.
     Error,
 }
 
-/// Where a sandbox is in its life.
+/// Where a sandbox is in its life cycle.
 #[derive(
     Clone,
     Copy,
@@ -217,20 +219,20 @@ pub enum SandboxState {
     strum::EnumIter,
 )]
 pub enum SandboxPhase {
-    /// It has no Pod, or its Pod has no node.
+    /// The sandbox has no Pod, or its Pod has no node.
     Pending,
-    /// Its container is being started.
+    /// The container is being started.
     Starting,
-    /// Its container runs, and what is to be done before it is ready is waited for or done.
+    /// The container runs, and the init work waits or is in progress.
     Initializing,
-    /// It can be worked in.
+    /// The sandbox can be used.
     Ready,
-    /// Its container ended with 0, and its restart policy wants no more.
+    /// The container ended with exit code 0, and the restart policy requires no restart.
     Finished,
-    /// It will not come back by itself.
+    /// The sandbox does not recover on its own.
     Error,
-    /// It has no Pod because it, or its session, is suspended.
+    /// The sandbox has no Pod because the sandbox or its session is suspended.
     Suspended,
-    /// It is being deleted.
+    /// The sandbox is being deleted.
     Terminating,
 }

@@ -1,4 +1,4 @@
-//! What a sandbox is made of: the fields that a session's template and a Sandbox share.
+//! The template of a sandbox: the fields that the types of a session and a Sandbox have in common.
 
 use k8s_openapi::api::core::v1::{ContainerPort, EnvFromSource, EnvVar, Probe, ResourceRequirements, SecurityContext};
 use schemars::JsonSchema;
@@ -6,14 +6,14 @@ use serde::{Deserialize, Serialize};
 
 use super::{crds::rule, init::Init, raw::RawJson};
 
-/// What runs when `command` is empty. `Idle` (the default): a helper that waits, so that the sandbox can be worked in with
-/// `kubectl exec`. `Image`: the image's own entrypoint.
+/// What runs when `command` is empty. `Idle` (the default): a helper that waits, which makes the sandbox usable with `kubectl
+/// exec`. `Image`: the image's own entrypoint.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub enum Entrypoint {
-    /// A helper that does nothing but wait, so that the sandbox can be worked in.
+    /// A helper that only waits, which makes the sandbox usable with `kubectl exec`.
     #[default]
     Idle,
-    /// What the image itself starts.
+    /// The image's own entrypoint.
     Image,
 }
 
@@ -21,7 +21,7 @@ pub enum Entrypoint {
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct SandboxTemplate {
-    /// The container image that the sandbox works in.
+    /// The container image of the sandbox.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = 512))]
     pub image: Option<String>,
@@ -30,7 +30,7 @@ pub struct SandboxTemplate {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub entrypoint: Option<Entrypoint>,
 
-    /// The program and its arguments, run without a shell. Not together with `entrypoint: Image`.
+    /// The program and its arguments, run without a shell. Cannot be combined with `entrypoint: Image`.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 64), inner(length(max = 32768)))]
     pub command: Vec<String>,
@@ -50,7 +50,7 @@ pub struct SandboxTemplate {
     #[schemars(length(max = 64))]
     pub ports: Vec<ContainerPort>,
 
-    /// The folder that commands start in. Default: the image's own.
+    /// The working directory of commands. Default: the image's own.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 4096))]
     pub working_dir: Option<String>,
@@ -59,36 +59,36 @@ pub struct SandboxTemplate {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub resources: Option<ResourceRequirements>,
 
-    /// Security settings of the working container, as in a Pod's container. Refused is what leads out of the
-    /// sandbox: `privileged`, `procMount`, `windowsOptions.hostProcess`, and capabilities other than those of the Pod Security
-    /// Standard `baseline`, `SYS_NICE` and `SYS_PTRACE`.
+    /// Security settings of the working container, as in a Pod's container. Settings that lead out of the sandbox are refused:
+    /// `privileged`, `procMount`, `windowsOptions.hostProcess`, and capabilities other than those of the Pod Security Standard
+    /// `baseline`, `SYS_NICE` and `SYS_PTRACE`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub security_context: Option<SecurityContext>,
 
-    /// When the sandbox is ready, as in a Pod's container. Default: as soon as its container runs.
+    /// The readiness probe, as in a Pod's container. Default: the sandbox is ready as soon as its container runs.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub readiness_probe: Option<Probe>,
 
-    /// A Pod template, laid over the Pod of the sandbox last, for what has no field of its own: maps merge deeply, lists of
-    /// named things (containers, volumes, env) merge by name, volumeMounts by path, terms of affinity are added, other lists
-    /// replace. The working container is called `sandbox`. A field that does not exist is an error, and so is what the operator
-    /// keeps for itself or what leads out of the sandbox; the condition Stalled names it.
+    /// A Pod template for settings that have no field of their own. It is merged over the Pod of the sandbox last: maps merge
+    /// deeply, lists of named objects (containers, volumes, env) merge by name, volumeMounts merge by path, affinity terms are
+    /// appended, and other lists are replaced. The working container is called `sandbox`. A field that does not exist is an error,
+    /// and so is a field that the operator reserves or that leads out of the sandbox; the condition Stalled names it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(schema_with = "any_object")]
     pub pod_template: Option<RawJson>,
 
-    /// What is done before the sandbox is ready.
+    /// The init work that is done before the sandbox is ready.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub init: Option<Init>,
 
-    /// Types of the same session that this one needs: they are started with it when only some types are launched, and its
-    /// initialiser begins when they are ready. One that is lost later undoes nothing.
+    /// Types of the same session that this type needs. They are started with this type when only some types are launched, and the
+    /// initialiser starts when they are ready. Losing one of them later has no effect on this sandbox.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 32), inner(length(min = 1, max = 21)))]
     pub depends_on: Vec<String>,
 
-    /// MCP services of the session that have to answer before the sandbox is ready, and for as long as it is; most often those
-    /// that it offers itself. With a `readinessProbe` both count.
+    /// MCP services of the session that must answer before the sandbox is ready, and as long as it is ready; most often the
+    /// services that the sandbox itself offers. If there is a `readinessProbe` too, both must succeed.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 16), inner(length(min = 1, max = 63)))]
     pub mcp_services: Vec<String>,
@@ -97,12 +97,12 @@ pub struct SandboxTemplate {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub restart: Option<Restart>,
 
-    /// When a changed template is taken.
+    /// When a changed template is applied.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub update_policy: Option<UpdatePolicy>,
 
-    /// A Pod that is there already, instead of one of the sandbox's own. It is watched and never changed. Excludes everything
-    /// that describes a Pod.
+    /// An existing Pod that the sandbox uses instead of a Pod of its own. The Pod is watched and never changed. Cannot be combined
+    /// with fields that describe a Pod.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub attach: Option<Attach>,
 }
@@ -120,49 +120,50 @@ impl SandboxTemplate {
         self.restart.as_ref().and_then(|restart| restart.policy).unwrap_or_default()
     }
 
-    /// How many restarts in a row there may be.
+    /// The maximum number of restarts in a row.
     #[must_use]
     pub fn restart_limit(&self) -> i32 {
         self.restart.as_ref().and_then(|restart| restart.limit).unwrap_or(3)
     }
 
-    /// When a changed template is taken.
+    /// When a changed template is applied.
     #[must_use]
     pub fn update_policy(&self) -> UpdatePolicy {
         self.update_policy.unwrap_or_default()
     }
 }
 
-/// When the operator starts a sandbox again whose working container ended, with a new Pod. `Always` (the default), `OnFailure`:
-/// not when it ended with 0, which is then `Finished`; `Never`. A Pod that somebody deleted is always made anew.
+/// When the operator starts a sandbox again, with a new Pod, after its working container ended. `Always` (the default).
+/// `OnFailure`: not when the container ended with exit code 0; the sandbox is then `Finished`. `Never`. A Pod that a user deleted
+/// is always created again.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub enum RestartPolicy {
-    /// However it ended.
+    /// However the container ended.
     #[default]
     Always,
-    /// When it did not end with 0.
+    /// Only when the container did not end with exit code 0.
     OnFailure,
-    /// Not at all.
+    /// Never.
     Never,
 }
 
-/// Starting a sandbox again whose working container ended.
+/// When, and how often, a sandbox is started again after its working container ended.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Restart {
-    /// When it is started again.
+    /// When the sandbox is started again.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub policy: Option<RestartPolicy>,
 
-    /// How many times in a row, before the sandbox is in the state `error`. Default: 3. The count begins anew when the sandbox was
-    /// ready for ten minutes, or the template changed. Between two starts is a pause of 2 seconds at first, doubled each time, 5
-    /// minutes at most.
+    /// The maximum number of restarts in a row; after that the sandbox is in the state `error`. Default: 3. The count starts again
+    /// when the sandbox was ready for ten minutes, or when the template changed. The pause between two starts is 2 seconds at first
+    /// and doubles each time, up to 5 minutes.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 0, max = 1000))]
     pub limit: Option<i32>,
 }
 
-/// When a changed template is taken by a sandbox that is ready. `Manual` (the default): at its next start; until then it is
-/// `OutOfDate`. `Recreate`: at once, by a new Pod. A sandbox that is not ready takes it at once in any case.
+/// When a sandbox that is ready applies a changed template. `Manual` (the default): at its next start; until then the sandbox is
+/// `OutOfDate`. `Recreate`: at once, with a new Pod. A sandbox that is not ready always applies it at once.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub enum UpdatePolicy {
     /// At the next start.
@@ -172,9 +173,9 @@ pub enum UpdatePolicy {
     Recreate,
 }
 
-/// A Pod that is there already. It has to carry the annotation `aigise.dev/attachable` with the name of the session or the
-/// sandbox as its value, which is its owner's consent. It is pinned by its UID: another Pod of the name is an error until the
-/// annotation `aigise.dev/restart` of the sandbox changes.
+/// An existing Pod. The Pod must carry the annotation `aigise.dev/attachable`, whose value is the name of the session or of the
+/// sandbox; it is the consent of the Pod's owner. The sandbox is pinned to the UID of the Pod: another Pod with the same name is an
+/// error until the annotation `aigise.dev/restart` of the sandbox changes.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Attach {
@@ -182,20 +183,20 @@ pub struct Attach {
     #[schemars(length(min = 1, max = 253), regex(pattern = super::OBJECT_NAME))]
     pub pod_name: String,
 
-    /// The container that is worked in. Default: the only one.
+    /// The container that is used. Default: the only container of the Pod.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = 63))]
     pub container: Option<String>,
 }
 
-/// Any object: the API server keeps what it does not know.
+/// The schema of any object: the API server keeps unknown fields.
 pub(super) fn any_object(_: &mut schemars::SchemaGenerator) -> schemars::Schema {
     schemars::json_schema!({"type": "object", "x-kubernetes-preserve-unknown-fields": true})
 }
 
-/// What CEL can say about a template, wherever it is embedded.
+/// The CEL rules of a template, wherever the template is embedded.
 pub(super) fn rules() -> serde_json::Value {
-    // Lists and maps that are empty are as good as absent, but telling so would cost more than it is worth.
+    // Empty lists and maps count as absent, but checking for that would cost more than it is worth.
     let described = [
         "image",
         "entrypoint",
@@ -219,7 +220,7 @@ pub(super) fn rules() -> serde_json::Value {
         ),
         rule(
             &format!("!has(self.attach) || !({described})"),
-            "attach excludes image, entrypoint, command, env, envFrom, workingDir, resources, securityContext, readinessProbe, podTemplate, init, mcpServices and restart: the Pod is there already",
+            "attach excludes image, entrypoint, command, env, envFrom, workingDir, resources, securityContext, readinessProbe, podTemplate, init, mcpServices and restart: the Pod exists already",
         ),
     ])
 }

@@ -1,4 +1,4 @@
-//! Log lines about writes, rate-limited per object, so that nobody can fill the log with an object that flaps.
+//! Log lines about writes, rate-limited per object: an object that flaps must not fill the log.
 
 use std::time::Duration;
 
@@ -47,13 +47,13 @@ impl LineLimit {
     }
 }
 
-/// A message that may hold words of users and programs, as it stands in a log line: printable, and not too long.
+/// A message for a log line: printable, and not too long. The message may contain text from users and programs.
 #[must_use]
 pub fn short(message: &str) -> String {
     status::clip(status::printable(message), MESSAGE_BYTES).replace(['\n', '\t'], " ")
 }
 
-/// What a line says about a write; the write itself is gone when it is logged.
+/// What a log line says about a write. The line is logged after the write was consumed.
 pub(super) struct Line {
     verb: &'static str,
     kind: &'static str,

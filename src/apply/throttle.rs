@@ -46,7 +46,7 @@ mod tests {
 
     const SECOND: Duration = Duration::from_secs(1);
 
-    /// How often the action is done in so many seconds, if it is tried a hundred times a second.
+    /// How often the action is done in this many seconds, if it is attempted a hundred times a second.
     async fn often(pace: &Throttle, seconds: u32) -> u32 {
         let mut done = 0;
         for _ in 0..seconds * 100 {

@@ -1,4 +1,4 @@
-//! Create, apply and delete, each with the check that keeps it off what is not ours.
+//! Create, apply, replace, patch and delete, each with a check that protects objects which do not belong to the owner.
 
 use std::sync::{Arc, atomic::AtomicU64};
 
@@ -23,7 +23,7 @@ use crate::{
     },
 };
 
-/// The writes to the API server, by kind and verb.
+/// Counts the writes to the API server, by kind and verb.
 #[derive(Clone, Debug, Default)]
 pub struct WriteCounter(pub Family<WriteLabels, Counter<u64, AtomicU64>>);
 
@@ -40,7 +40,7 @@ impl WriteCounter {
     }
 }
 
-/// Writes children of one owner.
+/// Writes the children of one owner.
 pub(super) struct Writer<'a> {
     pub(super) client: &'a Client,
     pub(super) counter: &'a WriteCounter,
@@ -52,7 +52,7 @@ impl Writer<'_> {
         live::requests::<K>(self.owner.namespace.as_deref())
     }
 
-    /// What has the name, by the answer to a request.
+    /// The state of the child with this name, according to the response to a request.
     fn child_state<K: Object>(&self, name: &str, answer: kube::Result<Decoded<K>>) -> ChildState<K> {
         match answer {
             Ok(Ok(object)) => ownership::child_state(Some(Arc::new(object)), self.owner),
@@ -65,7 +65,7 @@ impl Writer<'_> {
         live::send(self.client, request?, K::PROJECTION).await
     }
 
-    /// Makes the object. Where the name is taken already, what has it is looked at: a retry meets what it made before.
+    /// Creates the object. If the name is taken, the object that has it is read: a retry finds the object that an earlier attempt created.
     pub(super) async fn create<K: Object>(&self, object: K) -> ChildState<K> {
         let params = PostParams { field_manager: Some(meta::MANAGER.into()), ..PostParams::default() };
         let name = object.name_any();
@@ -73,7 +73,7 @@ impl Writer<'_> {
         let request = text_of(&object).and_then(|text| built(self.requests::<K>().create(&params, text)));
         match self.send(request).await {
             Err(kube::Error::Api(status)) if status.is_already_exists() => match self.look(&name).await {
-                // It went away meanwhile, and perhaps nobody is told of that.
+                // The object was deleted meanwhile, and perhaps no watch event reports that.
                 ChildState::Absent => ChildState::Failed(failed::<K>(&name, &kube::Error::Api(status))),
                 found => found,
             },
@@ -81,9 +81,9 @@ impl Writer<'_> {
         }
     }
 
-    /// Makes the object be as it is here. Server-side apply has no create-only form, so the first apply looks first and does
-    /// not force: a stranger that appears in between and says something else is a conflict. Later ones are pinned by the UID
-    /// in the object.
+    /// Applies the object. Server-side apply has no create-only form. The first apply therefore reads the object beforehand and does not
+    /// force: a foreign object that appears in between, with other values, causes a conflict. Later applies are pinned by the UID in the
+    /// object.
     pub(super) async fn apply<K: Object>(&self, object: K) -> ChildState<K> {
         let name = object.name_any();
         let mut params = PatchParams::apply(meta::MANAGER);
@@ -98,8 +98,8 @@ impl Writer<'_> {
         self.counter.count(&K::kind(&()), "apply");
         let request = built(self.requests::<K>().patch(&name, &params, &Patch::Apply(&object)));
         match self.send(request).await {
-            // Somebody else's object is told apart. The rest, such as a quota that many count against, is tried again: nothing
-            // was written, so no event would wake us.
+            // A foreign object is reported as foreign. Other conflicts, such as one about a quota that many writes update, are retried:
+            // nothing was written, so no watch event would trigger a reconcile.
             Err(kube::Error::Api(status)) if status.is_conflict() => match self.look(&name).await {
                 ChildState::Owned(_) | ChildState::Absent => {
                     ChildState::Failed(failed::<K>(&name, &kube::Error::Api(status)))
@@ -110,7 +110,7 @@ impl Writer<'_> {
         }
     }
 
-    /// Makes the whole object be as it is here, if it is still as it was when it was looked at.
+    /// Replaces the whole object, if it has not changed since it was read.
     pub(super) async fn replace<K: Object>(&self, object: K) -> ChildState<K> {
         let params = PostParams { field_manager: Some(meta::MANAGER.into()), ..PostParams::default() };
         let name = object.name_any();
@@ -119,8 +119,8 @@ impl Writer<'_> {
         self.changed(&name, self.send(request).await)
     }
 
-    /// Changes these fields, and the owner and the annotations, if the object is still as it was when it was looked at. For kinds
-    /// of which a newer API server may have fields that we do not know, and that a replacement would lose.
+    /// Patches these fields, the owner references and the annotations, if the object has not changed since it was read. This is for kinds
+    /// that may have unknown fields on a newer API server, which a replacement would drop.
     pub(super) async fn patch<K: Object>(&self, object: &K, mut changes: serde_json::Value) -> ChildState<K> {
         let params = PatchParams { field_manager: Some(meta::MANAGER.into()), ..PatchParams::default() };
         let name = object.name_any();
@@ -135,8 +135,8 @@ impl Writer<'_> {
         self.changed(&name, self.send(request).await)
     }
 
-    /// What a change left. One that came too late is made again, on what the object is then: nothing was written, and what made it
-    /// late may be nothing that wakes anybody.
+    /// The state of the child after a replace or a patch. A conflict is a failure, and the reconcile is retried with the new version of
+    /// the object: nothing was written, and the change that caused the conflict may not trigger a reconcile.
     fn changed<K: Object>(&self, name: &str, answer: kube::Result<Decoded<K>>) -> ChildState<K> {
         match answer {
             Err(kube::Error::Api(status)) if status.is_not_found() => ChildState::Absent,
@@ -144,7 +144,7 @@ impl Writer<'_> {
         }
     }
 
-    /// Deletes exactly this object; one that changed since it was looked at, if the object carries a version, is left.
+    /// Deletes exactly this object. If the target has a resource version, an object that has changed since then is not deleted.
     pub(super) async fn delete<K: Object>(&self, target: &Target) -> ChildState<K> {
         let params = DeleteParams {
             preconditions: Some(Preconditions { uid: target.uid.clone(), resource_version: target.version.clone() }),
@@ -157,15 +157,15 @@ impl Writer<'_> {
             Err(error) => Err(error),
         };
         match answer {
-            // It is gone; an object is on its way out.
+            // A `Status` means that the object is gone; an object in the response is still being deleted.
             Ok(text) if is_status(&text) => ChildState::Absent,
             Ok(text) => match self.child_state::<K>(name, Ok(reading::read(&text).map(|read| read.object))) {
-                // It was the one that was meant, whose ever it is; who needs its name looks again.
+                // The UID matched, so this was the right object, whoever owns it. An owner that needs the name reads it again.
                 ChildState::Foreign(_) => ChildState::Absent,
                 left => left,
             },
             Err(kube::Error::Api(status)) if status.is_not_found() => ChildState::Absent,
-            // Also where it has changed a moment ago: what it is then decides whether it goes.
+            // This includes a conflict: the next reconcile decides again whether the changed object is deleted.
             Err(error) => ChildState::Failed(failed::<K>(name, &error)),
         }
     }
@@ -191,7 +191,7 @@ fn text_of(object: &impl serde::Serialize) -> kube::Result<Vec<u8>> {
     serde_json::to_vec(object).map_err(kube::Error::SerdeError)
 }
 
-/// Whether the API server says what became of something, and not how it is.
+/// Whether the response is a `Status`, and not an object.
 fn is_status(text: &[u8]) -> bool {
     #[derive(serde::Deserialize)]
     struct Answer {
@@ -205,7 +205,7 @@ fn failed<K: Object>(name: &str, error: &kube::Error) -> Failure {
     Failure { reason, message: format!("{} {name}: {message}", K::kind(&())) }
 }
 
-/// What an error means for the object that it happened to.
+/// The failure that an error means for the object that was read or written.
 #[must_use]
 pub fn failure(error: &kube::Error) -> Failure {
     match error {
@@ -215,11 +215,11 @@ pub fn failure(error: &kube::Error) -> Failure {
             let says = |words: &&str| status.message.contains(words);
             let reason = match status.code {
                 403 if has_cause(|cause| cause.reason == "NamespaceTerminating") => Reason::Terminating,
-                // The object was made anew meanwhile: what it is now decides.
+                // The object was recreated meanwhile: the next reconcile decides with the new one.
                 422 if has_cause(|cause| cause.field == "metadata.uid") => Reason::ApiError,
                 400 | 422 => Reason::Refused,
-                // The API server has no other sign for these. A quota that was made a moment ago has not been counted yet, and a
-                // namespace gets its service account a moment after it is made: nobody has to do anything about either.
+                // Only the message distinguishes these causes. The usage of a new quota has not been counted yet, and a new namespace
+                // gets its service account a moment later: both resolve without the user.
                 403 if ["exceeded quota", "status unknown for quota"].iter().any(says) => Reason::QuotaExceeded,
                 403 if says(&"error looking up service account") => Reason::ApiError,
                 403 => Reason::Forbidden,

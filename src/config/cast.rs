@@ -1,5 +1,5 @@
-//! Each value becomes what its key wants, and each key is told what becomes of it. No value is guessed at: text is a number only
-//! where a number is wanted.
+//! Converts each value to the type that its key requires, and reports the keys without effect. No value is guessed: text becomes a
+//! number only where a number is required.
 
 use super::{
     ErrorKind, Ignored,
@@ -9,13 +9,13 @@ use super::{
     tree::{Node, Path, Table, Value},
 };
 
-/// What an unknown key is told.
-const UNKNOWN: &str = "no such key is known; it is kept in the effective configuration";
+/// The reason that is reported for an unknown key.
+const UNKNOWN: &str = "the key is unknown; it is kept in the effective configuration";
 
-/// Gives the values of a file their types. Keys without an effect are added to `ignored`.
+/// Converts the values of a file to the types of their keys. Keys without effect are added to `ignored`.
 ///
 /// # Errors
-/// When a key that is used cannot have its value, or would show a secret.
+/// When a used key cannot have its value, or would expose a secret.
 pub fn cast(file: &mut Table, ignored: &mut Vec<Ignored>) -> Result<(), SpannedError> {
     cast_table(file, keys::FILE, &Path::Root, ignored)
 }
@@ -43,14 +43,14 @@ fn cast_key(node: &mut Node, key: &Key, path: &Path<'_>, ignored: &mut Vec<Ignor
     if let Shape::Table(keys) = key.shape {
         return match &mut node.value {
             Value::Table(table) => cast_table(table, keys, path, ignored),
-            _ => refuse(node, ErrorKind::BadValue, "this is to be a table"), // whatever else it is
+            _ => refuse(node, ErrorKind::BadValue, "this must be a table"), // any other type
         };
     }
     match key.fate {
         Handling::Used(_) if node.holds_secret_variable() => refuse(
             node,
             ErrorKind::SecretInPlainField,
-            "a secret would stand where everybody can read it; secrets go into `environment`",
+            "everybody could read the secret here; put secrets into `environment`",
         ),
         Handling::Used(_) | Handling::UsedWithSecrets(_) => match to_shape(&node.value, key.shape) {
             Ok(value) => {
@@ -59,7 +59,7 @@ fn cast_key(node: &mut Node, key: &Key, path: &Path<'_>, ignored: &mut Vec<Ignor
             }
             Err(wanted) => refuse(node, ErrorKind::BadValue, wanted),
         },
-        // The agents' keys may be of a younger framework: what does not fit is theirs to judge.
+        // The agents' keys may be from a newer version of the framework: the agents judge values that do not fit.
         Handling::Carried | Handling::Section => {
             if let Ok(value) = to_shape(&node.value, key.shape) {
                 node.value = value;
@@ -75,26 +75,26 @@ fn cast_key(node: &mut Node, key: &Key, path: &Path<'_>, ignored: &mut Vec<Ignor
     }
 }
 
-/// The value as the shape wants it, or what would be wanted.
+/// The value converted to the shape, or the message that says what is required.
 fn to_shape(value: &Value, shape: Shape) -> Result<Value, &'static str> {
     match shape {
-        Shape::Text => value.to_text().map(Value::Text).ok_or("this is to be text"),
-        Shape::Integer => to_integer(value).map(Value::Integer).ok_or("this is to be a whole number"),
-        Shape::Number => to_number(value).ok_or("this is to be a number"),
-        Shape::Bool => to_bool(value).map(Value::Bool).ok_or("this is to be true or false"),
+        Shape::Text => value.to_text().map(Value::Text).ok_or("this must be text"),
+        Shape::Integer => to_integer(value).map(Value::Integer).ok_or("this must be a whole number"),
+        Shape::Number => to_number(value).ok_or("this must be a number"),
+        Shape::Bool => to_bool(value).map(Value::Bool).ok_or("this must be true or false"),
         Shape::Texts => to_texts(value),
         Shape::TextOrTexts => match value {
             Value::List(_) => to_texts(value),
-            _ => to_shape(value, Shape::Text).map_err(|_| "this is to be text or a list of texts"), // no list
+            _ => to_shape(value, Shape::Text).map_err(|_| "this must be text or a list of texts"), // not a list
         },
         Shape::Any | Shape::Table(_) => Ok(value.clone()),
     }
 }
 
-/// The whole number that a value is, or that its text is.
+/// The whole number that a value, or its text, represents.
 #[must_use]
 pub fn to_integer(value: &Value) -> Option<i64> {
-    /// Beyond it a float no longer tells whole numbers apart.
+    /// A larger float cannot represent every whole number.
     const EXACT: f64 = 9_007_199_254_740_992.0;
     match value {
         Value::Integer(number) => Some(*number),
@@ -134,7 +134,7 @@ fn to_bool(value: &Value) -> Option<bool> {
 }
 
 fn to_texts(value: &Value) -> Result<Value, &'static str> {
-    const WANTED: &str = "this is to be a list of texts";
+    const WANTED: &str = "this must be a list of texts";
     let Value::List(list) = value else { return Err(WANTED) };
     let texts = list.iter().map(|node| {
         let text = node.value.to_text().ok_or(WANTED)?;
@@ -177,10 +177,10 @@ mod tests {
             let (table, _) = plain(&format!("auto_cleanup = {written}"));
             assert_eq!(table.get("auto_cleanup").unwrap().as_bool(), Some(is), "{written}");
         }
-        assert_eq!(complaint("auto_cleanup = 'no'"), "BadValue auto_cleanup this is to be true or false");
+        assert_eq!(complaint("auto_cleanup = 'no'"), "BadValue auto_cleanup this must be true or false");
         let (table, _) = plain("OFF = 'false'\n[agent_ensemble]\nenforce_thread_safe_tools = '${OFF}'");
         let kept = table.table("agent_ensemble").get("enforce_thread_safe_tools").unwrap().as_bool();
-        assert_eq!(kept, Some(false), "also one of the agents");
+        assert_eq!(kept, Some(false), "this also holds for the agents' keys");
     }
 
     #[test]
@@ -221,7 +221,7 @@ mod tests {
         let (table, ignored) = plain("[history]\nmax_tool_response_length = 'many'\n[memory]\nenabled = []\n");
         assert_eq!(table.table("history").text("max_tool_response_length"), Some("many"));
         assert!(ignored.is_empty());
-        assert_eq!(complaint("memory = 1"), "BadValue memory this is to be a table");
+        assert_eq!(complaint("memory = 1"), "BadValue memory this must be a table");
     }
 
     #[test]

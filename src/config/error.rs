@@ -1,30 +1,30 @@
-//! What is wrong with a file, and where. The words never repeat what stands in it: a file may hold secrets, and a condition is
-//! read by many.
+//! An error in a configuration file, with its position. Messages never repeat the content of the file: a file may hold secrets, and
+//! many people can read a condition.
 
 use std::fmt;
 
 use super::tree::Path;
 
-/// What kind of mistake it is: one word, as a condition has it.
+/// The kind of an error; its name is the reason of the condition.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, strum::Display, strum::EnumIter, strum::IntoStaticStr)]
 pub enum ErrorKind {
-    /// The file is no TOML.
+    /// The file is not valid TOML.
     Unparsable,
-    /// The file is larger or deeper than any configuration, or its variables make it so.
+    /// The file is larger or nested deeper than the limits allow, or its variables make it so.
     TooLarge,
-    /// A `${NAME}` that nobody defines.
+    /// A `${NAME}` is not defined.
     UnknownVariable,
-    /// `sandbox.backend` is none of the framework's.
+    /// `sandbox.backend` is not one of the framework's backends.
     UnknownBackend,
-    /// A port that is none.
+    /// A port is not valid.
     BadPort,
-    /// Any other value that its key cannot have.
+    /// Any other value is not valid for its key.
     BadValue,
-    /// A secret where everybody could read it.
+    /// A secret is in a place that everybody could read.
     SecretInPlainField,
 }
 
-/// Where something stands in a file. Both count from 1; a column is a character.
+/// A position in a file. Lines and columns start at 1; a column is a character.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Position {
     /// The line.
@@ -54,35 +54,35 @@ impl fmt::Display for Position {
     }
 }
 
-/// What is wrong with a file.
+/// An error in a file.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{position}{}{path}: {message}", if path.is_empty() { "" } else { ", " })]
 pub struct Error {
-    /// What kind of mistake it is.
+    /// The kind of the error.
     pub mistake: ErrorKind,
-    /// Where it stands.
+    /// Where the error is.
     pub position: Position,
-    /// The key that it concerns; empty if it concerns none.
+    /// The key that the error is about; empty if there is none.
     pub path: String,
-    /// What is wrong with it, as the rest of a sentence.
+    /// What is wrong with the key, as the rest of a sentence.
     pub message: String,
 }
 
-/// The same while the text of the file is not at hand.
+/// An error while the text of the file is not available.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct SpannedError {
-    /// What kind of mistake it is.
+    /// The kind of the error.
     pub mistake: ErrorKind,
-    /// The byte where it stands.
+    /// The byte offset of the error.
     pub at: usize,
-    /// The key that it concerns.
+    /// The key that the error is about.
     pub path: String,
-    /// What is wrong with it.
+    /// What is wrong with the key.
     pub message: String,
 }
 
 impl SpannedError {
-    /// A mistake at a byte.
+    /// An error at a byte offset.
     #[must_use]
     pub fn new(mistake: ErrorKind, at: usize, path: &str, message: String) -> Self {
         Self { mistake, at, path: path.to_string(), message }
@@ -96,7 +96,7 @@ impl SpannedError {
         self
     }
 
-    /// The same with its place in the text.
+    /// The error with its position in the text.
     #[must_use]
     pub fn in_text(self, text: &str) -> Error {
         let Self { mistake, at, path, message } = self;

@@ -1,8 +1,9 @@
-//! `${NAME}` becomes the value of a variable: those that were given first, then the file's own. Never the environment's.
+//! Replaces each `${NAME}` by the value of a variable: first a given variable, then the file's own. Environment variables are never
+//! used.
 //!
-//! It happens once: what a variable brings is not looked at again. Keys stay as they are, and so does what is no name (`${name}`,
-//! `${}`). A value that is one `${NAME}` and nothing else becomes what the file's variable is, of its type; what was given is
-//! text, of which its key makes what it needs. Text stays text: `"0123"` is no number.
+//! Expansion happens once: the value of a variable is not expanded again. Keys stay as they are, and so does text that is not a
+//! valid name (`${name}`, `${}`). A value that is one `${NAME}` and nothing else takes the type of the file's variable; the value
+//! of a given variable is text, which is converted to the type of its key. Text stays text: `"0123"` does not become a number.
 
 use std::{collections::BTreeMap, fmt};
 
@@ -12,10 +13,10 @@ use super::{
     tree::{Node, Part, Path, Table, Taint, Value},
 };
 
-/// As much as variables may add to a file: it could name a long one a hundred thousand times.
+/// How many bytes variables may add to a file. Without a limit, a file could name a long variable a hundred thousand times.
 const MAX_ADDED: usize = super::toml::MAX_BYTES;
 
-/// Text that is shown to nobody.
+/// Text that is never shown.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Secret(String);
 
@@ -26,7 +27,7 @@ impl Secret {
         Self(text)
     }
 
-    /// The text: for the Secret that it is written into, and for nothing else.
+    /// The text. It may only be written into a Secret.
     #[must_use]
     pub fn reveal(&self) -> &str {
         &self.0
@@ -39,25 +40,25 @@ impl fmt::Debug for Secret {
     }
 }
 
-/// The value of a variable that was given.
+/// The value of a given variable.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum VariableValue {
-    /// For everybody to see.
+    /// A value that everybody may see.
     Plain(String),
-    /// From a Secret.
+    /// A value from a Secret.
     Secret(Secret),
 }
 
-/// The variables that were given, by name.
+/// The given variables, by name.
 pub type Variables = BTreeMap<String, VariableValue>;
 
-/// What stands for a name.
+/// The definition of a variable.
 enum Known<'a> {
     VariableValue(&'a VariableValue),
     Own { value: Value, is_secret: bool },
 }
 
-/// Whether a word is the name of a variable.
+/// Whether a word is a valid name of a variable.
 #[must_use]
 pub fn is_name(word: &str) -> bool {
     !word.is_empty() && word.bytes().all(is_name_byte)
@@ -67,33 +68,33 @@ fn is_name_byte(byte: u8) -> bool {
     byte.is_ascii_uppercase() || byte.is_ascii_digit() || byte == b'_'
 }
 
-/// Whether a key of the file's top level is a variable: upper case, which digits alone are not.
+/// Whether a top-level key of the file is a variable: a valid name with at least one letter.
 #[must_use]
 pub fn is_variable(key: &str) -> bool {
     is_name(key) && key.bytes().any(|byte| byte.is_ascii_uppercase())
 }
 
-/// Whether a key is that of a credential, by its name.
+/// Whether a key holds a credential, judged by its name.
 #[must_use]
 pub fn is_credential(key: &str) -> bool {
     let key = key.to_ascii_lowercase();
     ["password", "passwd", "secret", "token", "api_key", "apikey", "credential", "private_key"]
         .iter()
         .any(|word| key.contains(word))
-        // `max_tokens` is a number of them.
+        // `max_tokens` counts tokens.
         && !key.contains("tokens")
 }
 
 /// A piece of a text.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Piece<'a> {
-    /// As it is.
+    /// Literal text.
     Literal(&'a str),
     /// The name of a variable.
     Variable(&'a str),
 }
 
-/// Takes a text apart.
+/// Splits a text into its pieces.
 #[must_use]
 pub fn pieces(text: &str) -> Vec<Piece<'_>> {
     let (mut pieces, mut literal, mut from) = (Vec::new(), 0, 0);
@@ -117,12 +118,12 @@ pub fn pieces(text: &str) -> Vec<Piece<'_>> {
     pieces
 }
 
-/// Expands every value of a file, and notes which a Secret touched.
+/// Expands every value of a file, and marks the values that contain a secret.
 ///
 /// # Errors
-/// When nobody defines a variable, or the file becomes too large.
+/// When a variable is not defined, or the file becomes too large.
 pub fn expand(file: &mut Table, given: &Variables, origin: Origin) -> Result<(), SpannedError> {
-    // The variables' own values as they are written: the first pass is the only one.
+    // The file's own variables have their values as written: they are not expanded before they are used.
     let mut known = BTreeMap::new();
     for (key, node) in file.entries.iter().filter(|(key, node)| is_variable(key) && node.value.to_text().is_some()) {
         let is_secret = origin == Origin::Secret && is_credential(key);
@@ -136,7 +137,7 @@ pub fn expand(file: &mut Table, given: &Variables, origin: Origin) -> Result<(),
 struct Expansion<'a> {
     known: BTreeMap<String, Known<'a>>,
     origin: Origin,
-    /// How much may still be added.
+    /// How many bytes may still be added.
     room: usize,
 }
 
@@ -203,10 +204,10 @@ impl Expansion<'_> {
             }
             Some(Known::Own { value, is_secret }) => (value.clone(), *is_secret),
             None => {
-                // What looks like a variable in a Secret's file may be a part of a password.
+                // In a file from a Secret, what looks like a variable may be part of a password.
                 let which = match self.origin {
-                    Origin::Plain => format!("nobody defines the variable {}", shortened(name)),
-                    Origin::Secret => "it names a variable that nobody defines".to_string(),
+                    Origin::Plain => format!("the variable {} is not defined", shortened(name)),
+                    Origin::Secret => "it uses a variable that is not defined".to_string(),
                 };
                 return Err(SpannedError::new(ErrorKind::UnknownVariable, at, &path.text(), which));
             }
@@ -260,7 +261,7 @@ mod tests {
         assert_eq!(value("A = '0123'\nx = '${A}'", &[]), text("0123"));
         assert_eq!(value("A = 'false'\nx = '${A}'", &[]), text("false"));
         assert_eq!(value("A = 1\nx = '${A}'", &[("A", "2")]), text("2"));
-        assert_eq!(value("x = '${A}'", &[("A", "")]), text(""), "also one that is empty");
+        assert_eq!(value("x = '${A}'", &[("A", "")]), text(""), "an empty value counts too");
     }
 
     #[test]
@@ -276,7 +277,7 @@ mod tests {
         let table = expanded("A = '${B}'\nB = 1\nx = '${A}'\ny = '${A} '", &Variables::new(), Origin::Plain).unwrap();
         assert_eq!(table.get("x").unwrap().value, text("${B}"));
         assert_eq!(table.get("y").unwrap().value, text("${B} "));
-        assert_eq!(table.get("A").unwrap().value, Value::Integer(1), "where it stands it is expanded as any value");
+        assert_eq!(table.get("A").unwrap().value, Value::Integer(1), "the variable itself is expanded like any value");
         assert_eq!(value("x = '${A}'", &[("A", "${A}${NOBODY}")]), text("${A}${NOBODY}"));
     }
 
@@ -286,7 +287,7 @@ mod tests {
             assert_eq!(value(&format!("x = '{stays}'"), &[]), text(stays));
         }
         assert_eq!(value("A = 'b'\nx = '$${A}'", &[]), text("$b"), "nothing escapes");
-        assert_eq!(value("A = 'b'\nx = '${${A}}'", &[]), text("${b}"), "the innermost, once");
+        assert_eq!(value("A = 'b'\nx = '${${A}}'", &[]), text("${b}"), "only the innermost variable, and once");
         assert_eq!(value("A = 'b'\nx = '${A${A}'", &[]), text("${Ab"));
     }
 
@@ -310,7 +311,7 @@ mod tests {
         let file = "[t]\nx = ['a', 'hunter ${PASS}']";
         let fault = expanded(file, &Variables::new(), Origin::Plain).unwrap_err();
         assert_eq!((fault.path.as_str(), fault.at), ("t.x[1]", 14));
-        assert_eq!(fault.message, "nobody defines the variable PASS");
+        assert_eq!(fault.message, "the variable PASS is not defined");
         let fault = expanded(file, &Variables::new(), Origin::Secret).unwrap_err();
         assert!(!fault.message.contains("PASS"));
     }
@@ -356,7 +357,7 @@ mod tests {
     }
 
     proptest! {
-        /// What the rules say, in other words: a name and its braces are replaced, the rest stays.
+        /// Another implementation of the rules: a name and its braces are replaced, the rest stays.
         #[test]
         fn any_text_expands_as_the_rules_say(text in r"([$][{][AB][}]|[$]|[{]|[}]|[AB]|[ax ]){0,24}") {
             let given = variables(&[("A", "${B}"), ("B", "1"), ("AA", "2"), ("AB", "3"), ("BA", "4"), ("BB", "5")]);

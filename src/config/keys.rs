@@ -1,22 +1,22 @@
-//! Every key of the framework's file: what type it has, and what becomes of it. `docs/configuration.md` says the same to users; a
-//! test reads both.
+//! Every key of the framework's file: its type, and how it is handled. `docs/configuration.md` documents the same for users; a test
+//! compares both.
 
-/// What becomes of a key.
+/// How a key is handled.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Handling {
-    /// It becomes this field of a session.
+    /// The key becomes this field of a session.
     Used(&'static str),
-    /// Likewise, and the field may hold a secret.
+    /// The key becomes this field of a session, and the field may hold a secret.
     UsedWithSecrets(&'static str),
-    /// It is the agents' and goes on to the effective configuration.
+    /// The key is for the agents and is copied to the effective configuration.
     Carried,
-    /// It has no meaning in a cluster, for this reason.
+    /// The key has no meaning in a cluster, for this reason.
     Ignored(&'static str),
-    /// It holds other keys.
+    /// The key holds other keys.
     Section,
 }
 
-/// What a value is made into, if it can be.
+/// The type that a value is converted to, if possible.
 #[derive(Clone, Copy, Debug)]
 pub enum Shape {
     /// Text.
@@ -25,13 +25,13 @@ pub enum Shape {
     Integer,
     /// A number.
     Number,
-    /// Yes or no; `"false"` is no.
+    /// A boolean; the text `"false"` is false.
     Bool,
     /// A list of texts.
     Texts,
     /// Text, or a list of texts.
     TextOrTexts,
-    /// Whatever it is: it is read where it is used.
+    /// Any type: the value is interpreted where it is used.
     Any,
     /// A table of these keys.
     Table(&'static [Key]),
@@ -40,11 +40,11 @@ pub enum Shape {
 /// A key.
 #[derive(Clone, Copy, Debug)]
 pub struct Key {
-    /// Its name; `*` is any.
+    /// The name of the key; `*` matches any name.
     pub name: &'static str,
-    /// Its type.
+    /// The type of the key's value.
     pub shape: Shape,
-    /// What becomes of it.
+    /// How the key is handled.
     pub fate: Handling,
 }
 
@@ -64,8 +64,8 @@ const fn section(name: &'static str, keys: &'static [Key]) -> Key {
     Key { name, shape: Shape::Table(keys), fate: Handling::Section }
 }
 
-const NO_HOST: &str = "a sandbox has no folder of a host; fill the session's volumes from spec.volumes";
-const NO_BUILD: &str = "the operator builds no images; build it beforehand and name it in `image`";
+const NO_HOST: &str = "a sandbox has no folders of a host; fill the session's volumes through spec.volumes";
+const NO_BUILD: &str = "the operator builds no images; build the image beforehand and name it in `image`";
 const NO_DOCKER: &str = "there is no Docker host; the cluster runs the sandboxes";
 const ONE_CLUSTER: &str = "the operator works in its own cluster, in the namespace of the session";
 const UNREAD: &str = "the framework itself does not read it";
@@ -142,26 +142,29 @@ const CONTAINER: &[Key] = &[
             ignored("context", ONE_CLUSTER),
             ignored("k8s_context", ONE_CLUSTER),
             ignored("kubeconfig", ONE_CLUSTER),
-            ignored("cached_rootfs_tar", "there are no caches of a host"),
+            ignored("cached_rootfs_tar", "there is no cache of a host"),
             ignored("cached_base_image", UNREAD),
         ],
     ),
-    ignored("container_id", "a cluster has no containers of Docker; `attach` names a Pod"),
-    ignored("pod_name", "it is the Pod of an earlier launch; `attach` names one to use"),
-    ignored("container_name", "it is of an earlier launch; `attach` names a container to use"),
+    ignored("container_id", "a cluster has no Docker containers; use `attach` to name a Pod"),
+    ignored("pod_name", "it names the Pod of an earlier launch; use `attach` to name a Pod"),
+    ignored("container_name", "it names a container of an earlier launch; use `attach` to name a container"),
     ignored("timeout", "it is the time limit of a Docker client"),
     ignored("platform", UNREAD),
     ignored("mounts", UNREAD),
-    ignored("docker_args", "there is no Docker command line; podTemplate says what has no field of its own"),
-    ignored("network", "sandboxes of a session reach each other; spec.network says what else they reach"),
-    ignored("gpus", "a cluster counts devices; ask for them in resources.limits"),
+    ignored(
+        "docker_args",
+        "there is no Docker command line; use podTemplate for settings without a field of their own",
+    ),
+    ignored("network", "the sandboxes of a session reach each other; spec.network sets what else they reach"),
+    ignored("gpus", "a cluster counts devices; request them in resources.limits"),
     ignored("project_relative_dockerfile_path", NO_BUILD),
     ignored("absolute_dockerfile_path", NO_BUILD),
     ignored("build_args", NO_BUILD),
-    ignored("using_cached", "there are no caches of a host; init.skip leaves out an initialiser"),
+    ignored("using_cached", "there is no cache of a host; init.skip skips an initialiser"),
 ];
 
-const OPENSANDBOX: &[Key] = &[ignored("*", "the cluster runs the sandboxes, and no OpenSandbox server")];
+const OPENSANDBOX: &[Key] = &[ignored("*", "the cluster runs the sandboxes, not an OpenSandbox server")];
 
 const MCP_SERVICE: &[Key] = &[
     used("sse_port", Shape::Any, "mcpServices.<name>.port"),

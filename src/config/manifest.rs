@@ -1,29 +1,29 @@
 //! A session as a manifest for `kubectl`.
 //!
-//! The writer of YAML that the rest of the crate has follows YAML 1.2, and `kubectl` reads YAML 1.1, in which `yes`, `on` and `1_000` are
-//! no text. A variable `ACCEPT_LICENSE: yes` would be refused. So whatever is not plainly a word is quoted here, as JSON, which both read
-//! alike.
+//! The YAML writer that the rest of the crate uses follows YAML 1.2, and `kubectl` reads YAML 1.1, in which `yes`, `on` and `1_000`
+//! are not text. A variable `ACCEPT_LICENSE: yes` would be rejected. So every text that is not plainly a word is quoted here, as
+//! JSON, which both versions read in the same way.
 
 use serde_json::Value;
 
 use crate::api::meta;
 
-/// A session of this specification.
+/// The manifest of a session with this specification.
 #[must_use]
 pub fn manifest(name: &str, spec: &Value) -> String {
-    // In the order in which people write it.
+    // In the order in which people write a manifest.
     let mut text = format!("apiVersion: {}/v1alpha1\nkind: AigiseSession\n", meta::GROUP);
     write_block(&mut text, &serde_json::json!({"metadata": {"name": name}, "spec": spec}), 0);
     text
 }
 
-/// Writes what has lines of its own.
+/// Writes a value that takes lines of its own.
 fn write_block(text: &mut String, value: &Value, indent: usize) {
     match value {
         Value::Object(fields) => {
             for (key, value) in fields {
                 text.extend([&" ".repeat(indent), &scalar(key), ":"]);
-                // Entries of a list stand below the key itself.
+                // The entries of a list have the same indentation as the key.
                 let below = if value.is_array() { indent } else { indent + 2 };
                 write_value(text, value, below);
             }
@@ -33,7 +33,7 @@ fn write_block(text: &mut String, value: &Value, indent: usize) {
                 text.extend([&" ".repeat(indent), "-"]);
                 let begin = text.len();
                 write_value(text, entry, indent + 2);
-                // Its first line goes on after the hyphen, where it would have been indented to.
+                // The first line of the entry follows the hyphen, so its indentation is removed.
                 if text[begin..].starts_with('\n') {
                     text.replace_range(begin..begin + indent + 2, "");
                 }
@@ -61,7 +61,7 @@ fn write_value(text: &mut String, value: &Value, indent: usize) {
     }
 }
 
-/// A text; in quotes, unless no reader could take it for anything else.
+/// A text, in quotes unless every reader takes it for text.
 fn scalar(word: &str) -> String {
     const NO_TEXT: [&str; 9] = ["y", "n", "yes", "no", "on", "off", "true", "false", "null"];
     let is_word = word.starts_with(|c: char| c.is_ascii_alphabetic() || c == '/')
@@ -72,7 +72,7 @@ fn scalar(word: &str) -> String {
     if is_word {
         return word.to_string();
     }
-    // What JSON lets stand and YAML takes for the end of a line, or for nothing.
+    // Characters that JSON does not escape and that YAML takes for the end of a line or drops.
     let is_odd =
         |c: char| matches!(c, '\u{7f}'..='\u{9f}' | '\u{2028}' | '\u{2029}' | '\u{feff}' | '\u{fffe}' | '\u{ffff}');
     let escaped = |c: char| if is_odd(c) { format!("\\u{:04x}", u32::from(c)) } else { c.to_string() };

@@ -1,14 +1,14 @@
-//! The session's own fields over what its file gave, field by field.
+//! Merges the session's own fields over those of its file, field by field.
 
 use serde_json::{Map, Value};
 
 use crate::overlay;
 
-/// Fields whose entries are told apart by their names.
+/// Fields whose entries are identified by name.
 const BY_NAME: [&str; 3] = ["sandboxes", "mcpServices", "models"];
 
-/// The effective specification: `own` over `from_file`, by the rules of [`overlay`]. A type that `own` switches off is left as
-/// nothing but that; one that it attaches to a Pod is what `own` says of it alone.
+/// The effective specification: `own` merged over `from_file`, by the rules of [`overlay`]. A type that `own` switches off keeps no
+/// other field; a type that `own` attaches to a Pod has only the fields of `own`.
 #[must_use]
 pub fn merge(from_file: &Value, own: &Value) -> Value {
     let mut merged = from_file.as_object().cloned().unwrap_or_default();
@@ -16,7 +16,7 @@ pub fn merge(from_file: &Value, own: &Value) -> Value {
         let base = merged.entry(field).or_insert(Value::Null);
         match value {
             Value::Object(entries) if BY_NAME.contains(&field.as_str()) => merge_entries(base, entries),
-            _ => overlay::merge(base, value), // any other field is one thing
+            _ => overlay::merge(base, value), // any other field is merged as a whole
         }
     }
     Value::Object(merged)

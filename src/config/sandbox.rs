@@ -1,4 +1,4 @@
-//! One sandbox of the file as the template of a type, in the words of a session's specification.
+//! Turns one sandbox of the file into the template of a type, as the specification of a session has it.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -15,10 +15,11 @@ use super::{
 };
 use crate::api::meta;
 
-/// Where the session's own volumes are.
+/// The mount paths of the session's own volumes.
 const OUR_FOLDERS: [&str; 3] = ["/sandbox_scripts", "/shared", "/bash_tools"];
 
-/// As many entries as the fields of a session may have, or more than any has. In a specification each costs a hundred times its text.
+/// The maximum number of entries of a key: as many as the field of the session may have, or more than any file needs. In a
+/// specification each entry takes a hundred times the memory of its text.
 const LONGEST: [(&str, usize); 7] = [
     ("command", 64),
     ("environment", 256),
@@ -29,13 +30,13 @@ const LONGEST: [(&str, usize); 7] = [
     ("mcp_services", 16),
 ];
 
-/// Refuses what has too many entries.
+/// Rejects a value that has too many entries.
 pub(super) fn check_length(node: &Node, path: &Path<'_>, longest: usize) -> Result<(), SpannedError> {
     let entries = node.as_list().map(<[_]>::len).or_else(|| Some(node.as_table()?.entries.len()));
     if entries.is_none_or(|entries| entries <= longest) {
         return Ok(());
     }
-    Err(fault(node, path, &format!("there are at most {longest} of them")))
+    Err(fault(node, path, &format!("at most {longest} entries are allowed")))
 }
 
 /// The template of a type.
@@ -66,14 +67,14 @@ pub fn template(
     put(&mut fields, "mcpServices", some_list(texts(sandbox, "mcp_services").map(|(_, name)| name.into()).collect()));
     if let Some(timeout) = sandbox.table("extra").get("initializer_timeout_sec") {
         let seconds = seconds(&timeout.value).ok_or_else(|| {
-            fault(timeout, &path.key("extra").key("initializer_timeout_sec"), "this is to be a number of seconds")
+            fault(timeout, &path.key("extra").key("initializer_timeout_sec"), "this must be a number of seconds")
         })?;
         fields.insert("init".into(), json!({"timeout": format!("{seconds}s")}));
     }
     Ok(Json::Object(fields))
 }
 
-/// A value that its key cannot have.
+/// The error for a value that its key cannot have.
 pub(super) fn fault(node: &Node, path: &Path<'_>, message: &str) -> SpannedError {
     SpannedError::new(ErrorKind::BadValue, node.at, &path.text(), message.into())
 }
@@ -86,27 +87,28 @@ fn some_list(list: Vec<Json>) -> Option<Json> {
     (!list.is_empty()).then_some(Json::Array(list))
 }
 
-/// The texts of a list, each with its place.
+/// The texts of a list, each with its position.
 fn texts<'a>(table: &'a Table, key: &str) -> impl Iterator<Item = (usize, &'a str)> {
     let list = table.get(key).and_then(Node::as_list).unwrap_or_default();
     list.iter().enumerate().filter_map(|(position, node)| Some((position, node.as_text()?)))
 }
 
-/// Text is for a shell, a list is for none, and what is empty is the image's own.
+/// The command of a sandbox: text is run by a shell, a list is run without a shell, and an empty value means the image's own
+/// entrypoint.
 fn command_of(value: &Value) -> (&'static str, Json) {
     match value {
         Value::Text(text) if !text.is_empty() => ("command", json!(["/bin/sh", "-c", units::literal(text)])),
         Value::List(list) if !list.is_empty() => {
             ("command", list.iter().filter_map(Node::as_text).map(units::literal).collect())
         }
-        _ => ("entrypoint", "Image".into()), // nothing else is left of a command that has its type
+        _ => ("entrypoint", "Image".into()), // an empty command; its type has been checked
     }
 }
 
 fn seconds(value: &Value) -> Option<i64> {
     let whole = to_integer(value).or_else(|| match value {
         Value::Float(number) => to_integer(&Value::Float(number.ceil())),
-        _ => None, // no number
+        _ => None, // not a number
     });
     whole.filter(|seconds| (1..=999_999_999).contains(seconds))
 }
@@ -119,14 +121,14 @@ fn env(
 ) -> Result<Option<Json>, SpannedError> {
     let path = path.key("environment");
     let Some(node) = sandbox.get("environment") else { return Ok(None) };
-    let table = node.as_table().ok_or_else(|| fault(node, &path, "this is to be a table"))?;
+    let table = node.as_table().ok_or_else(|| fault(node, &path, "this must be a table"))?;
     let variables = table.entries.iter().map(|(name, node)| {
         let path = path.key(name);
         if name.is_empty() || name.contains('=') || !name.chars().all(|c| c == ' ' || c.is_ascii_graphic()) {
-            return Err(fault(node, &path, "this is no name of a variable"));
+            return Err(fault(node, &path, "this is not a valid name of a variable"));
         }
         let Some(text) = node.value.to_text() else {
-            return Err(fault(node, &path, "the value of a variable is text, a number, true or false"));
+            return Err(fault(node, &path, "the value of a variable must be text, a number, true or false"));
         };
         if node.taint == Taint::Clean {
             return Ok(json!({"name": name, "value": units::literal(&text)}));
@@ -139,24 +141,24 @@ fn env(
     Ok(some_list(variables.collect::<Result<_, _>>()?))
 }
 
-/// The key of the Secret under which the value of a variable stands.
+/// The key in the Secret that holds the value of a variable.
 fn secret_key(sandbox_type: &str, name: &str) -> String {
     let is_plain = |c: char| c.is_ascii_alphanumeric() || "-_.".contains(c);
     let key = format!("env.{sandbox_type}.{name}");
     if key.chars().all(is_plain) && key.len() <= 253 {
         return key;
     }
-    // Not every name of a variable is one of a key; what names it instead meets no other.
+    // Not every variable name is a valid key. The digest that is used instead never equals another key.
     let digest = Sha256::digest(format!("{sandbox_type}\n{name}").as_bytes());
     let digits: Vec<String> = digest.iter().take(16).map(|byte| format!("{byte:02x}")).collect();
     format!("env-{}", digits.concat())
 }
 
-/// What a port of the file is.
+/// A port in the file.
 pub(super) struct Port {
     /// The port in the container.
     pub container: units::Port,
-    /// The port of the host, if one is named.
+    /// The port on the host, if the file names one.
     pub host: Option<i64>,
 }
 
@@ -168,7 +170,7 @@ pub(super) fn ports_of<'a>(sandbox: &'a Table, path: &Path<'_>) -> Result<Vec<(&
         SpannedError::new(ErrorKind::BadPort, node.at, &path.text(), message.to_string())
     };
     let table =
-        node.as_table().ok_or_else(|| refuse(node, &path, "ports are to be a table, as \"8081/tcp\" = 8081"))?;
+        node.as_table().ok_or_else(|| refuse(node, &path, "ports must be a table, such as \"8081/tcp\" = 8081"))?;
     let ports = table.entries.iter().map(|(key, node)| {
         let path = path.key(key);
         let container = units::port(key).map_err(|message| refuse(node, &path, message))?;
@@ -181,12 +183,12 @@ pub(super) fn ports_of<'a>(sandbox: &'a Table, path: &Path<'_>) -> Result<Vec<(&
             return Err(refuse(
                 node,
                 &path,
-                "the value of a port is the port of the host, or a table of host and port",
+                "the value of a port must be the port on the host, or a table with host and port",
             ));
         };
         let host = named.map(|node| {
             let number = to_integer(&node.value).filter(|number| (0..=65535).contains(number));
-            number.ok_or_else(|| refuse(node, &path, "the port of the host is a number from 0 to 65535"))
+            number.ok_or_else(|| refuse(node, &path, "the port on the host must be a number from 0 to 65535"))
         });
         Ok((key.as_str(), Port { container, host: host.transpose()?.filter(|number| *number != 0) }))
     });
@@ -198,7 +200,7 @@ fn ports(sandbox: &Table, path: &Path<'_>, reader: &mut Reader<'_>) -> Result<Op
     let mut list = Vec::new();
     for (key, Port { container, host }) in ports_of(sandbox, path)? {
         if host.is_some_and(|host| host != i64::from(container.number)) {
-            let reason = "there is no port of a host; the sandbox is reached by its own name and port";
+            let reason = "there is no port on a host; the sandbox is reached at its own name and port";
             reader.ignore(&path.key("ports").key(key), reason);
         }
         if !seen.insert((container.number, container.protocol)) {
@@ -210,7 +212,7 @@ fn ports(sandbox: &Table, path: &Path<'_>, reader: &mut Reader<'_>) -> Result<Op
         }
         list.push((container.number, port));
     }
-    // A table has no order, and a file that is written again may have another.
+    // A table has no order, and the same file may have another order when it is written again.
     list.sort_by_key(|(number, _)| *number);
     Ok(some_list(list.into_iter().map(|(_, port)| port).collect()))
 }
@@ -225,7 +227,7 @@ fn resources(sandbox: &Table, path: &Path<'_>) -> Result<Option<Json>, SpannedEr
     Ok((!limits.is_empty()).then(|| json!({"limits": limits})))
 }
 
-/// A quantity; what is empty is none.
+/// The quantity of a key; `None` if the key is empty.
 fn quantity(
     sandbox: &Table,
     key: &str,
@@ -253,7 +255,7 @@ fn security_context(sandbox: &Table, path: &Path<'_>, reader: &mut Reader<'_>) -
                 put(&mut context, "runAsGroup", group.map(Json::from));
             }
             None => {
-                reader.ignore(&path.key("user"), "only the image knows the name; write the numbers of user and group");
+                reader.ignore(&path.key("user"), "only the image knows the name; use numeric IDs of user and group");
             }
         }
     }
@@ -268,7 +270,7 @@ fn security_context(sandbox: &Table, path: &Path<'_>, reader: &mut Reader<'_>) -
             SecurityOption::SeLinuxType(word) => ("seLinuxOptions", json!({"type": word})),
             SecurityOption::SeLinuxLevel(word) => ("seLinuxOptions", json!({"level": word})),
             SecurityOption::Other => {
-                reader.ignore(&path.key("security_opt").entry(position), "Kubernetes has no such option");
+                reader.ignore(&path.key("security_opt").entry(position), "Kubernetes does not have this option");
                 continue;
             }
         };
@@ -282,7 +284,7 @@ fn security_context(sandbox: &Table, path: &Path<'_>, reader: &mut Reader<'_>) -
     (!context.is_empty()).then_some(Json::Object(context))
 }
 
-/// What has no field of its own: claims, and memory that processes share.
+/// The settings that have no field of their own: claims, and shared memory.
 fn pod_template(sandbox: &Table, path: &Path<'_>, reader: &mut Reader<'_>) -> Result<Option<Json>, SpannedError> {
     let (mut volumes, mut mounts): (Vec<Json>, Vec<Json>) = (vec![], vec![]);
     let (mut claims, mut targets) = (BTreeMap::new(), BTreeSet::new());
@@ -295,13 +297,13 @@ fn pod_template(sandbox: &Table, path: &Path<'_>, reader: &mut Reader<'_>) -> Re
         let target = mount.target.trim_end_matches('/');
         let ours = OUR_FOLDERS.iter().any(|folder| target == *folder || target.starts_with(&format!("{folder}/")));
         let reason = if mount.is_of_host() {
-            "a sandbox has no folder of a host; fill the session's volumes from spec.volumes"
+            "a sandbox has no folders of a host; fill the session's volumes through spec.volumes"
         } else if ours {
-            "the session has its own volume there"
+            "the session mounts its own volume there"
         } else if !mount.is_claim() {
-            "its name is not one of a claim"
+            "its source is not a valid name of a claim"
         } else if !targets.insert(target) {
-            "there is another volume already"
+            "another volume is already mounted there"
         } else {
             let next = claims.len();
             let claim = *claims.entry(mount.source).or_insert(next);

@@ -1,4 +1,4 @@
-//! The file as a session's specification: what it says, and nothing that it does not.
+//! Turns the file into the specification of a session: exactly the fields that the file sets.
 
 use serde_json::{Map, Value as Json, json};
 
@@ -10,17 +10,17 @@ use super::{
     tree::{Node, Path, Table, Value},
 };
 
-/// The backends that the framework knows, also by their later names.
+/// The backends that the framework knows, including their later names.
 const BACKENDS: [&str; 8] =
     ["native", "k8s", "remotedocker", "opensandbox", "agentdocker-lite", "nitrobox", "podman", "local"];
 
-/// A session has no more types.
+/// The maximum number of types in a session.
 const MAX_TYPES: usize = 32;
 
-/// A session has no more services, models or tolerations.
+/// The maximum number of services, models and tolerations in a session.
 const MAX_NAMED: usize = 64;
 
-/// What the file says of a session, as JSON: parts of a specification, not always a whole one.
+/// What the file sets in a session, as JSON: parts of a specification, which may be incomplete.
 ///
 /// # Errors
 /// When a key cannot have its value.
@@ -31,7 +31,7 @@ pub fn specification(file: &Table, reader: &mut Reader<'_>) -> Result<Json, Span
             spec.insert("taskName".into(), name.into());
         } else {
             reader
-                .ignore(&Path::Root.key("task_name"), "it cannot be the value of a label; the session's name is used");
+                .ignore(&Path::Root.key("task_name"), "it is not a valid value of a label; the session's name is used");
         }
     }
     if let Some(is) = file.get("auto_cleanup").and_then(Node::as_bool) {
@@ -64,7 +64,7 @@ fn sandboxes(file: &Table, spec: &mut Map<String, Json>, reader: &mut Reader<'_>
     if let Some(node) = section.get("backend")
         && node.as_text().is_some_and(|backend| !backend.is_empty() && !BACKENDS.contains(&backend))
     {
-        let message = format!("the framework has no such backend; it has {}", BACKENDS.join(", "));
+        let message = format!("the framework does not have this backend; it has {}", BACKENDS.join(", "));
         return Err(SpannedError::new(ErrorKind::UnknownBackend, node.at, &path.key("backend").text(), message));
     }
     if let Some(node) = section.get("tolerations").filter(|node| !node.is_blank()) {
@@ -87,9 +87,9 @@ fn sandboxes(file: &Table, spec: &mut Map<String, Json>, reader: &mut Reader<'_>
     Ok(())
 }
 
-/// They are Kubernetes' own words.
+/// The tolerations of all types, whose fields are those of Kubernetes.
 fn tolerations(node: &Node, path: &Path<'_>) -> Result<Vec<Json>, SpannedError> {
-    const WANTED: &str = "tolerations are a list of tables of key, operator, value, effect and tolerationSeconds";
+    const WANTED: &str = "tolerations must be a list of tables with key, operator, value, effect and tolerationSeconds";
     let list = node.as_list().ok_or_else(|| fault(node, path, WANTED))?;
     check_length(node, path, MAX_NAMED)?;
     let tolerations = list.iter().enumerate().map(|(position, node)| {
@@ -109,7 +109,7 @@ fn tolerations(node: &Node, path: &Path<'_>) -> Result<Vec<Json>, SpannedError> 
 }
 
 fn check_number(before: usize, node: &Node, path: &Path<'_>) -> Result<(), SpannedError> {
-    if before < MAX_NAMED { Ok(()) } else { Err(fault(node, path, &format!("there are at most {MAX_NAMED}"))) }
+    if before < MAX_NAMED { Ok(()) } else { Err(fault(node, path, &format!("at most {MAX_NAMED} are allowed"))) }
 }
 
 fn mcp_services(file: &Table, reader: &mut Reader<'_>) -> Result<Map<String, Json>, SpannedError> {
@@ -123,7 +123,7 @@ fn mcp_services(file: &Table, reader: &mut Reader<'_>) -> Result<Map<String, Jso
         check_number(before, node, &path)?;
         let port = service.get("sse_port").unwrap_or(node);
         let number = to_integer(&port.value).filter(|number| (1..=65535).contains(number)).ok_or_else(|| {
-            let message = "a service has a port from 1 to 65535".to_string();
+            let message = "a service must have a port from 1 to 65535".to_string();
             SpannedError::new(ErrorKind::BadPort, port.at, &path.key("sse_port").text(), message)
         })?;
         match server(sandboxes, name, service.text("sse_host"), number)? {
@@ -136,8 +136,9 @@ fn mcp_services(file: &Table, reader: &mut Reader<'_>) -> Result<Map<String, Jso
     Ok(services)
 }
 
-/// The sandbox that serves at a port, and its own port: the file speaks of a port of a host. The host may name the type; else a
-/// type of the service's name has it, or the only one with that port, or the only one that waits for the service.
+/// The sandbox that serves at a port, and its own port: the port in the file is a port on a host. The host may name the type.
+/// Otherwise it is the type with the service's name, else the only type with that port, else the only type that waits for the
+/// service.
 fn server<'a>(
     sandboxes: &'a Table,
     service: &str,
@@ -161,10 +162,10 @@ fn server<'a>(
         |word: &str| sandboxes.entries.iter().map(|(key, _)| key.as_str()).find(|key| label(key) == label(word));
     let is_local = |host: &str| ["127.0.0.1", "localhost", "0.0.0.0", "::1"].contains(&host);
     if let Some(host) = host.filter(|host| !is_local(host)) {
-        // The name of a sandbox within its session begins with its type.
+        // The DNS name of a sandbox in its session begins with its type.
         let first = host.split('.').next().unwrap_or_default();
         let found = named(host).or_else(|| named(first));
-        return Ok(found.map(|found| (found, port_of(found))).ok_or("its host is none of the sandboxes"));
+        return Ok(found.map(|found| (found, port_of(found))).ok_or("its host is not one of the sandboxes"));
     }
     if let Some(found) = named(service) {
         return Ok(Ok((found, port_of(found))));
@@ -179,7 +180,7 @@ fn server<'a>(
     let mut waiting = sandboxes.entries.iter().filter(|(_, node)| waits(node)).map(|(key, _)| key.as_str());
     match (waiting.next(), waiting.next()) {
         (Some(found), None) => Ok(Ok((found, port_of(found)))),
-        _ => Ok(Err("no sandbox, or more than one, may be meant; say it in spec.mcpServices")), // none or many
+        _ => Ok(Err("no sandbox, or more than one, matches; set it in spec.mcpServices")), // none or many
     }
 }
 
@@ -192,10 +193,10 @@ fn models(file: &Table) -> Result<Map<String, Json>, SpannedError> {
         let path = path.key(name);
         check_number(before, node, &path)?;
         let model_name =
-            table.text("model_name").ok_or_else(|| fault(node, &path.key("model_name"), "a model has a name"))?;
+            table.text("model_name").ok_or_else(|| fault(node, &path.key("model_name"), "a model must have a name"))?;
         let mut model = json!({"modelName": model_name});
         if let Some(temperature) = table.get("temperature") {
-            // A quantity of degrees is text in a specification, which has no fractions.
+            // The temperature is text in a specification, which has no fractions.
             model["temperature"] = match &temperature.value {
                 Value::Integer(number) => number.to_string().into(),
                 Value::Float(number) => number.to_string().into(),
@@ -206,7 +207,7 @@ fn models(file: &Table) -> Result<Map<String, Json>, SpannedError> {
             let Some(node) = table.get(key) else { continue };
             let number = node.as_integer().filter(|number| *number >= 0);
             let number =
-                number.ok_or_else(|| fault(node, &path.key(key), "this is to be a number that is not negative"))?;
+                number.ok_or_else(|| fault(node, &path.key(key), "this must be a number that is not negative"))?;
             model[field] = number.into();
         }
         models.insert(name.clone(), model);

@@ -1,7 +1,8 @@
-//! The file as text: parsed into a [`Table`], within bounds.
+//! Parses the text of a file into a [`Table`], within limits.
 //!
-//! The file may be anybody's, so its size, the number of its tokens and its depth are looked at before anything is built of them: what
-//! is kept of a file is then never more than a few megabytes and a few times its size, and no walk over it can exhaust the stack.
+//! The file is untrusted, so its size, the number of its tokens and its depth are checked before anything is built from it: the
+//! parsed file then never takes more than a few megabytes and a few times the file's size, and no walk over it can exhaust the
+//! stack.
 
 use toml::de::{DeTable, DeValue};
 use toml_parser::{Source, lexer::TokenKind};
@@ -12,26 +13,26 @@ use super::{
     tree::{Node, Table, Taint, Value},
 };
 
-/// As much as a ConfigMap or a Secret holds.
+/// The maximum size of a file: as much as a ConfigMap or a Secret can hold.
 pub const MAX_BYTES: usize = 1 << 20;
 
-/// Words, signs and gaps. The framework's own file has about two thousand.
+/// The maximum number of tokens. The framework's own file has about two thousand.
 const MAX_TOKENS: usize = 1 << 16;
 
-/// Tables and lists within each other. The framework needs six.
+/// The maximum nesting depth of tables and lists. The framework needs six.
 const MAX_DEPTH: usize = 32;
 
-/// Reads a file.
+/// Parses a file.
 ///
 /// # Errors
-/// When it is no TOML, or too much of it.
+/// When the file is not valid TOML, or exceeds a limit.
 pub fn parse(text: &str) -> Result<Table, SpannedError> {
     check_bounds(text)?;
     let (table, errors) = DeTable::parse_recoverable(text);
     let place = |error: &toml::de::Error| error.span().map_or(text.len(), |span| span.start);
-    // One mistake may be followed by others that come of it. Its Display would repeat the line.
+    // One error may cause others after it. The Display of the error would repeat the line of the file.
     if let Some(error) = errors.iter().min_by_key(|error| place(error)) {
-        let message = format!("this is no TOML: {}", error.message());
+        let message = format!("this is not valid TOML: {}", error.message());
         return Err(SpannedError::new(ErrorKind::Unparsable, place(error), "", message));
     }
     table_of(table.into_inner())
@@ -46,7 +47,7 @@ fn check_bounds(text: &str) -> Result<(), SpannedError> {
     for (count, token) in Source::new(text).lex().enumerate() {
         let at = token.span().start();
         match token.kind() {
-            // A dotted key is as deep as it has parts, and so is what it opens.
+            // A dotted key is as deep as it has parts, and so is the table that it opens.
             TokenKind::Dot => dots += 1,
             TokenKind::LeftSquareBracket | TokenKind::LeftCurlyBracket => {
                 open.push(dots + 1);
@@ -59,13 +60,13 @@ fn check_bounds(text: &str) -> Result<(), SpannedError> {
             }
             TokenKind::Comma => dots = 0,
             TokenKind::Newline if open.is_empty() => dots = 0,
-            _ => {} // values, and signs that nest nothing
+            _ => {} // values, and tokens that do not nest
         }
         if count > MAX_TOKENS {
-            return refuse(at, format!("the file has more than {MAX_TOKENS} words and signs"));
+            return refuse(at, format!("the file has more than {MAX_TOKENS} tokens"));
         }
         if depth + dots > MAX_DEPTH {
-            return refuse(at, format!("tables and lists are more than {MAX_DEPTH} deep"));
+            return refuse(at, format!("tables and lists are nested more than {MAX_DEPTH} deep"));
         }
     }
     Ok(())
@@ -97,7 +98,7 @@ fn node_of(value: toml::Spanned<DeValue<'_>>) -> Result<Node, SpannedError> {
         },
         DeValue::Float(number) => match number.as_str().parse() {
             Ok(number) => Value::Float(number),
-            Err(_) => return Err(SpannedError::new(ErrorKind::BadValue, at, "", "this is no number".into())),
+            Err(_) => return Err(SpannedError::new(ErrorKind::BadValue, at, "", "this is not a valid number".into())),
         },
         DeValue::Boolean(is) => Value::Bool(is),
         DeValue::Datetime(time) => Value::Datetime(time),

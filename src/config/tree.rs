@@ -1,19 +1,19 @@
-//! A file as a tree: each value with its place in the file, and with what a Secret had to do with it.
+//! A file as a tree: each value has its position in the file, and a mark if it comes from a Secret.
 
 use std::fmt;
 
 /// A value of the file.
 #[derive(Clone, PartialEq)]
 pub struct Node {
-    /// What it is.
+    /// The value itself.
     pub value: Value,
-    /// Where it begins, in bytes. Lines and columns are counted when somebody asks: a file may be one long line.
+    /// Where the value begins, in bytes. Lines and columns are only counted when they are needed: a file may be one long line.
     pub at: usize,
-    /// Whether a Secret touched it.
+    /// Whether the value comes from a Secret.
     pub taint: Taint,
 }
 
-/// What a value is.
+/// A value of one of TOML's types.
 #[derive(Clone, PartialEq)]
 pub enum Value {
     /// Text.
@@ -22,9 +22,9 @@ pub enum Value {
     Integer(i64),
     /// Any other number, also `nan` and `inf`.
     Float(f64),
-    /// Yes or no.
+    /// A boolean.
     Bool(bool),
-    /// A date, a time or both: the framework has no use for them, but plugins may.
+    /// A date, a time or both. The framework does not use them, but plugins may.
     Datetime(toml::value::Datetime),
     /// Values in order.
     List(Vec<Node>),
@@ -32,24 +32,24 @@ pub enum Value {
     Table(Table),
 }
 
-/// Whether a Secret touched a value.
+/// Whether a value comes from a Secret.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub enum Taint {
-    /// No.
+    /// The value does not come from a Secret.
     #[default]
     Clean,
-    /// The file comes from a Secret. Most of what stands in it is no secret.
+    /// The file comes from a Secret. Most of its values are not secret.
     File,
-    /// A variable that is a secret was put into it. So it can be written again without the secret.
+    /// The value contains a secret variable. Its parts allow writing the value again without the secret.
     Variable(Vec<Part>),
 }
 
-/// A part of a text that a secret was put into.
+/// A part of a text that contains a secret variable.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Part {
-    /// Text that is no secret.
+    /// Text that is not secret.
     Plain(String),
-    /// The name of the variable that is one.
+    /// The name of a secret variable.
     Secret(String),
 }
 
@@ -61,7 +61,7 @@ pub struct Table {
 }
 
 impl Node {
-    /// A value that stands in no file.
+    /// A value that does not come from a file.
     #[must_use]
     pub fn new(value: Value) -> Self {
         Self { value, at: 0, taint: Taint::Clean }
@@ -79,7 +79,7 @@ impl Node {
         if let Value::Integer(number) = self.value { Some(number) } else { None }
     }
 
-    /// Yes or no, if it is one of them.
+    /// The boolean, if it is one.
     #[must_use]
     pub fn as_bool(&self) -> Option<bool> {
         if let Value::Bool(is) = self.value { Some(is) } else { None }
@@ -97,7 +97,7 @@ impl Node {
         if let Value::Table(table) = &self.value { Some(table) } else { None }
     }
 
-    /// Whether a variable that is a secret was put into it, or into anything that it holds.
+    /// Whether the value, or anything that it holds, contains a secret variable.
     #[must_use]
     pub fn holds_secret_variable(&self) -> bool {
         let within = match &self.value {
@@ -108,7 +108,7 @@ impl Node {
         within || matches!(self.taint, Taint::Variable(_))
     }
 
-    /// Whether it says nothing: what is empty or off is as good as absent.
+    /// Whether the value sets nothing: an empty value, or `false`, counts as absent.
     #[must_use]
     pub fn is_blank(&self) -> bool {
         match &self.value {
@@ -122,7 +122,7 @@ impl Node {
 }
 
 impl Value {
-    /// A scalar as the text that the framework makes of it where text is wanted: as Python's `str` does.
+    /// A scalar as the text that the framework makes of it where text is required: like Python's `str`.
     #[must_use]
     pub fn to_text(&self) -> Option<String> {
         match self {
@@ -136,7 +136,7 @@ impl Value {
     }
 }
 
-/// Python and Rust agree on the digits, and not on when there is an exponent.
+/// Python and Rust print the same digits, but use an exponent in different cases.
 fn python_float(number: f64) -> String {
     if !number.is_finite() {
         return if number.is_nan() { "nan".into() } else { format!("{number}") };
@@ -159,7 +159,7 @@ impl Table {
         self.entries.iter().find_map(|(name, node)| (name == key).then_some(node))
     }
 
-    /// The value of a key, to be changed.
+    /// The value of a key, for changing it.
     pub fn get_mut(&mut self, key: &str) -> Option<&mut Node> {
         self.entries.iter_mut().find_map(|(name, node)| (name == key).then_some(node))
     }
@@ -171,13 +171,13 @@ impl Table {
         self.get(key).and_then(Node::as_table).unwrap_or(&EMPTY)
     }
 
-    /// The text of a key that says something.
+    /// The text of a key, if it is not empty.
     #[must_use]
     pub fn text(&self, key: &str) -> Option<&str> {
         self.get(key).and_then(Node::as_text).filter(|text| !text.is_empty())
     }
 
-    /// Puts a value under a key, in place of the one that is there.
+    /// Sets the value of a key; replaces an existing value.
     pub fn put(&mut self, key: &str, value: Value) {
         match self.get_mut(key) {
             Some(node) => *node = Node::new(value),
@@ -185,23 +185,23 @@ impl Table {
         }
     }
 
-    /// Takes a key out.
+    /// Removes a key.
     pub fn remove(&mut self, key: &str) {
         self.entries.retain(|(name, _)| name != key);
     }
 
-    /// Changes the table of a key, which is made if there is none.
+    /// Changes the table of a key; creates the table if there is none.
     pub fn change(&mut self, key: &str, change: impl FnOnce(&mut Table)) {
         let mut table = match self.get_mut(key) {
             Some(Node { value: Value::Table(table), .. }) => std::mem::take(table),
-            _ => Table::default(), // what is there is no table
+            _ => Table::default(), // not a table
         };
         change(&mut table);
         self.put(key, Value::Table(table));
     }
 }
 
-/// What a Secret touched is not shown.
+/// Values that come from a Secret are not shown.
 impl fmt::Debug for Node {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match (&self.taint, &self.value) {
@@ -225,7 +225,7 @@ impl fmt::Debug for Value {
     }
 }
 
-/// The way to a value, for a person: `sandbox.sandboxes.main.ports."8081/tcp"`.
+/// The path to a value, for a person: `sandbox.sandboxes.main.ports."8081/tcp"`.
 #[derive(Clone, Copy, Debug)]
 pub enum Path<'a> {
     /// The file.
@@ -236,24 +236,24 @@ pub enum Path<'a> {
     Entry(&'a Path<'a>, usize),
 }
 
-/// More of a path, or of one key of it, than anybody reads.
+/// The maximum length of a path, and of a key in it, that is shown.
 const LONGEST_PATH: usize = 256;
 const LONGEST_KEY: usize = 64;
 
 impl<'a> Path<'a> {
-    /// The way on to a key.
+    /// The path of a key below this path.
     #[must_use]
     pub fn key(&'a self, key: &'a str) -> Path<'a> {
         Path::Key(self, key)
     }
 
-    /// The way on to an entry.
+    /// The path of an entry below this path.
     #[must_use]
     pub fn entry(&'a self, position: usize) -> Path<'a> {
         Path::Entry(self, position)
     }
 
-    /// The whole of it, cut off where it is too long to be read.
+    /// The whole path, cut off if it is too long to read.
     #[must_use]
     pub fn text(&self) -> String {
         let mut text = String::new();
@@ -284,11 +284,11 @@ impl<'a> Path<'a> {
     }
 }
 
-/// A key as one would write it in the file. Control characters are not repeated: it may end up on a terminal.
+/// A key as it is written in a file. Control characters are replaced: the text may end up on a terminal.
 fn write_key(text: &mut String, key: &str) {
     let mut beginning = key.chars().take(LONGEST_KEY + 1);
     let is_bare = !key.is_empty() && beginning.all(|c| c.is_ascii_alphanumeric() || c == '-' || c == '_');
-    // Nor what breaks a line or turns its direction.
+    // Characters that break a line or change the direction of text are replaced as well.
     let is_odd =
         |c: char| c.is_control() || matches!(c, '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}' | '\u{feff}');
     let shown: String = key.chars().take(LONGEST_KEY).map(|c| if is_odd(c) { '\u{fffd}' } else { c }).collect();

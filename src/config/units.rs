@@ -1,12 +1,13 @@
-//! Docker's ways of writing things down, as Kubernetes'. Each takes text and gives a value or what would be wanted.
+//! Converts Docker's notations to those of Kubernetes. Each function takes text and returns a value, or a message that says what is
+//! required.
 
-/// An amount of memory as a quantity: `512m` is `512Mi`, `4g` is `4Gi`, a number counts bytes. `None`: no limit. What is a quantity
-/// with a binary unit already, as `4Gi`, is one.
+/// An amount of memory as a quantity: `512m` is `512Mi`, `4g` is `4Gi`, a number counts bytes. `None`: no limit. A quantity with a
+/// binary unit, such as `4Gi`, is accepted too.
 ///
 /// # Errors
-/// What would be wanted.
+/// A message that says what is required.
 pub fn memory(text: &str) -> Result<Option<String>, &'static str> {
-    const WANTED: &str = "this is to be an amount of memory, as 512m or 4g";
+    const WANTED: &str = "this must be an amount of memory, such as 512m or 4g";
     let text = text.trim().to_ascii_lowercase();
     let end = text.find(|c: char| !c.is_ascii_digit() && c != '.').unwrap_or(text.len());
     let (number, unit) = text.split_at(end);
@@ -22,7 +23,7 @@ pub fn memory(text: &str) -> Result<Option<String>, &'static str> {
     };
     let bytes = decimal(number, 1_u128 << shift).ok_or(WANTED)?;
     if bytes > i64::MAX as u128 {
-        return Err("this is more memory than there is");
+        return Err("this is too much memory");
     }
     if bytes == 0 {
         return if is_zero(number) { Ok(None) } else { Err("this is less than a byte") };
@@ -32,7 +33,8 @@ pub fn memory(text: &str) -> Result<Option<String>, &'static str> {
     Ok(Some(found.map_or_else(|| bytes.to_string(), |(shift, unit)| format!("{}{unit}", bytes >> shift))))
 }
 
-/// A quantity of memory as Docker says it. To Docker `4G` is what `4Gi` is to Kubernetes; so what is decimal is counted in bytes.
+/// A quantity of memory in Docker's notation. Docker reads `4G` as what Kubernetes calls `4Gi`; so decimal units are converted to
+/// bytes.
 #[must_use]
 pub fn memory_of_quantity(text: &str) -> Option<String> {
     let end = text.find(|c: char| !c.is_ascii_digit() && c != '.').unwrap_or(text.len());
@@ -45,7 +47,7 @@ pub fn memory_of_quantity(text: &str) -> Option<String> {
         "T" => 4,
         "P" => 5,
         "E" => 6,
-        // With an exponent, or in thousandths: nobody writes memory so.
+        // Only binary units are left: an exponent or thousandths are not used for memory.
         _ => return memory(text).ok().flatten().filter(|_| unit.ends_with('i')),
     };
     Some(decimal(number, 1_000_u128.pow(power))?.to_string())
@@ -54,9 +56,9 @@ pub fn memory_of_quantity(text: &str) -> Option<String> {
 /// A number of CPUs as a quantity: `2`, `0.5` is `500m`. `None`: no limit.
 ///
 /// # Errors
-/// What would be wanted.
+/// A message that says what is required.
 pub fn cpus(text: &str) -> Result<Option<String>, &'static str> {
-    const WANTED: &str = "this is to be a number of CPUs, as 2 or 0.5";
+    const WANTED: &str = "this must be a number of CPUs, such as 2 or 0.5";
     let text = text.trim();
     let (number, unit) = text.strip_suffix('m').map_or((text, 1_000), |number| (number, 1));
     let thousandths = decimal(number, unit).ok_or(WANTED)?;
@@ -65,7 +67,7 @@ pub fn cpus(text: &str) -> Result<Option<String>, &'static str> {
         0 => Err("this is less than a thousandth of a CPU"),
         1..=1_000_000_000 if thousandths.is_multiple_of(1_000) => Ok(Some((thousandths / 1_000).to_string())),
         1..=1_000_000_000 => Ok(Some(format!("{thousandths}m"))),
-        _ => Err("these are more CPUs than there are"), // a u128
+        _ => Err("these are too many CPUs"), // a u128
     }
 }
 
@@ -73,14 +75,14 @@ fn is_zero(number: &str) -> bool {
     number.chars().all(|c| c == '0' || c == '.')
 }
 
-/// A decimal number, in parts of which a whole has `unit`. What is smaller than a part is left out.
+/// A decimal number, in units of which a whole has `unit`. Fractions of a unit are dropped.
 fn decimal(number: &str, unit: u128) -> Option<u128> {
     let (whole, fraction) = number.split_once('.').unwrap_or((number, ""));
     let are_digits = |text: &str| text.bytes().all(|byte| byte.is_ascii_digit());
     if whole.len() + fraction.len() == 0 || !are_digits(whole) || !are_digits(fraction) {
         return None;
     }
-    // More digits of a fraction than there are bytes in a pebibyte say nothing.
+    // More digits than this make no difference: a pebibyte has fewer bytes.
     let fraction = &fraction[..fraction.len().min(18)];
     let whole: u128 = if whole.is_empty() { 0 } else { whole.parse().ok()? };
     let part: u128 = if fraction.is_empty() { 0 } else { fraction.parse().ok()? };
@@ -97,33 +99,33 @@ pub struct Port {
     pub protocol: &'static str,
 }
 
-/// A port as a key has it: `8081/tcp`, `53/udp`, `8081`.
+/// A port as it is written in a key: `8081/tcp`, `53/udp`, `8081`.
 ///
 /// # Errors
-/// What would be wanted.
+/// A message that says what is required.
 pub fn port(text: &str) -> Result<Port, &'static str> {
     let (number, protocol) = text.trim().split_once('/').unwrap_or((text.trim(), "tcp"));
     let protocol = match protocol.to_ascii_lowercase().as_str() {
         "tcp" => "TCP",
         "udp" => "UDP",
         "sctp" => "SCTP",
-        _ => return Err("the protocol of a port is tcp, udp or sctp"),
+        _ => return Err("the protocol of a port must be tcp, udp or sctp"),
     };
     let is_number = !number.is_empty() && number.bytes().all(|byte| byte.is_ascii_digit());
     match number.parse() {
         Ok(number @ 1..=65535) if is_number => Ok(Port { number, protocol }),
-        _ => Err("a port is one number from 1 to 65535, as 8081/tcp"), // an error, or another number
+        _ => Err("a port must be one number from 1 to 65535, such as 8081/tcp"), // an error, or another number
     }
 }
 
-/// A volume as Docker has it.
+/// A volume in Docker's notation.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Mount<'a> {
     /// A folder of the host, or a name.
     pub source: &'a str,
     /// The folder in the container.
     pub target: &'a str,
-    /// Whether it cannot be written.
+    /// Whether the volume is read-only.
     pub is_read_only: bool,
 }
 
@@ -147,33 +149,33 @@ impl Mount<'_> {
     }
 }
 
-/// A volume as `source:target[:ro|rw]`.
+/// Parses a volume of the form `source:target[:ro|rw]`.
 ///
 /// # Errors
-/// What would be wanted.
+/// A message that says what is required.
 pub fn mount(text: &str) -> Result<Mount<'_>, &'static str> {
     let parts: Vec<&str> = text.split(':').collect();
     let (source, target, mode) = match parts[..] {
         [source, target] => (source, target, "rw"),
         [source, target, mode] => (source, target, mode),
-        _ => return Err("a volume is source:target, source:target:ro or source:target:rw"), // any other number
+        _ => return Err("a volume must be source:target, source:target:ro or source:target:rw"), // any other number
     };
     if source.is_empty() || !target.starts_with('/') {
-        return Err("a volume has a source, and a target that begins with `/`");
+        return Err("a volume must have a source, and a target that begins with `/`");
     }
     let mut is_read_only = false;
     for flag in mode.split(',') {
         match flag {
             "ro" => is_read_only = true,
-            // How SELinux labels it, and how mounts below it travel: matters of a host.
+            // SELinux labels and mount propagation only matter on a host.
             "rw" | "z" | "Z" | "shared" | "slave" | "private" | "rshared" | "rslave" | "rprivate" | "nocopy" => {}
-            _ => return Err("the mode of a volume is ro or rw"), // any other text
+            _ => return Err("the mode of a volume must be ro or rw"), // any other text
         }
     }
     Ok(Mount { source, target, is_read_only })
 }
 
-/// A user as `user[:group]`, in numbers; of names only root's is known without the image. `None`: a name.
+/// A user as `user[:group]`, in numbers. Of all names, only that of root is known without the image. `None`: another name.
 #[must_use]
 pub fn user(text: &str) -> Option<(i64, Option<i64>)> {
     let id = |text: &str| match text {
@@ -186,14 +188,14 @@ pub fn user(text: &str) -> Option<(i64, Option<i64>)> {
     }
 }
 
-/// A capability as Kubernetes writes it: `SYS_PTRACE`.
+/// A capability in Kubernetes' notation: `SYS_PTRACE`.
 #[must_use]
 pub fn capability(text: &str) -> String {
     let name = text.trim().to_ascii_uppercase();
     name.strip_prefix("CAP_").map_or_else(|| name.clone(), String::from)
 }
 
-/// One of Docker's security options, as Kubernetes says it.
+/// One of Docker's security options, by its equivalent in Kubernetes.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum SecurityOption<'a> {
     /// `seccomp=unconfined`.
@@ -208,11 +210,11 @@ pub enum SecurityOption<'a> {
     SeLinuxType(&'a str),
     /// `label=level:<level>`.
     SeLinuxLevel(&'a str),
-    /// What only makes sense on a host, or is what a sandbox has anyway.
+    /// An option that only makes sense on a host, or that a sandbox has anyway.
     Other,
 }
 
-/// Reads a security option; its parts are joined by `=` or `:`.
+/// Parses a security option; its parts are joined by `=` or `:`.
 #[must_use]
 pub fn security_option(text: &str) -> SecurityOption<'_> {
     let text = text.trim();
@@ -232,8 +234,8 @@ pub fn security_option(text: &str) -> SecurityOption<'_> {
     }
 }
 
-/// A text that Kubernetes leaves as it is: in commands and variables it would take `$(NAME)` for a variable's value and `$$` for `$`,
-/// as when a shell is told its process by `$$`.
+/// A text that Kubernetes leaves as it is. In commands and variables Kubernetes replaces `$(NAME)` by the value of a variable and
+/// `$$` by `$`, which would break a shell's `$$` (its process ID).
 #[must_use]
 pub fn literal(text: &str) -> String {
     if text.contains("$(") || text.contains("$$") { text.replace('$', "$$") } else { text.to_string() }
@@ -353,7 +355,7 @@ mod tests {
         }
     }
 
-    /// What the kubelet makes of a text in which no variable is known.
+    /// What the kubelet makes of a text if no variable is defined.
     fn kubelet(text: &str) -> String {
         let (mut out, mut rest) = (String::new(), text);
         while let Some(at) = rest.find('$') {

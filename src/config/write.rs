@@ -1,7 +1,7 @@
-//! The effective configuration as a file for the framework.
+//! Writes the effective configuration as a file for the framework.
 //!
-//! What is written is read as the same again: `thread_safe_tools` and keys that nobody knows are kept, a text that only looks like a
-//! `${NAME}` is written so that it stays one, and a secret is written as the `${NAME}` that it came from, unless it is for a Secret.
+//! The written file reads back as the same configuration: `thread_safe_tools` and unknown keys are kept, text that only looks like
+//! a `${NAME}` is escaped, and a secret is written as the `${NAME}` that it came from, unless the file is for a Secret.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -15,16 +15,16 @@ use super::{
     units,
 };
 
-/// What becomes of secrets.
+/// How secrets are written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Secrets {
-    /// They are written as `${NAME}`.
+    /// As `${NAME}`.
     AsVariables,
-    /// They are written: for a Secret.
+    /// In clear text, for a file in a Secret.
     InClear,
 }
 
-/// The variable that stands for a `$` which is to stay one; there is no other way to write `${NAME}` as text.
+/// The variable that stands for a literal `$`; there is no other way to write `${NAME}` as text.
 const DOLLAR: &str = "DOLLAR";
 
 /// The configuration as TOML.
@@ -35,10 +35,10 @@ pub fn toml(configuration: &Configuration, secrets: Secrets) -> Result<String, f
     file(&configuration.file, secrets)
 }
 
-/// A tree as TOML.
+/// A table as TOML.
 ///
 /// # Errors
-/// Likewise.
+/// When it cannot be written as TOML, which a test rules out.
 pub fn file(file: &Table, secrets: Secrets) -> Result<String, format::ser::Error> {
     let mut writer = Writer { secrets, dollar: dollar(file), needs_dollar: false };
     let mut table = writer.table(file, &Path::Root, false);
@@ -48,12 +48,12 @@ pub fn file(file: &Table, secrets: Secrets) -> Result<String, format::ser::Error
     format::to_string_pretty(&table)
 }
 
-/// A name that means `$` in this file already, or nothing yet.
+/// A name that already means `$` in this file, or that is unused.
 fn dollar(file: &Table) -> String {
     let others = file.entries.iter().filter(|(_, node)| node.as_text() != Some("$"));
     let taken: BTreeSet<&str> = others.map(|(key, _)| key.as_str()).collect();
     let names = std::iter::once(DOLLAR.to_string()).chain((2_usize..).map(|count| format!("{DOLLAR}_{count}")));
-    // A file has fewer keys than there are numbers.
+    // A free name always exists: a file has fewer keys than there are numbers.
     names.into_iter().find(|name| !taken.contains(name.as_str())).unwrap_or_default()
 }
 
@@ -64,7 +64,7 @@ struct Writer {
 }
 
 impl Writer {
-    /// `is_env`: the values are variables of a sandbox's environment.
+    /// `is_env`: the values are the environment variables of a sandbox.
     fn table(&mut self, table: &Table, path: &Path<'_>, is_env: bool) -> format::Table {
         let entries = table.entries.iter().map(|(key, node)| {
             let path = path.key(key);
@@ -114,7 +114,7 @@ impl Writer {
         text + &self.literal(&plain)
     }
 
-    /// A text as it has to be written to be read as it is.
+    /// A text, escaped so that it reads back unchanged.
     fn literal(&mut self, text: &str) -> String {
         let mut written = String::with_capacity(text.len());
         for piece in pieces(text) {
@@ -134,14 +134,14 @@ fn is_environment(path: &Path<'_>) -> bool {
     matches!(path, Path::Key(Path::Key(Path::Key(Path::Key(Path::Root, "sandbox"), "sandboxes"), _), "environment"))
 }
 
-/// The variable under which a secret can be given that stood in the file itself.
+/// The name of a variable through which a secret from the file itself can be given.
 fn variable_name(path: &Path<'_>) -> String {
     let name: String =
         path.text().chars().map(|c| if c.is_ascii_alphanumeric() { c.to_ascii_uppercase() } else { '_' }).collect();
     if is_name(&name) { name } else { "SECRET".to_string() }
 }
 
-/// Puts what a session says itself into its file, as far as the file has keys for it.
+/// Writes the session's own fields into its file, as far as the file has keys for them.
 pub fn put_own(file: &mut Table, own: &Json) {
     put_texts(file, own, &[("taskName", "task_name")]);
     if let Some(is) = own["autoCleanup"].as_bool() {
@@ -180,7 +180,7 @@ pub fn put_own(file: &mut Table, own: &Json) {
     }
 }
 
-/// Where the services and the database of a session are, from inside the cluster.
+/// The addresses of a session's services and database inside the cluster.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Hosts {
     /// The host and the port of each MCP service.
@@ -189,7 +189,7 @@ pub struct Hosts {
     pub neo4j: Option<String>,
 }
 
-/// Puts the addresses of a cluster in place of those of a single host.
+/// Replaces the addresses of a single host by those of the cluster.
 pub fn put_hosts(file: &mut Table, hosts: &Hosts) {
     for (name, (host, port)) in &hosts.services {
         file.change("mcp", |mcp| {
@@ -251,7 +251,7 @@ fn put_sandbox(sandbox: &mut Table, own: &Json) {
     if let Some(memory) = limits["memory"].as_str().and_then(units::memory_of_quantity) {
         sandbox.put("mem_limit", Value::Text(memory));
     }
-    // What comes from a Secret is not known here.
+    // Values from a Secret are not known here.
     let env = own["env"].as_array().into_iter().flatten();
     for (name, value) in env.filter_map(|env| Some((env["name"].as_str()?, env["value"].as_str()?))) {
         sandbox.change("environment", |env| env.put(name, Value::Text(value.to_string())));

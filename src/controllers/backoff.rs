@@ -20,8 +20,8 @@ struct Failures {
 }
 
 impl Backoff {
-    /// The next delay of an object: twice the last delay, and at most a minute. A failure before the last delay has passed was caused
-    /// by a change of another object, and does not count.
+    /// The next delay of an object, and how often the object has failed in a row. The delay is twice the last delay, and at most a
+    /// minute. A failure before the last delay has passed was caused by a change of another object, and does not count.
     pub(super) fn next(&self, uid: &str) -> (Duration, u32) {
         self.next_at(uid, Instant::now())
     }
@@ -46,8 +46,8 @@ impl Backoff {
     }
 }
 
-/// Jitter: up to a fifth of the delay, so that objects which failed together are not retried together. It is derived from the UID,
-/// which is random already.
+/// Jitter: up to a fifth of the delay. Objects that failed together are then not retried together. It is derived from the UID, which is
+/// random already.
 fn spread(uid: &str, count: u32) -> f64 {
     let sum = uid.bytes().fold(count, |sum, byte| sum.wrapping_mul(31).wrapping_add(u32::from(byte)));
     f64::from(sum % 100) / 500.0
@@ -80,7 +80,7 @@ mod tests {
         let now = Instant::now();
         let first = backoff.next_at("u", now).0;
         let sooner = backoff.next_at("u", now + first / 2).0;
-        assert_eq!(sooner.as_millis(), (first / 2).as_millis(), "only what is left of it");
+        assert_eq!(sooner.as_millis(), (first / 2).as_millis(), "only the remaining delay");
     }
 
     #[test]

@@ -104,8 +104,8 @@ fn own_secret(session: &AigiseSession) -> Place {
     Place::Secret(configuration::secret_name(session))
 }
 
-/// Reads or remembers the configuration of a session. A session without a configuration file also has a configuration, which is only
-/// read if an agent's Pod needs it.
+/// The configuration of a session, read or remembered. A session without a configuration file has a configuration as well: it is written
+/// to the session's Secret if an agent's Pod reads it.
 pub(super) async fn read(
     session: &Arc<AigiseSession>,
     has_runner: bool,

@@ -34,7 +34,7 @@ impl<Key, T> Weighter<String, Entry<Key, T>> for ByBytes {
 impl<Key: Clone + PartialEq, T> Memo<Key, T> {
     /// A memo for so many bytes, as estimated by the callers.
     pub(super) fn of(bytes: u32) -> Self {
-        // A value takes a few kilobytes. There is only one shard, so that a large value fits as well.
+        // A value takes a few kilobytes. There is only one shard: a large value would not fit into one of several.
         let options = OptionsBuilder::new()
             .estimated_items_capacity(usize::try_from(bytes / 8192).unwrap_or_default().max(16))
             .weight_capacity(bytes.into())

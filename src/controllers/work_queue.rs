@@ -42,7 +42,7 @@ impl Action {
         Self { after: None, rest: Duration::ZERO }
     }
 
-    /// The word for it in logs.
+    /// The value of the log field `outcome`.
     #[must_use]
     pub fn outcome(self) -> &'static str {
         if self.after.is_some() { "requeue" } else { "await_change" }

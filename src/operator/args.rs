@@ -1,4 +1,4 @@
-//! What the process is told.
+//! The command line.
 
 use std::net::SocketAddr;
 
@@ -19,74 +19,76 @@ pub struct Cli {
 pub enum Command {
     /// Run the operator, in the cluster or outside of it (KUBECONFIG).
     Run(RunArgs),
-    /// Print the CustomResourceDefinitions, or write them into a folder.
+    /// Print the CustomResourceDefinitions, or write them to a directory.
     Crds {
-        /// Write each into a file of this folder.
+        /// Write each CustomResourceDefinition to a file in this directory.
         #[arg(long)]
         into: Option<std::path::PathBuf>,
     },
-    /// Print what a configuration file of the framework says, as it is taken here. Needs no cluster.
+    /// Print a configuration file of the framework as the operator understands it. Needs no cluster.
     Config(ConfigArgs),
-    /// Make a small session, wait until it is ready, and delete it: what `helm test` does.
+    /// Create a small session, wait until it is ready, and delete it: `helm test` runs this.
     #[command(hide = true)]
     SelfTest(SelfTestArgs),
 }
 
-/// How to run.
+/// The arguments of `run`.
 #[derive(Clone, Debug, Args)]
 pub struct RunArgs {
-    /// The image that holds the helper `sandboxd`: the operator's own image.
+    /// The image that contains the helper `sandboxd`: the operator's own image.
     #[arg(long, env = "HELPER_IMAGE")]
     pub helper_image: String,
 
-    /// How the helper gets into a sandbox: as an image volume, or copied by an init container. `auto` asks the cluster once.
+    /// How the helper gets into a sandbox: as an image volume, or copied by an init container. `auto` detects it once, at the start.
     #[arg(long, value_enum, default_value_t = HelperMountArg::Auto)]
     pub helper_mount: HelperMountArg,
 
-    /// Look after these namespaces only, with no right in any other: `--watch-namespaces a,b`. Absent: after all.
+    /// Watch only these namespaces, and need no permissions in others: `--watch-namespaces a,b`. Default: all namespaces.
     #[arg(long, env = "WATCH_NAMESPACES", value_delimiter = ',', value_parser = namespace)]
     pub watch_namespaces: Vec<String>,
 
-    /// Accept templates that ask for what lets a sandbox out of its container, such as `privileged`.
+    /// Accept templates with settings that let a sandbox escape from its container, such as `privileged`.
     #[arg(long, env = "ALLOW_PRIVILEGED_TEMPLATES")]
     pub allow_privileged_templates: bool,
 
-    /// Let the Pods of agents that ask for it run commands in the sandboxes of their session. The operator must hold that right itself.
+    /// Allow the Pods of agents that request it to run commands in the sandboxes of their session. The operator itself must have this
+    /// permission.
     #[arg(long, env = "AIGISE_ALLOW_RUNNER_EXEC")]
     pub allow_runner_exec: bool,
 
-    /// Public ranges of addresses that are the cluster's own, which no sandbox reaches: `--cluster-ranges 203.0.113.0/24,2001:db8::/32`.
+    /// Public address ranges that belong to the cluster and that no sandbox may reach: `--cluster-ranges 203.0.113.0/24,2001:db8::/32`.
     #[arg(long, env = "CLUSTER_RANGES", value_delimiter = ',', value_parser = cidr)]
     pub cluster_ranges: Vec<IpNet>,
 
-    /// Where `/metrics` is served.
+    /// The address at which `/metrics` is served.
     #[arg(long, default_value = "0.0.0.0:8080")]
     pub listen: SocketAddr,
 
-    /// Where the probes are served, `/livez` and `/readyz`: a port of their own, which stays open where that of the metrics is closed.
+    /// The address at which the probes `/livez` and `/readyz` are served. The port is separate: it can stay open while the port of the
+    /// metrics is closed.
     #[arg(long, default_value = "0.0.0.0:8081")]
     pub probes_listen: SocketAddr,
 
-    /// How many objects of one kind are worked on at the same time.
+    /// How many objects of one kind are reconciled at the same time.
     #[arg(long, default_value_t = 32, value_parser = clap::value_parser!(u16).range(1..))]
     pub concurrency: u16,
 
-    /// How log lines look.
+    /// The format of log lines.
     #[arg(long, value_enum, default_value_t = LogFormat::Text)]
     pub log_format: LogFormat,
 
-    /// The name under which this process reports events: its Pod's.
+    /// The name under which this process reports events: the name of its Pod.
     #[arg(long, env = "CONTROLLER_POD_NAME")]
     pub instance: Option<String>,
 }
 
-/// What to print of which file.
+/// The arguments of `config`.
 #[derive(Clone, Debug, Args)]
 pub struct ConfigArgs {
-    /// The file, in TOML; `-` is the standard input.
+    /// The file, in TOML; `-` reads the standard input.
     pub file: std::path::PathBuf,
 
-    /// The value of a variable: `${NAME}` in the file. May be said several times; it wins over the file's own.
+    /// The value of a variable: `${NAME}` in the file. May be repeated. It takes precedence over a value in the file.
     #[arg(long = "set", value_name = "NAME=VALUE", value_parser = variable)]
     pub variables: Vec<(String, String)>,
 
@@ -99,31 +101,31 @@ pub struct ConfigArgs {
     pub name: String,
 }
 
-/// What is printed of a configuration.
+/// What to print.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub enum ConfigOutput {
-    /// The file again, with its variables replaced.
+    /// The file with its variables replaced.
     Toml,
-    /// A session for `kubectl apply`.
+    /// The manifest of a session, for `kubectl apply`.
     Manifest,
 }
 
-/// What to test with.
+/// The arguments of `self-test`.
 #[derive(Clone, Debug, Args)]
 pub struct SelfTestArgs {
-    /// Where the session is made.
+    /// The namespace in which the session is created.
     #[arg(long)]
     pub namespace: String,
 
-    /// What its sandbox runs; any image will do.
+    /// The image that the session's sandbox runs; any image works.
     #[arg(long)]
     pub image: String,
 
-    /// The storage class of its volumes. Absent: the cluster's default class.
+    /// The storage class of the session's volumes. Default: the cluster's default class.
     #[arg(long)]
     pub storage_class: Option<String>,
 
-    /// How many seconds it may take until the session is ready.
+    /// How many seconds the session may take to become ready.
     #[arg(long, default_value_t = 180)]
     pub timeout: u32,
 }
@@ -131,7 +133,7 @@ pub struct SelfTestArgs {
 /// How the helper gets into a sandbox.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub enum HelperMountArg {
-    /// Ask the cluster.
+    /// As an image volume where the cluster supports it, else copied.
     Auto,
     /// As an image volume.
     Image,
@@ -139,16 +141,16 @@ pub enum HelperMountArg {
     Copy,
 }
 
-/// How log lines look.
+/// The format of log lines.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub enum LogFormat {
     /// For people.
     Text,
-    /// For machines: one JSON object a line.
+    /// For machines: one JSON object per line.
     Json,
 }
 
-/// An empty name is a mistake (of a variable that is not set, say) and must not come to mean all namespaces.
+/// Parses the name of a namespace. An empty name is an error (a variable may not be set), and must not mean all namespaces.
 fn namespace(name: &str) -> Result<String, String> {
     let name = name.trim();
     let well_formed = name.chars().all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-')
@@ -158,7 +160,8 @@ fn namespace(name: &str) -> Result<String, String> {
     if well_formed { Ok(name.into()) } else { Err(format!("`{name}` is not the name of a namespace")) }
 }
 
-/// A CIDR as the API server takes it for an exception: not everything, no bit set beyond the prefix, no IPv4 in IPv6.
+/// Parses a CIDR that the API server accepts as an exception in a network policy: it must not contain all addresses, have bits set
+/// beyond the prefix, or be an IPv4-mapped IPv6 range.
 fn cidr(text: &str) -> Result<IpNet, String> {
     let is_mapped = |network: &IpNet| matches!(network, IpNet::V6(v6) if v6.network().to_ipv4_mapped().is_some());
     let network = text.trim().parse().ok();
@@ -169,9 +172,9 @@ fn cidr(text: &str) -> Result<IpNet, String> {
 }
 
 fn variable(text: &str) -> Result<(String, String), String> {
-    let (name, value) = text.split_once('=').ok_or("write it as NAME=VALUE")?;
+    let (name, value) = text.split_once('=').ok_or("a variable must have the form NAME=VALUE")?;
     if !crate::config::expand::is_name(name) {
-        return Err(format!("`{name}` is no name of a variable: upper-case letters, digits and `_`"));
+        return Err(format!("`{name}` is not a valid variable name: use upper-case letters, digits and `_`"));
     }
     Ok((name.into(), value.into()))
 }

@@ -1,4 +1,4 @@
-//! The client of the API server: as the library makes it, but for how much each connection reads ahead.
+//! The client of the API server. It is built like the default client of kube, except for how much each connection reads ahead.
 
 use hyper_timeout::TimeoutConnector;
 use hyper_util::{
@@ -13,11 +13,11 @@ use tower::{BoxError, ServiceBuilder, retry::RetryLayer};
 
 use super::Error;
 
-/// The most that a connection reads ahead. Seven kinds are listed at the same time; with the 400 KB of the library, of which a buffer
-/// may be held twice, that were 13 MB at every start.
+/// The most bytes that a connection reads ahead. Seven kinds are listed at the same time. With the library's default of 400 KB, where a
+/// buffer may be held twice, they would take 13 MB at every start.
 const READ_AHEAD: usize = 64 * 1024;
 
-/// A client for the cluster of the environment.
+/// Creates a client for the cluster that the environment configures.
 pub(super) async fn new() -> Result<Client, Error> {
     let config = Config::infer().await.map_err(kube::Error::InferConfig).map_err(Error::Configure)?;
     of(config).map_err(Error::Configure)

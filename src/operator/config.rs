@@ -1,5 +1,5 @@
-//! `aigise-operator config`: a configuration file as it is taken here, without a cluster. All that it prints follows from the file
-//! and what the command line says.
+//! `aigise-operator config`: prints a configuration file as the operator understands it, without a cluster. The output depends only on
+//! the file and the command line.
 
 use std::{io::Read, path::Path};
 
@@ -9,7 +9,7 @@ use crate::{
     plan::name,
 };
 
-/// Why nothing is printed.
+/// Why the command failed.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// The file could not be read.
@@ -17,30 +17,30 @@ pub enum Error {
     Read {
         /// The file.
         file: String,
-        /// The system's words.
+        /// The error of the operating system.
         #[source]
         source: std::io::Error,
     },
-    /// There is a mistake in it.
+    /// The file has an error.
     #[error("{file}: {error}")]
     Mistake {
         /// The file.
         file: String,
-        /// The mistake.
+        /// The error in the file.
         error: config::Error,
     },
-    /// The session cannot have the name.
+    /// The name is not valid for a session.
     #[error(transparent)]
     Name(#[from] name::NameError),
-    /// It cannot be written as TOML.
+    /// The configuration cannot be written as TOML.
     #[error("the configuration cannot be written as TOML")]
     WriteToml(#[source] toml::ser::Error),
 }
 
-/// What the command prints.
+/// Returns the output of the command.
 ///
 /// # Errors
-/// When the file cannot be read, or says what it cannot.
+/// When the file cannot be read, or is not a valid configuration.
 pub fn run(args: &ConfigArgs) -> Result<String, Error> {
     name::check_session(&args.name)?;
     let file = args.file.display().to_string();
@@ -66,7 +66,7 @@ fn read(file: &Path) -> std::io::Result<String> {
     std::fs::read_to_string(file)
 }
 
-/// What has no effect, as comments, which both formats write alike.
+/// The keys without effect, as comments. Both formats have the same syntax for comments.
 fn notes(configuration: &Configuration) -> String {
     let lines = configuration.ignored.iter().map(|ignored| format!("# {}: {}\n", ignored.key, ignored.reason));
     lines.collect()
@@ -102,7 +102,7 @@ mod tests {
     fn a_mistake_is_told_with_the_file_and_the_place() {
         let error = printed("task_name = '${TASK}'", &[], ConfigOutput::Toml).unwrap_err().to_string();
         assert!(
-            error.ends_with("config.toml: line 1, column 13, task_name: nobody defines the variable TASK"),
+            error.ends_with("config.toml: line 1, column 13, task_name: the variable TASK is not defined"),
             "{error}"
         );
     }

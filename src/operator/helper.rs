@@ -1,4 +1,4 @@
-//! How the helper gets into sandboxes on this cluster.
+//! Decides how the helper gets into sandboxes on this cluster.
 
 use k8s_openapi::api::core::v1::Node;
 use kube::{Api, Client, api::ListParams};
@@ -7,8 +7,8 @@ use tracing::info;
 use super::args::HelperMountArg;
 use crate::plan::HelperMount;
 
-/// Decides once, at the start. An image volume needs an API server of 1.35 (the first that has the feature on by default) and a
-/// container runtime that knows it on every node; where that cannot be told, the helper is copied, which works everywhere.
+/// Decides once, at the start. An image volume needs an API server of version 1.35 (the first with the feature on by default), and on
+/// every node a container runtime that supports it. If this cannot be determined, the helper is copied, which works everywhere.
 pub(super) async fn mount(client: &Client, wanted: HelperMountArg) -> HelperMount {
     match wanted {
         HelperMountArg::Image => HelperMount::Image,
@@ -26,17 +26,17 @@ pub(super) async fn mount(client: &Client, wanted: HelperMountArg) -> HelperMoun
 async fn obstacle(client: &Client) -> Option<String> {
     let version = match client.apiserver_version().await {
         Ok(version) => version,
-        Err(error) => return Some(format!("the API server does not tell its version: {error}")),
+        Err(error) => return Some(format!("the version of the API server cannot be read: {error}")),
     };
     let minor: u32 = version.minor.trim_end_matches('+').parse().unwrap_or_default();
     if version.major == "1" && minor < 35 {
-        return Some(format!("the API server is {}.{}", version.major, version.minor));
+        return Some(format!("the API server has version {}.{}", version.major, version.minor));
     }
     let nodes = match Api::<Node>::all(client.clone()).list(&ListParams::default()).await {
         Ok(nodes) => nodes,
         Err(kube::Error::Api(status)) if status.is_forbidden() => {
             return Some(
-                "which container runtimes the nodes have may not be read; --helper-mount=image if they can".into(),
+                "the operator may not read the nodes' container runtimes; set --helper-mount=image if they mount images".into(),
             );
         }
         Err(error) => return Some(format!("nodes cannot be listed: {error}")),
@@ -45,7 +45,7 @@ async fn obstacle(client: &Client) -> Option<String> {
     runtimes.into_iter().find(|runtime| !mounts_images(runtime)).map(|runtime| format!("a node runs {runtime}"))
 }
 
-/// Container runtimes that mount images: containerd from 2.1, CRI-O from 1.31.
+/// Whether a container runtime mounts images: containerd does from 2.1, CRI-O from 1.31.
 fn mounts_images(runtime: &str) -> bool {
     let Some((name, version)) = runtime.split_once("://") else { return false };
     let mut numbers =

@@ -1,4 +1,4 @@
-//! What has to be there before the operator can work.
+//! Waits for what the operator needs before it can work.
 
 use std::time::Duration;
 
@@ -16,7 +16,7 @@ const POLL: Duration = Duration::from_secs(2);
 
 const NOT_INSTALLED: &str = "it is not installed; apply crds/ or install the chart with crds.install=true";
 
-/// Waits until the API server serves our kinds, and says what it waits for.
+/// Waits until the API server serves the operator's kinds, and logs what is missing.
 pub(super) async fn wait_for_crds(client: &Client, scope: &Scope) {
     wait_for::<AigiseSession>(client, scope).await;
     wait_for::<Sandbox>(client, scope).await;
@@ -34,29 +34,29 @@ async fn wait_for<K: Object + CustomResourceExt>(client: &Client, scope: &Scope)
         tokio::time::sleep(POLL).await;
     }
     if !complaint.is_empty() {
-        info!(crd = name, "the CustomResourceDefinition is there");
+        info!(crd = name, "the CustomResourceDefinition is available");
     }
 }
 
-/// What the definition says or, where it may not be read, whether the kind can be listed in a namespace that is watched.
+/// Whether the definition is established or, if the operator may not read it, whether the kind can be listed in a watched namespace.
 async fn is_served<K: Object + CustomResourceExt>(client: &Client, scope: &Scope) -> Result<(), String> {
     let definitions: Api<CustomResourceDefinition> = Api::all(client.clone());
     let mut refused = match definitions.get_opt(K::crd_name()).await {
         Ok(Some(crd)) if is_established(&crd) => return Ok(()),
-        Ok(Some(_)) => return Err("it is there and not established yet".into()),
+        Ok(Some(_)) => return Err("it exists, but is not established yet".into()),
         Ok(None) => return Err(NOT_INSTALLED.into()),
-        Err(error) if !is_forbidden(&error) => return Err(format!("the API server says: {error}")),
+        Err(error) if !is_forbidden(&error) => return Err(format!("the API server returned an error: {error}")),
         Err(error) => error,
     };
     for (_, api) in scope.apis::<K>(client) {
         match api.list_metadata(&ListParams::default().limit(1)).await {
             Ok(_) => return Ok(()),
             Err(kube::Error::Api(status)) if status.is_not_found() => return Err(NOT_INSTALLED.into()),
-            // Perhaps this namespace is gone, and another is not.
+            // This namespace may be gone while another still exists.
             Err(error) => refused = error,
         }
     }
-    Err(format!("it may not be read, and nothing of its kind can be listed in {scope}: {}", failure(&refused).message))
+    Err(format!("the operator may not read it, and cannot list its kind in {scope}: {}", failure(&refused).message))
 }
 
 fn is_forbidden(error: &kube::Error) -> bool {

@@ -1,6 +1,6 @@
-//! `aigise-operator self-test`, which `helm test` runs: a small session from apply to gone, as a user would have one. It has a
-//! sandbox and three claims, one of them filled from a ConfigMap that each namespace has, so everything that the operator makes
-//! is made: claims, stage Pod, policy, Service, Sandbox and its Pod with the helper in it.
+//! `aigise-operator self-test`, which `helm test` runs: creates a small session as a user would, and deletes it. The session has a
+//! sandbox and three claims, and one claim is filled from a ConfigMap that each namespace has. So the operator creates all of its kinds
+//! of objects: claims, stage Pod, policy, Service, Sandbox and its Pod with the helper in it.
 
 use std::time::Duration;
 
@@ -18,33 +18,33 @@ use crate::{
     apply::Object,
 };
 
-/// The name of the session; the chart's Role names it, too.
+/// The name of the session. The chart's Role contains the same name.
 const NAME: &str = "aigise-self-test";
 
-/// How often is looked.
+/// How often the session is read.
 const POLL: Duration = Duration::from_millis(250);
 
-/// How long it may take until nothing is left of a deleted session.
+/// How long it may take until all objects of a deleted session are gone.
 const CLEAN_UP: Duration = Duration::from_secs(60);
 
-/// What is wrong.
+/// Why the test failed.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    /// No cluster could be found in the environment.
-    #[error("no Kubernetes cluster is configured (KUBECONFIG, or a service account)")]
+    /// The environment does not configure a cluster.
+    #[error("no Kubernetes cluster is configured: set KUBECONFIG, or run in a Pod with a service account")]
     Configure(#[source] kube::Error),
-    /// Signals could not be listened for.
+    /// The signal handlers could not be installed.
     #[error(transparent)]
     Signals(#[from] super::Error),
-    /// The session of the test is not one of this version.
-    #[error("the session of the test cannot be written down")]
+    /// The session of the test does not fit the API of this version.
+    #[error("the session of the test cannot be built")]
     Describe(#[source] serde_json::Error),
-    /// The API server did not take the session.
+    /// The API server did not accept the session.
     #[error("the session could not be created in {namespace}")]
     Create {
-        /// Where.
+        /// The namespace of the session.
         namespace: String,
-        /// What the API server said.
+        /// The error of the API server.
         #[source]
         source: kube::Error,
     },
@@ -54,25 +54,25 @@ pub enum Error {
     /// The session could not be deleted.
     #[error("the session could not be deleted")]
     Delete(#[source] kube::Error),
-    /// Something outlived the session.
-    #[error("the session was deleted, and there is still: {0}")]
+    /// Objects of the session still exist after it was deleted.
+    #[error("the session was deleted, but these objects still exist: {0}")]
     Left(String),
-    /// It was asked to end before it was done.
-    #[error("asked to stop")]
+    /// The test received a signal to stop before it was done.
+    #[error("received a signal to stop")]
     Stopped,
 }
 
-/// Makes the session, waits until it is ready, and deletes it in any case.
+/// Creates the session, waits until it is ready, and deletes it in any case.
 ///
 /// # Errors
-/// When the session did not become ready, or something of it is left.
+/// When the session did not become ready, or objects of the session are left.
 pub async fn run(args: SelfTestArgs) -> Result<(), Error> {
     let client = Client::try_default().await.map_err(Error::Configure)?;
     let stopped = super::stop_signal()?;
     let test =
         SelfTest { sessions: Api::namespaced(client.clone(), &args.namespace), client, started: Instant::now(), args };
 
-    test.delete().await?; // what a run that was killed has left
+    test.delete().await?; // a killed run may have left its session
     let result = tokio::select! {
         result = test.create_and_wait() => result,
         () = stopped => Err(Error::Stopped),
@@ -99,11 +99,11 @@ impl SelfTest {
         self.say(&format!("the session {NAME} is created in {namespace}; its sandbox runs {}", self.args.image));
 
         let deadline = self.started + Duration::from_secs(self.args.timeout.into());
-        let mut said = String::from("nobody has looked at it: does the operator run, and watch this namespace?");
+        let mut said = String::from("the session was not reconciled: does the operator run and watch this namespace?");
         while Instant::now() < deadline {
             let news = match timeout_at(deadline, self.sessions.get(NAME)).await {
                 Ok(Ok(session)) => session.status.as_ref().and_then(Outlook::of),
-                Ok(Err(error)) => Some(Outlook::Moving(format!("it cannot be read: {error}"))),
+                Ok(Err(error)) => Some(Outlook::Moving(format!("the session cannot be read: {error}"))),
                 Err(_) => break,
             };
             if let Some(outlook) = news {
@@ -123,7 +123,7 @@ impl SelfTest {
         Err(Error::NotReady(format!("after {} s: {said}", self.args.timeout)))
     }
 
-    /// Deletes the session, if there is one, and waits until nothing of it is left.
+    /// Deletes the session, if it exists, and waits until all of its objects are gone.
     #[expect(clippy::disallowed_methods, reason = "the test's own session; the UID is a precondition")]
     async fn delete(&self) -> Result<(), Error> {
         let Some(session) = self.sessions.get_opt(NAME).await.map_err(Error::Delete)? else { return Ok(()) };
@@ -147,7 +147,7 @@ impl SelfTest {
         }
     }
 
-    /// All that carries the session's UID, and the session.
+    /// All objects that have the label with the session's UID, and the session itself.
     async fn left(&self, uid: &str) -> Result<Vec<String>, kube::Error> {
         let mut left = self.names::<Sandbox>(uid).await?;
         left.extend(self.names::<Pod>(uid).await?);
@@ -170,7 +170,7 @@ impl SelfTest {
     }
 }
 
-/// What a session says of itself, in its own words.
+/// What the session's status reports, with its phase and message.
 enum Outlook {
     Ready(String),
     Moving(String),
@@ -184,7 +184,7 @@ impl Outlook {
             status.conditions.iter().find(|condition| condition.type_ == name)
         };
         let holds = |kind| find(kind).is_some_and(|condition| condition.status == "True");
-        // Without a phase, it is what the API server fills in: nobody has looked yet.
+        // Without a phase, the condition is a default of the API server: the session was not reconciled yet.
         let text = format!("{}: {}", status.phase?, find(ConditionType::Ready)?.message);
         Some(match () {
             () if holds(ConditionType::Ready) => Self::Ready(text),
@@ -200,8 +200,8 @@ impl Outlook {
     }
 }
 
-/// Small, with limits for namespaces that ask for them, and such that Pod Security `restricted` lets it in. Any image will do:
-/// without a command, the helper is what runs.
+/// A small session. It has limits, which some namespaces require, and Pod Security `restricted` admits its Pods. Any image works: without
+/// a command, the helper runs.
 fn session(args: &SelfTestArgs) -> Result<AigiseSession, serde_json::Error> {
     let volume = |sources| json!({"size": "16Mi", "storageClassName": args.storage_class, "sources": sources});
     let root_certificate = json!([{"configMap": {"name": "kube-root-ca.crt"}, "path": "self-test"}]);

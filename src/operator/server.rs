@@ -1,5 +1,6 @@
-//! Probes and metrics over HTTP, on a thread of their own: whether the worker is alive is not for the worker to say. Each has a port of
-//! its own, so that the metrics can be closed and the probes stay open, and no client of the one takes room of the other.
+//! Serves probes and metrics over HTTP, on a separate thread: a worker that is stuck could not answer its liveness probe. Probes and
+//! metrics have separate ports. So the port of the metrics can be closed while the probes stay open, and the clients of one port do not
+//! use up the connections of the other.
 
 use std::{
     collections::VecDeque,
@@ -24,7 +25,7 @@ use tokio::{
 use super::Error;
 use crate::controllers::{cache::Caches, metrics::Metrics};
 
-/// What the clients of a port may take of it.
+/// The limits for the clients of a port.
 const BOUNDS: Bounds = Bounds {
     head: Duration::from_secs(5),
     connection: Duration::from_secs(10),
@@ -32,13 +33,13 @@ const BOUNDS: Bounds = Bounds {
     head_bytes: 16 * 1024,
 };
 
-/// How long the text of the metrics is told again before it is made anew.
+/// How long the text of the metrics is reused before it is generated anew.
 const FRESH: Duration = Duration::from_secs(1);
 
-/// How often the worker says that it is alive.
+/// How often the worker reports that it is alive.
 const BEAT: Duration = Duration::from_secs(1);
 
-/// A worker that has not said so for this long is held up by something, and has to be started anew.
+/// A worker that has not reported for this long is stuck, and has to be restarted.
 const STILL: Duration = Duration::from_secs(20);
 
 /// When the worker last yielded.
@@ -50,7 +51,7 @@ impl Heartbeat {
         Self(Arc::new(Mutex::new(Instant::now())))
     }
 
-    /// Runs beside all that the worker does, for as long as it yields.
+    /// Runs concurrently with everything else on the worker, for as long as the worker yields.
     pub(super) async fn run(self) {
         loop {
             *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Instant::now();
@@ -64,8 +65,8 @@ impl Heartbeat {
     }
 }
 
-/// Opens both ports, serves them on a thread of its own, and gives a future that resolves when that ends: `/livez` (the worker yields)
-/// and `/readyz` (the caches are filled, and no watch has failed for long) on the one, `/metrics` on the other.
+/// Opens both ports and serves them on a separate thread: `/livez` (the worker yields) and `/readyz` (the caches are filled, and no watch
+/// has been failing for long) on one port, `/metrics` on the other. Returns a future that resolves when the thread ends.
 pub(super) fn serve(
     probes_at: SocketAddr,
     metrics_at: SocketAddr,
@@ -109,7 +110,7 @@ fn probes(filled: watch::Receiver<Option<Arc<Caches>>>, heartbeat: Heartbeat) ->
         match caches.health.deaf_to().first() {
             None => (StatusCode::OK, "ok".to_string()),
             Some((kind, since)) => {
-                let message = format!("the watch of {kind} has failed for {} s", since.as_secs());
+                let message = format!("the watch of {kind} has been failing for {} s", since.as_secs());
                 (StatusCode::SERVICE_UNAVAILABLE, message)
             }
         }
@@ -117,7 +118,7 @@ fn probes(filled: watch::Receiver<Option<Arc<Caches>>>, heartbeat: Heartbeat) ->
     Router::new().route("/livez", get(livez)).route("/readyz", get(readyz))
 }
 
-/// The metrics, of which the text is made once in [`FRESH`], however often it is asked for.
+/// Serves the metrics. Their text is generated once in [`FRESH`], however often it is requested.
 fn scraped(
     text: impl Fn() -> String + Send + Sync + 'static,
     clock: impl Fn() -> Instant + Send + Sync + 'static,
@@ -133,20 +134,20 @@ fn scraped(
     Router::new().route("/metrics", get(move || async move { (kind, told()) }))
 }
 
-/// What the clients of a port may take of it.
+/// The limits for the clients of a port.
 #[derive(Clone, Copy)]
 struct Bounds {
-    /// How long a client may take to say what it wants.
+    /// How long a client may take to send the head of its request.
     head: Duration,
-    /// How long a connection lasts, which is for one request.
+    /// How long a connection may last. A connection is for one request.
     connection: Duration,
-    /// How many connections there are at once.
+    /// How many connections may be open at the same time.
     connections: usize,
-    /// How many bytes what it says may have.
+    /// How many bytes the head of a request may have.
     head_bytes: usize,
 }
 
-/// A port that is open, and what is told there.
+/// An open port, and what it serves.
 struct Port {
     listener: TcpListener,
     router: Router,
@@ -161,8 +162,9 @@ impl Port {
         Ok(Self { listener, router, bounds })
     }
 
-    /// Serves whoever comes. Where all connections are taken, the oldest makes room: an answer takes less than a millisecond, so that is
-    /// one whose client does not want it. If new ones had to wait for it, such clients would keep the kubelet from its probes.
+    /// Serves the clients of the port. If all connections are in use, the oldest connection is closed: an answer takes less than a
+    /// millisecond, so its client is not reading the answer. If new connections had to wait for old ones, a client that holds connections
+    /// open would keep the kubelet from its probes.
     async fn serve(self) -> io::Result<()> {
         let Self { listener, router, bounds } = self;
         let mut listener = tokio::net::TcpListener::from_std(listener)?;
@@ -183,7 +185,7 @@ impl Port {
             }
             let connection = http.serve_connection(TokioIo::new(stream), service.clone());
             open.push_back(tokio::spawn(tokio::time::timeout(bounds.connection, connection)).abort_handle());
-            // However many there are that wait to be let in, those who were let in have their turn.
+            // Open connections have their turn, however many clients wait to be accepted.
             tokio::task::yield_now().await;
         }
     }
@@ -201,14 +203,14 @@ mod tests {
 
     const NEVER: Duration = Duration::from_secs(3600);
 
-    /// What no test comes up against but where it says so.
+    /// Limits that a test does not reach, unless the test lowers one of them.
     const WIDE: Bounds = Bounds { head: NEVER, connection: NEVER, ..BOUNDS };
 
     fn any_port() -> SocketAddr {
         (Ipv4Addr::LOCALHOST, 0).into()
     }
 
-    /// Serves this, and tells where.
+    /// Serves the router, and returns its address.
     fn start(router: Router, bounds: Bounds) -> SocketAddr {
         let port = Port::open(any_port(), router, bounds).unwrap();
         let address = port.listener.local_addr().unwrap();
@@ -223,7 +225,7 @@ mod tests {
             .route("/never", get(future::pending::<&'static str>))
     }
 
-    /// A client that says this and goes on listening.
+    /// A client that sends this text and keeps the connection open.
     fn says(address: SocketAddr, what: &str) -> TcpStream {
         let mut stream = TcpStream::connect(address).unwrap();
         stream.set_read_timeout(Some(Duration::from_secs(30))).unwrap();
@@ -231,7 +233,7 @@ mod tests {
         stream
     }
 
-    /// All that it is told until the connection ends, which it does not end itself.
+    /// All that a client receives until the server closes the connection.
     fn hears(mut stream: TcpStream) -> String {
         let mut answer = String::new();
         match stream.read_to_string(&mut answer) {
@@ -245,10 +247,10 @@ mod tests {
         hears(says(address, &format!("GET {path} HTTP/1.1\r\nHost: a\r\n\r\n")))
     }
 
-    /// An operator without a worker: nobody drives what else there is of it. Tells where its probes and its metrics are.
+    /// The servers of an operator that has no worker. Returns the addresses of the probes and of the metrics.
     fn operator(heartbeat: &Heartbeat) -> (SocketAddr, SocketAddr) {
         let free = || TcpListener::bind(any_port()).unwrap();
-        // Both are held until both are known, so that they are two.
+        // Both listeners are held until both addresses are known: the addresses must differ.
         let (probes, metrics) = (free(), free());
         let (probes_at, metrics_at) = (probes.local_addr().unwrap(), metrics.local_addr().unwrap());
         drop((probes, metrics));
@@ -293,7 +295,7 @@ mod tests {
         let port = start(hello(), Bounds { connections: 2, ..WIDE });
         let [first, second, third] = [(); 3].map(|()| says(port, "GET /hello HTTP/1.1\r\n"));
         assert_eq!(hears(first), "");
-        // Who was answered has left its room to the next.
+        // The connection of a client that was answered is free for the next client.
         for _ in 0..3 {
             assert!(ask(port, "/hello").ends_with("hello"));
         }

@@ -9,7 +9,7 @@ fn merged(base: &Value, overlay: &Value) -> Value {
     merged
 }
 
-/// Each rule by a sentence: the base, the overlay, and what comes of them.
+/// Each rule as a sentence: the base, the overlay, and the result.
 #[test]
 #[expect(clippy::too_many_lines, reason = "one table")]
 fn each_rule_holds() {
@@ -33,26 +33,26 @@ fn each_rule_holds() {
             json!({"containers": [{"name": "sandbox", "image": "b", "tty": true}, {"name": "z"}, {"name": "a"}]}),
         ),
         (
-            "init containers likewise",
+            "init containers merge by name as well",
             json!({"initContainers": [{"name": "ours", "image": "a"}]}),
             json!({"initContainers": [{"name": "theirs"}, {"name": "ours", "tty": true}]}),
             json!({"initContainers": [{"name": "ours", "image": "a", "tty": true}, {"name": "theirs"}]}),
         ),
         (
-            "a variable is one statement, so no value is left beside a reference",
+            "a variable is replaced as a whole, so no value is left beside a reference",
             json!({"env": [{"name": "A", "value": "1"}, {"name": "B", "value": "$(A)"}]}),
             json!({"env": [{"name": "C", "value": "3"}, {"name": "A", "valueFrom": {"secretKeyRef": {"name": "s", "key": "k"}}}]}),
             json!({"env": [{"name": "A", "valueFrom": {"secretKeyRef": {"name": "s", "key": "k"}}},
                 {"name": "B", "value": "$(A)"}, {"name": "C", "value": "3"}]}),
         ),
         (
-            "of variables with one name the last counts, so that is the one that changes",
+            "the last of several variables with one name counts, so that is the one that changes",
             json!({"env": [{"name": "A", "value": "1"}, {"name": "A", "value": "2"}]}),
             json!({"env": [{"name": "A", "value": "3"}]}),
             json!({"env": [{"name": "A", "value": "1"}, {"name": "A", "value": "3"}]}),
         ),
         (
-            "variables with one name may build on each other, and stay",
+            "variables with one name may build on each other, so all of them are kept",
             json!({}),
             json!({"env": [{"name": "P", "value": "a"}, {"name": "P", "value": "$(P):b"}]}),
             json!({"env": [{"name": "P", "value": "a"}, {"name": "P", "value": "$(P):b"}]}),
@@ -118,19 +118,19 @@ fn each_rule_holds() {
             json!({"labels": {"exec": "a", "command": "b", "httpGet": "c", "entrypoint": "d"}}),
         ),
         (
-            "a profile is one statement",
+            "a profile is replaced as a whole",
             json!({"seccompProfile": {"type": "Localhost", "localhostProfile": "a.json"}}),
             json!({"seccompProfile": {"type": "RuntimeDefault"}}),
             json!({"seccompProfile": {"type": "RuntimeDefault"}}),
         ),
         (
-            "what is of another kind is replaced",
+            "a value of another kind is replaced",
             json!({"a": {"b": 1}, "c": [1], "d": "x"}),
             json!({"a": [1], "c": {"e": 1}, "d": {"f": 1}}),
             json!({"a": [1], "c": {"e": 1}, "d": {"f": 1}}),
         ),
         (
-            "an entry without a name is kept, for the one to complain who knows the shape",
+            "an entry without a name is kept, and the code that knows the shape reports it",
             json!({"containers": [{"name": "a"}]}),
             json!({"containers": [{"image": "b"}, 7, null, {"image": "b"}]}),
             json!({"containers": [{"name": "a"}, {"image": "b"}, 7, null]}),
@@ -146,7 +146,7 @@ fn node(terms: &Value) -> Value {
     json!({"nodeSelectorTerms": terms})
 }
 
-/// Terms are alternatives: a node fits if all expressions of one of them hold. Here an expression is a word that a node has.
+/// Terms are alternatives: a node fits if all expressions of one term hold. Here an expression is a word that a node has.
 fn fits(selector: &Value, node: &BTreeSet<&str>) -> bool {
     let terms = selector["nodeSelectorTerms"].as_array().unwrap();
     terms.iter().any(|term| {
@@ -169,7 +169,7 @@ fn node_selector_terms_narrow_each_other_down() {
     let nowhere = node(&json!([{}]));
     assert_eq!(merged(&base, &nowhere), nowhere, "a term without expressions fits no node");
     assert_eq!(merged(&nowhere, &base), nowhere);
-    assert_eq!(merged(&base, &node(&json!([]))), base, "and no term says nothing");
+    assert_eq!(merged(&base, &node(&json!([]))), base, "an empty list changes nothing");
     assert_eq!(merged(&json!({}), &overlay), overlay);
 }
 
@@ -185,8 +185,8 @@ fn node_selector_terms_stay_few_and_no_node_is_let_in_by_that() {
     assert!(!fits(&merged, &BTreeSet::from(["aw0"])) && !fits(&merged, &BTreeSet::from(["bw0"])));
 }
 
-/// An operator reads whatever a user may store, here a megabyte on each side. To look through one list for each entry of the other
-/// would take minutes.
+/// The operator reads whatever a user may store, here a megabyte on each side. Searching one list for each entry of the other would
+/// take minutes.
 #[test]
 fn large_lists_merge_in_proportion_to_their_size() {
     let entries = |field: &str, range: std::ops::Range<u32>| {

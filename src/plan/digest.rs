@@ -1,9 +1,9 @@
-//! Names for values: the same value has the same name in every process and version.
+//! Digests of values: the same value has the same digest in every process and version.
 
 use serde::Serialize;
 use sha2::{Digest, Sha256};
 
-/// A short name, for telling one version of a thing from another.
+/// A short digest that distinguishes versions of a value.
 #[must_use]
 pub fn short(value: &impl Serialize) -> String {
     hex(value, 8)

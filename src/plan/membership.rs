@@ -1,17 +1,17 @@
-//! What belongs to a session and was made by its users. It has no owner reference: nothing of a user's is written. So each
-//! remembers in its status which session it belongs to, and when that is gone, what was to become of it.
+//! Objects that belong to a session but were created by users. They have no owner reference, since the operator does not change users'
+//! objects. Instead, the status of each records which session it belongs to, and what happens to the object when that session is gone.
 
 use kube::ResourceExt;
 
 use crate::api::{AigiseSession, sandbox::SeenSession};
 
-/// Whether this session, which has the name, is another than the one that was seen.
+/// Whether this session is not the recorded one, but another session with the same name.
 #[must_use]
 pub fn is_other_session(seen: Option<&SeenSession>, session: &AigiseSession) -> bool {
     seen.is_some_and(|seen| Some(&seen.uid) != session.metadata.uid.as_ref())
 }
 
-/// The session as it is; of one that is gone, what was last seen of it.
+/// What to record about the session: its present state, or, if the session is gone, the last record.
 #[must_use]
 pub fn remembered(seen: Option<&SeenSession>, session: Option<&AigiseSession>) -> Option<SeenSession> {
     let present = session.filter(|session| !is_other_session(seen, session));

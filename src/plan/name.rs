@@ -1,6 +1,7 @@
-//! Names: deterministic, so that a retry meets what it made before, and injective, so that no two things meet.
+//! Names of objects. They are deterministic: a retry finds the object that an earlier attempt created. They are injective: two different
+//! objects never get the same name.
 //!
-//! A session's name has no `--` and a type's label begins with a letter, so the first `--` of a child's name parts the two:
+//! A session's name has no `--` and a type's label begins with a letter, so the first `--` of a child's name separates the two:
 //! `a--b-main` is the type `b-main` of session `a`, and `a-b--main` the type `main` of session `a-b`.
 
 use std::fmt;
@@ -14,20 +15,20 @@ pub const MAX_TYPE: usize = 21;
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Label(String);
 
-/// Why a word is no name.
+/// Why a name or a type is not valid.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum NameError {
     /// A session's name.
     #[error(
-        "`{0}` is no name for a session: lower-case letters, digits and single hyphens, at most {MAX_SESSION} characters"
+        "`{0}` is not a valid name for a session: use lower-case letters, digits and single hyphens, at most {MAX_SESSION} characters"
     )]
     Session(String),
     /// A sandbox's type.
     #[error(
-        "`{0}` is no type of sandbox: letters, digits, `-`, `_` and `.`, beginning with a letter and ending with a letter or digit, at most {MAX_TYPE} characters"
+        "`{0}` is not a valid sandbox type: use letters, digits, `-`, `_` and `.`, beginning with a letter and ending with a letter or digit, at most {MAX_TYPE} characters"
     )]
     Type(String),
-    /// A type whose label is used for something else.
+    /// A type whose label is reserved for something else.
     #[error("the type `{0}` is reserved")]
     Reserved(String),
 }
@@ -36,7 +37,7 @@ impl Label {
     /// The label of a type.
     ///
     /// # Errors
-    /// When the type has other characters than the contract allows, is too long or is reserved.
+    /// When the type has characters that the contract does not allow, is too long, or is reserved.
     pub fn of(sandbox_type: &str) -> Result<Self, NameError> {
         let well_formed = sandbox_type.starts_with(|c: char| c.is_ascii_alphabetic())
             && sandbox_type.ends_with(|c: char| c.is_ascii_alphanumeric())
@@ -56,7 +57,7 @@ impl Label {
     /// The label of the Sandbox that runs an agent.
     ///
     /// # Errors
-    /// When the type is none of an agent's.
+    /// When the type does not belong to an agent's Sandbox.
     pub fn of_runner(sandbox_type: &str) -> Result<Self, NameError> {
         match sandbox_type.strip_prefix("agent-") {
             Some(hash) if !hash.is_empty() && hash.bytes().all(|byte| byte.is_ascii_hexdigit()) => {
@@ -66,7 +67,7 @@ impl Label {
         }
     }
 
-    /// The variable in which every sandbox of the session finds this one's host name.
+    /// The environment variable in which every sandbox of the session finds the host name of the sandbox with this label.
     #[must_use]
     pub fn host_variable(&self) -> String {
         format!("AIGISE_{}_HOST", self.0.to_ascii_uppercase().replace('-', "_"))
@@ -79,10 +80,10 @@ impl fmt::Display for Label {
     }
 }
 
-/// Whether a session may have this name.
+/// Checks the name of a session.
 ///
 /// # Errors
-/// When it may not; the API server refuses such a session at admission, unless the rule is younger than the object.
+/// When the name is not valid. The API server refuses a session with this name at admission, unless the session is older than the rule.
 pub fn check_session(name: &str) -> Result<(), NameError> {
     let well_formed = name.starts_with(|c: char| c.is_ascii_lowercase())
         && !name.ends_with('-')
@@ -92,7 +93,7 @@ pub fn check_session(name: &str) -> Result<(), NameError> {
     if well_formed { Ok(()) } else { Err(NameError::Session(name.into())) }
 }
 
-/// The name of a session's child: a sandbox and its Pod by their label, the rest by a reserved word.
+/// The name of a session's child. `part` is a label for a sandbox and its Pod, and a reserved word for other objects.
 #[must_use]
 pub fn child(session: &str, part: impl fmt::Display) -> String {
     format!("{session}--{part}")
@@ -145,7 +146,7 @@ mod tests {
     const TYPE: &str = "[A-Za-z]([-A-Za-z0-9_.]{0,19}[A-Za-z0-9])?";
 
     proptest! {
-        /// P6: what validation lets through makes valid, distinct names.
+        /// P6: names and types that pass validation give valid, distinct names of children.
         #[test]
         fn names_are_dns_labels_and_injective(a in SESSION, t in TYPE, b in SESSION, u in TYPE) {
             if let (Ok(()), Ok(()), Ok(t), Ok(u)) = (check_session(&a), check_session(&b), Label::of(&t), Label::of(&u)) {

@@ -1,8 +1,9 @@
-//! Whose an object is. Ownership is the UID of the controller reference: a name or a label can be anybody's.
+//! Ownership of objects. The owner of an object is identified by the UID in its controller reference: anybody can create an object with
+//! a certain name or label.
 //!
-//! What outlives its session (a claim with `reclaim: Retain`, everything with `autoCleanup: false`) has no controller from the
-//! start, so that no deletion, however it is asked for, takes it along; it belongs to the session whose UID is in its label. Such
-//! a label is worth what its writer may do: who can write it could as well have given us the object by name.
+//! Objects that outlive their session (a claim with `reclaim: Retain`, everything with `autoCleanup: false`) never have a controller
+//! reference, so no deletion of the session removes them, whatever its propagation policy. They belong to the session whose UID is in
+//! their label. It is safe to trust this label: a user who can set it could as well have named the object in the session's spec.
 
 use std::{collections::BTreeMap, sync::Arc};
 
@@ -21,12 +22,12 @@ pub fn controller(meta: &ObjectMeta) -> Option<&OwnerReference> {
     meta.owner_references.as_ref()?.iter().find(|owner| owner.controller == Some(true))
 }
 
-/// What has a name, seen from the object that would own it.
+/// The state of the object that was found under a name, as a child of `owner`.
 #[must_use]
 pub fn child_state<K: Resource<DynamicType = ()>>(found: Option<Arc<K>>, owner: &ObjectMeta) -> ChildState<K> {
     let Some(object) = found else { return ChildState::Absent };
     let controller = controller(object.meta());
-    // A Pod never outlives what made it, so a label makes none ours.
+    // A Pod never outlives its owner, so a label does not make a Pod ours.
     let owner_of = if K::kind(&()) == "Pod" {
         controller.map(|controller| controller.uid.as_str())
     } else {
@@ -44,7 +45,7 @@ pub fn child_state<K: Resource<DynamicType = ()>>(found: Option<Arc<K>>, owner: 
     })
 }
 
-/// The UID of the object's owner: its controller's, or that of the session which it is going to outlive.
+/// The UID of the object's owner: of its controller, or of the session that the object outlives.
 #[must_use]
 pub fn owner_uid(meta: &ObjectMeta) -> Option<&str> {
     match controller(meta) {
@@ -60,7 +61,7 @@ pub fn label<'a>(meta: &'a ObjectMeta, key: &str) -> Option<&'a str> {
     meta.labels.as_ref()?.get(key).map(String::as_str)
 }
 
-/// The metadata of a child: its name, its owner, and the labels that every child has.
+/// The metadata of a child: its name, its owner reference and its labels.
 #[must_use]
 pub fn child_meta<O>(owner: &O, name: String, labels: BTreeMap<String, String>) -> ObjectMeta
 where
@@ -77,8 +78,8 @@ where
     }
 }
 
-/// The object that an apply changes, with the UID and the version of the one that is there. Without a UID, server-side apply creates
-/// anew what was deleted meanwhile; without a version, it undoes what somebody else wrote after the decision.
+/// Pins a desired object to the live one, by UID and resource version, for server-side apply. Without the UID, an apply would recreate
+/// an object that was deleted meanwhile; without the version, it would overwrite changes that were made after the decision.
 #[must_use]
 pub fn pinned<K: ResourceExt>(mut desired: K, live: &ChildState<K>) -> K {
     let live = live.owned();
@@ -104,7 +105,8 @@ pub fn labels(session: Option<&AigiseSession>, component: Component) -> BTreeMap
     labels
 }
 
-/// What selects the Pods of a session: by UID, so that a session made anew under an old name never selects its predecessor's.
+/// The labels that select the Pods of a session. They contain the session's UID, so a session never selects the Pods of an earlier
+/// session with the same name.
 #[must_use]
 pub fn members(session: &AigiseSession) -> BTreeMap<String, String> {
     BTreeMap::from([(meta::SESSION_UID.to_string(), session.uid().unwrap_or_default())])

@@ -1,7 +1,7 @@
-//! What a Pod tells about itself: one reading for sandboxes and for the stage Pod.
+//! Interprets the status of a Pod, for sandboxes and for the stage Pod.
 //!
-//! The outcome is read from the working container's `terminated` state and never from the Pod's phase, which says `Succeeded`
-//! for a container that ended with 0 and `Running` while a sidecar lives.
+//! The outcome is read from the working container's `terminated` state and never from the Pod's phase. The phase is `Succeeded` for
+//! every container that ended with exit code 0, and `Running` for as long as a sidecar runs.
 
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{ContainerStateTerminated, ContainerStatus, Pod, PodCondition, PodStatus};
@@ -12,54 +12,54 @@ use crate::api::{
     meta::{self, Component},
 };
 
-/// Where a Pod is in its life, seen from its working container.
+/// Where a Pod is in its life, as its working container shows.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Progress {
-    /// It is being deleted.
+    /// The Pod is being deleted.
     Terminating,
-    /// It was made a moment ago; the scheduler has not spoken.
+    /// The Pod was created a moment ago, and the scheduler has not reported anything.
     Created,
     /// No node fits.
     Unschedulable {
         /// [`Reason::Unschedulable`], [`Reason::NoRoomOnSessionNode`] or [`Reason::ClaimNotReady`].
         reason: Reason,
-        /// The scheduler's words.
+        /// The scheduler's message.
         message: String,
     },
-    /// It has a node and its container does not run yet.
+    /// The Pod has a node, and its container does not run yet.
     Waiting {
         /// [`Reason::ContainerCreating`], [`Reason::ImagePull`] or [`Reason::ContainerConfig`].
         reason: Reason,
-        /// What is in the way.
+        /// What the container waits for.
         message: String,
     },
-    /// The container runs, and its startup probe has not succeeded.
+    /// The container runs, and its startup probe has not succeeded yet.
     Initializing {
-        /// Since when it runs.
+        /// Since when the container runs.
         since: Option<Timestamp>,
     },
     /// The container runs and is not ready.
     Running,
-    /// The container ran and was ready when its node was last heard of.
+    /// The container ran and was ready when its node last reported.
     Silent,
     /// The container runs and is ready.
     Ready,
-    /// The container ended, or never will run.
+    /// The container ended, or will never run.
     Ended {
         /// [`Reason::ContainerEnded`], [`Reason::OutOfMemory`] or [`Reason::PodLost`].
         reason: Reason,
-        /// How it ended.
+        /// How the container ended.
         message: String,
-        /// It ended with 0.
+        /// Whether the exit code was 0.
         success: bool,
-        /// What the container wrote to its termination log.
+        /// The container's termination message.
         last_words: Option<String>,
-        /// When it ended.
+        /// When the container ended.
         when: Option<End>,
     },
 }
 
-/// What a container of a Pod ended with.
+/// The exit code of a container that has ended.
 #[must_use]
 pub fn exit_code(pod: &Pod, container: &str) -> Option<i32> {
     let status = find(pod.status.as_ref()?.container_statuses.as_deref(), container)?;
@@ -69,18 +69,18 @@ pub fn exit_code(pod: &Pod, container: &str) -> Option<i32> {
 /// The end of a container.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct End {
-    /// When that was.
+    /// When the container ended.
     pub at: Timestamp,
 }
 
 impl Progress {
-    /// Reads a Pod whose working container has this name. It is ready when all of the Pod is.
+    /// Reads a Pod whose working container has this name. The working container counts as ready when the whole Pod is ready.
     #[must_use]
     pub fn of(pod: &Pod, container: &str) -> Self {
         Self::read(pod, container, true)
     }
 
-    /// Reads one container of a Pod of others, whose other containers are no matter of ours.
+    /// Reads one container of a Pod that does not belong to the operator, and ignores the other containers.
     #[must_use]
     pub fn of_container(pod: &Pod, container: &str) -> Self {
         Self::read(pod, container, false)
@@ -111,11 +111,11 @@ impl Progress {
             if running.started == Some(false) {
                 return Progress::Initializing { since: running_since(pod, container) };
             }
-            // On a node that no longer answers, the container's own word is the last one before; the Pod's condition is newer.
+            // On a node that no longer responds, the container's status is from before the outage; the Pod's condition is newer.
             let doubt = condition(pod, "Ready").filter(|condition| condition.status == "False");
             return match doubt {
                 None if running.ready => Progress::Ready,
-                // Not the kubelet's doubt: it would have said so of the containers, too.
+                // The kubelet did not set this condition: it would have set `ContainersReady` to `False` as well.
                 Some(doubt)
                     if running.ready
                         && doubt.reason.is_none()
@@ -134,7 +134,7 @@ impl Progress {
         }
     }
 
-    /// Whether the Pod holds a place on a node, as far as anybody knows.
+    /// Whether the Pod is known to have a node.
     #[must_use]
     pub fn is_scheduled(&self) -> bool {
         match self {
@@ -150,8 +150,8 @@ impl Progress {
     }
 }
 
-/// The init container that failed, by its name, and how. Of a Pod that has not failed that is no failure: what is among the init
-/// containers and stays beside the container (`restartPolicy: Always`) ends and is started again by the kubelet.
+/// The name of the init container that failed, and how it ended. In a Pod that has not failed, this may be a sidecar (`restartPolicy:
+/// Always`) that ended and that the kubelet is about to restart, which is not a failure.
 #[must_use]
 pub fn failed_init(pod: &Pod) -> Option<(&str, &ContainerStateTerminated)> {
     let inits = pod.status.iter().flat_map(|status| status.init_container_statuses.iter().flatten());
@@ -174,10 +174,11 @@ pub fn running_since(pod: &Pod, container: &str) -> Option<Timestamp> {
     working.state.as_ref()?.running.as_ref()?.started_at.as_ref().map(|time| time.0)
 }
 
-/// What the scheduler says, in one of its few ways.
+/// Interprets the scheduler's message.
 fn unschedulable(pod: &Pod, condition: &PodCondition) -> Progress {
     let words = condition.message.clone().unwrap_or_default();
-    // It met another's write, as of a claim that was being given its volume, and tries again at once: that is no cause.
+    // The scheduler's write conflicted with another one, for example on a claim that was being bound. It retries at once, so this is not
+    // a cause.
     if words.contains("the object has been modified") {
         return Progress::Created;
     }
@@ -192,14 +193,14 @@ fn unschedulable(pod: &Pod, condition: &PodCondition) -> Progress {
     Progress::Unschedulable { reason, message: words }
 }
 
-/// When something last changed in a Pod whose containers say nothing, as the end of one that hardly ran.
+/// The end of a Pod without container statuses: the time of the last change in its status.
 fn last_change(status: &PodStatus) -> Option<End> {
     let changes = status.conditions.iter().flatten().filter_map(|condition| condition.last_transition_time.as_ref());
     let at = changes.map(|time| time.0).chain(status.start_time.as_ref().map(|time| time.0)).max()?;
     Some(End { at })
 }
 
-/// The first container that waits for more than its turn: an init container holds up all that come after it.
+/// The first container that waits for something else than the containers before it. An init container delays all containers after it.
 fn waiting(pod: &Pod, working: Option<&ContainerStatus>) -> Progress {
     let inits = pod.status.iter().flat_map(|status| status.init_container_statuses.iter().flatten());
     for container in inits.chain(working) {
@@ -214,7 +215,7 @@ fn waiting(pod: &Pod, working: Option<&ContainerStatus>) -> Progress {
             Some(_) => Reason::ContainerConfig,
         };
         let message = match reason {
-            // The kubelet says the same in two ways by turns; only the cause is news.
+            // The kubelet alternates between two messages for the same failure; the cause in them is the same.
             Reason::ImagePull => {
                 let cause = words.split_once("ErrImagePull: ").map_or(words, |(_, cause)| cause);
                 format!("{} cannot be pulled: {cause}", image_meant(&container.image, cause))
@@ -228,8 +229,8 @@ fn waiting(pod: &Pod, working: Option<&ContainerStatus>) -> Progress {
     Progress::Waiting { reason: Reason::ContainerCreating, message }
 }
 
-/// Which image the kubelet speaks of: it quotes it, mostly, with a registry before it or without. If it is not the container's
-/// own, it is one that is mounted, for which a container waits as well.
+/// The image that the kubelet's message is about. The kubelet usually quotes it, with or without a registry. An image other than the
+/// container's own is mounted as a volume; the container waits for this as well.
 fn image_meant(own: &str, words: &str) -> String {
     if words.contains("image \"") && !words.contains(&format!("{own}\"")) {
         "An image".to_string()
@@ -243,7 +244,7 @@ fn ended(terminated: &ContainerStateTerminated, pod_reason: Option<&str>, pod_me
     let (reason, message) = match terminated.reason.as_deref() {
         Some("OOMKilled") => (Reason::OutOfMemory, message),
         _ if pod_reason.is_some() => (Reason::PodLost, lost(pod_reason, pod_message)),
-        // The node lost sight of it, as in a reboot.
+        // The node lost track of the container, for example in a reboot.
         Some("ContainerStatusUnknown" | "Unknown") => {
             (Reason::PodLost, lost(terminated.reason.as_deref(), terminated.message.as_deref()))
         }
@@ -252,13 +253,13 @@ fn ended(terminated: &ContainerStateTerminated, pod_reason: Option<&str>, pod_me
         Some(_) => (Reason::ContainerConfig, message),
     };
     let last_words = last_words(terminated).map(ToString::to_string);
-    // Of a container that never ran a runtime may say that it ended with the epoch.
+    // A runtime may report the epoch as the end of a container that never ran.
     let when = terminated.finished_at.as_ref().map(|time| time.0).filter(|time| time.as_second() > 0);
     let when = when.map(|at| End { at });
     Progress::Ended { reason, message, success: terminated.exit_code == 0, last_words, when }
 }
 
-/// The exit code of what SIGKILL has ended. Nearly always the kernel sent it for memory; the runtime may miss that.
+/// The exit code of a process that SIGKILL ended. Nearly always the kernel killed it because memory ran out; the runtime may not notice.
 const KILLED: i32 = 128 + 9;
 
 /// How a container ended: `ended with exit code 1`.
@@ -291,8 +292,8 @@ fn lost(reason: Option<&str>, message: Option<&str>) -> String {
     }
 }
 
-/// The kubelet's words, where it evicted the Pod for passing a limit of its own, and not for what its node lacks. There is no
-/// other sign for these.
+/// The kubelet's message, if it evicted the Pod because the Pod exceeded a limit of its own, and not because the node lacked resources.
+/// Only the message distinguishes these causes.
 #[must_use]
 pub fn passed_limit(pod: &Pod) -> Option<&str> {
     const WAYS: [&str; 3] =
@@ -301,19 +302,19 @@ pub fn passed_limit(pod: &Pod) -> Option<&str> {
     status.message.as_deref().filter(|words| WAYS.iter().any(|way| words.contains(way)))
 }
 
-/// All that is read of a Pod: what else changes in it wakes nobody.
+/// Everything that decisions read from a Pod. Other changes of the Pod do not trigger a reconcile.
 #[must_use]
 pub fn facts(pod: &Pod) -> impl PartialEq + use<> {
     (Progress::of(pod, container(pod)), node(pod), pod.status.as_ref().and_then(|status| status.pod_ip.clone()))
 }
 
-/// The container that works in a Pod of ours.
+/// The name of the working container in a Pod of the operator.
 fn container(pod: &Pod) -> &'static str {
     let stages = pod.labels().get(meta::COMPONENT).is_some_and(|component| *component == Component::Stage.to_string());
     if stages { meta::STAGE_CONTAINER } else { meta::SANDBOX_CONTAINER }
 }
 
-/// Whether neither the scheduler nor a kubelet has said anything of the Pod.
+/// Whether neither the scheduler nor a kubelet has reported anything about the Pod.
 #[must_use]
 pub fn is_unheard_of(pod: &Pod) -> bool {
     let has_conditions =
@@ -321,7 +322,7 @@ pub fn is_unheard_of(pod: &Pod) -> bool {
     node(pod).is_none() && !has_conditions && pod.metadata.deletion_timestamp.is_none()
 }
 
-/// Whether the Pod waits for the scheduler or for a kubelet, and nothing that anybody knows of is in its way.
+/// Whether the Pod waits for the scheduler or for a kubelet, without a known problem.
 #[must_use]
 pub fn is_on_its_way(pod: &Pod) -> bool {
     let progress = Progress::of(pod, container(pod));
@@ -370,7 +371,7 @@ mod tests {
         }))
     }
 
-    /// It is tried again within seconds, and would cost a status and frighten who reads it.
+    /// The scheduler retries within seconds. A report would cost a status write and alarm the user.
     #[test]
     fn a_write_that_the_scheduler_met_is_no_cause() {
         let told = |message: &str| {
@@ -418,7 +419,7 @@ mod tests {
         }
     }
 
-    /// The kubelet starts it again; until then it is among the init containers, ended, and looks like one that failed.
+    /// The kubelet restarts the sidecar. Until then it looks like an init container that failed.
     #[test]
     fn a_sidecar_that_ends_is_no_end_of_the_sandbox() {
         let status = |phase: &str, sandbox: serde_json::Value| {
@@ -477,7 +478,7 @@ mod tests {
         assert_eq!(read(json!({"phase": "Pending"})), Progress::Created);
     }
 
-    /// The conditions of a Pod as a node that went silent leaves them: the node's controller takes Ready away and gives no reason.
+    /// The conditions of a Pod whose node has stopped responding: the node lifecycle controller sets Ready to False without a reason.
     #[test]
     fn a_pod_whose_node_went_silent_is_told_from_one_that_is_not_ready() {
         let with = |ready: serde_json::Value, containers_ready: &str| {

@@ -1,4 +1,4 @@
-//! The room that Pods ask for on a node, counted as the scheduler counts it.
+//! The resource requests of Pods, computed as the scheduler computes them.
 
 use std::{collections::BTreeMap, fmt, iter::Sum};
 
@@ -15,7 +15,7 @@ use super::quantity::Amount;
 pub struct PodResources(BTreeMap<String, Amount>);
 
 impl PodResources {
-    /// What a Pod asks for: its containers together, or the largest step of its initialisation, whichever is more.
+    /// The requests of a Pod: the sum of its containers, or the largest step of its initialisation, whichever is larger.
     #[must_use]
     pub fn of_pod(spec: &PodSpec) -> Self {
         let mut beside = Self::default();
@@ -23,7 +23,7 @@ impl PodResources {
         for container in spec.init_containers.iter().flatten() {
             let own = Self::of_container(container);
             if container.restart_policy.as_deref() == Some("Always") {
-                // A sidecar stays, beside what is initialised after it and beside the containers.
+                // A sidecar keeps running beside the init containers after it, and beside the containers.
                 beside = beside.plus(&own);
                 peak = peak.max(&beside);
             } else {
@@ -36,14 +36,14 @@ impl PodResources {
         containers.replaced_by(of_all).plus(&Self::read(spec.overhead.as_ref()))
     }
 
-    /// Nothing at all is asked for.
+    /// Whether there are no requests at all.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.0.is_empty()
     }
 
-    /// What a container has to ask for to get at least this much room, besides its own requirements. Its limits are never below
-    /// its requests; of what cannot be shared, such as devices, Kubernetes wants both to be the same.
+    /// The requirements of a container that requests at least these resources, and at least what it needs itself. Limits are never below
+    /// requests; for resources that cannot be shared, such as devices, Kubernetes requires limits equal to requests.
     #[must_use]
     pub fn requirements(&self, own: &ResourceRequirements) -> ResourceRequirements {
         let requests = Self::read(own.requests.as_ref()).max(self);
@@ -62,12 +62,12 @@ impl PodResources {
         container.resources.as_ref().map(Self::of_requirements).unwrap_or_default()
     }
 
-    /// What has a limit and no request asks for the limit.
+    /// The requests of some requirements. A resource with a limit and no request is requested up to its limit.
     fn of_requirements(requirements: &ResourceRequirements) -> Self {
         Self::read(requirements.limits.as_ref()).replaced_by(Self::read(requirements.requests.as_ref()))
     }
 
-    /// What is no quantity is left out: the API server refuses the Pod that asks for it, and says why.
+    /// Parses the quantities and omits invalid ones: the API server refuses a Pod with an invalid quantity and reports why.
     fn read(amounts: Option<&BTreeMap<String, Quantity>>) -> Self {
         let amounts = amounts.into_iter().flatten();
         Self(amounts.filter_map(|(resource, text)| Some((resource.clone(), Amount::parse(&text.0)?))).collect())
@@ -99,7 +99,7 @@ impl PodResources {
     }
 }
 
-/// Whether a container may use more of it than it asks for: so it is with what Kubernetes itself counts, huge pages apart.
+/// Whether a container may use more of the resource than it requests. This holds for Kubernetes' own resources except huge pages.
 fn is_shared(resource: &str) -> bool {
     matches!(resource, "cpu" | "memory" | "ephemeral-storage")
 }

@@ -1,4 +1,4 @@
-//! What the Pods of sandboxes and of staging have in common.
+//! The common parts of sandbox Pods and stage Pods.
 
 use std::collections::BTreeMap;
 
@@ -12,15 +12,15 @@ use k8s_openapi::{
     apimachinery::pkg::{api::resource::Quantity, apis::meta::v1::LabelSelector},
 };
 
-/// The user and the group of the stage Pod, and a supplementary group of every sandbox: what staging writes, every sandbox may
-/// write as well, whatever user its image runs as.
+/// The user and the group of the stage Pod, and a supplementary group of every sandbox. Every sandbox can therefore write the files that
+/// staging wrote, whichever user its image runs as.
 pub const SHARED_GROUP: i64 = 65532;
 
-/// Seconds between the request to end and the end. A sandbox has nothing to save: its data lies on the volumes.
+/// The termination grace period in seconds. A sandbox has nothing to save: its data is on the volumes.
 pub const GRACE_SECONDS: i64 = 5;
 
-/// What the Pods of sandboxes and of staging have in common: they end for good when their container ends, carry no credentials,
-/// share a group for the volumes, and stay together where a claim can only be mounted on one node.
+/// The common spec of sandbox Pods and stage Pods. The Pod is not restarted when its container ends, has no credentials, shares a group
+/// for the volumes, and runs on the session's node if a claim can only be mounted on one node.
 #[must_use]
 pub fn base_spec(session: Option<&AigiseSession>) -> PodSpec {
     PodSpec {
@@ -58,7 +58,7 @@ fn same_node(session: &AigiseSession) -> Affinity {
     }
 }
 
-/// The volume of a Pod that one of a session's claims becomes.
+/// The Pod volume for one of the session's claims.
 #[must_use]
 pub fn claim_volume(session: &AigiseSession, volume: SharedVolume, read_only: bool) -> Volume {
     Volume {
@@ -71,7 +71,7 @@ pub fn claim_volume(session: &AigiseSession, volume: SharedVolume, read_only: bo
     }
 }
 
-/// A container that runs the helper image itself, with no rights at all.
+/// A container that runs the helper image, without any privileges.
 #[must_use]
 pub fn helper_container(settings: &Settings) -> Container {
     let quantities = |cpu: &str, memory: &str| {

@@ -1,14 +1,14 @@
-//! Kubernetes quantities as numbers that can be added: `500m`, `1.5Gi`, `2`, `1e3`. Exact, as the API server is with what Pods ask
-//! for: to a thousandth, below which it rounds up, and to 2^63-1, where it stops.
+//! Kubernetes quantities as numbers that can be added: `500m`, `1.5Gi`, `2`, `1e3`. They have the precision that the API server has for
+//! resource requests: thousandths, to which it rounds up, and a maximum of 2^63-1.
 
 use std::fmt;
 
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 
-/// What one is, counted in thousandths.
+/// The number 1, in thousandths.
 const ONE: i128 = 1_000;
 
-/// No quantity is larger.
+/// The largest quantity.
 const MOST: i128 = i64::MAX as i128 * ONE;
 
 const BINARY: [(&str, i128); 6] =
@@ -25,19 +25,19 @@ const DECIMAL: [(&str, i128); 8] = [
     ("m", 1),
 ];
 
-/// Units that are smaller than what is counted, by their powers of ten.
+/// Units below a thousandth, as powers of ten in thousandths.
 const SMALLER: [(&str, i32); 2] = [("u", -3), ("n", -6)];
 
-/// An amount of something: never negative, as nothing that is asked for is.
+/// An amount of a resource. It is never negative.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Amount {
     thousandths: i128,
-    /// It was said in `Ki`, `Mi`, …, and is said so again.
+    /// The quantity was written with a binary suffix (`Ki`, `Mi`, …), and is displayed with one.
     binary: bool,
 }
 
 impl Amount {
-    /// Reads a quantity; `None` if it is none, or negative.
+    /// Parses a quantity; `None` if the text is not a quantity, or the quantity is negative.
     #[must_use]
     pub fn parse(text: &str) -> Option<Self> {
         let text = text.strip_prefix('+').unwrap_or(text);
@@ -45,7 +45,7 @@ impl Amount {
         let (number, suffix) = text.split_at(end);
         let (whole, fraction) = number.split_once('.').unwrap_or((number, ""));
         let digits: i128 = format!("{whole}{}", fraction.trim_end_matches('0')).parse().ok().or_else(|| {
-            // `0.` and `.0` are numbers, `.` is none.
+            // `0.` and `.0` are numbers; `.` is not.
             (number.len() > 1 && number.bytes().all(|byte| byte == b'0' || byte == b'.')).then_some(0)
         })?;
         let decimals = i32::try_from(fraction.trim_end_matches('0').len()).ok()?;
@@ -60,14 +60,14 @@ impl Amount {
         Some(Self { thousandths: thousandths.min(MOST), binary: BINARY.iter().any(|(name, _)| *name == suffix) })
     }
 
-    /// Both together.
+    /// The sum of the two.
     #[must_use]
     pub fn plus(self, other: Self) -> Self {
         let thousandths = self.thousandths.saturating_add(other.thousandths).min(MOST);
         Self { thousandths, binary: self.binary || other.binary }
     }
 
-    /// Whether it is more than another.
+    /// Whether this amount is larger than the other.
     #[must_use]
     pub fn exceeds(self, other: Self) -> bool {
         self.thousandths > other.thousandths
@@ -94,7 +94,7 @@ fn scaled(digits: i128, unit: i128, exponent: i32) -> i128 {
     }
 }
 
-/// In the API server's own form: no fraction, and the largest suffix that allows that.
+/// The canonical form of the API server: no fraction, and the largest suffix for which that is possible.
 impl fmt::Display for Amount {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         let units = BINARY.iter().filter(|_| self.binary).chain(&DECIMAL[6..]);
@@ -123,8 +123,8 @@ mod tests {
         Amount::parse(text).map(|amount| amount.to_string())
     }
 
-    /// The right column is what `kubectl apply --dry-run=server` of 1.37 makes of a request for memory that is written as in the
-    /// left one; but for signs, exponents and what is beyond the largest, which it leaves as they are written.
+    /// The right column is how `kubectl apply --dry-run=server` of 1.37 returns a memory request that is written as in the left column.
+    /// Signs, exponents and quantities beyond the largest are exceptions: it returns them as they are written.
     #[test]
     fn every_form_is_read_and_said_as_the_api_server_says_it() {
         for (text, canonical) in [

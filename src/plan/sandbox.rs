@@ -1,17 +1,17 @@
-//! One Sandbox: from its specification to a Pod that can be worked in.
+//! One Sandbox: from its spec to a Pod that is ready for work.
 //!
-//! The walk of a sandbox whose image is there (`tests/walks/sandbox-happy-path.yaml` prints it):
+//! The life of a sandbox whose image is present (`tests/walks/sandbox-happy-path.yaml` has it in full):
 //!
-//! | sees | lifecycle | does | says |
+//! | observed | lifecycle | writes | reports |
 //! |---|---|---|---|
-//! | no Pod | `NoPod` | creates the Pod | nothing yet: the scheduler is about to speak |
+//! | no Pod | `NoPod` | creates the Pod | nothing yet: the scheduler will report soon |
 //! | a Pod with a node | `Pod(Waiting)` | | `Ready=False`, `ContainerCreating` |
-//! | the container runs, and its gate may begin | `Initializing` | releases the gate | `Ready=False`, `Initializing` |
-//! | the gate failed | `InitFailed` | | `state: error`, with the evidence |
+//! | the container runs, and its init work may begin | `Initializing` | releases the init work | `Ready=False`, `Initializing` |
+//! | the init work failed | `InitFailed` | | `state: error`, with the evidence |
 //! | the container runs and is ready | `Pod(Ready)` | | `Ready=True`; `state: ready` |
 //! | the Pod is being deleted | `Pod(Terminating)` | | `Ready=False`, `PodTerminating` |
 //! | the container ended | `Restarting` | after a pause: deletes the Pod | `Ready=False`, `Restarting`, with how it ended |
-//! | it ended too often | `Pod(Ended)` | | `state: error`, with how it ended |
+//! | the container ended too often | `Pod(Ended)` | | `state: error`, with how it ended |
 
 mod attach;
 mod exec_access;
@@ -55,33 +55,33 @@ use crate::api::{
     Agent, AigiseSession, Sandbox, SandboxStatus, condition::Reason, init::InitOutcome, meta, template::UpdatePolicy,
 };
 
-/// All that is known of a sandbox when it is decided about.
+/// Everything that decisions about a sandbox depend on.
 #[derive(Clone, Debug)]
 pub struct Observed {
     /// The Sandbox itself.
     pub sandbox: Arc<Sandbox>,
-    /// The session that it names.
+    /// The session that the sandbox names.
     pub session: Lookup<AigiseSession>,
-    /// The others of its session that matter: [`siblings`].
+    /// The other sandboxes of the session on which decisions depend: [`siblings`].
     pub siblings: Vec<Arc<Sandbox>>,
-    /// Its Pod, which has its name.
+    /// The sandbox's Pod, which has the same name.
     pub pod: ChildState<Pod>,
-    /// The Pod that it is to attach to.
+    /// The Pod to which the sandbox attaches.
     pub attached: Lookup<Pod>,
-    /// The agent that it runs, if it is made for one.
+    /// The agent that the sandbox runs, if it belongs to an agent.
     pub agent: Option<Arc<Agent>>,
-    /// What lets it into the sandboxes of its session; absent where nothing is to.
+    /// The exec access of the Pod to the sandboxes of its session; absent if the Pod gets none.
     pub exec_access: Option<ExecAccess>,
-    /// What the operator was told.
+    /// The operator's settings.
     pub settings: Arc<Settings>,
-    /// How many Pods in the namespace were made [lately](burst_begins) and do not run yet, its own among them.
+    /// How many Pods in the namespace were created [recently](burst_begins) and do not run yet, including the sandbox's own.
     pub on_their_way: usize,
     /// The time.
     pub now: Timestamp,
 }
 
 impl Observed {
-    /// Takes in what a write left: a sandbox makes nothing but its Pod, and what lets that in.
+    /// Records the outcome of a write. A sandbox writes only its Pod and the Pod's exec access.
     pub fn record(&mut self, outcome: Outcome) {
         match (outcome, &mut self.exec_access) {
             (Outcome::Pod(child), _) => self.pod = child,
@@ -89,7 +89,7 @@ impl Observed {
             (Outcome::RoleBinding(child), Some(access)) => access.binding = child,
             (Outcome::NetworkPolicy(child), Some(access)) => access.policy = child,
             (Outcome::Role(child), Some(access)) => access.earlier_role = child,
-            _ => {} // nothing else is a sandbox's to write
+            _ => {} // a sandbox writes no other children
         }
     }
 
@@ -98,12 +98,12 @@ impl Observed {
         if is_runner(&self.sandbox) { Label::of_runner(sandbox_type) } else { Label::of(sandbox_type) }
     }
 
-    /// Whether its Pod may run commands in the others of the session.
+    /// Whether the Pod may run commands in the other sandboxes of the session.
     fn may_exec(&self) -> bool {
         self.agent.as_ref().is_some_and(|agent| runner::may_exec(agent, &self.settings))
     }
 
-    /// Whether the agent that it runs asks for it as it is; a sandbox that runs none needs nobody to.
+    /// Whether the sandbox's agent requests this exact Sandbox. Always true for a sandbox without an agent.
     fn is_requested(&self) -> bool {
         let agent = self.agent.as_deref().zip(self.session.found());
         let asks = |(agent, session): (&Agent, &Arc<AigiseSession>)| {
@@ -112,7 +112,7 @@ impl Observed {
         !is_runner(&self.sandbox) || agent.is_some_and(asks)
     }
 
-    /// The DNS name of the sandbox's Pod, if it has a session to be found in.
+    /// The DNS name of the sandbox's Pod, if the sandbox belongs to a session.
     #[must_use]
     pub fn hostname(&self) -> Option<String> {
         let session = self.pod.owned().and(self.sandbox.spec.session.as_ref())?;
@@ -120,31 +120,32 @@ impl Observed {
         Some(name::host(&label, session, &self.sandbox.namespace().unwrap_or_default()))
     }
 
-    /// Whether somebody made the sandbox by hand.
+    /// Whether a user created the sandbox.
     fn is_hand_made(&self) -> bool {
         is_hand_made(&self.sandbox)
     }
 
-    /// Whether the session made the sandbox.
+    /// Whether the session created the sandbox.
     fn is_sessions_own(&self, session: &AigiseSession) -> bool {
         ownership::owner_uid(&self.sandbox.metadata) == session.metadata.uid.as_deref()
     }
 }
 
-/// Whether somebody made the sandbox by hand: what a session makes says so.
+/// Whether a user created the sandbox: the Sandboxes of sessions and agents record their owner.
 #[must_use]
 pub fn is_hand_made(sandbox: &Sandbox) -> bool {
     ownership::owner_uid(&sandbox.metadata).is_none()
 }
 
-/// Whether the sandbox was made to run an agent.
+/// Whether an agent created the sandbox, to run in it.
 #[must_use]
 pub fn is_runner(sandbox: &Sandbox) -> bool {
     let controller = ownership::controller(&sandbox.metadata);
     controller.is_some_and(|owner| owner.kind == "Agent" && owner.api_version.starts_with(meta::GROUP))
 }
 
-/// The Sandbox as its maker says, if that is another way than it is. A user may suspend it, and add labels and annotations.
+/// The Sandbox with the changes that its creator requires; `None` if it needs no change. The user's `suspend`, labels and annotations are
+/// kept.
 #[must_use]
 pub fn changed(live: &Sandbox, mut desired: Sandbox) -> Option<Sandbox> {
     desired.spec.suspend = live.spec.suspend;
@@ -162,7 +163,7 @@ pub fn changed(live: &Sandbox, mut desired: Sandbox) -> Option<Sandbox> {
     })
 }
 
-/// Whether the sandbox belongs to this very session: made by it, or by hand for it.
+/// Whether the sandbox belongs to this session: the session created it, or a user created it for this session.
 #[must_use]
 pub fn belongs_to(sandbox: &Sandbox, session: &AigiseSession) -> bool {
     match ownership::owner_uid(&sandbox.metadata) {
@@ -171,20 +172,20 @@ pub fn belongs_to(sandbox: &Sandbox, session: &AigiseSession) -> bool {
     }
 }
 
-/// Whether the sandbox was made by hand for another session than this one, which has its name: so it would go with the other.
+/// Whether a user created the sandbox for an earlier session with this session's name. The sandbox follows that session, not this one.
 #[must_use]
 pub fn belonged_to_other_session(sandbox: &Sandbox, session: &AigiseSession) -> bool {
     let seen = sandbox.status.as_ref().and_then(|status| status.session.as_ref());
     is_hand_made(sandbox) && membership::is_other_session(seen, session)
 }
 
-/// The writes that bring the sandbox further.
+/// The writes that move the sandbox forward.
 #[must_use]
 pub fn plan(observed: &Observed) -> Vec<Write> {
     decide(observed).1
 }
 
-/// The name of the lifecycle stage that the object is in, and the writes that bring it further.
+/// The name of the sandbox's lifecycle variant, and the writes that move the sandbox forward.
 #[must_use]
 pub fn decide(observed: &Observed) -> (&'static str, Vec<Write>) {
     let lifecycle = Lifecycle::of(observed);
@@ -215,7 +216,7 @@ fn writes(observed: &Observed, lifecycle: Lifecycle) -> Vec<Write> {
             pod().and_then(|pod| acknowledge_session_restart(observed, pod)).map(Write::PatchPod)
         }
         Lifecycle::Pod(_) | Lifecycle::Initializing(_) => init::release(observed).map(Write::PatchPod),
-        // Two Pods of one name would take turns in being found by it.
+        // The DNS name would resolve to either of the two Pods.
         Lifecycle::Blocked(Failure { reason: Reason::DuplicateType, .. }) => delete().filter(|_| !is_going()),
         Lifecycle::Restarting { .. }
         | Lifecycle::Finished { .. }
@@ -231,20 +232,19 @@ fn writes(observed: &Observed, lifecycle: Lifecycle) -> Vec<Write> {
     };
     let access = if observed.is_requested() { exec_access::writes(observed) } else { vec![] };
     match write {
-        // What lets a Pod in is there before it.
+        // The exec access of a Pod is created before the Pod.
         Some(write @ Write::Create(_)) => access.into_iter().chain([write]).collect(),
         write => write.into_iter().chain(access).collect(),
     }
 }
 
-/// What to say about the sandbox.
+/// What to report about the sandbox.
 #[must_use]
 pub fn report(observed: &Observed) -> Report<SandboxStatus> {
     summary::report(observed)
 }
 
-/// Whether the Pod is missing that the sandbox says was there: it has ended, or the sandbox itself is gone, and the watch is late
-/// to tell.
+/// Whether the Pod that the sandbox's status names is missing: it was deleted, or the sandbox itself is gone and its watch event is late.
 #[must_use]
 pub fn child_disappeared(observed: &Observed) -> bool {
     let status = observed.sandbox.status.as_ref();
@@ -252,18 +252,18 @@ pub fn child_disappeared(observed: &Observed) -> bool {
         && status.is_some_and(|status| status.pod_name.is_some() && status.attached.is_none())
 }
 
-/// Whether the last initialiser of the sandbox failed, as it says.
+/// Whether the sandbox's status reports that its last initialiser failed.
 #[must_use]
 pub fn has_failed_init(sandbox: &Sandbox) -> bool {
     let init = sandbox.status.as_ref().and_then(|status| status.init.as_ref());
     init.is_some_and(|init| init.outcome == InitOutcome::Failed)
 }
 
-/// Where a sandbox stands among those of its session and type: the session's own before those that were made by hand, one that goes
-/// behind all others, and the older before the younger.
+/// The order of sandboxes of one session and type: the session's own sandbox first, then sandboxes that users created; among these,
+/// sandboxes that are being deleted last, and older sandboxes before younger ones.
 pub type Rank = (bool, bool, Option<Time>, String);
 
-/// The rank of a sandbox; none of one that its session does not take for one of the type.
+/// The rank of a sandbox; `None` if its session does not count it as a sandbox of the type.
 #[must_use]
 pub fn rank(sandbox: &Sandbox) -> Option<Rank> {
     let (session, label) = (sandbox.spec.session.as_ref()?, Label::of(&sandbox.spec.sandbox_type).ok()?);
@@ -275,14 +275,14 @@ pub fn rank(sandbox: &Sandbox) -> Option<Rank> {
     Some((is_hand_made, deletion_timestamp.is_some(), creation_timestamp.clone(), sandbox.name_any()))
 }
 
-/// How many of a type matter: the session's own, and the first of those that were made by hand.
+/// How many sandboxes of a type are considered: the session's own, and the first that a user created.
 pub const FIRST: usize = 2;
 
-/// How many types are followed from what a sandbox depends on.
+/// The limit on the number of types that are followed along `dependsOn`.
 const MOST_TYPES: usize = 128;
 
-/// The others of its session that matter to a sandbox, in the words of whoever knows the [first](FIRST) of a type by their
-/// [`rank`]: of its own type where it was made by hand, of those that it depends on, and of what these depend on.
+/// The other sandboxes of the session on which decisions about a sandbox depend: those of its own type if a user created it, those of the
+/// types that it depends on, and of the types that these depend on. `first` returns the [first](FIRST) sandboxes of a type by [`rank`].
 pub fn siblings(sandbox: &Sandbox, first: impl Fn(&Label) -> Vec<Arc<Sandbox>>) -> Vec<Arc<Sandbox>> {
     let needed = |sandbox: &Sandbox| {
         let labels = sandbox.spec.template.depends_on.iter().filter_map(|needed| Label::of(needed).ok());
@@ -305,8 +305,8 @@ pub fn siblings(sandbox: &Sandbox, first: impl Fn(&Label) -> Vec<Arc<Sandbox>>) 
     found
 }
 
-/// Whether the Pod is to make room for a new one now: its user asked for a start, or it is not ready and its template, or its
-/// session's request, is newer.
+/// Whether the Pod is to be replaced by a new one now: the user requested a restart of the sandbox, or the Pod is not ready and the
+/// template, or a restart request on the session, is newer than the Pod.
 fn wants_new_pod(observed: &Observed) -> bool {
     let Some(pod) = observed.pod.owned().filter(|_| observed.is_requested()) else { return false };
     let sandbox = &observed.sandbox;
@@ -324,7 +324,7 @@ fn wants_new_pod(observed: &Observed) -> bool {
     }
 }
 
-/// Whether the user has changed the annotation that asks for a start since the Pod was made.
+/// Whether the user has changed the annotation that requests a restart since the Pod was created.
 fn restart_requested(pod: &Pod, recorded: &str, annotations: &BTreeMap<String, String>) -> bool {
     annotations.get(meta::RESTART).is_some_and(|request| annotation(pod, recorded) != Some(request))
 }
@@ -333,7 +333,7 @@ fn session_restart_requested(pod: &Pod, session: &AigiseSession) -> bool {
     restart_requested(pod, meta::SESSION_RESTART, session.annotations())
 }
 
-/// A session's request is for those that are not ready: one that is ready has heeded it by going on.
+/// Records the session's restart request on a ready Pod. The request concerns Pods that are not ready, so a ready Pod has nothing to do.
 fn acknowledge_session_restart(observed: &Observed, mut pod: Box<Pod>) -> Option<Box<Pod>> {
     let session = observed.session.found().filter(|session| session_restart_requested(&pod, session))?;
     let request = session.annotations().get(meta::RESTART)?.clone();
@@ -341,9 +341,9 @@ fn acknowledge_session_restart(observed: &Observed, mut pod: Box<Pod>) -> Option
     Some(pod)
 }
 
-/// Whether the Pod was made from another template than the Sandbox has now.
+/// Whether the Pod was created from another template than the Sandbox has now.
 fn is_outdated(observed: &Observed) -> bool {
-    // Without its session nobody knows what it was made from, and nothing can be made anew.
+    // If the session is gone, the template's hash cannot be computed, and the Pod could not be recreated.
     let is_known = observed.sandbox.spec.session.is_none() || observed.session.found().is_some();
     observed.pod.owned().is_some_and(|pod| {
         is_known && annotation(pod, meta::TEMPLATE_HASH) != Some(pod::template_hash(observed).as_str())

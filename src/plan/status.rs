@@ -1,4 +1,4 @@
-//! Conditions: built whole in every pass; a transition time moves only when the status moves.
+//! Conditions. Every reconcile builds all conditions of an object; a transition time changes only when the condition's status changes.
 
 use std::time::Duration;
 
@@ -8,20 +8,20 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
 use super::{Failure, Requeue};
 use crate::api::condition::{ConditionType, Reason};
 
-/// One condition before it has a time.
+/// A condition without its transition time.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ConditionValue {
-    /// Which condition.
+    /// The type of the condition.
     pub kind: ConditionType,
-    /// `None` is `Unknown`.
+    /// The status of the condition; `None` is `Unknown`.
     pub holds: Option<bool>,
-    /// Why.
+    /// The reason.
     pub reason: Reason,
-    /// A sentence.
+    /// The message: a sentence.
     pub message: String,
 }
 
-/// A verdict in one line.
+/// Builds a condition value with a printable message.
 pub fn condition_value(
     kind: ConditionType,
     holds: impl Into<Option<bool>>,
@@ -31,22 +31,22 @@ pub fn condition_value(
     ConditionValue { kind, holds: holds.into(), reason, message: printable(&message.into()) }
 }
 
-/// The text without characters that would do something to the terminal of who reads it, or that the API server takes in no YAML,
-/// as which it reads what is applied. Much of what is told comes from the programs in a sandbox.
+/// Replaces characters that would control the reader's terminal, and characters that the API server rejects in YAML, the format as which
+/// it parses applied objects. Many messages contain output of programs in a sandbox.
 #[must_use]
 pub fn printable(text: &str) -> String {
     let is_fine = |c: char| (!c.is_control() || c == '\n' || c == '\t') && !matches!(c, '\u{fffe}' | '\u{ffff}');
     text.chars().map(|c| if is_fine(c) { c } else { char::REPLACEMENT_CHARACTER }).collect()
 }
 
-/// The standard three, from one view of the object: what is true, whether work goes on, whether a person is needed. `Ready` is
-/// left out of an object at rest, which kstatus then takes for done.
+/// The three standard conditions, `Ready`, `Reconciling` and `Stalled`. An inactive object has no `Ready`, so kstatus reads it as
+/// Current.
 #[must_use]
 pub fn standard(kstatus: KStatus, reason: Reason, message: &str) -> Vec<ConditionValue> {
     let yes = |kind| condition_value(kind, true, reason, message);
     let not_ready = || condition_value(ConditionType::Ready, false, reason, message);
-    let at_rest = || condition_value(ConditionType::Reconciling, false, Reason::AsExpected, "Nothing is on its way.");
-    let well = || condition_value(ConditionType::Stalled, false, Reason::AsExpected, "Nothing needs a person.");
+    let at_rest = || condition_value(ConditionType::Reconciling, false, Reason::AsExpected, "Nothing is in progress.");
+    let well = || condition_value(ConditionType::Stalled, false, Reason::AsExpected, "No user action is needed.");
     match kstatus {
         KStatus::Ready => vec![yes(ConditionType::Ready), at_rest(), well()],
         KStatus::InProgress => vec![not_ready(), yes(ConditionType::Reconciling), well()],
@@ -55,29 +55,30 @@ pub fn standard(kstatus: KStatus, reason: Reason, message: &str) -> Vec<Conditio
     }
 }
 
-/// How an object stands, in the sense of kstatus.
+/// The state of an object in the sense of kstatus.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum KStatus {
-    /// All is there.
+    /// Everything that the spec asks for is there.
     Ready,
-    /// It goes on by itself.
+    /// The operator or the cluster is working on the object.
     InProgress,
-    /// It needs a person.
+    /// The user has to act.
     Stalled,
-    /// It is as it was wanted to be, and that is not ready.
+    /// The object is inactive, as its spec asks.
     Current,
 }
 
-/// Whether `Ready` is still the one that the schema gives to a new object. That has no owner, and only what was owned once can be
-/// left out: an object that is at rest from the start says `Ready=False` for a moment.
+/// Whether the object's only condition is still the `Ready` that the schema sets by default. This default has no field manager, and
+/// server-side apply can only remove fields that the manager has applied once. An object that is inactive from the start therefore
+/// gets `Ready=False` first, which the next reconcile removes.
 #[must_use]
 pub fn is_untouched(before: &[Condition]) -> bool {
     ready(before).is_none_or(|condition| condition.reason == Reason::Pending.to_string())
         && before.iter().all(|condition| condition.type_ == ConditionType::Ready.to_string())
 }
 
-/// How an object stands, and when to look again, once [`is_untouched`] is minded: what rests from the start is on its way for a
-/// moment.
+/// The state of an object and its requeue, adjusted for [`is_untouched`]: an object that is inactive from the start is reported as in
+/// progress once, and reconciled again at once. The first report applies `Ready`, so the second can remove it.
 #[must_use]
 pub fn force_first_ready(before: &[Condition], kstatus: KStatus, requeue: Requeue) -> (KStatus, Requeue) {
     if kstatus == KStatus::Current && is_untouched(before) {
@@ -87,30 +88,31 @@ pub fn force_first_ready(before: &[Condition], kstatus: KStatus, requeue: Requeu
     }
 }
 
-/// What it means that something could not be read or written: whether a person has to do something, and when it is tried again.
+/// What a failed read or write means for an object: whether the user has to act, and when the operator retries.
 #[must_use]
 pub fn of_failure(failure: &Failure) -> (KStatus, Requeue) {
     match failure.reason {
         Reason::Refused | Reason::Unreadable => (KStatus::Stalled, Requeue::After(REFUSED_POLL)),
-        // Somebody has to do something, and perhaps not here.
+        // The user has to change something, perhaps in an object that the operator does not watch.
         Reason::Forbidden => (KStatus::Stalled, Requeue::Backoff),
-        // The namespace or the owner goes.
+        // The namespace or the owner is being deleted.
         Reason::Terminating => (KStatus::InProgress, Requeue::AwaitChange),
-        // The rest passes by itself.
+        // Other failures resolve without the user.
         _ => (KStatus::InProgress, Requeue::Backoff),
     }
 }
 
-/// What the API server refused, or cannot be read, is tried again after this long: a policy of the cluster may have been what refused it.
+/// The delay before the operator retries a write that the API server refused, or a read of an unreadable object. The cause may have been
+/// a policy of the cluster, which the operator does not watch.
 const REFUSED_POLL: Duration = Duration::from_secs(300);
 
-/// Leaves out the conditions of other managers: they stay on the object and are none of our business.
+/// Removes the conditions of other managers from the list. They stay on the object, and the operator ignores them.
 pub fn retain_ours(conditions: &mut Vec<Condition>) {
     conditions.retain(|condition| condition.type_.parse::<ConditionType>().is_ok());
 }
 
-/// The conditions as they are written. `before` are those of the last pass: their times are kept where the status did not move,
-/// and nothing else of them is looked at.
+/// The conditions to write. `before` are the conditions of the previous reconcile: a condition whose status has not changed keeps its
+/// transition time. Nothing else in `before` is used.
 #[must_use]
 pub fn conditions(
     conditions: impl IntoIterator<Item = ConditionValue>,
@@ -140,11 +142,11 @@ pub fn conditions(
         .collect()
 }
 
-/// The longest time between two looks at something that nobody tells of.
+/// The longest interval between two reads of an object that is not watched.
 const LONGEST_POLL: Duration = Duration::from_secs(60);
 
-/// How long to wait until the next look at something that nobody tells of: at first `shortest`, and longer the longer ago it is that
-/// the condition became what it is.
+/// The delay until the next read of an object that is not watched: at least `shortest`, and longer the longer ago the condition last
+/// changed.
 #[must_use]
 pub fn poll(shortest: Duration, conditions: &[Condition], kind: ConditionType, now: Timestamp) -> Duration {
     let kind: &str = kind.into();
@@ -160,20 +162,20 @@ pub fn ready(conditions: &[Condition]) -> Option<&Condition> {
     conditions.iter().find(|condition| condition.type_ == ready)
 }
 
-/// The condition that says how an object is: `Ready`, or `Suspended` or the like of one at rest.
+/// The condition that explains the state of an object: `Ready`, or `Suspended` if the object is inactive.
 fn headline(conditions: &[Condition]) -> Option<&Condition> {
     let at_rest =
         |condition: &&Condition| condition.type_ == ConditionType::Suspended.to_string() && condition.status == "True";
     ready(conditions).or_else(|| conditions.iter().find(at_rest))
 }
 
-/// Whether the reason for how the object is differs from that of an earlier status.
+/// Whether the reason for the object's state differs from the reason in an earlier status.
 #[must_use]
 pub fn has_news(before: &[Condition], reason: Reason) -> bool {
     headline(before).is_none_or(|condition| condition.reason != reason.to_string())
 }
 
-/// A text that is no longer than `limit` bytes.
+/// Shortens a text to at most `limit` bytes.
 #[must_use]
 pub fn clip(mut text: String, limit: usize) -> String {
     if text.len() > limit {

@@ -8,7 +8,7 @@ use crate::api::{
     session::{AccessMode, Reclaim, VolumeSpec},
 };
 
-/// A volume that all sandboxes of a session share. The framework gives them their places.
+/// A volume that all sandboxes of a session share. The mount paths are the framework's.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, strum::Display, strum::IntoStaticStr)]
 #[strum(serialize_all = "lowercase")]
 pub enum SharedVolume {
@@ -20,7 +20,7 @@ pub enum SharedVolume {
     Tools,
 }
 
-/// The volume of a claim whose specification is silent.
+/// The spec of a volume that the session does not mention.
 static DEFAULT: VolumeSpec = VolumeSpec {
     claim_name: None,
     reclaim: None,
@@ -31,10 +31,10 @@ static DEFAULT: VolumeSpec = VolumeSpec {
 };
 
 impl SharedVolume {
-    /// All of them, in the order in which they are made and filled.
+    /// All volumes, in the order in which they are created and filled.
     pub const ALL: [SharedVolume; 3] = [SharedVolume::Scripts, SharedVolume::Data, SharedVolume::Tools];
 
-    /// Where every sandbox finds it.
+    /// The path at which every sandbox mounts the volume.
     #[must_use]
     pub fn mount_path(self) -> &'static str {
         match self {
@@ -44,7 +44,7 @@ impl SharedVolume {
         }
     }
 
-    /// What the session says about it.
+    /// The spec of the volume in the session.
     #[must_use]
     pub fn spec(self, session: &AigiseSession) -> &VolumeSpec {
         let volumes = session.spec.volumes.as_ref();
@@ -56,19 +56,19 @@ impl SharedVolume {
         spec.unwrap_or(&DEFAULT)
     }
 
-    /// The existing claim that the session uses for it.
+    /// The existing claim that the session uses for the volume.
     #[must_use]
     pub fn existing(self, session: &AigiseSession) -> Option<&str> {
         self.spec(session).claim_name.as_deref()
     }
 
-    /// The name of its claim.
+    /// The name of the volume's claim.
     #[must_use]
     pub fn claim_name(self, session: &AigiseSession) -> String {
         self.existing(session).map_or_else(|| name::child(&session.name_any(), self), String::from)
     }
 
-    /// Whether its claim goes with the session.
+    /// Whether the volume's claim is deleted with the session.
     #[must_use]
     pub fn goes_with(self, session: &AigiseSession) -> bool {
         self.existing(session).is_none()
@@ -76,7 +76,7 @@ impl SharedVolume {
             && self.spec(session).reclaim.unwrap_or_default() == Reclaim::Delete
     }
 
-    /// Whether all Pods that mount it have to be on one node.
+    /// Whether all Pods that mount the volume have to run on one node.
     #[must_use]
     pub fn is_on_one_node(self, session: &AigiseSession) -> bool {
         !self.spec(session).access_modes.contains(&AccessMode::ReadWriteMany)

@@ -18,16 +18,16 @@ use crate::api::{Agent, AigiseSession, Sandbox};
 /// on earlier ones.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Write {
-    /// Create the object. Where its name is taken, the object that has the name is looked at, and never changed.
+    /// Create the object. If the name is taken, the operator reads the object that has it, and never changes that object.
     Create(Created),
-    /// Server-side apply. An object with a UID exists already: the apply is forced, and holds for exactly the version that was
-    /// decided about. One without a UID is new: a stranger's object of its name is never changed.
+    /// Server-side apply. An object with a UID exists already: the apply is forced, and succeeds only for the version on which the
+    /// decision is based. An object without a UID is new: a foreign object with its name is never changed.
     Apply(Applied),
-    /// Replace the whole Sandbox, if it still has the version that was decided about.
+    /// Replace the whole Sandbox, if it still has the version on which the decision is based.
     Replace(Box<Sandbox>),
-    /// Patch the size and the owner of the claim, if it still has the version that was decided about.
+    /// Patch the size and the owner of the claim, if it still has the version on which the decision is based.
     PatchClaim(Box<PersistentVolumeClaim>),
-    /// Patch the annotations of the Pod, if it still has the version that was decided about.
+    /// Patch the annotations of the Pod, if it still has the version on which the decision is based.
     PatchPod(Box<Pod>),
     /// Delete exactly this object.
     Delete(Target),
@@ -38,9 +38,9 @@ pub enum Write {
 pub enum Created {
     /// A claim.
     Claim(Box<PersistentVolumeClaim>),
-    /// A Pod; a change of its template means another Pod.
+    /// A Pod. A change of its template leads to a new Pod.
     Pod(Box<Pod>),
-    /// A Sandbox; later changes replace it as a whole.
+    /// A Sandbox. Later changes replace the whole object.
     Sandbox(Box<Sandbox>),
 }
 
@@ -49,15 +49,15 @@ pub enum Created {
 pub enum Applied {
     /// A Service.
     Service(Box<Service>),
-    /// A policy.
+    /// A network policy.
     NetworkPolicy(Box<NetworkPolicy>),
     /// A Secret.
     Secret(Box<Secret>),
-    /// An account.
+    /// A service account.
     ServiceAccount(Box<ServiceAccount>),
     /// A role.
     Role(Box<Role>),
-    /// The binding of a role.
+    /// A role binding.
     RoleBinding(Box<RoleBinding>),
 }
 
@@ -68,9 +68,9 @@ pub struct Target {
     pub kind: Kind,
     /// Its name.
     pub name: String,
-    /// Its UID, a precondition: an object that was created later under the name stays.
+    /// Its UID, as a precondition: an object that was created later under the name is kept.
     pub uid: Option<String>,
-    /// Its version, likewise; absent: it is deleted whatever it has become meanwhile.
+    /// Its resource version, as a precondition. Without it, the object is deleted even if it has changed.
     pub version: Option<String>,
 }
 
@@ -83,21 +83,21 @@ pub enum Kind {
     Pod,
     /// A Service.
     Service,
-    /// A policy.
+    /// A network policy.
     NetworkPolicy,
     /// A Secret.
     Secret,
-    /// An account.
+    /// A service account.
     ServiceAccount,
     /// A role.
     Role,
-    /// The binding of a role.
+    /// A role binding.
     RoleBinding,
     /// A Sandbox.
     Sandbox,
-    /// A session: only its user creates it; the operator deletes it when its time is over, if its user asked for that.
+    /// A session. Only users create sessions; the operator deletes an expired session if its user asked for that.
     AigiseSession,
-    /// An agent: only its user creates it; the operator deletes it with its session or its parent.
+    /// An agent. Only users create agents; the operator deletes an agent together with its session or its parent.
     Agent,
 }
 
@@ -126,7 +126,7 @@ written!(
 );
 
 impl Write {
-    /// Deletes this object, if it still has the version that was decided about.
+    /// Deletes this object, if it still has the version on which the decision is based.
     #[must_use]
     pub fn delete<K: Written>(live: &K) -> Self {
         let ObjectMeta { name, uid, resource_version, .. } = live.meta();
@@ -134,7 +134,7 @@ impl Write {
         Write::Delete(Target { kind: K::KIND, name, uid: uid.clone(), version: resource_version.clone() })
     }
 
-    /// Deletes this object, whatever it has become meanwhile.
+    /// Deletes this object even if it has changed.
     #[must_use]
     pub fn delete_any_version<K: Written>(live: &K) -> Self {
         match Self::delete(live) {
@@ -143,7 +143,7 @@ impl Write {
         }
     }
 
-    /// The verb, as a person would say it.
+    /// The verb, for log lines.
     #[must_use]
     pub fn verb(&self) -> &'static str {
         match self {
@@ -191,7 +191,7 @@ impl Write {
     }
 }
 
-/// What the name has after a write, by the kind that was written.
+/// The state of the written object after a write, by kind.
 #[derive(Clone, Debug)]
 pub enum Outcome {
     /// A claim.
@@ -200,15 +200,15 @@ pub enum Outcome {
     Pod(ChildState<Pod>),
     /// A Service.
     Service(ChildState<Service>),
-    /// A policy.
+    /// A network policy.
     NetworkPolicy(ChildState<NetworkPolicy>),
     /// A Secret.
     Secret(ChildState<Secret>),
-    /// An account.
+    /// A service account.
     ServiceAccount(ChildState<ServiceAccount>),
     /// A role.
     Role(ChildState<Role>),
-    /// The binding of a role.
+    /// A role binding.
     RoleBinding(ChildState<RoleBinding>),
     /// A Sandbox.
     Sandbox(ChildState<Sandbox>),

@@ -1,42 +1,42 @@
-//! What the gate of a sandbox is told and what it answers: plain data, shared by the planner that writes it and by
-//! `sandboxd gate` that obeys it. Nothing here depends on Kubernetes types.
+//! The init work of a sandbox, and the progress and result that the init supervisor reports: plain data, shared by the planner that
+//! writes the work and by `sandboxd gate` that runs it. Nothing here depends on Kubernetes types.
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
-/// The folder that belongs to the gate in each sandbox that has one.
+/// The folder of the init supervisor in each sandbox that has init work.
 pub const FOLDER: &str = "/run/aigise";
 
-/// In [`FOLDER`]: the [`Work`], as JSON. The kubelet writes it from an annotation of the Pod.
+/// In [`FOLDER`]: the [`Work`], as JSON. The kubelet writes this file from an annotation of the Pod.
 pub const WORK_FILE: &str = "pod/work";
 
-/// In [`FOLDER`]: not empty once the gate may begin. Likewise.
+/// In [`FOLDER`]: not empty once the init work may begin. The kubelet writes this file from an annotation of the Pod.
 pub const RELEASE_FILE: &str = "pod/release";
 
-/// In [`FOLDER`]: what the gate writes down.
+/// In [`FOLDER`]: the folder for the files that the init supervisor writes.
 pub const STATE: &str = "state";
 
-/// Everything that is to be done before a sandbox is ready.
+/// The init work of a sandbox: everything that has to be done before the sandbox is ready.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct Work {
-    /// How long all of it may take from its release on, in seconds.
+    /// How long all of the work may take after its release, in seconds.
     pub timeout: u64,
-    /// The initialiser, in its order.
+    /// The steps of the initialiser, in order.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub steps: Vec<Step>,
     /// The skills whose dependencies are installed after the steps.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub skills: Option<Skills>,
-    /// What has to answer before the sandbox is ready, and for as long as it is.
+    /// The services that must answer before the sandbox is ready, and as long as it is ready.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub services: Vec<Service>,
-    /// What the sandbox's own readiness probe asks, where services have to answer besides: a container has but one.
+    /// The sandbox's own readiness probe, if services must answer as well: a container can have only one probe.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub probe: Option<OwnProbe>,
-    /// What must not be told of the environment.
+    /// The environment variables whose values must not be reported.
     #[serde(default, skip_serializing_if = "Secrets::are_none")]
     pub secrets: Secrets,
 }
@@ -45,20 +45,20 @@ pub struct Work {
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct Skills {
-    /// The type of the sandbox: a skill says in which one it runs.
+    /// The type of the sandbox. Each skill names the type that it runs in.
     pub sandbox_type: String,
-    /// Folders below the tools volume, each with all that is below it; [`ALL_SKILLS`]: all there are.
+    /// Folders below the tools volume, each including everything below it; [`ALL_SKILLS`] means all skills.
     pub enabled: Vec<String>,
 }
 
-/// In a list of enabled skills: all of them.
+/// The entry in a list of enabled skills that means all skills.
 pub const ALL_SKILLS: &str = "all";
 
 /// An MCP service that is reached over SSE.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct Service {
-    /// What the session calls it.
+    /// The name of the service in the session.
     pub name: String,
     /// The host as seen from the sandbox.
     pub host: String,
@@ -68,23 +68,23 @@ pub struct Service {
     pub path: String,
 }
 
-/// What a readiness probe asks.
+/// A readiness probe.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub enum OwnProbe {
-    /// A command that has to end with 0.
+    /// A command that must end with exit code 0.
     Exec {
         /// The program and its arguments.
         command: Vec<String>,
     },
-    /// A port of the sandbox that has to open.
+    /// A port of the sandbox that must accept connections.
     Tcp {
         /// The host.
         host: String,
         /// The port.
         port: u16,
     },
-    /// A page that has to answer with a status of 200 to 399.
+    /// A page that must respond with a status from 200 to 399.
     Http {
         /// The host.
         host: String,
@@ -92,7 +92,7 @@ pub enum OwnProbe {
         port: u16,
         /// The path, with its leading `/`.
         path: String,
-        /// Further headers: name and value.
+        /// Additional headers: name and value.
         #[serde(default, skip_serializing_if = "Vec::is_empty")]
         headers: Vec<(String, String)>,
     },
@@ -102,26 +102,26 @@ pub enum OwnProbe {
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct Step {
-    /// What it is called.
+    /// The name of the step.
     pub name: String,
     /// The program and its arguments.
     pub command: Vec<String>,
-    /// How long it may take, in seconds. Absent: as long as the whole.
+    /// How long the step may take, in seconds. Absent: as long as all of the work.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub timeout: Option<u64>,
-    /// Besides what the sandbox's container has in its environment.
+    /// Environment variables, in addition to those of the sandbox's container.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub env: BTreeMap<String, String>,
 }
 
-/// Which variables of the environment hold secrets.
+/// Which environment variables hold secrets.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct Secrets {
-    /// These do.
+    /// Variables that hold secrets.
     #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
     pub names: BTreeSet<String>,
-    /// Whole Secrets are in the environment: every variable may hold one but these.
+    /// Present if whole Secrets are in the environment: every variable except these may then hold a secret.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub all_but: Option<BTreeSet<String>>,
 }
@@ -132,17 +132,17 @@ impl Secrets {
     }
 }
 
-/// What the gate has done so far.
+/// The progress of the init work.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct InitProgress {
-    /// When it was released.
+    /// When the work was released.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub released: Option<Timestamp>,
-    /// What has begun: the steps, then the skills, each as `skill <path>`, then the services, each as `service <name>`.
+    /// The parts that have begun: first the steps, then the skills as `skill <path>`, then the services as `service <name>`.
     #[serde(default)]
     pub steps: Vec<Run>,
-    /// How it ended.
+    /// How the work ended.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub outcome: Option<Outcome>,
 }
@@ -151,36 +151,36 @@ pub struct InitProgress {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Run {
-    /// Its name.
+    /// The name of the step.
     pub name: String,
-    /// When it began.
+    /// When the step began.
     pub began: Timestamp,
-    /// When it ended.
+    /// When the step ended.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub ended: Option<Timestamp>,
-    /// Why it has not ended yet: what was wrong when a service was asked last.
+    /// Why the step has not ended yet: the problem when the service was last asked.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub error: Option<String>,
 }
 
-/// How the work of a gate ended.
+/// How the init work ended.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub enum Outcome {
-    /// All of it is done.
+    /// All of the work is done.
     Succeeded,
-    /// It is not, and will not be.
+    /// The work failed.
     Failed(InitFailure),
 }
 
-/// Why the work of a gate failed.
+/// Why the init work failed.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct InitFailure {
-    /// The step that failed, or `skill <path>` or `service <name>`; absent: it was none of these.
+    /// The step that failed, or `skill <path>` or `service <name>`. Absent if none of these failed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub step: Option<String>,
-    /// How, in words that follow the step's name: `ended with exit code 2`.
+    /// How it failed, as text that follows the step's name: `ended with exit code 2`.
     pub how: String,
     /// The exit code of the step.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -194,11 +194,11 @@ pub struct InitFailure {
 }
 
 impl InitFailure {
-    /// What failed, in words that a sentence begins with after `the`: `step compile`, `skill fuzz/afl`, `initialiser`.
+    /// What failed, as text that follows `the` in a sentence: `step compile`, `skill fuzz/afl`, `initialiser`.
     #[must_use]
     pub fn subject(&self) -> String {
         match &self.step {
-            // The name of a step has no blank.
+            // The name of a step contains no space.
             Some(step) if step.contains(' ') => step.clone(),
             Some(step) => format!("step {step}"),
             None => "initialiser".into(),
@@ -206,19 +206,20 @@ impl InitFailure {
     }
 }
 
-/// What a gate that failed leaves in the container's termination log; the key tells it from what programs write there.
+/// The message that an init supervisor leaves in the container's termination log when the init work failed. Its key distinguishes
+/// the message from those of other programs.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct TerminationMessage {
-    /// Why it failed.
+    /// Why the init work failed.
     #[serde(rename = "aigiseGate")]
     pub failure: InitFailure,
 }
 
-/// The kubelet keeps no more of a termination message.
+/// The kubelet keeps at most this many bytes of a termination message.
 const LIMIT: usize = 4096;
 
 impl TerminationMessage {
-    /// As JSON that the kubelet keeps whole: of a tail that is too long the beginning goes.
+    /// The message as JSON that is short enough for the kubelet to keep: a tail that is too long loses its beginning.
     #[must_use]
     pub fn text(mut self) -> String {
         loop {
@@ -227,14 +228,14 @@ impl TerminationMessage {
                 return text;
             }
             let tail = if self.failure.tail.is_empty() { &mut self.failure.how } else { &mut self.failure.tail };
-            // A character may take six bytes in JSON, so this takes some more away than it has to.
+            // A character may take up to six bytes in JSON, so this may remove a little more than necessary.
             let excess = (text.len() - LIMIT).div_ceil(6).max(1);
             let cut = tail.char_indices().nth(excess).map_or(tail.len(), |(at, _)| at);
             tail.drain(..cut);
         }
     }
 
-    /// Reads a termination message.
+    /// Parses a termination message.
     #[must_use]
     pub fn read(text: &str) -> Option<InitFailure> {
         serde_json::from_str::<Self>(text).ok().map(|message| message.failure)
@@ -253,7 +254,7 @@ mod tests {
                 TerminationMessage { failure: InitFailure { tail, how: "ended".into(), ..InitFailure::default() } };
             let text = words.text();
             assert!(text.len() <= LIMIT && text.len() > LIMIT / 2, "{} bytes of {letter}", text.len());
-            assert!(TerminationMessage::read(&text).unwrap().tail.ends_with("end"), "what came last is kept");
+            assert!(TerminationMessage::read(&text).unwrap().tail.ends_with("end"), "the end is kept");
         }
     }
 

@@ -1,27 +1,27 @@
-//! What the stage Pod is told and what it answers: plain data, shared by the planner that writes it and by `sandboxd stage`
-//! that obeys it. Nothing here depends on Kubernetes types.
+//! The work of a stage Pod, and the report that the stage Pod returns: plain data, shared by the planner that writes the work and
+//! by `sandboxd stage` that does it. Nothing here depends on Kubernetes types.
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use serde::{Deserialize, Serialize};
 
-/// The environment variable in which `sandboxd stage` finds its [`Manifest`], as JSON.
+/// The environment variable that holds the [`Manifest`] for `sandboxd stage`, as JSON.
 pub const MANIFEST_ENV: &str = "AIGISE_STAGE";
 
 /// The file at the root of each volume that records what was staged there.
 pub const MARKER: &str = ".aigise-staged";
 
-/// Everything that one stage Pod has to do.
+/// The work of one stage Pod.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct Manifest {
-    /// Names the whole content: volumes that carry this digest in their marker are left alone.
+    /// The digest of the whole content: a volume whose marker has this digest is left alone.
     pub digest: String,
     /// The volumes, in the order in which they are filled.
     pub volumes: Vec<Volume>,
 }
 
-/// One shared volume and what goes into it.
+/// One shared volume and its sources.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct Volume {
@@ -31,22 +31,23 @@ pub struct Volume {
     pub mount_path: String,
     /// What sandbox users may do with the staged files.
     pub access: Access,
-    /// Copied in this order.
+    /// The sources, in the order in which they are copied.
     pub sources: Vec<Source>,
-    /// First-level folders to keep, for the tools volume; absent: all.
+    /// First-level folders to keep, for the tools volume. Absent: all folders.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub top_roots: Option<Vec<String>>,
-    /// Those of them that no source has to bring: agents ask for them, and no mistake of an agent's is its session's.
+    /// The folders of `top_roots` that no source has to bring: agents request them, and an error in an agent must not fail its
+    /// session.
     #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
     pub optional_roots: BTreeSet<String>,
 }
 
-/// What every user of a sandbox may do with a staged file, whatever its mode was in the source.
+/// What every user of a sandbox may do with a staged file, whatever its mode is in the source.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Access {
-    /// Readable, and executable where the source was.
+    /// Readable, and executable if the file is executable in the source.
     Read,
-    /// Readable and writable, and executable where the source was.
+    /// Readable and writable, and executable if the file is executable in the source.
     Write,
 }
 
@@ -54,26 +55,26 @@ pub enum Access {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct Source {
-    /// What a person calls it, for messages: `configMap poc`, `persistentVolumeClaim corpus`.
+    /// The name of the source in messages: `configMap poc`, `persistentVolumeClaim corpus`.
     pub description: String,
-    /// Where it is mounted in the stage Pod, with the source's own sub-folder.
+    /// Where the source is mounted in the stage Pod, including the source's own sub-folder.
     pub mount_path: String,
-    /// The folder of the volume that it is copied into; empty: the volume's root.
+    /// The folder of the volume that the source is copied into; empty for the volume's root.
     pub path: String,
 }
 
-/// What the stage Pod leaves in its termination message, as one JSON object of at most 4 KiB.
+/// The report that the stage Pod leaves as its termination message: one JSON object of at most 4 KiB.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", tag = "outcome")]
 pub enum StagingReport {
     /// All volumes carry the digest.
     Staged {
-        /// What each volume holds now, by its name.
+        /// What each volume holds now, by the volume's name.
         volumes: BTreeMap<String, Staged>,
     },
     /// A source could not be staged; a retry with the same sources would fail in the same way.
     Failed {
-        /// One sentence for a person, which names the source and the path.
+        /// One sentence for the user that names the source and the path.
         message: String,
     },
 }
@@ -82,14 +83,14 @@ pub enum StagingReport {
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Staged {
-    /// Files written by this run; 0 when the marker was there already.
+    /// The number of files written by this run; 0 if the marker was already there.
     pub files: i64,
-    /// Files that were there with other content and were left as they are: what sandboxes wrote is never overwritten.
+    /// The number of files that had other content and were kept: files that sandboxes wrote are never overwritten.
     pub kept: i64,
-    /// First-level folders of the tools volume that its sources bring.
+    /// First-level folders of the tools volume that come from its sources.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub roots: Vec<String>,
-    /// Folders with a `SKILL.md` in the tools volume, as many as a report has room for.
+    /// Folders with a `SKILL.md` in the tools volume, as many as fit into a report.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub skills: Vec<String>,
 }

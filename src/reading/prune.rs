@@ -247,7 +247,7 @@ impl<'de> Visitor<'de> for Part<'_> {
         Ok(())
     }
 
-    // If fields are expected here instead of a string, the object's own type reports the error later.
+    // If a projection expects fields but finds one of these values, deserializing the object reports the error.
     fn visit_str<E: Error>(self, text: &str) -> Result<(), E> {
         self.leaf(text.len() + 3, text)
     }

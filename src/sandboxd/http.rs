@@ -1,24 +1,25 @@
-//! HTTP as this program speaks it: one request to one host, in the clear, within a time, and nothing that a server could use to lead
-//! it elsewhere or to make it grow.
+//! The HTTP client of this program: one request to one host, in clear text, within a time limit. A server cannot lead the client to
+//! another host or make it use much memory.
 
 use std::io;
 use std::time::Duration;
 
 use ureq::{Agent, Error, Timeout};
 
-/// How long a connection may take. The framework's own limit.
+/// How long connecting may take. This is the framework's own limit.
 const CONNECT: Duration = Duration::from_secs(5);
 
-/// How long the head of an answer may be. Less than the buffer that it is read into, or a longer one would be taken for no answer.
+/// The maximum length of a response's header. It is smaller than the input buffer; otherwise a longer header would not be
+/// recognised as a response.
 const HEAD: usize = 12 * 1024;
 
 const BUFFER: usize = 16 * 1024;
 
-/// How much of what a stranger says is told.
+/// How many characters of an untrusted text are shown.
 const BRIEF: usize = 200;
 
-/// Who asks. Neither a proxy of the environment nor a redirect is followed: what is asked for is the host that is named, and no
-/// other; a sandbox's `HTTP_PROXY` is meant for the internet.
+/// The HTTP agent. It uses no proxy of the environment and follows no redirect: it only contacts the host that is named. A
+/// sandbox's `HTTP_PROXY` is for the internet.
 pub fn agent() -> Agent {
     Agent::config_builder()
         .proxy(None)
@@ -37,47 +38,47 @@ pub fn agent() -> Agent {
 
 /// The beginning of a URL.
 pub fn origin(host: &str, port: u16) -> String {
-    // The address of an IPv6 host has brackets in a URL.
+    // An IPv6 address has brackets in a URL.
     let (open, close) = if host.contains(':') && !host.starts_with('[') { ("[", "]") } else { ("", "") };
     format!("http://{open}{host}{close}:{port}")
 }
 
-/// Why there is no answer, in words that follow a colon. `late` is said when the time is over.
+/// Why there is no response, as text that follows a colon. `late` provides the text for a timeout.
 pub fn words(error: Error, late: impl FnOnce() -> String) -> String {
     match error {
         Error::Timeout(Timeout::Connect) => format!("no connection within {} s", CONNECT.as_secs()),
-        Error::Timeout(Timeout::Resolve) => format!("its host name is not found within {} s", CONNECT.as_secs()),
+        Error::Timeout(Timeout::Resolve) => format!("its host name was not resolved within {} s", CONNECT.as_secs()),
         Error::Timeout(_) => late(),
-        Error::HostNotFound => "its host name is not known".into(),
+        Error::HostNotFound => "its host name cannot be resolved".into(),
         Error::Io(error) => io_words(&error),
         Error::Protocol(_) | Error::LargeResponseHeader(..) => "does not speak HTTP".into(),
-        Error::BadUri(_) | Error::Http(_) => "its address is not one".into(),
+        Error::BadUri(_) | Error::Http(_) => "its address is not valid".into(),
         other => brief(&other.to_string()),
     }
 }
 
-/// The same for what the system says.
+/// The text for an I/O error.
 pub fn io_words(error: &io::Error) -> String {
     match error.kind() {
         io::ErrorKind::ConnectionRefused => "connection refused".into(),
         io::ErrorKind::ConnectionReset | io::ErrorKind::ConnectionAborted | io::ErrorKind::BrokenPipe => {
-            "the connection was broken off".into()
+            "the connection was reset".into()
         }
         io::ErrorKind::UnexpectedEof => "the connection was closed".into(),
-        io::ErrorKind::HostUnreachable | io::ErrorKind::NetworkUnreachable => "its host is out of reach".into(),
+        io::ErrorKind::HostUnreachable | io::ErrorKind::NetworkUnreachable => "its host is unreachable".into(),
         io::ErrorKind::TimedOut => format!("no connection within {} s", CONNECT.as_secs()),
-        // Its text names what could not be looked up, and why.
+        // The text of the error names what could not be resolved, and why.
         _ => brief(&error.to_string()),
     }
 }
 
-/// What a stranger says, in one line of bearable length.
+/// An untrusted text, as one line of limited length.
 pub fn brief(text: &str) -> String {
     let line: String = text.trim().chars().take(BRIEF).map(|c| if c.is_control() { ' ' } else { c }).collect();
     if text.trim().chars().nth(BRIEF).is_some() { format!("{line}…") } else { line }
 }
 
-/// A time in seconds; a part of one counts as a whole one.
+/// A duration in seconds, rounded up.
 pub fn seconds(time: Duration) -> u128 {
     time.as_millis().div_ceil(1000)
 }

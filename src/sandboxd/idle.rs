@@ -1,8 +1,7 @@
 //! `sandboxd idle`: PID 1 of a sandbox that has no command of its own.
 //!
-//! Sandboxes are used through `exec`, so their PID 1 has two duties: to reap what others leave behind, and to end at
-//! once when the Pod does (`sleep` would sit out the grace period, as the kernel drops signals that a PID 1 has no
-//! handler for).
+//! Sandboxes are used through `exec`, so their PID 1 has two duties: to reap orphaned processes, and to end at once when the Pod
+//! ends (`sleep` would take the whole grace period, because the kernel drops signals that a PID 1 has no handler for).
 
 use std::io;
 use std::process::ExitCode;
@@ -13,14 +12,14 @@ use rustix::process::{WaitOptions, wait};
 use signal_hook::consts::{SIGCHLD, SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
 
-/// Sleeps until SIGTERM or SIGINT and reaps meanwhile; the exit code is 143 or 130, as of a process which the signal
+/// Sleeps until SIGTERM or SIGINT, and reaps processes meanwhile. The exit code is 143 or 130, as for a process that the signal
 /// killed.
 ///
 /// # Errors
 /// When the handlers cannot be installed.
 pub fn run() -> io::Result<ExitCode> {
     let mut signals = Signals::new([SIGCHLD, SIGINT, SIGTERM])?;
-    // What died before there was a handler sent its SIGCHLD to nobody.
+    // Nothing received the SIGCHLD of processes that died before the handlers were installed.
     reap();
     for signal in signals.forever() {
         if signal != SIGCHLD {
@@ -31,7 +30,7 @@ pub fn run() -> io::Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
-/// Lets a process that works, and may be a PID 1, end at the first SIGTERM or SIGINT, wherever it is.
+/// Makes a process that is working, and may be a PID 1, end at the first SIGTERM or SIGINT.
 ///
 /// # Errors
 /// When the handlers cannot be installed.
@@ -47,7 +46,7 @@ fn exit_code(signal: i32) -> u8 {
     128 + u8::try_from(signal).unwrap_or_default()
 }
 
-/// One SIGCHLD may stand for many children, so this takes all that are there.
+/// Reaps all children that have ended, because one SIGCHLD may stand for many.
 fn reap() {
     while let Ok(Some(_)) = wait(WaitOptions::NOHANG) {}
 }

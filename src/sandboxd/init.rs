@@ -1,20 +1,20 @@
-//! `sandboxd gate`: the startup probe of a sandbox that has something to do before it is ready.
+//! `sandboxd gate`: the startup probe of a sandbox that has init work.
 //!
 //! ```text
 //! gate ── lock is free, nothing begun ──► supervise   (a process of its own, which holds the lock)
-//!   │                                         │ waits for the release, runs the steps, installs what skills need,
-//!   │                                         │ waits for the services, writes down the outcome
+//!   │                                         │ waits for the release, runs the steps, installs the dependencies of
+//!   │                                         │ skills, waits for the services, records the outcome
 //!   │ waits for the lock ◄────────────────────┘
 //!   ▼
 //! outcome: succeeded ──► 0
 //!          failed ─────► termination log, 1: the kubelet ends the container
-//!          none ───────► the supervisor was killed: likewise
+//!          none ───────► the same: the supervisor was killed
 //! ```
 //!
-//! The kubelet ends a probe when it is restarted itself, and begins it anew; the work goes on meanwhile, and the new gate waits for
-//! the same supervisor. So a step runs once in a Pod, however often the probe is started.
+//! A kubelet that is restarted ends the probe and starts it again. The work continues meanwhile, and the new probe waits for the
+//! same supervisor. So a step runs only once in a Pod, however often the probe is started.
 //!
-//! `sandboxd ready` is the readiness probe of a sandbox with services: it asks again whether they are there.
+//! `sandboxd ready` is the readiness probe of a sandbox with services: it checks again whether they answer.
 
 use std::ffi::OsStr;
 use std::fs::{self, File};
@@ -45,19 +45,19 @@ pub use self::supervise::supervise;
 /// The tools volume.
 const TOOLS: &str = "/bash_tools";
 
-/// What says which skills have their dependencies, in the container's own file system.
+/// Where markers record which skills have their dependencies installed, in the container's own file system.
 const MARKERS: &str = "/var/lib/aigise/skills";
 
-/// Where everything is.
+/// The paths that the init supervisor uses.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Places {
-    /// The folder that belongs to the gate.
+    /// The folder of the init supervisor.
     pub folder: PathBuf,
-    /// Where the kubelet looks for what a container has to say at its end.
+    /// The file from which the kubelet reads the container's termination message.
     pub termination_log: PathBuf,
     /// The tools volume.
     pub tools: PathBuf,
-    /// Where it is written down which skills have their dependencies, if that can be written.
+    /// Where markers record which skills have their dependencies installed, if this folder is writable.
     pub markers: PathBuf,
 }
 
@@ -73,7 +73,7 @@ impl Default for Places {
 }
 
 impl Places {
-    /// Everything in one folder.
+    /// All paths below one folder.
     #[must_use]
     pub fn below(folder: &OsStr) -> Self {
         let folder = PathBuf::from(folder);
@@ -90,20 +90,20 @@ impl Places {
     }
 }
 
-/// The time. A helper program has no cache to be compared with, and nothing here decides by it.
-#[expect(clippy::disallowed_methods, reason = "the steps are told with their times")]
+/// The current time. It is only reported: nothing here is decided by it.
+#[expect(clippy::disallowed_methods, reason = "the steps are reported with their times")]
 fn now() -> Timestamp {
     Timestamp::now()
 }
 
-/// Waits until the work is done, by this process's supervisor or by one that is there already.
+/// Waits until the init work is done, by a supervisor that this process starts or by a supervisor that is already running.
 #[must_use]
 pub fn run(places: &Places) -> ExitCode {
     match wait(places) {
         Ok(Outcome::Succeeded) => ExitCode::SUCCESS,
         Ok(Outcome::Failed(failure)) => {
             let sentence = sentence(&failure);
-            // What a supervisor that had no more room on the disk has to say is still told by the event of the probe.
+            // If the disk is full, the event of the failed probe still carries the message.
             let _ = fs::write(&places.termination_log, TerminationMessage { failure }.text());
             say(&sentence);
             ExitCode::FAILURE
@@ -121,12 +121,12 @@ fn wait(places: &Places) -> io::Result<Outcome> {
             Some(progress) => return Ok(progress.outcome.unwrap_or_else(killed)),
         }
     }
-    // Another description of the file: the lock belongs to the supervisor, who has the first.
+    // Another description of the file: the lock belongs to the supervisor, which has the first description.
     flock(state.lock()?, FlockOperation::LockExclusive)?;
     Ok(state.read().and_then(|progress| progress.outcome).unwrap_or_else(killed))
 }
 
-/// Starts the supervisor. It inherits the lock as its standard input, so that there is no moment at which nobody holds it.
+/// Starts the supervisor. The supervisor inherits the lock as its standard input, so the lock is held at every moment.
 fn begin(places: &Places, lock: File) -> io::Result<()> {
     let mut supervisor = Command::new(std::env::current_exe()?);
     supervisor.arg("supervise");
@@ -139,18 +139,18 @@ fn begin(places: &Places, lock: File) -> io::Result<()> {
 
 fn killed() -> Outcome {
     Outcome::Failed(InitFailure {
-        how: "was killed from outside, perhaps for want of memory, or could not write down how it ended".into(),
+        how: "was killed from outside, perhaps because memory ran out, or could not record its outcome".into(),
         ..InitFailure::default()
     })
 }
 
-/// A failure in one line.
+/// A failure as one line.
 #[must_use]
 pub fn sentence(failure: &InitFailure) -> String {
     format!("the {} {}", failure.subject(), failure.how)
 }
 
-/// Reads a small file that the kubelet, or this program, replaces as a whole.
+/// Reads a small file that the kubelet, or this program, always replaces as a whole.
 fn read(path: &Path) -> Option<String> {
     fs::read_to_string(path).ok().filter(|text| !text.is_empty())
 }

@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 
 use thiserror::Error;
 
-/// The running program, also where nothing says by which path it was started.
+/// The running program. This path works even where the path of the program itself is unknown.
 const THIS_PROGRAM: &str = "/proc/self/exe";
 
 /// Why the program could not be copied.
@@ -22,13 +22,13 @@ pub enum Error {
     Write {
         /// The file that was being written.
         path: PathBuf,
-        /// What the system said.
+        /// The error of the system.
         #[source]
         error: io::Error,
     },
 }
 
-/// Copies the running program to `folder/sandboxd`, executable for everyone; the name only ever holds a whole program.
+/// Copies the running program to `folder/sandboxd`, executable for everyone. The name never refers to a partial copy.
 ///
 /// # Errors
 /// When the folder does not exist, is full, or may not be written.

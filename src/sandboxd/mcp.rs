@@ -1,12 +1,12 @@
-//! The handshake with an MCP server over SSE: the server is there when it has answered one, and not before. A port that is open, or
-//! a page that answers, says nothing about it.
+//! The handshake with an MCP server over SSE. A server counts as ready only when it has answered a handshake: an open port, or a
+//! page that responds, does not prove that the server is ready.
 //!
 //! ```text
 //! GET /sse ───────────────────────► 200, text/event-stream, which stays open
 //!      ◄─────────────────────────── event endpoint: /messages/?session_id=…
 //! POST endpoint, initialize ──────► 2xx
 //!      ◄─────────────────────────── event message: the result
-//! POST endpoint, initialized ─────► 2xx, and both hang up
+//! POST endpoint, initialized ─────► 2xx, then the connection is closed
 //! ```
 
 use std::io;
@@ -26,24 +26,24 @@ use crate::protocol::init::Service;
 
 mod events;
 
-/// How long one try may take. The framework's own limit.
+/// How long one attempt may take. This is the framework's own limit.
 pub const LIMIT: Duration = Duration::from_secs(10);
 
-/// The version of the protocol that is offered: the one of MCP over SSE. A server may answer with another.
+/// The protocol version that is offered: that of MCP over SSE. A server may answer with another version.
 const VERSION: &str = "2024-11-05";
 
-/// The number of the only request.
+/// The ID of the only request.
 const ID: u64 = 1;
 
-/// Longer addresses are none.
+/// The maximum length of an address.
 const LONGEST: usize = 2048;
 
-/// Why a service is not there, in words that follow a colon.
+/// Why a service is not ready, as text that follows a colon.
 #[derive(Debug, Error, PartialEq, Eq)]
 pub enum HandshakeError {
     #[error("{0}")]
     Unreachable(String),
-    #[error("is not at this path (404)")]
+    #[error("does not exist at this path (404)")]
     NotHere,
     #[error("answers with status {0}")]
     Status(u16),
@@ -63,19 +63,19 @@ pub enum HandshakeError {
     Error(String),
     #[error("ended its stream in the middle of the handshake")]
     Over,
-    #[error("sends more than a handshake can be")]
+    #[error("sends more data than a handshake needs")]
     TooMuch,
 }
 
-/// Where a service is.
+/// The URL of a service.
 pub fn url(service: &Service) -> String {
     format!("{}{}", http::origin(&service.host, service.port), service.path)
 }
 
-/// Shakes hands with a service, once.
+/// Performs one handshake with a service.
 ///
 /// # Errors
-/// Why it is not there.
+/// Why the service is not ready.
 pub fn connect(service: &Service, limit: Duration) -> Result<(), HandshakeError> {
     let talk = Session { agent: http::agent(), service, deadline: Instant::now() + limit, limit: http::seconds(limit) };
     let mut events = talk.open()?;
@@ -96,7 +96,7 @@ struct Session<'a> {
     agent: Agent,
     service: &'a Service,
     deadline: Instant,
-    /// In seconds, for words.
+    /// The time limit in seconds, for messages.
     limit: u128,
 }
 
@@ -104,7 +104,7 @@ impl Session<'_> {
     /// Opens the stream.
     fn open(&self) -> Result<Events<impl io::Read + use<>>, HandshakeError> {
         let request = self.agent.get(url(self.service)).header(ACCEPT, "text/event-stream");
-        // The time includes that of reading the stream.
+        // The time limit includes reading the stream.
         let response = request.config().timeout_global(Some(self.left())).build().call();
         let response = response.map_err(|error| self.unreachable(error, HandshakeError::Silent))?;
         match response.status().as_u16() {
@@ -122,7 +122,7 @@ impl Session<'_> {
         }
     }
 
-    /// Waits for the address that takes the messages.
+    /// Waits for the address that messages are sent to.
     fn endpoint(&self, events: &mut Events<impl io::Read>) -> Result<String, HandshakeError> {
         loop {
             let event = events.next().map_err(|ended| self.ended(ended, HandshakeError::NoEndpoint))?;
@@ -144,7 +144,7 @@ impl Session<'_> {
     fn answer(&self, events: &mut Events<impl io::Read>) -> Result<(), HandshakeError> {
         loop {
             let event = events.next().map_err(|ended| self.ended(ended, HandshakeError::NoAnswer))?;
-            // A server may have something to say for itself, or to ask, before it answers.
+            // A server may send notifications and requests of its own before it answers.
             let Ok(reply) = serde_json::from_str::<Reply>(&event.data) else { continue };
             if event.name != "message" || reply.method.is_some() || reply.id != Some(ID.into()) {
                 continue;
@@ -174,7 +174,7 @@ impl Session<'_> {
     }
 }
 
-/// What a server answers.
+/// A message from a server.
 #[derive(Deserialize)]
 struct Reply {
     id: Option<Value>,
@@ -189,8 +189,8 @@ struct Refusal {
     message: String,
 }
 
-/// The address that an endpoint means, as seen from the stream; `None` if it leads to somebody else. Who could name another host
-/// would have this program send a message from inside the sandbox to whom they like.
+/// The address of an endpoint, resolved against the address of the stream; `None` if the endpoint is on another host. A server that
+/// may name another host could make this program send a message from inside the sandbox to any address.
 fn resolve(service: &Service, endpoint: &str) -> Option<String> {
     if endpoint.is_empty() || endpoint.len() > LONGEST || !endpoint.bytes().all(|byte| byte.is_ascii_graphic()) {
         return None;

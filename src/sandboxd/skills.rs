@@ -1,7 +1,6 @@
-//! Skills: folders below the tools volume that hold a `SKILL.md`, and may bring along what they need.
+//! Skills: folders below the tools volume that hold a `SKILL.md`, and may hold an installer for their dependencies.
 //!
-//! The tools volume is written by everybody in a session. So nothing here follows a symbolic link, and whatever is looked through has
-//! an end.
+//! Every sandbox of a session can write to the tools volume. So nothing here follows a symbolic link, and every search is bounded.
 
 use std::collections::VecDeque;
 use std::ffi::OsStr;
@@ -16,16 +15,16 @@ use crate::protocol::init::{ALL_SKILLS, InitFailure, Skills};
 mod document;
 pub mod marker;
 
-/// What makes a folder a skill.
+/// The file that makes a folder a skill.
 const DOCUMENT: &str = "SKILL.md";
 
-/// How many names are looked at. A tools volume has some hundred; an agent may have put a whole repository there.
+/// How many names are examined. A tools volume has a few hundred; an agent may have put a whole repository there.
 const MOST_NAMES: usize = 100_000;
 
-/// How deep skills may lie.
+/// The maximum depth of a skill below the tools volume.
 const DEEPEST: usize = 16;
 
-/// How long a `SKILL.md` may be.
+/// The maximum size of a `SKILL.md`.
 const LONGEST: u64 = 1024 * 1024;
 
 /// How many skills a message names.
@@ -34,25 +33,25 @@ const NAMED: usize = 10;
 /// A skill that has something to install.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Skill {
-    /// Its folder, below the tools volume.
+    /// The folder of the skill, below the tools volume.
     pub path: String,
-    /// What installs its dependencies, below its folder.
+    /// The installer of its dependencies, below the skill's folder.
     pub installer: PathBuf,
-    /// The installer is a program by itself; else a shell has to read it.
+    /// Whether the installer is a program; otherwise a shell runs it.
     pub is_program: bool,
 }
 
-/// What was found.
+/// The result of a search.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub struct Found {
     /// The folders with a `SKILL.md`, sorted.
     pub paths: Vec<String>,
-    /// There is more than can be looked through.
+    /// Whether the search ended early because there was too much to examine.
     pub is_cut_off: bool,
 }
 
-/// Looks for skills in those folders that `wanted` lets it enter. A folder that cannot be read, or that has a name that no list can
-/// hold, has none.
+/// Looks for skills in the folders that `wanted` selects. A folder that cannot be read, or whose name is not valid Unicode, has
+/// none.
 pub fn scan(tools: &Folder, wanted: impl Fn(&str) -> bool) -> Found {
     let mut found = Found::default();
     let mut names_left = MOST_NAMES;
@@ -85,10 +84,10 @@ pub fn scan(tools: &Folder, wanted: impl Fn(&str) -> bool) -> Found {
     found
 }
 
-/// The enabled skills of this type of sandbox that have something to install, in the order in which that is done.
+/// The enabled skills of this type of sandbox that have something to install, in the order of installation.
 ///
 /// # Errors
-/// When one is enabled that is not there, or one that is enabled cannot be understood.
+/// When an enabled skill does not exist, or cannot be read.
 pub fn chosen(tools: &Path, skills: &Skills) -> Result<Vec<Skill>, InitFailure> {
     let failure = |how| InitFailure { how, ..InitFailure::default() };
     let folder = match Folder::open(tools) {
@@ -106,7 +105,7 @@ pub fn chosen(tools: &Path, skills: &Skills) -> Result<Vec<Skill>, InitFailure> 
     if let Some(missing) = enabled.missing(&found.paths) {
         let all = folder.as_ref().map(|tools| scan(tools, |_| true)).unwrap_or_default();
         let (tools, there) = (tools.display(), list(&all.paths));
-        return Err(failure(format!("has been told to enable the skill {missing}, which is not in {tools}; {there}")));
+        return Err(failure(format!("cannot enable the skill {missing}, which is not in {tools}; {there}")));
     }
     let Some(folder) = folder else { return Ok(vec![]) };
     let mut chosen = vec![];
@@ -125,7 +124,7 @@ pub fn chosen(tools: &Path, skills: &Skills) -> Result<Vec<Skill>, InitFailure> 
             chosen.push((document.priority, skill));
         }
     }
-    // They are sorted by their paths already.
+    // The skills are already sorted by path.
     chosen.sort_by_key(|(priority, _)| *priority);
     Ok(chosen.into_iter().map(|(_, skill)| skill).collect())
 }
@@ -147,12 +146,12 @@ impl<'a> Enabled<'a> {
         self.all || self.paths.iter().any(|enabled| is_at_or_below(path, enabled))
     }
 
-    /// Whether there may be an enabled one in a folder.
+    /// Whether a folder may contain an enabled skill.
     fn leads_through(&self, folder: &str) -> bool {
         self.has(folder) || self.paths.iter().any(|enabled| is_at_or_below(enabled, folder))
     }
 
-    /// The first that is not there.
+    /// The first enabled skill that does not exist.
     fn missing(&self, there: &[String]) -> Option<&'a str> {
         self.paths.iter().copied().find(|enabled| !there.iter().any(|path| is_at_or_below(path, enabled)))
     }
@@ -181,7 +180,7 @@ fn read(tools: &Folder, path: &str) -> io::Result<Document> {
     Document::parse(&text).map_err(io::Error::other)
 }
 
-/// What a skill has to install in a sandbox, if anything.
+/// The skill with its installer for a type of sandbox, if it has an installer.
 fn with_installer(tools: &Folder, path: &str, sandbox_type: &str) -> Option<Skill> {
     ["deps".into(), Path::new("deps").join(sandbox_type)].into_iter().rev().find_map(|folder: PathBuf| {
         let name = OsStr::new("install.sh");
@@ -192,7 +191,7 @@ fn with_installer(tools: &Folder, path: &str, sandbox_type: &str) -> Option<Skil
     })
 }
 
-/// Whether the kernel knows what to do with a file: a script without `#!` is one for a shell, whatever its mode.
+/// Whether the kernel can execute a file: a script without `#!` needs a shell, whatever its mode.
 fn names_its_interpreter(mut file: impl Read) -> bool {
     let mut first = [0; 2];
     file.read_exact(&mut first).is_ok() && [*b"#!", *b"\x7fE"].contains(&first)
@@ -207,7 +206,7 @@ mod tests {
 
     use super::*;
 
-    /// A tools volume; a file is a path and what is in it.
+    /// A tools volume; each file is given by its path and content.
     fn tools(files: &[(&str, &str)]) -> TempDir {
         let folder = tempfile::tempdir().unwrap();
         for (path, text) in files {
@@ -323,7 +322,7 @@ mod tests {
         let broken = "---\nshould_run_in_sandbox: [fuzz]\n---\n";
         let tools = tools(&[("a/SKILL.md", &document("fuzz", "1")), ("broken/SKILL.md", broken)]);
         let failure = |paths: &[&str]| chosen(tools.path(), &enabled(paths)).unwrap_err();
-        assert!(names(&tools, &["a"]).is_empty(), "who is not enabled may be broken");
+        assert!(names(&tools, &["a"]).is_empty(), "a skill that is not enabled may be broken");
         for paths in [&["broken"][..], &["all"]] {
             let failure = failure(paths);
             assert_eq!(failure.step.as_deref(), Some("skill broken"));
@@ -332,8 +331,7 @@ mod tests {
         }
         let missing = failure(&["a", "fuzz/x"]);
         let place = tools.path().display();
-        let expected =
-            format!("has been told to enable the skill fuzz/x, which is not in {place}; there are: a, broken");
+        let expected = format!("cannot enable the skill fuzz/x, which is not in {place}; there are: a, broken");
         assert_eq!((missing.step, missing.how), (None, expected));
         let nowhere = chosen(Path::new("/no/such"), &enabled(&["x"])).unwrap_err();
         assert!(nowhere.how.ends_with("which is not in /no/such; there are none"), "{}", nowhere.how);

@@ -4,16 +4,16 @@
 //! marker has the digest ──────────────────────────────────► nothing to do
 //!          │ no
 //!          ▼                                     of all volumes, before the first write:
-//!   survey: read every source ──► Failed         missing, unreadable, conflicting, leading out
+//!   survey: read every source ──► Failed         missing, unreadable, conflicting, link out of the source
 //!          │
 //!          ▼
 //!   fill: add what is missing ──► Failed         no space left; a link in the way
-//!          │                                     (what differs in the volume is kept and counted)
+//!          │                                     (files that differ in the volume are kept and counted)
 //!          ▼
 //!   mark: the digest, last
 //! ```
 //!
-//! It runs as an ordinary user without capabilities, on volumes whose root may belong to somebody else.
+//! It runs as an unprivileged user without capabilities, on volumes whose root may belong to another user.
 
 use std::collections::BTreeMap;
 use std::io::{self, Write};
@@ -36,27 +36,27 @@ mod survey;
 #[cfg(test)]
 mod tests;
 
-/// Where kubelet looks for what a container has to say at its end.
+/// The file from which the kubelet reads a container's termination message.
 pub const TERMINATION_LOG: &str = "/dev/termination-log";
 
-/// The name, at a volume's root, of the file that is being written.
+/// The temporary name, at a volume's root, of the file that is being written.
 const PART: &str = ".aigise-staged.part";
 
 /// The volume whose first-level folders and skills are reported.
 const TOOLS: &str = "tools";
 
-/// What is about to happen, or has happened. Whoever watches may end the run there, as a crash would.
+/// A step that is about to happen or has happened. The watcher may end the run at any step, as a crash would.
 #[derive(Clone, Copy, Debug)]
 pub enum Step<'a> {
-    /// Something will change at this place, below the volume's root.
+    /// Something will change at this path below the volume's root.
     Change(&'a Path),
-    /// Something else is there, and stays.
+    /// A different file is there already, and is kept.
     Keep {
         /// The volume.
         volume: &'a Volume,
-        /// The source that brings something else.
+        /// The source that brings a different file.
         source: &'a Source,
-        /// The place.
+        /// The path.
         path: &'a Path,
     },
     /// A source is staged.
@@ -65,37 +65,37 @@ pub enum Step<'a> {
         volume: &'a Volume,
         /// The source.
         source: &'a Source,
-        /// What became of its files.
+        /// What happened to the files of the source.
         tally: Tally,
     },
-    /// The marker names these sources already.
+    /// The marker already has the digest of these sources.
     Unchanged {
         /// The volume.
         volume: &'a Volume,
     },
 }
 
-/// What became of a source's files.
+/// What happened to the files of a source.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Tally {
-    /// Written by this run.
+    /// Files that this run wrote.
     pub written: i64,
-    /// The size of those.
+    /// The size of the written files.
     pub bytes: u64,
-    /// There already.
+    /// Files that were there already.
     pub same: i64,
-    /// There with other content, and left so.
+    /// Files that were there with other content, and were kept.
     pub kept: i64,
 }
 
-/// Sees every step.
+/// A function that is called with every step.
 pub type Watch<'w> = dyn FnMut(Step<'_>) -> io::Result<()> + 'w;
 
 /// Fills the volumes that do not carry the manifest's digest yet, and returns what each one holds, by its name.
 ///
 /// # Errors
-/// When a source is wrong, or a volume cannot be written. What was written until then is complete file by file, and a
-/// second run goes on there.
+/// When a source is not valid, or a volume cannot be written. Every file that was written until then is complete, and a second run
+/// continues from there.
 pub fn stage(manifest: &Manifest, watch: &mut Watch<'_>) -> Result<BTreeMap<String, Staged>, Error> {
     let mut work = Vec::new();
     for volume in &manifest.volumes {
@@ -121,9 +121,9 @@ pub fn stage(manifest: &Manifest, watch: &mut Watch<'_>) -> Result<BTreeMap<Stri
     Ok(volumes)
 }
 
-/// The verb: reads the manifest from the environment, tells its progress on stdout, and leaves the report in a file.
+/// The verb: reads the manifest from the environment, prints its progress on stdout, and writes the report to a file.
 pub fn run(report_to: &Path) -> ExitCode {
-    // Modes are set as they should be; this only keeps what we make readable to ourselves.
+    // All modes are set explicitly; the umask only keeps the created files readable for this process.
     rustix::process::umask(Mode::from_raw_mode(0o022));
     let outcome = super::idle::end_on_signal().map_err(Error::Signals).and_then(|()| manifest()).and_then(|manifest| {
         stage(&manifest, &mut |step| {
@@ -149,15 +149,15 @@ fn manifest() -> Result<Manifest, Error> {
     serde_json::from_slice(text.as_encoded_bytes()).map_err(Error::BadManifest)
 }
 
-/// Tells a person what happens; whether somebody listens is no matter of ours.
+/// Prints a step for the user; a failed write is ignored.
 fn tell(step: Step<'_>) {
     let _ = match step {
         Step::Keep { volume, source, path } => {
             let path = path.display();
-            writeln!(io::stdout(), "{}: {path} kept as it is, {} brings another", volume.name, source.description)
+            writeln!(io::stdout(), "{}: {path} was kept, {} has different content", volume.name, source.description)
         }
         Step::Done { volume, source, tally } => writeln!(io::stdout(), "{}", report::line(volume, source, tally)),
-        Step::Unchanged { volume } => writeln!(io::stdout(), "{}: staged before", volume.name),
+        Step::Unchanged { volume } => writeln!(io::stdout(), "{}: already staged", volume.name),
         Step::Change(_) => Ok(()),
     };
 }

@@ -101,7 +101,7 @@ fn the_metrics_are_closed_until_somebody_is_named_and_the_probes_have_a_port_of_
 fn a_prometheus_that_could_not_connect_is_refused() {
     let asked = "serviceMonitor.enabled=true";
     let complaint = helm(&["template", "r", CHART], &[asked]).complaint();
-    assert!(complaint.contains("say in networkPolicy.from where your Prometheus runs"), "{complaint}");
+    assert!(complaint.contains("set networkPolicy.from to the peers of your Prometheus"), "{complaint}");
     for enough in ["networkPolicy.from[0].ipBlock.cidr=192.0.2.0/24", "networkPolicy.enabled=false"] {
         the(&render(&[asked, enough]), "ServiceMonitor");
     }

@@ -32,7 +32,7 @@ fn steps_run_in_the_container_before_it_is_ready_also_without_rights_and_on_a_fi
     assert_eq!(condition(&ready, "Initialized")["status"], "True");
     assert_eq!(ground.run("s--main", "cat /shared/user"), "1000\n$(HOME) $HOME");
     let told = ground.run("s--main", "/aigise/sandboxd status");
-    assert!(told.starts_with("It has succeeded.") && told.contains("1. one"), "{told}");
+    assert!(told.starts_with("The initialiser has succeeded.") && told.contains("1. one"), "{told}");
     ground.until_ready("asess/s");
 }
 
@@ -49,7 +49,7 @@ fn an_initialiser_begins_when_what_it_depends_on_is_ready() {
     let works = ground.until_not_ready("asb/s--main", "Initializing");
     assert_eq!(works["status"]["init"]["outcome"], "Running");
     ground.until("asess/s", "initializes", |seen| seen["status"]["phase"] == "Initializing");
-    assert_eq!(ground.run("s--fuzz", "/aigise/sandboxd status | head -1"), "It waits for its release.");
+    assert_eq!(ground.run("s--fuzz", "/aigise/sandboxd status | head -1"), "The initialiser waits for its release.");
     ground.run("s--main", "touch /shared/go");
     ground.until_ready("asess/s");
     assert_eq!(ground.run("s--fuzz", "/aigise/sandboxd log"), "==> look\nmade");

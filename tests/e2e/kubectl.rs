@@ -17,7 +17,7 @@ fn explain_says_what_a_field_is_for() {
         text.split_whitespace().collect::<Vec<_>>().join(" ")
     };
     let text = explain("asess.spec.volumes.data.sources");
-    for words in ["configMap", "persistentVolumeClaim", "What the volume is filled with", "copied in this order"] {
+    for words in ["configMap", "persistentVolumeClaim", "that the volume is filled with", "copied in this order"] {
         assert!(text.contains(words), "{words} is not in\n{text}");
     }
     let sandbox = explain("asb.spec");

@@ -62,7 +62,7 @@ fn a_disk_that_is_full_from_the_start_is_a_failure_and_nothing_runs() {
     ground.tell(&work(vec![shell("one", &format!("echo ran >>{}", traces.display()))]));
     symlink(FULL, ground.path("state/progress.part")).unwrap();
     let failure = ground.failure();
-    assert!(failure.how.contains("could not write down how it ended"), "{}", failure.how);
+    assert!(failure.how.contains("could not record its outcome"), "{}", failure.how);
     assert!(!traces.exists());
 }
 
@@ -74,7 +74,7 @@ fn a_disk_that_becomes_full_is_a_failure_and_runs_nothing_twice() {
         format!("ln -s {FULL} {}; echo ran >>{}", ground.path("state/progress.part").display(), traces.display());
     ground.tell(&work(vec![shell("fill", &fill), shell("next", &format!("echo ran >>{}", traces.display()))]));
     let failure = ground.failure();
-    assert!(failure.how.contains("could not write down how it ended"), "{}", failure.how);
+    assert!(failure.how.contains("could not record its outcome"), "{}", failure.how);
     assert_eq!(ground.gate().status.code(), Some(1));
     assert_eq!(fs::read_to_string(&traces).unwrap(), "ran\nran\n", "each step once");
 }

@@ -43,7 +43,7 @@ fn the_gate_shakes_hands_with_every_service_after_the_steps() {
     let names: Vec<_> = progress.steps.iter().map(|run| run.name.as_str()).collect();
     assert_eq!(names, ["one", "service gdb", "service pdb"]);
     assert!(progress.steps.iter().all(|run| run.ended.is_some() && run.error.is_none()), "{progress:?}");
-    assert!(status(&ground).starts_with("It has succeeded."));
+    assert!(status(&ground).starts_with("The initialiser has succeeded."));
     assert_eq!(ready(&ground), (Some(0), String::new()));
 }
 
@@ -71,10 +71,10 @@ fn a_service_that_never_answers_fails_the_work_with_what_was_wrong_last() {
     let failure = ground.failure();
     assert_eq!(failure.step.as_deref(), Some("service gdb"));
     let (time, error) = failure.how.split_once(" s: ").unwrap();
-    assert!(time.starts_with("did not answer within the timeout of the whole, after "), "{time}");
+    assert!(time.starts_with("did not answer within the timeout of the initialiser, after "), "{time}");
     assert_eq!(error, format!("connection refused (http://127.0.0.1:{port}/sse)"));
     let said = status(&ground);
-    assert!(said.starts_with("It has failed: the service gdb did not answer"), "{said}");
+    assert!(said.starts_with("The initialiser has failed: the service gdb did not answer"), "{said}");
 }
 
 #[test]
@@ -83,7 +83,7 @@ fn a_service_that_says_nothing_at_all_does_not_hold_the_gate_longer_than_its_tim
     let ground = Ground::released(&Work { timeout: 1, ..with_services(&[server.service("gdb")]) });
     let began = Instant::now();
     let how = ground.failure().how;
-    assert!(how.starts_with("did not answer within the timeout of the whole, after "), "{how}");
+    assert!(how.starts_with("did not answer within the timeout of the initialiser, after "), "{how}");
     assert!(how.contains(" s (http://"), "nothing is known of it: {how}");
     assert!(began.elapsed() < Duration::from_secs(8), "{:?}", began.elapsed());
 }
@@ -92,15 +92,15 @@ fn a_service_that_says_nothing_at_all_does_not_hold_the_gate_longer_than_its_tim
 fn what_only_looks_like_a_service_is_told_apart() {
     let cases = [
         (Manner::Status(500), "answers with status 500"),
-        (Manner::Status(404), "is not at this path (404)"),
+        (Manner::Status(404), "does not exist at this path (404)"),
         (Manner::Status(204), "answers with status 204"),
         (Manner::Redirects, "answers with status 307"),
         (Manner::Page, "does not speak SSE (content type text/html)"),
         (Manner::Untyped, "does not speak SSE (no content type)"),
         (Manner::Garbage, "does not speak HTTP"),
         (Manner::LongHeader, "does not speak HTTP"),
-        (Manner::LongLine, "sends more than a handshake can be"),
-        (Manner::Chatter, "sends more than a handshake can be"),
+        (Manner::LongLine, "sends more data than a handshake needs"),
+        (Manner::Chatter, "sends more data than a handshake needs"),
         (Manner::HangsUp, "ended its stream in the middle of the handshake"),
         (Manner::Refuses, "refused the handshake: Unsupported protocol version"),
         (Manner::TakesNone, "answers the handshake with status 400"),
@@ -212,8 +212,8 @@ fn the_sandboxs_own_probe_is_asked_as_well() {
         (command("echo no; echo 'not yet' >&2; exit 3"), "ended with exit code 3: no not yet".to_string()),
         (command("kill -KILL $$"), "was ended by signal 9".into()),
         (OwnProbe::Exec { command: vec!["/no/such".into()] }, "cannot be started: No such file".into()),
-        (tcp(closed), format!("does not reach 127.0.0.1:{closed}: connection refused")),
-        (http(&broken), format!("is answered with status 500 by http://127.0.0.1:{broken_port}/healthz?x=1")),
+        (tcp(closed), format!("cannot reach 127.0.0.1:{closed}: connection refused")),
+        (http(&broken), format!("got status 500 from http://127.0.0.1:{broken_port}/healthz?x=1")),
     ] {
         let (code, said) = ready(&with_probe(probe));
         assert_eq!(code, Some(1));
@@ -259,6 +259,6 @@ fn without_work_nothing_is_ready() {
     let ground = Ground::done(&work(vec![]));
     assert_eq!(ready(&ground), (Some(0), String::new()));
     fs::remove_file(ground.path("pod/work")).unwrap();
-    assert_eq!(ready(&ground), (Some(1), "the initialiser has been told nothing to do".into()));
+    assert_eq!(ready(&ground), (Some(1), "the initialiser found no work to do".into()));
     assert_eq!(status(&ground), "This sandbox has no initialiser.\n");
 }

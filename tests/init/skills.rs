@@ -78,7 +78,7 @@ fn a_skill_is_installed_once_for_its_content() {
     ground.put("fuzz/afl/deps/list", "one");
     assert_eq!(ground.again(), ["fuzz/afl/deps/install.sh"]);
     assert_eq!(ground.again(), [""; 0]);
-    assert_eq!(ground.log(), "==> skill fuzz/afl has its dependencies already\n");
+    assert_eq!(ground.log(), "==> skill fuzz/afl already has its dependencies\n");
     ground.put("fuzz/afl/deps/list", "two");
     assert_eq!(ground.again().len(), 1, "other content");
     ground.put("fuzz/afl/README", "beside them");
@@ -148,7 +148,7 @@ fn an_installer_is_bounded_by_the_time_of_the_whole() {
     ground.put("slow/deps/install.sh", "sleep 60");
     let failure = ground.failure();
     assert_eq!(failure.step.as_deref(), Some("skill slow"));
-    assert!(failure.how.starts_with("did not end within the timeout of the whole, after "), "{}", failure.how);
+    assert!(failure.how.starts_with("did not end within the timeout of the initialiser, after "), "{}", failure.how);
 }
 
 #[test]
@@ -158,8 +158,7 @@ fn a_skill_that_is_not_there_is_a_failure_that_names_those_that_are() {
     ground.installer("fuzz/afl/deps/install.sh", "");
     let failure = ground.failure();
     let tools = ground.path("tools");
-    let expected =
-        format!("has been told to enable the skill fuzz/x, which is not in {}; there are: fuzz/afl", tools.display());
+    let expected = format!("cannot enable the skill fuzz/x, which is not in {}; there are: fuzz/afl", tools.display());
     assert_eq!((failure.step, failure.how), (None, expected));
     assert!(!ground.path("traces").exists(), "nothing is installed by halves");
 }

@@ -1,4 +1,4 @@
-{{/* The name of everything that the chart installs, the same for every release name unless it is overridden. */}}
+{{/* The name of all objects that the chart installs. It does not depend on the release name; fullnameOverride changes it. */}}
 {{- define "aigise-operator.fullname" -}}
 {{ .Values.fullnameOverride | default "aigise-operator" }}
 {{- end }}
@@ -28,12 +28,12 @@ app.kubernetes.io/managed-by: {{ .Release.Service }}
 helm.sh/chart: {{ .Chart.Name }}-{{ .Chart.Version | replace "+" "_" }}
 {{- end }}
 
-{{/* Where the session of `helm test` is made: in a namespace that the operator watches. */}}
+{{/* The namespace of the session of `helm test`; the operator has to watch it. */}}
 {{- define "aigise-operator.selfTestNamespace" -}}
 {{ .Values.selfTest.namespace | default (first .Values.watchNamespaces) | default .Release.Namespace }}
 {{- end }}
 
-{{/* Other than those by which the operator's Service and Deployment find its Pod. */}}
+{{/* These labels must not match the selectors of the operator's Service and Deployment. */}}
 {{- define "aigise-operator.selfTestLabels" -}}
 app.kubernetes.io/name: aigise-operator-self-test
 app.kubernetes.io/instance: {{ .Release.Name }}

@@ -1,9 +1,9 @@
 {{/*
-What the operator may do in a namespace that it watches, and nothing that it does not do; docs/rbac.md has the reason of each
-verb. The ClusterRole of an operator for all namespaces and the Roles of one for some of them are both made of this list.
+The permissions that the operator needs in a namespace that it watches, and no others; docs/rbac.md has the reason for each
+verb. Both the ClusterRole of an operator for all namespaces and the Roles of an operator for some namespaces use this list.
 */}}
 {{- define "aigise-operator.rules" -}}
-# What users write, and the sandboxes that a session makes of it.
+# The objects that users write, and the sandboxes of sessions.
 - apiGroups: [aigise.dev]
   resources: [aigisesessions, agents]
   verbs: [get, list, watch, delete]
@@ -16,7 +16,7 @@ verb. The ClusterRole of an operator for all namespaces and the Roles of one for
 - apiGroups: [aigise.dev]
   resources: [aigisesessions/finalizers, sandboxes/finalizers, agents/finalizers]
   verbs: [update]
-# What sessions and sandboxes consist of.
+# The objects that sessions and sandboxes consist of.
 - apiGroups: [""]
   resources: [pods]
   verbs: [get, list, watch, create, patch, delete]
@@ -29,19 +29,19 @@ verb. The ClusterRole of an operator for all namespaces and the Roles of one for
 - apiGroups: [networking.k8s.io]
   resources: [networkpolicies]
   verbs: [get, list, watch, create, patch, delete]
-# What a volume is filled from, and the configuration of a session.
+# The sources of volumes, and the configuration file of a session.
 - apiGroups: [""]
   resources: [configmaps]
   verbs: [get]
 {{- if .Values.rbac.secrets }}
-# The configuration of a session, what stands for a variable in it, and what of it may stand nowhere else.
+# The configuration file of a session, the values of its variables, and the Secret for the secret values of the configuration.
 - apiGroups: [""]
   resources: [secrets]
   verbs: [get, create, patch, delete]
 {{- end }}
 {{- if .Values.agents.runnerExec }}
-# An agent's Pod that may run commands in the sandboxes of its session has an account and a role of its own. Nobody can give what
-# they do not hold.
+# An agent's Pod that may run commands in the sandboxes of its session has its own service account and role. The operator can grant only
+# permissions that it has itself.
 - apiGroups: [""]
   resources: [serviceaccounts]
   verbs: [get, create, patch, delete]
@@ -52,7 +52,7 @@ verb. The ClusterRole of an operator for all namespaces and the Roles of one for
   resources: [pods/exec]
   verbs: [get, create]
 {{- end }}
-# What the operator tells.
+# The events that the operator writes.
 - apiGroups: [events.k8s.io]
   resources: [events]
   verbs: [create, patch]

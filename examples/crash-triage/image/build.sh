@@ -10,15 +10,15 @@ context=$(mktemp -d "${TMPDIR:-/tmp}/crash-triage.XXXXXX")
 trap 'rm -rf "$context"' EXIT
 root=$context/rootfs
 "$here/rootfs.sh" "$context/rootfs.tar" gcc libc6-dev gdb-minimal python3    # gcov comes with gcc
-# A third of it is never run here: the link-time optimizer, the Perl that an RPC code generator asks for, and of Python the tests,
-# the manuals and what is compiled for the machine that it was installed on.
+# Leave out a third of the files, which the example never runs: the link-time optimizer, the Perl that an RPC code generator depends on,
+# and the tests, the manuals and the compiled files (__pycache__) of Python.
 mkdir "$root"
 tar -xf "$context/rootfs.tar" -C "$root" --wildcards --exclude='./dev/*' --exclude='*/lto1' --exclude='*lto-dump*' \
   --exclude='./usr/share/perl' --exclude='./usr/lib/*-linux-gnu/perl' --exclude=__pycache__ \
   --exclude='./usr/lib/python3*/test' --exclude='./usr/lib/python3*/lib2to3' --exclude='./usr/lib/python3*/pydoc_data'
 rm "$context/rootfs.tar"
 
-# The wheels are those for the Python of the image, whatever Python runs pip here.
+# The wheels have to match the Python of the image, whichever Python runs pip here.
 python=$(basename "$(echo "$root"/usr/lib/python3.*)")
 packages=$root/usr/local/lib/$python/dist-packages
 quietly crash-triage-pip python3 -m pip --disable-pip-version-check --no-cache-dir install --root-user-action=ignore \

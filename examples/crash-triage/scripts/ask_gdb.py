@@ -1,4 +1,4 @@
-"""ask_gdb.py URL [TOOL [NAME=VALUE...]]: asks an MCP server. Without a tool, says which there are. Runs in any sandbox."""
+"""ask_gdb.py URL [TOOL [NAME=VALUE...]]: calls a tool of an MCP server. Without a tool, lists the tools. Runs in any sandbox."""
 
 import asyncio
 import sys

@@ -1,12 +1,12 @@
 #!/bin/sh
-# Runs the program on the whole corpus and shows which of its lines were reached. A step of `coverage`; the annotated source
-# is left in the shared volume for the others.
+# Runs the program on the whole corpus and shows which of its lines were reached. A step of `coverage`. It leaves the annotated source
+# in the shared volume for the other sandboxes.
 set -eu
 build=/shared/build/coverage report=/shared/coverage
 rm -f "$build"/*.gcda
 mkdir -p "$report"
 for input in /shared/corpus/*; do
-  "$build/outline" "$input" >/dev/null 2>&1 || true   # the corpus also has inputs that are rightly refused
+  "$build/outline" "$input" >/dev/null 2>&1 || true   # the corpus also has invalid inputs, which the program refuses
 done
 cd "$report"
 gcov -f -o "$build" outline.c >summary.txt

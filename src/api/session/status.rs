@@ -1,4 +1,4 @@
-//! What the operator says of a session.
+//! The status of a session.
 
 use std::collections::BTreeMap;
 
@@ -8,28 +8,28 @@ use serde::{Deserialize, Serialize};
 
 use crate::api::{raw::RawJson, sandbox::SandboxState};
 
-/// What the operator last saw of a session.
+/// The status of a session, as the operator last observed it.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct AigiseSessionStatus {
-    /// The generation of the specification that this status speaks of.
+    /// The generation of the specification that this status refers to.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub observed_generation: Option<i64>,
 
-    /// Where the session is in its life.
+    /// Where the session is in its life cycle.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub phase: Option<SessionPhase>,
 
-    /// What is true of the session now, and why.
+    /// The current conditions of the session, with their reasons.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["type"]))]
     pub conditions: Vec<Condition>,
 
-    /// What the configuration file says, as it was last understood.
+    /// The values of the configuration file, as it was last read successfully.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub configuration: Option<ConfigurationStatus>,
 
-    /// The sandboxes that the session wants.
+    /// The sandboxes that the session requests.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub sandboxes: Option<SandboxCounts>,
 
@@ -45,11 +45,11 @@ pub struct AigiseSessionStatus {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub volumes: Option<VolumesStatus>,
 
-    /// The DNS name under which the sandboxes find each other: `<type>.<this>`.
+    /// The DNS name under which the sandboxes reach each other: `<type>.<this>`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub service: Option<String>,
 
-    /// When the sandboxes were last started: at the creation of the session, or when it was resumed.
+    /// When the sandboxes were last started: when the session was created, or when it was resumed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub started_at: Option<Time>,
 
@@ -57,16 +57,16 @@ pub struct AigiseSessionStatus {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub expires_at: Option<Time>,
 
-    /// When all sandboxes were ready for the first time since they were started.
+    /// When all sandboxes were ready for the first time since they were last started.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub ready_at: Option<Time>,
 
-    /// Since when nothing is on its way in the session: it is ready, or needs a person. Idleness counts from here.
+    /// Since when nothing is in progress in the session: the session is ready, or needs a person. The idle time starts here.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub settled_at: Option<Time>,
 }
 
-/// Where a session is in its life.
+/// Where a session is in its life cycle.
 #[derive(
     Clone,
     Copy,
@@ -81,63 +81,63 @@ pub struct AigiseSessionStatus {
     strum::EnumIter,
 )]
 pub enum SessionPhase {
-    /// Nothing has been created yet, or something is in the way of it.
+    /// Nothing has been created yet, or something prevents it.
     Pending,
     /// The volumes are being filled.
     Staging,
     /// The sandboxes are starting.
     Starting,
-    /// The sandboxes run, and some have something to do before they are ready.
+    /// The sandboxes run, and some of them have init work to do before they are ready.
     Initializing,
     /// All sandboxes are ready.
     Ready,
-    /// Some sandboxes failed; the others can be worked in.
+    /// Some sandboxes failed; the others can be used.
     Degraded,
-    /// It will not become ready by itself.
+    /// The session does not become ready on its own.
     Error,
-    /// Its Pods are gone, its volumes stay.
+    /// The Pods of the session are deleted; its volumes stay.
     Suspended,
-    /// Its time is over: its Pods and volumes are gone.
+    /// The time of the session is over: its Pods and volumes are deleted.
     Expired,
-    /// It is being deleted.
+    /// The session is being deleted.
     Terminating,
 }
 
-/// What a configuration file says of the session.
+/// The values that a configuration file sets for the session.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct ConfigurationStatus {
-    /// Fields of a specification, which those of `spec` lie over. Of secrets it has references and never a value.
+    /// Fields of a specification; the fields of `spec` override them. For secrets they hold references and never a value.
     #[schemars(schema_with = "crate::api::template::any_object")]
     pub spec: RawJson,
 }
 
-/// How many sandboxes there are and how they are.
+/// How many sandboxes there are, and their states.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct SandboxCounts {
-    /// How many the session wants.
+    /// How many sandboxes the session requests.
     pub total: i32,
-    /// How many are ready.
+    /// How many sandboxes are ready.
     pub ready: i32,
-    /// How many are in the state `error`.
+    /// How many sandboxes are in the state `error`.
     pub error: i32,
     /// `ready/total`.
     pub summary: String,
-    /// The state of each, by type.
+    /// The state of each sandbox, by type.
     #[serde(default)]
     pub states: BTreeMap<String, SandboxState>,
 }
 
-/// How many agents there are and how they are.
+/// How many agents there are, and their states.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct AgentCounts {
-    /// How many there are.
+    /// How many agents there are.
     pub total: i32,
-    /// How many have each status.
+    /// How many agents are in each state.
     #[serde(default)]
     pub counts: BTreeMap<String, i32>,
 }
 
-/// The session's volumes as they are.
+/// The current state of the session's volumes.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct VolumesStatus {
@@ -150,24 +150,24 @@ pub struct VolumesStatus {
     /// The tools volume.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub tools: Option<VolumeStatus>,
-    /// Names the content that was staged.
+    /// The digest of the content that was staged.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub staged_digest: Option<String>,
 }
 
-/// One volume as it is.
+/// The current state of one volume.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct VolumeStatus {
-    /// The name of its claim.
+    /// The name of the volume's claim.
     pub claim_name: String,
     /// The phase of the claim: `Pending`, `Bound` or `Lost`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub phase: Option<String>,
-    /// The first-level folders of the tools volume that its sources brought.
+    /// The first-level folders of the tools volume that come from its sources.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub roots: Vec<String>,
-    /// The skills in the tools volume, as far as they were staged: folders with a `SKILL.md`.
+    /// The skills in the tools volume when it was last staged: folders with a `SKILL.md`.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub skills: Vec<String>,
 }

@@ -1,4 +1,4 @@
-//! The shared volumes of a session: claims, and what they are filled with.
+//! The shared volumes of a session: their claims and their sources.
 
 use k8s_openapi::{
     api::core::v1::{EnvVar, ResourceRequirements, SecurityContext},
@@ -9,8 +9,9 @@ use serde::{Deserialize, Serialize};
 
 use crate::api::crds::rule;
 
-/// What a claim was made with cannot be changed, except that it can grow. The rules stand on the specification and not on the
-/// volume, so that they also hold where a volume is mentioned for the first time or for the last time.
+/// The CEL rules for fields that a claim is created with: they cannot be changed, except that the size can grow. The rules are on
+/// the specification and not on the volume, so they also apply when a volume is mentioned for the first time or no longer
+/// mentioned.
 pub(super) fn rules() -> Vec<serde_json::Value> {
     let fields =
         [("size", "'1Gi'"), ("storageClassName", "''"), ("accessModes", "['ReadWriteOnce']"), ("claimName", "''")];
@@ -39,69 +40,71 @@ pub(super) fn rules() -> Vec<serde_json::Value> {
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Volumes {
-    /// Scripts, mounted read-only at `/sandbox_scripts`.
+    /// The volume with scripts, mounted read-only at `/sandbox_scripts`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub scripts: Option<VolumeSpec>,
-    /// Data that the sandboxes share, mounted at `/shared`.
+    /// The volume with data that the sandboxes share, mounted at `/shared`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub data: Option<VolumeSpec>,
-    /// Tools, mounted at `/bash_tools`.
+    /// The volume with tools, mounted at `/bash_tools`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub tools: Option<VolumeSpec>,
 }
 
-/// One shared volume: a claim and what it is filled with.
+/// One shared volume: its claim and its sources.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 #[schemars(extend("x-kubernetes-validations" = [
     rule("!has(self.claimName) || !(has(self.size) || has(self.storageClassName) || has(self.reclaim) || has(self.sources))",
-        "claimName excludes size, storageClassName, reclaim and sources: the claim is there already"),
+        "claimName excludes size, storageClassName, reclaim and sources: the claim exists already"),
 ]))]
 pub struct VolumeSpec {
-    /// An existing claim of the namespace instead of one of the session's own. It is mounted as it is: never filled, never
-    /// deleted. Its `accessModes` are said here if it can be mounted on several nodes. Cannot change.
+    /// The name of an existing claim of the namespace, which is used instead of a claim that the session creates. The claim is
+    /// mounted as it is: it is never filled and never deleted. Set its `accessModes` here if the claim can be mounted on several
+    /// nodes. This field is immutable.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = 253), regex(pattern = crate::api::OBJECT_NAME))]
     pub claim_name: Option<String>,
 
-    /// What becomes of the claim when the session is deleted or expires.
+    /// What happens to the claim when the session is deleted or expires.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub reclaim: Option<Reclaim>,
 
-    /// How much room the volume asks for. Default: `1Gi`. It can only grow, where the storage class can expand volumes.
+    /// The storage that the claim requests. Default: `1Gi`. It can only grow, and only where the storage class can expand volumes.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(with = "Option<String>", length(max = 32), extend("x-kubernetes-validations" = [
-        rule("isQuantity(self) && quantity(self).isGreaterThan(quantity('0'))", "a positive quantity, such as 1Gi"),
+        rule("isQuantity(self) && quantity(self).isGreaterThan(quantity('0'))",
+            "must be a positive quantity, such as 1Gi"),
     ]))]
     pub size: Option<Quantity>,
 
-    /// The storage class of the claim. Default: the cluster's default class. Cannot change.
+    /// The storage class of the claim. Default: the cluster's default class. This field is immutable.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = 253))]
     pub storage_class_name: Option<String>,
 
-    /// The access modes of the claim, one of `ReadWriteOnce` (the default: all Pods of the session run on one node) and
-    /// `ReadWriteMany` (they may run anywhere; the storage class has to offer it). Cannot change.
+    /// The access mode of the claim: `ReadWriteOnce` (the default: all Pods of the session run on one node) or `ReadWriteMany` (the
+    /// Pods may run on any node; the storage class has to support this). This field is immutable.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 2))]
     pub access_modes: Vec<AccessMode>,
 
-    /// What the volume is filled with before any sandbox starts, copied in this order. Two sources that put a different file at
-    /// the same place are an error. What sandboxes wrote is never overwritten. When the list changes, what is missing is added
-    /// at once; a changed ConfigMap is taken when the volumes are staged the next time.
+    /// The sources that the volume is filled with before any sandbox starts, copied in this order. It is an error if two sources
+    /// put different files at the same path. Files that sandboxes wrote are never overwritten. When the list changes, missing files
+    /// are added at once; a changed ConfigMap is used the next time that the volumes are staged.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 16))]
     pub sources: Vec<VolumeSource>,
 }
 
-/// What becomes of a claim when its session ends. `Delete` (the default): it goes with the session. `Retain`: it stays, with its
-/// data; another session can use it by `claimName`.
+/// What happens to a claim when its session ends. `Delete` (the default): the claim is deleted with the session. `Retain`: the
+/// claim stays, with its data; another session can use it as its `claimName`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub enum Reclaim {
-    /// It goes with the session.
+    /// The claim is deleted with the session.
     #[default]
     Delete,
-    /// It stays.
+    /// The claim stays.
     Retain,
 }
 
@@ -110,39 +113,39 @@ pub enum Reclaim {
     Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema, strum::Display, strum::IntoStaticStr,
 )]
 pub enum AccessMode {
-    /// By the Pods of one node.
+    /// By Pods on one node.
     ReadWriteOnce,
-    /// By Pods of any node.
+    /// By Pods on any node.
     ReadWriteMany,
 }
 
-/// One thing that a volume is filled with: exactly one of `configMap`, `persistentVolumeClaim`, `image` and `container`.
+/// One source of a volume. Exactly one of `configMap`, `persistentVolumeClaim`, `image` and `container` must be set.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 #[schemars(extend("x-kubernetes-validations" = [
     rule(
         "[has(self.configMap), has(self.persistentVolumeClaim), has(self.image), has(self.container)].filter(is, is).size() == 1",
-        "exactly one of configMap, persistentVolumeClaim, image and container",
+        "exactly one of configMap, persistentVolumeClaim, image and container must be set",
     ),
 ]))]
 pub struct VolumeSource {
-    /// Each key of a ConfigMap of the same namespace becomes a file.
+    /// A ConfigMap of the same namespace. Each of its keys becomes a file.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub config_map: Option<ConfigMapSource>,
 
-    /// The files of another claim of the same namespace.
+    /// Another claim of the same namespace. Its files are copied.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub persistent_volume_claim: Option<ClaimSource>,
 
-    /// The files of a container image. The cluster has to be able to mount images.
+    /// A container image. Its files are copied. The cluster must be able to mount images.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub image: Option<ImageSource>,
 
-    /// What a command leaves in the folder `/volume`.
+    /// A command. The files that it leaves in the folder `/volume` are copied.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub container: Option<ContainerSource>,
 
-    /// The folder of the volume that the files are put into: relative, without `..`. Default: the root of the volume.
+    /// The folder of the volume that the files are copied into: a relative path without `..`. Default: the root of the volume.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(extend("x-kubernetes-validations" = [crate::api::crds::relative_path()]), length(max = 255))]
     pub path: Option<String>,
@@ -160,11 +163,11 @@ pub struct ConfigMapSource {
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct ClaimSource {
-    /// The name of the claim. It is mounted read-only.
+    /// The name of the claim. The claim is mounted read-only.
     #[schemars(length(min = 1, max = 253), regex(pattern = crate::api::OBJECT_NAME))]
     pub claim_name: String,
 
-    /// The folder of the claim that is copied. Default: all of it.
+    /// The folder of the claim that is copied. Default: the whole claim.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(extend("x-kubernetes-validations" = [crate::api::crds::relative_path()]), length(max = 255))]
     pub path: Option<String>,
@@ -174,7 +177,7 @@ pub struct ClaimSource {
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct ImageSource {
-    /// The image, with its tag or digest. Nothing of it is run.
+    /// The image, with its tag or digest. Nothing in the image is run.
     #[schemars(length(min = 1, max = 512))]
     pub reference: String,
 
@@ -182,7 +185,7 @@ pub struct ImageSource {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub pull_policy: Option<PullPolicy>,
 
-    /// The folder of the image that is copied. Default: all of it.
+    /// The folder of the image that is copied. Default: the whole image.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(extend("x-kubernetes-validations" = [crate::api::crds::path_without_parents()]), length(max = 255))]
     pub path: Option<String>,
@@ -193,16 +196,16 @@ pub struct ImageSource {
     Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema, strum::Display, strum::IntoStaticStr,
 )]
 pub enum PullPolicy {
-    /// Each time.
+    /// The image is pulled each time.
     Always,
-    /// Never: it is on the node, or the source waits for it.
+    /// The image is never pulled: the source waits until the image is on the node.
     Never,
-    /// Unless it is on the node.
+    /// The image is pulled unless it is on the node.
     IfNotPresent,
 }
 
-/// A command as a source: it runs before the volumes are filled, without rights of its own, and what it leaves in `/volume` is
-/// copied.
+/// A command as a source. The command runs before the volumes are filled, without any permissions of its own, and the files that it
+/// leaves in `/volume` are copied.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct ContainerSource {
@@ -210,7 +213,7 @@ pub struct ContainerSource {
     #[schemars(length(min = 1, max = 512))]
     pub image: String,
 
-    /// The program and its arguments, run without a shell. It has to end with 0.
+    /// The program and its arguments, run without a shell. The program must end with exit code 0.
     #[schemars(length(min = 1, max = 64), inner(length(max = 32768)))]
     pub command: Vec<String>,
 
@@ -219,7 +222,7 @@ pub struct ContainerSource {
     #[schemars(length(max = 256))]
     pub env: Vec<EnvVar>,
 
-    /// The folder that the command starts in. Default: the image's own.
+    /// The working directory of the command. Default: the image's own.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 4096))]
     pub working_dir: Option<String>,
@@ -228,9 +231,9 @@ pub struct ContainerSource {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub resources: Option<ResourceRequirements>,
 
-    /// Security settings of the container, as in a Pod's container, such as `runAsNonRoot` and `runAsUser` where the namespace asks for
-    /// them. Refused is what a sandbox's container may not ask for. Where nothing is said, it drops all capabilities and cannot gain
-    /// privileges.
+    /// Security settings of the container, as in a Pod's container, such as `runAsNonRoot` and `runAsUser` where the namespace
+    /// requires them. Settings that a sandbox's container may not have are refused. By default, the container drops all
+    /// capabilities and cannot gain privileges.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub security_context: Option<SecurityContext>,
 }

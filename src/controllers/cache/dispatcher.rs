@@ -114,7 +114,7 @@ impl Dispatcher {
                 self.enqueue_agents(self.agents_in.readers(sandbox), &namespace);
             }
         }
-        // The session creates its role for agents once an agent has such a Sandbox.
+        // The session creates its role for agents once an agent has a Sandbox with exec access.
         if is_runner(sandbox) && change.touches(|sandbox| label(&sandbox.metadata, meta::SANDBOX_EXEC).is_some()) {
             self.enqueue_session(session, &namespace);
         }
@@ -151,7 +151,7 @@ impl Dispatcher {
 
     pub(super) fn pod_changed(&self, change: &Change<'_, Pod>) {
         self.starting_pods.update(change);
-        // The owner created this Pod and requeues itself.
+        // The owner has just created this Pod, and its own reconcile sees to the requeue.
         let is_unheard_of = change.before.is_none() && change.after.is_some_and(pod::is_unheard_of);
         if !is_unheard_of && (change.touches_spec() || change.touches(pod::facts)) {
             self.enqueue_owners(change);

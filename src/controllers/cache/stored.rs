@@ -132,7 +132,7 @@ impl<K: Kept> Resource for Stored<K> {
 
     #[expect(clippy::unimplemented, reason = "what is kept is never changed; the runtime only reads")]
     fn meta_mut(&mut self) -> &mut ObjectMeta {
-        unimplemented!("what is kept is replaced as a whole")
+        unimplemented!("a cached object is replaced as a whole")
     }
 }
 

@@ -1,12 +1,12 @@
-//! What a sandbox has to do before it is ready, and how far it is.
+//! The init work of a sandbox, which it does before it is ready, and its progress.
 //!
 //! ```text
-//! Pod with work ── its dependencies are ready ──► the Pod is released (annotation) ──► the gate works
-//!                                                                                       │
-//!       ready ◄── startup probe succeeded ◄─────────────────────────────────────────────┤
-//!       error ◄── container ended, with the gate's last words ◄─────────────────────────┘
+//! Pod with init work ── its dependencies are ready ──► the Pod is released (annotation) ──► the init supervisor works
+//!                                                                                            │
+//!       ready ◄── the startup probe succeeded ◄──────────────────────────────────────────────┤
+//!       error ◄── the container ended, and its termination message explains why ◄────────────┘
 //! ```
-//! A Pod whose dependencies are ready when it is made is released from birth.
+//! If the dependencies are ready when the Pod is created, the Pod is created with its release.
 
 use std::{collections::BTreeMap, time::Duration};
 
@@ -46,39 +46,40 @@ pub(super) use self::{
     work::{check, endpoints, work},
 };
 
-/// The volume by which the gate is told what to do, and that it may.
+/// The volume in which the init supervisor finds its work and its release.
 pub(super) const WORK_VOLUME: &str = "aigise-gate";
 
-/// The volume in which it keeps its log.
+/// The volume in which the init supervisor keeps its log.
 pub(super) const STATE_VOLUME: &str = "aigise-gate-state";
 
-/// How much later than the end of its time a gate may be heard of. It keeps the time itself, and ends a step in two goes.
+/// How long after its timeout the init work may still end. The init supervisor enforces the timeout itself; it ends a step with SIGTERM
+/// first, and then with SIGKILL.
 const PATIENCE: SignedDuration = SignedDuration::from_secs(60);
 
-/// What a gate of a Pod waits for, or does.
+/// What the init work of a Pod waits for, or that it runs.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum InitPhase {
-    /// Sandboxes that it depends on are not ready, or it may not begin for another reason.
+    /// The sandboxes that it depends on are not ready, or it may not begin for another reason.
     Waits {
         /// [`Reason::DependencyNotReady`], [`Reason::DependencyFailed`] or [`Reason::SessionFailed`].
         reason: Reason,
-        /// For what.
+        /// What it waits for.
         message: String,
     },
-    /// It works.
+    /// The init work runs.
     Works {
-        /// Since when.
+        /// When it began.
         since: Timestamp,
-        /// Until when it has to be heard of.
+        /// When it must have ended.
         until: Timestamp,
         /// When its release is written again.
         repeat: Option<Timestamp>,
     },
-    /// It should have ended long ago.
+    /// The init work should have ended long ago.
     Silent,
 }
 
-/// The volumes of a Pod with a gate.
+/// The volumes of a Pod with init work.
 pub(super) fn volumes() -> [Volume; 2] {
     let file = |path: &str, annotation: &str| DownwardAPIVolumeFile {
         path: path.rsplit('/').next().unwrap_or(path).to_string(),
@@ -90,7 +91,7 @@ pub(super) fn volumes() -> [Volume; 2] {
     };
     let files = vec![file(WORK_FILE, meta::GATE), file(RELEASE_FILE, meta::RELEASE)];
     let told = DownwardAPIVolumeSource { items: Some(files), ..DownwardAPIVolumeSource::default() };
-    // Its log is twice 4 MiB at most.
+    // The log has at most two files of 4 MiB.
     let kept = EmptyDirVolumeSource { size_limit: Some(Quantity("32Mi".into())), ..EmptyDirVolumeSource::default() };
     [
         Volume { name: WORK_VOLUME.into(), downward_api: Some(told), ..Volume::default() },
@@ -98,7 +99,7 @@ pub(super) fn volumes() -> [Volume; 2] {
     ]
 }
 
-/// Where the working container finds them.
+/// The mounts of these volumes in the working container.
 pub(super) fn mounts() -> [VolumeMount; 2] {
     let mount = |name: &str, path: &str, read_only| VolumeMount {
         name: name.into(),
@@ -109,7 +110,7 @@ pub(super) fn mounts() -> [VolumeMount; 2] {
     [mount(WORK_VOLUME, "pod", Some(true)), mount(STATE_VOLUME, STATE, None)]
 }
 
-/// The gate itself. It keeps time on its own, so that the probe may take a week.
+/// The startup probe that runs the init supervisor. The supervisor enforces the timeout itself, so the probe has a timeout of a week.
 pub(super) fn startup_probe() -> Probe {
     Probe {
         exec: Some(ExecAction { command: Some(vec![format!("{}/sandboxd", meta::HELPER_PATH), "gate".into()]) }),
@@ -120,7 +121,7 @@ pub(super) fn startup_probe() -> Probe {
     }
 }
 
-/// What the Pod is told of its gate: the work, and if nothing has to be waited for that it may begin.
+/// The annotations that give the Pod its init work, and its release if there is nothing to wait for.
 pub(super) fn annotations(observed: &Observed) -> BTreeMap<String, String> {
     let Some(work) = work(observed) else { return BTreeMap::new() };
     let text = serde_json::to_string(&work).unwrap_or_default();
@@ -131,12 +132,12 @@ pub(super) fn annotations(observed: &Observed) -> BTreeMap<String, String> {
     annotations
 }
 
-/// Whether the Pod has a gate.
+/// Whether the Pod has init work.
 pub(super) fn has_init(pod: &Pod) -> bool {
     annotation(pod, meta::GATE).is_some()
 }
 
-/// The Pod with its release, if it waits for that and for nothing else, or with its release once more.
+/// The Pod with its release, if the release is due for the first time or has to be repeated.
 pub(super) fn release(observed: &Observed) -> Option<Box<Pod>> {
     let pod = observed.pod.owned()?;
     let progress = Progress::of(pod, meta::SANDBOX_CONTAINER);
@@ -167,13 +168,13 @@ pub(super) fn release(observed: &Observed) -> Option<Box<Pod>> {
     Some(Box::new(pod))
 }
 
-/// How long after its release a gate may still be at work before that is written again. A kubelet writes a change of annotations
-/// into the container within a second, but misses one that comes while it is looking through the volumes of its other Pods; it
-/// would take it in when it looks at this one by itself, after 60 to 90 seconds. A change of any annotation makes it look again.
+/// When a release is repeated, as delays after the release, if the init work has not ended. A kubelet writes a change of annotations into
+/// the container within a second, but misses a change that it receives while it processes the volumes of its other Pods. It would then
+/// notice the change at its next periodic sync of this Pod, after 60 to 90 seconds. A change of any annotation triggers an earlier sync.
 const REPEATS: [SignedDuration; 3] =
     [SignedDuration::from_secs(3), SignedDuration::from_secs(9), SignedDuration::from_secs(27)];
 
-/// When the release of a Pod is written again. One that was released from birth needs none.
+/// When the release of a Pod is repeated. A Pod that was created with its release needs no repetition.
 fn repeats(pod: &Pod, running_since: Option<Timestamp>) -> impl Iterator<Item = Timestamp> {
     let released = annotation(pod, meta::RELEASE_REPEATS).and_then(|_| released(pod));
     let since = released.map(|released| running_since.map_or(released, |running| running.max(released)));
@@ -181,7 +182,7 @@ fn repeats(pod: &Pod, running_since: Option<Timestamp>) -> impl Iterator<Item = 
 }
 
 impl InitPhase {
-    /// Reads the gate of a Pod whose container runs and whose startup probe has not succeeded.
+    /// The phase of the init work in a Pod whose container runs and whose startup probe has not succeeded.
     pub(super) fn of(observed: &Observed, pod: &Pod, running_since: Option<Timestamp>) -> Self {
         let Some(released) = released(pod) else {
             let (reason, message) = may_begin(observed)
@@ -197,7 +198,7 @@ impl InitPhase {
         if observed.now < until { InitPhase::Works { since, until, repeat } } else { InitPhase::Silent }
     }
 
-    /// When it has to be looked at again, at the latest.
+    /// The longest delay until the next reconcile.
     pub(super) fn next(&self, now: Timestamp) -> Option<Duration> {
         match self {
             InitPhase::Works { until, repeat, .. } => {
@@ -217,10 +218,10 @@ fn work_of(pod: &Pod) -> Option<Work> {
     serde_json::from_str(annotation(pod, meta::GATE)?).ok()
 }
 
-/// Why the work of a Pod's gate failed, if its container ended for that.
+/// Why the init work of a Pod failed, if its container ended because of that.
 pub(super) fn failure(observed: &Observed, pod: &Pod, progress: &Progress) -> Option<InitFailure> {
     let Progress::Ended { reason, last_words, .. } = progress else { return None };
-    // What a sandbox says after that is its own: the program in it may write its last words as it likes.
+    // After the init work has succeeded, the termination message is the program's own, and may say anything.
     if !has_init(pod) || has_succeeded(observed, pod) {
         return None;
     }
@@ -232,7 +233,7 @@ pub(super) fn failure(observed: &Observed, pod: &Pod, progress: &Progress) -> Op
             ..failure
         });
     }
-    // The gate ended with the container and could say nothing.
+    // The init supervisor ended together with the container and could not write a termination message.
     let how = match reason {
         Reason::OutOfMemory => "needed more memory than the sandbox may have".to_string(),
         Reason::PodLost => {
@@ -244,28 +245,28 @@ pub(super) fn failure(observed: &Observed, pod: &Pod, progress: &Progress) -> Op
     Some(InitFailure { how, ..InitFailure::default() })
 }
 
-/// Whether nothing is known yet of the end of the work in a Pod whose container has started. After a restart a kubelet says that of
-/// every container; that one is ready it leaves to its probe, which then mostly follows at once. A probe of the sandbox's own may
-/// have something else to wait for.
+/// Whether the init work is not known to have ended, in a Pod whose container has `started: true`. After a restart of the kubelet,
+/// `started` is true for every container, so it is not trusted: the readiness probe decides, which usually succeeds soon after. A
+/// sandbox with a readiness probe of its own is an exception, since that probe may wait for something else.
 pub(super) fn is_unheard_of(observed: &Observed, pod: &Pod) -> bool {
     has_init(pod) && observed.sandbox.spec.template.readiness_probe.is_none() && !has_succeeded(observed, pod)
 }
 
-/// Whether the sandbox has said that the work in this Pod is done.
+/// Whether the sandbox's status reports that the init work in this Pod has succeeded.
 fn has_succeeded(observed: &Observed, pod: &Pod) -> bool {
     let status = observed.sandbox.status.as_ref().filter(|status| status.pod_uid == pod.uid());
     status.and_then(|status| status.init.as_ref()).is_some_and(|init| init.outcome == InitOutcome::Succeeded)
 }
 
-/// What to say of the initialiser.
+/// The status of the initialiser.
 pub(super) fn status(observed: &Observed, before: &SandboxStatus) -> Option<InitStatus> {
     let skips = observed.sandbox.spec.template.init.as_ref().is_some_and(|init| init.skip == Some(true));
     let skipped = || skips.then(|| InitStatus { outcome: InitOutcome::Skipped, ..InitStatus::default() });
     let failed = || before.init.clone().filter(|init| init.outcome == InitOutcome::Failed);
     let pod = match observed.pod.owned() {
-        // In a Pod of somebody else nothing is initialised.
+        // There is no init work in a Pod that the sandbox attaches to.
         None if observed.sandbox.spec.template.attach.is_some() => return None,
-        // What failed is worth reading until there is another.
+        // The last failure is reported until there is a new Pod.
         None => return skipped().or_else(failed),
         Some(pod) if !has_init(pod) => return skipped(),
         Some(pod) => pod,
@@ -281,7 +282,7 @@ pub(super) fn status(observed: &Observed, before: &SandboxStatus) -> Option<Init
             }
             InitPhase::Silent => InitStatus { outcome: InitOutcome::Failed, ..before },
         },
-        // That the container has started is not to be believed: see `is_unheard_of`.
+        // `started` is not trusted: see `is_unheard_of`.
         Progress::Running | Progress::Silent if before.outcome != InitOutcome::Succeeded => match released(pod) {
             Some(released) => InitStatus {
                 outcome: InitOutcome::Running,
@@ -316,7 +317,7 @@ pub(super) fn status(observed: &Observed, before: &SandboxStatus) -> Option<Init
     })
 }
 
-/// A failure in words, with the last line that the step printed.
+/// The message for a failure, with the last line that the step printed.
 pub(super) fn in_words(failure: &InitFailure) -> String {
     let what = format!("The {} {}", failure.subject(), failure.how);
     match failure.tail.lines().map(str::trim).rfind(|line| !line.is_empty()) {
@@ -393,11 +394,11 @@ mod tests {
             let session = observed.session.found().unwrap().clone();
             check_session_needs(&observed, &session)
         };
-        assert_eq!(complaint(vec![]), Ok(()), "nobody has the type yet");
+        assert_eq!(complaint(vec![]), Ok(()), "no sandbox has the type yet");
         assert_eq!(complaint(vec![sibling("b", "c"), sibling("c", "d")]), Ok(()));
-        assert_eq!(complaint(vec![sibling("b", "c"), sibling("c", "b")]), Ok(()), "a circle of others is theirs");
+        assert_eq!(complaint(vec![sibling("b", "c"), sibling("c", "b")]), Ok(()), "a cycle of other sandboxes is their problem");
         let circle = complaint(vec![sibling("B", "c"), sibling("c", "A")]).unwrap_err();
-        assert_eq!(circle, "spec.dependsOn: a → b → c → A, which is a circle.");
+        assert_eq!(circle, "spec.dependsOn: a → b → c → A, which is a cycle.");
     }
 
     #[test]
@@ -415,7 +416,7 @@ mod tests {
             release(&observed).map(|pod| pod.metadata.annotations.as_ref().unwrap()[meta::RELEASE_REPEATS].clone())
         };
         let birth = pod(json!({meta::GATE: "{}", meta::RELEASE: "2026-01-01T00:00:00Z"}));
-        assert_eq!(at(&birth, "2026-01-01T00:10:00Z"), None, "its kubelet has never known another");
+        assert_eq!(at(&birth, "2026-01-01T00:10:00Z"), None, "the kubelet has only seen the Pod with its release");
         let later = |repeats: &str| {
             pod(json!({meta::GATE: "{}", meta::RELEASE: "2026-01-01T00:01:00Z", meta::RELEASE_REPEATS: repeats}))
         };
@@ -423,8 +424,8 @@ mod tests {
         assert_eq!(at(&later("0"), "2026-01-01T00:01:03Z").as_deref(), Some("1"));
         assert_eq!(at(&later("1"), "2026-01-01T00:01:08Z"), None);
         assert_eq!(at(&later("1"), "2026-01-01T00:01:09Z").as_deref(), Some("2"));
-        assert_eq!(at(&later("0"), "2026-01-01T00:30:00Z").as_deref(), Some("3"), "what was missed is not made up for");
-        assert_eq!(at(&later("3"), "2026-01-01T00:30:00Z"), None, "by then its kubelet has looked by itself");
+        assert_eq!(at(&later("0"), "2026-01-01T00:30:00Z").as_deref(), Some("3"), "missed repetitions are skipped");
+        assert_eq!(at(&later("3"), "2026-01-01T00:30:00Z"), None, "by then the kubelet has synced the Pod");
     }
 
     #[test]
@@ -440,13 +441,13 @@ mod tests {
         let lifecycle = Lifecycle::of(&observed);
         assert!(
             matches!(lifecycle, Lifecycle::Initializing(InitPhase::Works { .. })),
-            "a restarted kubelet says so: {lifecycle:?}"
+            "a restarted kubelet reports this: {lifecycle:?}"
         );
         assert_eq!(outcome(&observed), Some(InitOutcome::Running));
         let done = InitStatus { outcome: InitOutcome::Succeeded, ..InitStatus::default() };
         let seen = SandboxStatus { pod_uid: Some("u".into()), init: Some(done), ..SandboxStatus::default() };
         Arc::make_mut(&mut observed.sandbox).status = Some(seen);
-        assert_eq!(Lifecycle::of(&observed), Lifecycle::Pod(Progress::Running), "what was done stays done");
+        assert_eq!(Lifecycle::of(&observed), Lifecycle::Pod(Progress::Running), "a reported success is kept");
         assert_eq!(outcome(&observed), Some(InitOutcome::Succeeded));
     }
 
@@ -477,7 +478,7 @@ mod tests {
             let told = in_words(&failure);
             assert!(told.contains(words.trim()) && !told.contains(". ."), "{told}");
             let later = lifecycle(words, Some(InitOutcome::Succeeded));
-            assert!(matches!(later, Lifecycle::Restarting { .. }), "it was done: {later:?}");
+            assert!(matches!(later, Lifecycle::Restarting { .. }), "the init work had succeeded: {later:?}");
         }
         let pressed = "The node was low on resource: ephemeral-storage. Threshold quantity: 1, available: 0. \
                        Container sandbox was using 1Gi, request is 0, has larger consumption of ephemeral-storage. ";

@@ -1,13 +1,13 @@
-//! Starting a sandbox again whose container ended.
+//! Restarts of a sandbox whose container ended.
 //!
 //! ```text
 //! Pod with restarts=n ── its container ended ──► status.restarts = n+1, `Restarting`
 //!                                                    │ the pause is over
 //!                                                    ▼
-//! Pod with restarts=n+1 ◄── made anew ── the old Pod is deleted
+//! Pod with restarts=n+1 ◄── recreated ── the old Pod is deleted
 //! ```
-//! The number that a Pod was made with stands on the Pod, so a death is counted once however often it is looked at, and the old Pod
-//! is deleted only when the count is in the status: nothing is lost when the operator ends in between.
+//! A Pod carries the number of restarts with which it was created. Each end is therefore counted once, in however many reconciles it is
+//! observed. The old Pod is deleted only when the new count is in the status, so no count is lost if the operator ends in between.
 
 use std::time::Duration;
 
@@ -21,15 +21,15 @@ use crate::{
     plan::pod::{End, Progress, annotation},
 };
 
-/// A sandbox that was ready for this long was well: its death is counted as the first. An initialiser, or a server that never
-/// answers, can run for longer than that and fail each time.
+/// After a sandbox was ready for this long, the count of restarts begins anew. The time as ready counts, and not the running time: an
+/// initialiser, or a server that never responds, can run for longer and fail each time.
 const WELL: SignedDuration = SignedDuration::from_mins(10);
 
-/// The pause before the first restart; each further one is twice as long.
+/// The pause before the first restart. Each further pause is twice as long.
 const FIRST_PAUSE: Duration = Duration::from_secs(2);
 const LONGEST_PAUSE: Duration = Duration::from_secs(300);
 
-/// What the end of a sandbox's container means.
+/// The lifecycle of a sandbox whose container ended.
 pub(super) fn after(observed: &Observed, pod: &Pod, progress: Progress) -> Lifecycle {
     let Progress::Ended { message, success, when, .. } = &progress else { return Lifecycle::Pod(progress) };
     let template = &observed.sandbox.spec.template;
@@ -48,13 +48,13 @@ pub(super) fn after(observed: &Observed, pod: &Pod, progress: Progress) -> Lifec
     }
     let ended = when.map(|End { at, .. }| at).or(pod.metadata.creation_timestamp.as_ref().map(|made| made.0));
     Lifecycle::Restarting {
-        message: format!("{message} It is started again ({count} of {}).", template.restart_limit()),
+        message: format!("{message} The sandbox is restarted ({count} of {}).", template.restart_limit()),
         count,
         at: ended.unwrap_or(Timestamp::MIN).checked_add(pause(count)).unwrap_or(Timestamp::MAX),
     }
 }
 
-/// When the sandbox was ready for the first time in this Pod, as it said then.
+/// When the sandbox was ready for the first time in this Pod, according to its status.
 pub(super) fn ready_at<'a>(observed: &'a Observed, pod: &Pod) -> Option<&'a Time> {
     let status = observed.sandbox.status.as_ref().filter(|status| status.pod_uid == pod.uid())?;
     status.ready_at.as_ref()
@@ -65,33 +65,33 @@ fn pause(count: i32) -> Duration {
     FIRST_PAUSE.saturating_mul(1 << doublings).min(LONGEST_PAUSE)
 }
 
-/// How many times the sandbox had been started again when the Pod was made.
+/// The number of restarts with which the Pod was created.
 fn made_with(pod: &Pod) -> i32 {
     annotation(pod, meta::RESTARTS).and_then(|count| count.parse().ok()).unwrap_or(0)
 }
 
-/// How many restarts in a row there were.
+/// The number of restarts in a row.
 pub(super) fn count(observed: &Observed) -> i32 {
     let status = observed.sandbox.status.as_ref();
     match observed.pod.owned() {
         Some(pod) if pod.metadata.deletion_timestamp.is_none() => made_with(pod),
-        // Another specification begins anew.
+        // A new generation of the Sandbox begins the count anew.
         _ if status.and_then(|status| status.observed_generation) != observed.sandbox.metadata.generation => 0,
         _ => status.and_then(|status| status.restarts).unwrap_or(0),
     }
 }
 
-/// Whether a death has been counted where the next start finds it.
+/// Whether the sandbox's status has this count, from which the next Pod takes it.
 pub(super) fn is_counted(observed: &Observed, count: i32) -> bool {
     observed.sandbox.status.as_ref().and_then(|status| status.restarts) == Some(count)
 }
 
-/// What there is to do after the last restart, for a person.
+/// Why the sandbox is not restarted again, for users.
 pub(super) fn exhausted(template: &SandboxTemplate) -> String {
     match (template.restart_policy(), template.restart_limit()) {
-        (RestartPolicy::Never, _) => "It is not started again (restart.policy: Never).".into(),
+        (RestartPolicy::Never, _) => "The sandbox is not restarted (restart.policy: Never).".into(),
         (RestartPolicy::Always | RestartPolicy::OnFailure, limit) => {
-            format!("It was started again {limit} times in a row.")
+            format!("The sandbox was restarted {limit} times in a row.")
         }
     }
 }

@@ -1,4 +1,4 @@
-//! What the steps print: into a log that never becomes longer than twice [`LIMIT`], and the last of it in memory, for the
+//! The output of the steps: a log that never becomes longer than twice [`LIMIT`], and the end of the output in memory, which is the
 //! evidence when a step fails.
 
 use std::fs::{self, File};
@@ -8,10 +8,10 @@ use std::thread::{self, JoinHandle};
 
 use super::state::State;
 
-/// When the log is this long, it begins anew; the one before is kept.
+/// The length at which the log is started again; the previous log is kept.
 const LIMIT: u64 = 4 * 1024 * 1024;
 
-/// How much of the end is kept in memory.
+/// How many bytes of the end are kept in memory.
 const TAIL: usize = 16 * 1024;
 
 /// The log, and its end.
@@ -21,7 +21,7 @@ pub struct Log {
 }
 
 struct Pages {
-    /// Where it is written; `None`: nowhere.
+    /// Where the log is written; `None` if it is only kept in memory.
     state: Option<State>,
     file: Option<File>,
     length: u64,
@@ -33,7 +33,7 @@ impl Log {
         Self::of(Some(state.clone()))
     }
 
-    /// One that is not written anywhere, and keeps but its end.
+    /// A log that is not written to a file and only keeps its end.
     pub fn in_memory() -> Self {
         Self::of(None)
     }
@@ -43,7 +43,7 @@ impl Log {
         Self { pages: Arc::new(Mutex::new(pages)), followers: Mutex::default() }
     }
 
-    /// A step begins: its end is not that of the one before.
+    /// Begins a step: its tail does not contain output of the previous step.
     pub fn begin(&self, heading: &str) {
         if let Ok(mut pages) = self.pages.lock() {
             pages.write(format!("==> {heading}\n").as_bytes());
@@ -51,7 +51,7 @@ impl Log {
         }
     }
 
-    /// Takes in all that comes, in a thread of its own, until nobody has the other end any more.
+    /// Reads all output, in a thread of its own, until no process has the other end open any more.
     pub fn follow(&self, from: impl Read + Send + 'static, at_the_end: impl FnOnce() + Send + 'static) {
         let pages = self.pages.clone();
         let follower = thread::spawn(move || {
@@ -63,14 +63,14 @@ impl Log {
         }
     }
 
-    /// Waits until everything that is followed has ended.
+    /// Waits until every output that is followed has ended.
     pub fn wait(self) {
         for follower in self.followers.into_inner().into_iter().flatten() {
             let _ = follower.join();
         }
     }
 
-    /// The end of what the present step has printed.
+    /// The end of the current step's output.
     pub fn tail(&self) -> String {
         self.pages.lock().map(|pages| String::from_utf8_lossy(&pages.tail).into_owned()).unwrap_or_default()
     }
@@ -100,7 +100,7 @@ impl Pages {
         self.write(bytes);
     }
 
-    /// A disk that is full keeps nobody from working: what cannot be written is left out.
+    /// Appends to the log. A full disk does not stop the work: output that cannot be written is dropped.
     fn write(&mut self, bytes: &[u8]) {
         let Some(state) = &self.state else { return };
         if self.length >= LIMIT {

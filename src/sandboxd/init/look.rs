@@ -1,4 +1,4 @@
-//! `sandboxd status` and `sandboxd log`: looking into a sandbox while its gate works.
+//! `sandboxd status` and `sandboxd log`: show the init work of a sandbox.
 
 use std::fmt::Write as _;
 use std::fs::File;
@@ -19,13 +19,13 @@ const LOOK_EVERY: Duration = Duration::from_millis(200);
 /// How many lines of the log `status` shows.
 const LINES: usize = 10;
 
-/// In how much of the end of the log it looks for them.
+/// How many bytes at the end of the log are searched for these lines.
 const END: u64 = 16 * 1024;
 
-/// Prints what there is to do, how long each part took, how it ended, and the last lines of the log.
+/// Prints the parts of the work, how long each part took, how the work ended, and the last lines of the log.
 ///
 /// # Errors
-/// When nobody takes what is printed.
+/// When stdout cannot be written.
 pub fn status(places: &Places) -> io::Result<ExitCode> {
     let Ok(work) = work_of(&places.folder) else {
         writeln!(io::stdout(), "This sandbox has no initialiser.")?;
@@ -46,14 +46,14 @@ pub fn status(places: &Places) -> io::Result<ExitCode> {
 fn table(work: &Work, progress: Option<&InitProgress>, now: Timestamp) -> String {
     let released = progress.and_then(|progress| progress.released);
     let mut text = match (progress.and_then(|progress| progress.outcome.as_ref()), released) {
-        (Some(Outcome::Succeeded), _) => "It has succeeded.\n".to_string(),
-        (Some(Outcome::Failed(failure)), _) => format!("It has failed: {}.\n", sentence(failure)),
-        (None, Some(released)) => format!("It works since {released}.\n"),
-        (None, None) => "It waits for its release.\n".to_string(),
+        (Some(Outcome::Succeeded), _) => "The initialiser has succeeded.\n".to_string(),
+        (Some(Outcome::Failed(failure)), _) => format!("The initialiser has failed: {}.\n", sentence(failure)),
+        (None, Some(released)) => format!("The initialiser has been running since {released}.\n"),
+        (None, None) => "The initialiser waits for its release.\n".to_string(),
     };
     for (index, (name, run)) in parts(work, progress).into_iter().enumerate() {
         let said = match run {
-            None => "to come".to_string(),
+            None => "pending".to_string(),
             Some(run) => {
                 let seconds = run.ended.unwrap_or(now).duration_since(run.began).as_secs();
                 let so_far = if run.ended.is_none() { " so far" } else { "" };
@@ -66,7 +66,8 @@ fn table(work: &Work, progress: Option<&InitProgress>, now: Timestamp) -> String
     text
 }
 
-/// What there is to do, and what has begun of it. Which skills have something to install is not known before it is their turn.
+/// The parts of the work, each with its run if the part has begun. It is unknown which skills have something to install until it is
+/// their turn.
 fn parts<'a>(work: &'a Work, progress: Option<&'a InitProgress>) -> Vec<(String, Option<&'a Run>)> {
     let runs = progress.map(|progress| progress.steps.as_slice()).unwrap_or_default();
     let (steps, rest) = runs.split_at(runs.len().min(work.steps.len()));
@@ -86,7 +87,7 @@ fn parts<'a>(work: &'a Work, progress: Option<&'a InitProgress>) -> Vec<(String,
     parts
 }
 
-/// The end of a log, which may hold anything.
+/// The end of a log, which may hold arbitrary bytes.
 fn end_of(log: &Path) -> io::Result<String> {
     let mut file = File::open(log)?;
     let start = file.metadata()?.len().saturating_sub(END);
@@ -96,10 +97,10 @@ fn end_of(log: &Path) -> io::Result<String> {
     Ok(String::from_utf8_lossy(&end).into_owned())
 }
 
-/// Prints the log; with `follow`, also what is still to come until the work is over.
+/// Prints the log; with `follow`, continues until the work is over.
 ///
 /// # Errors
-/// When nobody takes what is printed.
+/// When stdout cannot be written.
 pub fn log(places: &Places, follow: bool) -> io::Result<ExitCode> {
     let state = places.state();
     let mut out = io::stdout();
@@ -108,7 +109,7 @@ pub fn log(places: &Places, follow: bool) -> io::Result<ExitCode> {
     }
     let mut file: Option<(u64, File)> = None;
     loop {
-        // Looked at before the log is read: what was printed until the end is read then.
+        // Checked before the log is read: the log then holds everything that was printed until the end.
         let is_over = state.read().is_some_and(|progress| progress.outcome.is_some());
         if let Ok(opened) = File::open(state.log()) {
             let inode = opened.metadata()?.ino();
@@ -131,7 +132,7 @@ pub fn log(places: &Places, follow: bool) -> io::Result<ExitCode> {
 fn copy_rest(from: &mut File, to: &mut impl Write) -> io::Result<()> {
     let mut bytes = vec![];
     from.read_to_end(&mut bytes)?;
-    // A log that began anew in the same file.
+    // The log was started again in the same file.
     if bytes.is_empty() && from.stream_position()? > from.metadata()?.len() {
         from.seek(SeekFrom::Start(0))?;
         from.read_to_end(&mut bytes)?;
@@ -164,12 +165,12 @@ mod tests {
     #[test]
     fn the_steps_are_told_in_their_order_with_their_times() {
         let work = Work { steps: vec![step("fetch"), step("compile"), step("index")], ..Work::default() };
-        assert!(table(&work, None, at(0)).starts_with("It waits for its release.\n  1. fetch"));
+        assert!(table(&work, None, at(0)).starts_with("The initialiser waits for its release.\n  1. fetch"));
         let mut progress = progress(vec![run("fetch", 0, Some(3)), run("compile", 3, None)]);
         let text = table(&work, Some(&progress), at(10));
         assert_eq!(
             text,
-            "It works since 2026-01-01T00:00:00Z.\n  1. fetch                    3 s\n  2. compile                  7 s so far\n  3. index                    to come\n"
+            "The initialiser has been running since 2026-01-01T00:00:00Z.\n  1. fetch                    3 s\n  2. compile                  7 s so far\n  3. index                    pending\n"
         );
         let failure = InitFailure {
             step: Some("compile".into()),
@@ -179,7 +180,7 @@ mod tests {
         progress.outcome = Some(Outcome::Failed(failure));
         assert!(
             table(&work, Some(&progress), at(10))
-                .starts_with("It has failed: the step compile ended with exit code 2.")
+                .starts_with("The initialiser has failed: the step compile ended with exit code 2.")
         );
     }
 
@@ -197,7 +198,7 @@ mod tests {
             let rows = text.lines().skip(1).map(|line| line.split_whitespace().collect::<Vec<_>>().join(" "));
             rows.collect::<Vec<_>>()
         };
-        let before = ["1. one 10 s so far", "2. skills to come", "3. service gdb to come", "4. service pdb to come"];
+        let before = ["1. one 10 s so far", "2. skills pending", "3. service gdb pending", "4. service pdb pending"];
         assert_eq!(rows(&progress(vec![run("one", 0, None)])), before);
         let waits = Run { error: Some("connection refused".into()), ..run("service pdb", 5, None) };
         let runs = vec![run("one", 0, Some(1)), run("skill a/b", 1, Some(4)), run("service gdb", 5, Some(6)), waits];

@@ -1,4 +1,4 @@
-//! Takes secrets out of what is told outside of the sandbox.
+//! Removes secrets from text that is reported outside of the sandbox.
 
 use std::collections::BTreeMap;
 use std::env;
@@ -7,7 +7,7 @@ use crate::protocol::init::Secrets;
 
 const MASK: &str = "***";
 
-/// Shorter values are no secrets, and would mask half of every text.
+/// Shorter values are not secrets, and masking them would hide half of every text.
 const SHORTEST: usize = 4;
 
 /// Variables that every process has, and that are never secret.
@@ -17,7 +17,7 @@ const HARMLESS: [&str; 9] = ["PATH", "HOME", "HOSTNAME", "PWD", "OLDPWD", "SHLVL
 pub struct Mask(Vec<String>);
 
 impl Mask {
-    /// Of the environment of this process.
+    /// The mask for the environment of this process.
     pub fn of(secrets: &Secrets) -> Self {
         let environment =
             env::vars_os().filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)));
@@ -30,7 +30,7 @@ impl Mask {
             secrets.names.contains(name) || (may_be && !HARMLESS.contains(&name))
         };
         let values = environment.iter().filter(|(name, _)| is_secret(name)).map(|(_, value)| value.as_str());
-        // A key of several lines is also printed line by line.
+        // A key with several lines is also printed line by line.
         let parts = values.flat_map(|value| value.lines().chain([value.trim()]));
         let mut parts: Vec<_> = parts.filter(|part| part.len() >= SHORTEST).map(String::from).collect();
         parts.sort_by_key(|part| std::cmp::Reverse(part.len()));
@@ -38,7 +38,7 @@ impl Mask {
         Self(parts)
     }
 
-    /// The text without them.
+    /// The text without the secrets.
     pub fn apply(&self, text: &str) -> String {
         self.0.iter().fold(text.to_string(), |text, secret| text.replace(secret, MASK))
     }

@@ -1,5 +1,5 @@
-//! `sandboxd ready`: the readiness probe of a sandbox with a gate. What was done stays done, but a service that was there once may die;
-//! the sandbox is ready for as long as all of them answer, and what its own probe asks besides.
+//! `sandboxd ready`: the readiness probe of a sandbox with init work. Finished work stays finished, but a service may die later;
+//! the sandbox is ready as long as all services answer and the sandbox's own probe succeeds.
 
 use std::net::{TcpStream, ToSocketAddrs};
 use std::process::ExitCode;
@@ -12,13 +12,14 @@ use super::{Places, log::Log, mask::Mask, run, say, sentence, services};
 use crate::protocol::init::{Outcome, OwnProbe, Service, Step};
 use crate::sandboxd::{http, mcp};
 
-/// How long all of it may take: a little less than the ten seconds that the kubelet gives it, so that it can still say why.
+/// How long the whole probe may take: a little less than the ten seconds that the kubelet allows, so the probe can still report why
+/// it failed.
 const LIMIT: Duration = Duration::from_millis(9500);
 
-/// How much of what a command printed last is told.
+/// How many bytes of a command's last output are reported.
 const TAIL: usize = 1024;
 
-/// Says in one line on stderr what is not there.
+/// Reports in one line on stderr what is not ready.
 #[must_use]
 pub fn ready(places: &Places) -> ExitCode {
     match ask(places) {
@@ -43,7 +44,7 @@ fn ask(places: &Places) -> Result<(), String> {
     ask_services(&work.services, deadline).map_err(|line| mask.apply(&line))
 }
 
-/// Asks all at the same time, and tells of the first that is not there.
+/// Asks all services at the same time, and reports the first that is not ready.
 fn ask_services(services: &[Service], deadline: Instant) -> Result<(), String> {
     let limit = deadline.saturating_duration_since(Instant::now());
     thread::scope(|scope| {
@@ -78,19 +79,19 @@ fn exec(command: &[String], deadline: Instant) -> Result<(), String> {
 fn tcp(host: &str, port: u16, deadline: Instant) -> Result<(), String> {
     let (sender, answers) = channel();
     let place = host.to_string();
-    // Looking up a name has no limit of its own.
+    // Resolving a name has no time limit of its own.
     thread::spawn(move || sender.send(connect(&place, port, deadline)));
     let answer = answers.recv_timeout(deadline.saturating_duration_since(Instant::now()));
     let answer = answer.unwrap_or_else(|_| Err("no connection in time".into()));
-    answer.map_err(|error| format!("does not reach {host}:{port}: {error}"))
+    answer.map_err(|error| format!("cannot reach {host}:{port}: {error}"))
 }
 
-/// Tries one address after the other.
+/// Tries the addresses one after the other.
 fn connect(host: &str, port: u16, deadline: Instant) -> Result<(), String> {
     let addresses = (host, port).to_socket_addrs().map_err(|error| http::io_words(&error))?;
-    let mut last = Err("its host name is not known".to_string());
+    let mut last = Err("its host name cannot be resolved".to_string());
     for address in addresses {
-        // Zero would be no limit at all.
+        // Zero would mean no limit.
         let left = deadline.saturating_duration_since(Instant::now()).max(Duration::from_millis(1));
         match TcpStream::connect_timeout(&address, left) {
             Ok(_) => return Ok(()),
@@ -109,11 +110,12 @@ fn get(origin: &str, path: &str, headers: &[(String, String)], deadline: Instant
     }
     let response = request.config().timeout_global(Some(limit)).build().call().map_err(|error| {
         let late = || format!("no answer within {} s", http::seconds(limit));
-        format!("does not reach {url}: {}", http::words(error, late))
+        format!("cannot reach {url}: {}", http::words(error, late))
     })?;
-    // As the kubelet counts. It follows a redirect within the host, and takes one that leads elsewhere for an answer.
+    // The kubelet accepts the same statuses. It follows a redirect within the host, and accepts a redirect to another host as an
+    // answer.
     match response.status().as_u16() {
         200..=399 => Ok(()),
-        status => Err(format!("is answered with status {status} by {url}")),
+        status => Err(format!("got status {status} from {url}")),
     }
 }

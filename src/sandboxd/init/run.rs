@@ -1,4 +1,4 @@
-//! Runs one step, in a process group of its own, for as long as it may take.
+//! Runs one step, in its own process group and within its time limit.
 
 use std::io;
 use std::os::unix::process::{CommandExt, ExitStatusExt};
@@ -12,17 +12,17 @@ use rustix::process::{Pid, Signal, kill_process_group};
 use super::log::Log;
 use crate::protocol::init::{InitFailure, Step};
 
-/// How long a step that is told to end may take to do so.
+/// How long a step may take to end after it was asked to.
 pub const GRACE: Duration = Duration::from_secs(5);
 
-/// How long the last that a step printed may take to be read. Who left its group may hold the other end for ever.
+/// How long reading the last output of a step may take. A process that left the group may keep the other end open for ever.
 const LAST_WORDS: Duration = Duration::from_millis(500);
 
-/// Runs a step until it ends, or is ended at its deadline, with `grace` to do so by itself. Processes that it leaves behind in the
-/// background go on when it ended well; what they print goes to the log, too.
+/// Runs a step until it ends. At its deadline the step is asked to end, and killed after `grace`. Processes that the step leaves
+/// behind in the background continue if the step succeeded; their output goes to the log, too.
 ///
 /// # Errors
-/// How it failed.
+/// Why the step failed.
 pub fn run(step: &Step, deadline: Instant, grace: Duration, log: &Log) -> Result<(), InitFailure> {
     log.begin(&step.name);
     let failure = |how: String| InitFailure { step: Some(step.name.clone()), how, ..InitFailure::default() };
@@ -36,17 +36,17 @@ pub fn run(step: &Step, deadline: Instant, grace: Duration, log: &Log) -> Result
     let ended = watch(child);
     let status = match ended.recv_timeout(limit.saturating_duration_since(Instant::now())) {
         Ok(status) => status,
-        Err(RecvTimeoutError::Disconnected) => return Err(failure("was lost sight of".into())),
+        Err(RecvTimeoutError::Disconnected) => return Err(failure("could not be waited for".into())),
         Err(RecvTimeoutError::Timeout) => {
             end(group, grace, &ended);
             let _ = printed.recv_timeout(LAST_WORDS);
-            let whose = if own { "its timeout" } else { "the timeout of the whole" };
+            let whose = if own { "its timeout" } else { "the timeout of the initialiser" };
             let seconds = began.elapsed().as_secs_f64().round();
             return Err(failure(format!("did not end within {whose}, after {seconds} s")));
         }
     };
     if status.success() {
-        // What comes next is logged after what this one printed.
+        // The next step's output must be logged after this step's output.
         let _ = printed.recv_timeout(LAST_WORDS);
         return Ok(());
     }
@@ -56,13 +56,13 @@ pub fn run(step: &Step, deadline: Instant, grace: Duration, log: &Log) -> Result
         (Some(code), None) => format!("ended with exit code {code}"),
         (None, None) => "ended in an unknown way".into(),
     };
-    // What it left behind would go on in a sandbox that has failed, until the kubelet ends it.
+    // Processes that the step left behind would continue in a sandbox that has failed, until the kubelet ends the sandbox.
     let _ = kill_process_group(group, Signal::KILL);
     let _ = printed.recv_timeout(LAST_WORDS);
     Err(InitFailure { exit_code, signal, ..failure(how) })
 }
 
-/// Starts a step; the receiver is told when all that it printed has been read.
+/// Starts a step; the receiver gets a message when all output of the step has been read.
 fn spawn(step: &Step, log: &Log) -> io::Result<(Child, Receiver<()>)> {
     let Some((program, arguments)) = step.command.split_first() else {
         return Err(io::Error::other("it has no command"));
@@ -91,7 +91,7 @@ fn watch(mut child: Child) -> Receiver<ExitStatus> {
     ended
 }
 
-/// Ends a step with all that it started: asks first.
+/// Ends a step and all processes that it started: first SIGTERM, then SIGKILL.
 fn end(group: Pid, grace: Duration, ended: &Receiver<ExitStatus>) {
     let _ = kill_process_group(group, Signal::TERM);
     let _ = ended.recv_timeout(grace);

@@ -1,4 +1,4 @@
-//! Waiting for services: all at the same time, each asked again and again.
+//! Waits for services: all at the same time, each asked again and again.
 
 use std::collections::BTreeSet;
 use std::sync::mpsc::{Sender, channel};
@@ -8,26 +8,27 @@ use std::time::{Duration, Instant};
 use crate::protocol::init::Service;
 use crate::sandboxd::mcp;
 
-/// How soon a service that does not answer is asked again. Most open a moment after what starts them.
+/// The first pause before a service that did not answer is asked again. Most services open a moment after the step that starts
+/// them.
 const SOON: Duration = Duration::from_millis(250);
 
-/// How much later at most.
+/// The longest pause.
 const LATER: Duration = Duration::from_secs(1);
 
-/// What a service is called in what the gate tells.
+/// The name of a service in messages and in the progress.
 pub fn title(service: &Service) -> String {
     format!("service {}", service.name)
 }
 
-/// Waits until all of them have answered, and tells of every answer what is wrong with it, if anything.
+/// Waits until all services have answered. `tell` gets each answer: the index of the service, and the problem, if there is one.
 ///
 /// # Errors
-/// The first of those of which something is wrong still at the deadline.
+/// The index of the first service that still has a problem at the deadline.
 pub fn wait(services: &[Service], deadline: Instant, mut tell: impl FnMut(usize, Option<&str>)) -> Result<(), usize> {
     let (sender, answers) = channel();
     for (index, service) in services.iter().cloned().enumerate() {
         let sender = sender.clone();
-        // One that asks while time runs out ends by itself a little later.
+        // A thread that is still asking at the deadline ends on its own a little later.
         thread::spawn(move || ask(index, &service, deadline, &sender));
     }
     let mut waiting: BTreeSet<_> = (0..services.len()).collect();

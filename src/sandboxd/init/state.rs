@@ -1,4 +1,4 @@
-//! What the gate writes down: its lock, its progress, and the log.
+//! The files of the init supervisor: its lock, its progress, and the log.
 
 use std::fs::{self, File};
 use std::io;
@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 use crate::protocol::init::InitProgress;
 
-/// The folder of a gate's state.
+/// The folder with the state of the init supervisor.
 #[derive(Clone, Debug)]
 pub struct State(PathBuf);
 
@@ -15,17 +15,17 @@ impl State {
         Self(folder.to_path_buf())
     }
 
-    /// The lock file, in a description of its own.
+    /// The lock file, as a new description of the file.
     pub fn lock(&self) -> io::Result<File> {
         File::options().create(true).truncate(false).write(true).open(self.0.join("lock"))
     }
 
-    /// What was done so far; `None`: nothing has begun.
+    /// The progress so far; `None` if nothing has begun.
     pub fn read(&self) -> Option<InitProgress> {
         serde_json::from_str(&super::read(&self.0.join("progress.json"))?).ok()
     }
 
-    /// Writes down what was done, whole or not at all.
+    /// Writes the progress, completely or not at all.
     pub fn write(&self, progress: &InitProgress) -> io::Result<()> {
         let part = self.0.join("progress.part");
         fs::write(&part, serde_json::to_vec(progress)?)?;
@@ -37,12 +37,12 @@ impl State {
         self.0.join("log")
     }
 
-    /// Which skills have their dependencies, where nothing else can be written.
+    /// The folder of the markers of skills where no other folder is writable.
     pub fn markers(&self) -> PathBuf {
         self.0.join("skills")
     }
 
-    /// What was in the log before it became too long.
+    /// The previous log, which became too long.
     pub fn old_log(&self) -> PathBuf {
         self.0.join("log.1")
     }

@@ -1,4 +1,4 @@
-//! `sandboxd supervise`: does the work of a gate, in a process that outlives the probe which started it.
+//! `sandboxd supervise`: runs the init work, in a process that outlives the probe that started it.
 
 use std::io;
 use std::path::Path;
@@ -15,21 +15,21 @@ use crate::protocol::init::{
 use crate::sandboxd::mcp;
 use crate::sandboxd::skills::{self, Skill, marker::Marker};
 
-/// How often it is looked whether the gate is released.
+/// How often the supervisor checks whether the work is released.
 const LOOK_EVERY: Duration = Duration::from_millis(100);
 
-/// How long the installer of one skill may take, in seconds. The framework's own limit.
+/// How long the installer of one skill may take, in seconds. This is the framework's own limit.
 const INSTALLER: u64 = 1800;
 
-/// How many bytes of what a step printed last are told.
+/// How many bytes of a step's last output are reported.
 const TAIL: usize = 2500;
 
-/// Waits for the release, does the work and writes down how it ended. Its standard input is the lock.
+/// Waits for the release, runs the work and records its outcome. The standard input is the lock.
 ///
 /// # Errors
-/// When it cannot write down what it does.
+/// When the progress cannot be written.
 pub fn supervise(places: &Places) -> io::Result<ExitCode> {
-    // What ends the probe does not end this.
+    // The end of the probe must not end this process.
     let _ = rustix::process::setsid();
     let state = places.state();
     let mut progress = InitProgress::default();
@@ -37,10 +37,11 @@ pub fn supervise(places: &Places) -> io::Result<ExitCode> {
     let log = Log::new(&state);
     let outcome = work(places, &state, &mut progress, &log);
     progress.outcome = Some(outcome.map_or_else(Outcome::Failed, |()| Outcome::Succeeded));
-    // The file before this one says that something has begun: who finds no outcome there takes this for killed.
+    // The previous version of the file says that the work has begun: a process that finds no outcome in it reports that the
+    // supervisor was killed.
     let written = state.write(&progress);
     flock(io::stdin(), FlockOperation::Unlock)?;
-    // What the steps left running goes on printing, and somebody has to take it.
+    // Processes that the steps left running keep printing, and this process has to read their output.
     log.wait();
     written.map(|()| ExitCode::SUCCESS)
 }
@@ -62,7 +63,7 @@ fn work(places: &Places, state: &State, progress: &mut InitProgress, log: &Log) 
     shift.wait(&work)
 }
 
-/// The work from its release on.
+/// The init work after its release.
 struct InitRun<'a> {
     state: &'a State,
     progress: &'a mut InitProgress,
@@ -82,7 +83,7 @@ impl InitRun<'_> {
         result.map_err(|failure| InitFailure { tail: end_of(&self.mask.apply(&self.log.tail()), TAIL), ..failure })
     }
 
-    /// Installs what the enabled skills need.
+    /// Installs the dependencies of the enabled skills.
     fn install(&mut self, places: &Places, skills: &Skills) -> Result<(), InitFailure> {
         for skill in skills::chosen(&places.tools, skills)? {
             let name = format!("skill {}", skill.path);
@@ -93,7 +94,7 @@ impl InitRun<'_> {
                 ..InitFailure::default()
             })?;
             if marker.is_set() {
-                self.log.begin(&format!("{name} has its dependencies already"));
+                self.log.begin(&format!("{name} already has its dependencies"));
                 continue;
             }
             self.run(&Step { name, command: command(places, &skill), timeout: Some(INSTALLER), ..Step::default() })?;
@@ -126,7 +127,7 @@ impl InitRun<'_> {
         })
     }
 
-    /// A disk that is full keeps nobody from working.
+    /// Records the progress. A full disk does not stop the work.
     fn write(&self) {
         let _ = self.state.write(self.progress);
     }
@@ -139,11 +140,11 @@ fn begun(name: String) -> Run {
 fn unanswered(service: &Service, error: Option<&str>, waited: Duration) -> InitFailure {
     let error = error.map(|error| format!(": {error}")).unwrap_or_default();
     let (seconds, url) = (waited.as_secs_f64().round(), mcp::url(service));
-    let how = format!("did not answer within the timeout of the whole, after {seconds} s{error} ({url})");
+    let how = format!("did not answer within the timeout of the initialiser, after {seconds} s{error} ({url})");
     InitFailure { step: Some(services::title(service)), how, ..InitFailure::default() }
 }
 
-/// How an installer is run. One without an interpreter of its own is for a shell.
+/// The command that runs an installer. A shell runs an installer that does not name its interpreter.
 fn command(places: &Places, skill: &Skill) -> Vec<String> {
     let program = places.tools.join(&skill.path).join(&skill.installer).to_string_lossy().into_owned();
     if skill.is_program { vec![program] } else { vec!["sh".into(), program] }
@@ -151,11 +152,11 @@ fn command(places: &Places, skill: &Skill) -> Vec<String> {
 
 pub(super) fn work_of(folder: &Path) -> Result<Work, InitFailure> {
     let failure = |how: String| InitFailure { how, ..InitFailure::default() };
-    let text = read(&folder.join(WORK_FILE)).ok_or_else(|| failure("has been told nothing to do".into()))?;
-    serde_json::from_str(&text).map_err(|error| failure(format!("cannot read what it is to do: {error}")))
+    let text = read(&folder.join(WORK_FILE)).ok_or_else(|| failure("found no work to do".into()))?;
+    serde_json::from_str(&text).map_err(|error| failure(format!("cannot read its work: {error}")))
 }
 
-/// The last lines of a text, whole ones if there are several.
+/// The last lines of a text: whole lines if there are several.
 pub(super) fn end_of(text: &str, limit: usize) -> String {
     let text = text.trim_end();
     let cut = text.len().saturating_sub(limit);

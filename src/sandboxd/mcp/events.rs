@@ -1,30 +1,30 @@
-//! Server-sent events, out of a stream that nobody can trust: lines, and all of it, have an end.
+//! Server-sent events from an untrusted stream: the length of a line and of the whole stream is limited.
 
 use std::io::{self, Read};
 
-/// How long a line may be. What a server says of itself at the handshake may be a page of instructions in one line.
+/// The maximum length of a line. At the handshake a server may send a page of instructions in one line.
 const LINE: usize = 256 * 1024;
 
-/// How much is read of one stream.
+/// How many bytes are read from one stream.
 const ALL: usize = 1024 * 1024;
 
 /// One event.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Event {
-    /// What it is called.
+    /// The name of the event.
     pub name: String,
-    /// Its lines.
+    /// The data of the event: its lines, joined.
     pub data: String,
 }
 
-/// Why there is no event.
+/// Why there is no further event.
 #[derive(Debug)]
 pub enum Ended {
     /// The stream ended.
     Over,
-    /// Its lines, or all of it, are longer than anything that a handshake needs.
+    /// A line, or the whole stream, is longer than a handshake needs.
     TooMuch,
-    /// It could not be read.
+    /// The stream could not be read.
     Read(io::Error),
 }
 
@@ -32,10 +32,10 @@ pub enum Ended {
 pub struct Events<R> {
     from: R,
     chunk: Box<[u8]>,
-    /// What of the chunk is still to be looked at.
+    /// The part of the chunk that has not been read yet.
     ahead: std::ops::Range<usize>,
     read: usize,
-    /// A line that ended with CR has ended, whether or not LF follows.
+    /// Whether the last byte was CR: the line has ended, whether or not LF follows.
     after_return: bool,
 }
 
@@ -44,7 +44,7 @@ impl<R: Read> Events<R> {
         Self { from, chunk: vec![0; 8 * 1024].into(), ahead: 0..0, read: 0, after_return: false }
     }
 
-    /// Waits for the next one.
+    /// Waits for the next event.
     pub fn next(&mut self) -> Result<Event, Ended> {
         let mut name = String::new();
         let mut data: Option<String> = None;
@@ -67,7 +67,7 @@ impl<R: Read> Events<R> {
                     data.push_str(value);
                 }
                 ("data", None) => data = Some(value.to_string()),
-                // Comments, and what is only for who comes back to a stream.
+                // Comments, and fields that only matter for reconnecting to a stream.
                 _ => {}
             }
         }
@@ -109,7 +109,7 @@ mod tests {
     use super::*;
 
     fn all(text: &str) -> Vec<(String, String)> {
-        // One byte at a time, as the network may have it.
+        // One byte at a time, as the network may deliver it.
         struct Drip<'a>(&'a [u8]);
         impl Read for Drip<'_> {
             fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
@@ -132,7 +132,7 @@ mod tests {
         for end in ["\n", "\r\n", "\r"] {
             let lines =
                 [": ping", "", "event: endpoint", "data: /messages", "", "retry: 5", "data:one", "data: two", ""];
-            // What follows the last line shows that it has ended.
+            // The line after the last event shows that the event has ended.
             let text: String = lines.iter().chain(&["x", ""]).flat_map(|line| [*line, end]).collect();
             assert_eq!(all(&text), [event("endpoint", "/messages"), event("message", "one\ntwo")], "{end:?}");
         }

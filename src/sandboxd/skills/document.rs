@@ -1,13 +1,13 @@
-//! A `SKILL.md`, as far as it matters here: which sandbox the skill runs in, and when its turn is.
+//! A `SKILL.md`, as far as it matters here: the type of sandbox that the skill runs in, and the skill's priority.
 
 use serde::Deserialize;
 
-/// What a `SKILL.md` says.
+/// The contents of a `SKILL.md`.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Document {
-    /// The type of sandbox that it runs in.
+    /// The type of sandbox that the skill runs in.
     pub sandbox: Option<String>,
-    /// Its turn: the lowest first. Who says nothing comes last.
+    /// The priority: the lowest comes first. A skill without a priority comes last.
     pub priority: i64,
 }
 
@@ -17,14 +17,14 @@ struct FrontMatter {
 }
 
 impl Document {
-    /// Reads one.
+    /// Parses a `SKILL.md`.
     ///
     /// # Errors
-    /// What is wrong with its front matter.
+    /// What is wrong with the front matter.
     pub fn parse(text: &str) -> Result<Self, String> {
         let text = text.trim_start_matches('\u{feff}');
         let FrontMatter { should_run_in_sandbox } = match front_matter(text)? {
-            // `---` and nothing in between is no document of YAML.
+            // `---` with nothing in between is not a YAML document.
             Some(yaml) if !yaml.trim().is_empty() => serde_yaml::from_str(yaml).map_err(|error| error.to_string())?,
             Some(_) | None => FrontMatter::default(),
         };
@@ -32,7 +32,7 @@ impl Document {
     }
 }
 
-/// What stands between `---` on the first line and the next one.
+/// The text between `---` on the first line and the next `---`.
 fn front_matter(text: &str) -> Result<Option<&str>, String> {
     let mut lines = text.split_inclusive('\n');
     let Some(first) = lines.next().filter(|line| line.trim_end() == "---") else { return Ok(None) };

@@ -1,7 +1,9 @@
-//! What says that a skill's dependencies are installed: a file that is named by the skill and by all that its installer may read.
+//! The marker which records that a skill's dependencies are installed: a file whose name identifies the skill and everything that
+//! its installer may read.
 //!
-//! The first place is in the container's own file system, beside what was installed: an image that is made from a sandbox has both
-//! or none. Where that cannot be written, as with a read-only root or an ordinary user, the gate's own folder has to do.
+//! The first place is in the container's own file system, beside the installed files: an image that is made from a sandbox has both
+//! or neither. Where that place is not writable, as with a read-only root or an unprivileged user, the init supervisor's own folder
+//! is used.
 
 use std::fmt::Write as _;
 use std::fs::{self, File};
@@ -14,31 +16,32 @@ use sha2::{Digest, Sha256};
 use super::Skill;
 use crate::sandboxd::stage::folder::{Folder, Kind};
 
-/// How many files `deps` may hold.
+/// The maximum number of files in `deps`.
 const MOST_FILES: usize = 100_000;
 
-/// How much of their content is read: some seconds' work. Larger than their disk is what has holes, and anybody's in the session.
+/// How many bytes of their content are read: a few seconds of work. Files that are larger than the disk are sparse files, and
+/// anybody in the session can create them.
 const MOST_BYTES: u64 = 2 * 1024 * 1024 * 1024;
 
-/// How deep they may lie.
+/// The maximum depth of the files.
 const DEEPEST: usize = 32;
 
-/// How much of a skill's path is in the marker's name, for whoever looks at it.
+/// How many characters of a skill's path are in the marker's name, which makes the name readable.
 const SHOWN: usize = 80;
 
 /// The marker of a skill.
 pub struct Marker {
     name: String,
-    /// Where it may be, the best place first.
+    /// The folders where the marker may be, the best first.
     places: [PathBuf; 2],
 }
 
 impl Marker {
     /// # Errors
-    /// When what the installer may read cannot be read.
+    /// When the files that the installer may read cannot be read.
     pub fn of(tools: &Path, skill: &Skill, places: [PathBuf; 2]) -> io::Result<Self> {
         let mut seal = Digester { digest: Sha256::new(), files: 0, bytes: MOST_BYTES };
-        // Another type of sandbox may have another installer over the same folder.
+        // Another type of sandbox may use another installer over the same folder.
         seal.add(&[&skill.path, &skill.installer.to_string_lossy()]);
         let deps = Path::new(&skill.path).join("deps");
         let blocked = |blocked| io::Error::other(crate::sandboxd::sentence(&blocked));
@@ -53,12 +56,12 @@ impl Marker {
         Ok(Self { name, places })
     }
 
-    /// Whether it is there.
+    /// Whether the marker exists.
     pub fn is_set(&self) -> bool {
         self.places.iter().any(|place| place.join(&self.name).is_file())
     }
 
-    /// Puts it where it can be put. Where it cannot be anywhere, the next start only does the work again.
+    /// Creates the marker in the first place that is writable. If there is none, the next start does the work again.
     pub fn set(&self) {
         let put =
             |place: &PathBuf| fs::create_dir_all(place).and_then(|()| fs::write(place.join(&self.name), "")).is_ok();
@@ -66,7 +69,7 @@ impl Marker {
     }
 }
 
-/// Grows over the files of a folder.
+/// The digest over the files of a folder.
 struct Digester {
     digest: Sha256,
     files: usize,
@@ -75,7 +78,7 @@ struct Digester {
 }
 
 impl Digester {
-    /// Takes words in with their lengths: so no two lists of words are alike.
+    /// Adds words with their lengths, which makes the digests of different lists of words different.
     fn add(&mut self, words: &[&str]) {
         for word in words {
             self.digest.update((word.len() as u64).to_le_bytes());
@@ -109,7 +112,7 @@ impl Digester {
         Ok(())
     }
 
-    /// Takes the content of a file in; of one that there is too much of, its size and when it was changed.
+    /// Adds the content of a file, or, if there is too much content, the size and modification time of the file.
     fn add_file(&mut self, file: File) -> io::Result<()> {
         let metadata = file.metadata()?;
         if let Some(rest) = self.bytes.checked_sub(metadata.len()) {
@@ -168,7 +171,7 @@ mod tests {
         let mut names = vec![marker(&tools, &skill()).name];
         assert!(names[0].starts_with("fuzz_afl-"), "{names:?}");
         fs::write(tools.path().join("fuzz/afl/SKILL.md"), "").unwrap();
-        assert_eq!(marker(&tools, &skill()).name, names[0], "what is beside them does not matter");
+        assert_eq!(marker(&tools, &skill()).name, names[0], "files beside the deps do not matter");
         let mut changes: Vec<Box<dyn Fn()>> = vec![
             Box::new(|| fs::write(deps.join("wheels/a"), "b").unwrap()),
             Box::new(|| fs::rename(deps.join("wheels/a"), deps.join("wheels/b")).unwrap()),
@@ -187,7 +190,7 @@ mod tests {
         assert_eq!(names.len(), count);
     }
 
-    /// A file with a hole of this size takes no room, and would take hours to read.
+    /// A sparse file of this size takes no disk space, and would take hours to read.
     #[test]
     fn of_too_much_content_only_the_size_and_the_time_are_read() {
         let tools = tools();
@@ -200,7 +203,7 @@ mod tests {
         fs::write(tools.path().join("fuzz/afl/deps/wheels/a"), "b").unwrap();
         names.push(marker(&tools, &skill()).name);
         names.dedup();
-        assert_eq!(names.len(), 3, "the size counts, and the content of what is small");
+        assert_eq!(names.len(), 3, "the size counts, and the content of small files");
     }
 
     #[test]

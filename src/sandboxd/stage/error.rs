@@ -11,7 +11,7 @@ use crate::protocol::staging::{MANIFEST_ENV, Source};
 
 /// Why a volume could not be filled. Sources are named by their description, volumes by their name.
 #[derive(Debug, Error)]
-#[expect(missing_docs, reason = "the messages say it")]
+#[expect(missing_docs, reason = "the messages describe the variants")]
 pub enum Error {
     #[error("the stage Pod was started without {MANIFEST_ENV}")]
     NoManifest,
@@ -25,7 +25,7 @@ pub enum Error {
         #[source]
         blocked: Blocked,
     },
-    #[error("{source_name} holds {}, a name that is kept for the record of what was staged", path.display())]
+    #[error("{source_name} holds {}, a name that is reserved for the record of staging", path.display())]
     ReservedName { source_name: String, path: PathBuf },
     #[error(
         "{source_name} holds the symbolic link {}, which leads out of the source to {}",
@@ -46,9 +46,9 @@ pub enum Error {
     },
     #[error("{first} and {second} put different content at {} of the volume {volume}", path.display())]
     Conflict { volume: String, path: PathBuf, first: String, second: String },
-    #[error("no source of the volume {volume} has {missing} at its first level; there is {offered}")]
+    #[error("no source of the volume {volume} has {missing} at its first level; found: {offered}")]
     NoSuchRoots { volume: String, missing: String, offered: String },
-    #[error("the volume {volume} is not there")]
+    #[error("the volume {volume} is not mounted")]
     NoVolume {
         volume: String,
         #[source]

@@ -1,9 +1,9 @@
-//! Writing what the survey has found into a volume, so that it may be interrupted at any point.
+//! Writes what the survey has found into a volume. The process may be interrupted at any point.
 //!
-//! A file is written whole under one temporary name at the volume's root and then renamed to its place; so whatever
-//! stands in its place is complete, a crash leaves at most that one temporary file, and the next run takes it away and
-//! goes on where this one ended. The marker comes last. All this holds for a process that dies, not for a node that
-//! loses power: nothing here waits for the disk, which for many small files would take longer than all the rest.
+//! A file is written completely under one temporary name at the volume's root, and then renamed to its place. So every file in its
+//! place is complete, a crash leaves at most that one temporary file, and the next run removes it and continues where the previous
+//! run ended. The marker is written last. All this holds for a process that dies, not for a node that loses power: nothing here
+//! waits for the disk, which for many small files would take longer than everything else.
 
 use std::collections::hash_map::RandomState;
 use std::ffi::{OsStr, OsString};
@@ -38,7 +38,7 @@ impl<'a> Target<'a> {
     /// Whether the volume was filled from exactly these sources before.
     pub fn is_marked(&self, digest: &str) -> bool {
         let mut content = String::new();
-        // A marker that is missing, or cannot be read, only means more work.
+        // A marker that is missing or cannot be read only means more work.
         let read = self.root.read(OsStr::new(MARKER)).and_then(|file| file.take(4096).read_to_string(&mut content));
         read.is_ok() && content.lines().next() == Some(digest)
     }
@@ -55,7 +55,8 @@ impl<'a> Target<'a> {
         self.noting(marker, write)
     }
 
-    /// The volume's first-level folders, as far as its sources bring them: what sandboxes make beside them is nobody's to ask for.
+    /// The volume's first-level folders that come from its sources: nothing may request the folders that sandboxes create beside
+    /// them.
     pub fn roots(&self) -> Vec<String> {
         let mut roots = survey::roots(self.volume);
         roots.retain(|root| matches!(self.root.kind(root), Ok(Some(Kind::Folder))));
@@ -67,7 +68,7 @@ impl<'a> Target<'a> {
         skills::scan(&self.root, |_| true).paths
     }
 
-    /// Copies all that the sources bring and that is not there yet.
+    /// Copies everything that the sources bring and that is not there yet.
     pub fn fill(&self, gathered: &[Gathered<'_>], watch: &mut Watch<'_>) -> Result<Staged, Error> {
         self.noting(Path::new(PART), || self.remove_part())?;
         self.noting(Path::new("."), || self.root.allow(self.folder_mode()))?;
@@ -112,14 +113,14 @@ impl<'a> Target<'a> {
         Ok(())
     }
 
-    /// Leaves what a sandbox has put there as it is.
+    /// Keeps what a sandbox has put there.
     fn keep(&self, task: &CopyTask<'_>, tally: &mut Tally, watch: &mut Watch<'_>) -> Result<(), Error> {
         tally.kept += 1;
         let CopyTask { source, path, .. } = task;
         self.noting(path, || watch(Step::Keep { volume: self.volume, source, path }))
     }
 
-    /// Opens a folder of the volume, and makes what is missing on the way.
+    /// Opens a folder of the volume, and creates missing folders on the way.
     fn folder(&self, path: &Path, watch: &mut Watch<'_>) -> Result<Folder, Error> {
         let blocked = |blocked| Error::InTheWay { volume: self.volume.name.clone(), blocked };
         let mut folder = self.root.descend(Path::new("")).map_err(blocked)?;
@@ -140,7 +141,7 @@ impl<'a> Target<'a> {
         Ok(folder)
     }
 
-    /// How what is in the volume compares with what a source brings there.
+    /// Compares what is in the volume with what a source brings.
     fn standing(&self, task: &CopyTask<'_>) -> Result<Existing, Error> {
         let CopyTask { into, item: Item { name, content }, path, .. } = task;
         let Some(kind) = self.noting(path, || into.kind(name))? else { return Ok(Existing::Absent) };
@@ -150,7 +151,7 @@ impl<'a> Target<'a> {
                     let mut original = task.original()?;
                     self.noting(path, || same_content(&mut original, &mut there))?
                 }
-                // What the stage user may not read, it did not write.
+                // The stage user did not write a file that it may not read.
                 Err(error) if error.kind() == io::ErrorKind::PermissionDenied => false,
                 Err(error) => return Err(Error::write(&self.volume.name, path, error)),
             },
@@ -160,7 +161,7 @@ impl<'a> Target<'a> {
         Ok(if same { Existing::Same } else { Existing::Other })
     }
 
-    /// Puts a file or link where nothing is, and returns its size; nothing, where a sandbox was faster.
+    /// Puts a file or link where nothing exists, and returns its size; `None` if a sandbox was faster.
     fn put(&self, task: &CopyTask<'_>, watch: &mut Watch<'_>) -> Result<Option<u64>, Error> {
         let CopyTask { into, item: Item { name, content }, path, .. } = task;
         let is_free = |placed: io::Result<()>| match placed {
@@ -190,7 +191,7 @@ impl<'a> Target<'a> {
         }
     }
 
-    /// A temporary file, empty, and its name.
+    /// Creates an empty temporary file, and returns it with its name.
     fn part(&self, mode: Mode) -> io::Result<(OsString, File)> {
         let mut name = OsString::from(PART);
         if !self.remove_part()? {
@@ -200,8 +201,8 @@ impl<'a> Target<'a> {
         Ok((name, file))
     }
 
-    /// Removes the temporary file that a run has left which was ended. Not where a sandbox has made a folder of its name: then
-    /// another name is taken, which nobody foresees.
+    /// Removes the temporary file that an interrupted run has left. Returns `false` if a sandbox has created a folder with its
+    /// name: then another, unpredictable name is used.
     fn remove_part(&self) -> io::Result<bool> {
         match self.root.remove(OsStr::new(PART)) {
             Err(error) if error.kind() == io::ErrorKind::IsADirectory => Ok(false),
@@ -209,7 +210,7 @@ impl<'a> Target<'a> {
         }
     }
 
-    /// Says of a failure where it happened.
+    /// Adds to a failure where it happened.
     pub fn noting<T>(&self, path: &Path, work: impl FnOnce() -> io::Result<T>) -> Result<T, Error> {
         work().map_err(|error| Error::write(&self.volume.name, path, error))
     }
@@ -227,13 +228,13 @@ impl<'a> Target<'a> {
     }
 }
 
-/// One file or link on its way.
+/// One file or link to copy.
 struct CopyTask<'e> {
     source: &'e Source,
     from: &'e Folder,
     into: &'e Folder,
     item: &'e Item,
-    /// Where it goes, below the volume's root.
+    /// The target path, below the volume's root.
     path: PathBuf,
 }
 
@@ -243,10 +244,10 @@ impl CopyTask<'_> {
     }
 }
 
-/// What stands in the volume where a source brings something.
+/// What is in the volume where a source brings something.
 enum Existing {
     Absent,
     Same,
-    /// Left by an earlier digest, or written by a sandbox.
+    /// From an earlier digest, or written by a sandbox.
     Other,
 }

@@ -1,5 +1,5 @@
-//! A folder that is held open, and what can be done in it. No symbolic link is ever followed: sources and volumes are
-//! written by strangers, and a path that was checked a moment ago may lead elsewhere by now.
+//! A folder that is held open, and the operations in it. No symbolic link is ever followed: untrusted programs write the sources
+//! and volumes, and a path that was checked a moment ago may lead elsewhere now.
 
 use std::ffi::{OsStr, OsString};
 use std::fmt;
@@ -13,10 +13,10 @@ use rustix::fs::{AtFlags, CWD, Dir, FileType, Mode, OFlags, RenameFlags};
 use rustix::io::Errno;
 use thiserror::Error;
 
-/// As many symbolic links as the kernel follows on one path.
+/// The maximum number of symbolic links on one path, as in the kernel.
 const MOST_LINKS: usize = 40;
 
-/// What is found under a name.
+/// What exists under a name.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Kind {
     /// A folder.
@@ -46,38 +46,38 @@ impl fmt::Display for Kind {
 /// Why a folder could not be reached.
 #[derive(Debug, Error)]
 pub enum Blocked {
-    /// Nothing of that name is there.
+    /// Nothing with that name exists.
     #[error("there is no folder {}", at.display())]
     Absent {
         /// The first part of the path that is missing.
         at: PathBuf,
     },
-    /// Something else is in the way.
+    /// A part of the path is not a folder.
     #[error("{} is {found}, not a folder", at.display())]
     Obstacle {
-        /// The part of the path that is no folder.
+        /// The part of the path that is not a folder.
         at: PathBuf,
-        /// What it is.
+        /// What exists there instead.
         found: Kind,
     },
-    /// The path goes back up, from where nobody has checked it.
+    /// The path contains `..`, and nothing has checked where that leads.
     #[error("{} leads upward", at.display())]
     Upward {
         /// The path up to its first `..`.
         at: PathBuf,
     },
-    /// The system refused.
+    /// The system refused to open a folder.
     #[error("{} cannot be opened", at.display())]
     Refused {
         /// The part of the path that cannot be opened.
         at: PathBuf,
-        /// What the system said.
+        /// The error of the system.
         #[source]
         error: io::Error,
     },
 }
 
-/// A folder that is held open. What it is called may change meanwhile, what it is does not.
+/// A folder that is held open. Its name may change meanwhile, but the folder stays the same.
 #[derive(Debug)]
 pub struct Folder(OwnedFd);
 
@@ -114,7 +114,7 @@ impl Folder {
         Ok(folder)
     }
 
-    /// What is there under a name.
+    /// What exists under a name.
     pub fn kind(&self, name: &OsStr) -> io::Result<Option<Kind>> {
         let stat = match rustix::fs::statat(&self.0, name, AtFlags::SYMLINK_NOFOLLOW) {
             Ok(stat) => stat,
@@ -144,21 +144,21 @@ impl Folder {
 
     /// Opens a regular file for reading.
     pub fn read(&self, name: &OsStr) -> io::Result<File> {
-        // A named pipe that took the file's place would otherwise block for ever.
+        // A named pipe that has replaced the file would otherwise block for ever.
         let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
         let file = File::from(rustix::fs::openat(&self.0, name, flags, Mode::empty())?);
         if file.metadata()?.is_file() { Ok(file) } else { Err(io::ErrorKind::InvalidInput.into()) }
     }
 
-    /// What a symbolic link says.
+    /// The target of a symbolic link.
     pub fn link_target(&self, name: &OsStr) -> io::Result<PathBuf> {
         let target = rustix::fs::readlinkat(&self.0, name, Vec::new())?;
         Ok(OsString::from_vec(target.into_bytes()).into())
     }
 
-    /// Where a link that stands in `place` leads to, as a path below this folder without links; `None` if it leads out.
+    /// Where a link in `place` leads, as a path below this folder without links; `None` if the link leads out of this folder.
     ///
-    /// It need not exist. The kernel's own `RESOLVE_BENEATH` would do, but is missing from some container runtimes.
+    /// The target need not exist. The kernel's own `RESOLVE_BENEATH` would do the same, but is missing in some container runtimes.
     pub fn resolve(&self, place: &Path, target: &Path) -> Option<PathBuf> {
         let mut here = place.to_owned();
         let mut ahead = Vec::new();
@@ -184,7 +184,7 @@ impl Folder {
         Some(here)
     }
 
-    /// Makes a folder, unless there is something of that name.
+    /// Creates a folder, unless something with that name exists.
     pub fn make(&self, name: &OsStr, mode: Mode) -> io::Result<()> {
         match rustix::fs::mkdirat(&self.0, name, mode) {
             Ok(()) | Err(Errno::EXIST) => Ok(()),
@@ -192,12 +192,12 @@ impl Folder {
         }
     }
 
-    /// Makes a symbolic link.
+    /// Creates a symbolic link.
     pub fn link(&self, name: &OsStr, target: &Path) -> io::Result<()> {
         Ok(rustix::fs::symlinkat(target, &self.0, name)?)
     }
 
-    /// Makes a file that was not there.
+    /// Creates a new file.
     pub fn create(&self, name: &OsStr, mode: Mode) -> io::Result<File> {
         let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         let file = File::from(rustix::fs::openat(&self.0, name, flags, mode)?);
@@ -205,7 +205,7 @@ impl Folder {
         Ok(file)
     }
 
-    /// Removes a file, if it is there.
+    /// Removes a file, if it exists.
     pub fn remove(&self, name: &OsStr) -> io::Result<()> {
         match rustix::fs::unlinkat(&self.0, name, AtFlags::empty()) {
             Ok(()) | Err(Errno::NOENT) => Ok(()),
@@ -213,18 +213,18 @@ impl Folder {
         }
     }
 
-    /// Gives a file of this folder another name, in another folder, in place of what has it.
+    /// Moves a file of this folder to another folder under a new name; replaces a file with that name.
     pub fn rename(&self, name: &OsStr, folder: &Self, new_name: &OsStr) -> io::Result<()> {
         Ok(rustix::fs::renameat(&self.0, name, &folder.0, new_name)?)
     }
 
-    /// Gives a file of this folder another name, in another folder, which nothing may have.
+    /// Moves a file of this folder to another folder under a new name, which must be free.
     ///
     /// # Errors
-    /// [`AlreadyExists`](io::ErrorKind::AlreadyExists), where something has it.
+    /// [`AlreadyExists`](io::ErrorKind::AlreadyExists), if the name is not free.
     pub fn rename_new(&self, name: &OsStr, folder: &Self, new_name: &OsStr) -> io::Result<()> {
         match rustix::fs::renameat_with(&self.0, name, &folder.0, new_name, RenameFlags::NOREPLACE) {
-            // Some file systems, such as NFS, cannot; and some of these have no hard links either.
+            // Some file systems, such as NFS, cannot do this, and some of them have no hard links either.
             Err(Errno::INVAL | Errno::NOSYS | Errno::NOTSUP) => {
                 match rustix::fs::linkat(&self.0, name, &folder.0, new_name, AtFlags::empty()) {
                     Ok(()) => self.remove(name),
@@ -236,7 +236,7 @@ impl Folder {
         }
     }
 
-    /// Adds to what everyone may do with this folder, as far as it is ours to say.
+    /// Adds permissions to this folder, as far as this process may change them.
     pub fn allow(&self, mode: Mode) -> io::Result<()> {
         if lacking(&self.0, mode)?.is_none() {
             return Ok(());
@@ -259,7 +259,7 @@ impl Folder {
 }
 
 impl Blocked {
-    /// The same, told with the path that leads to the folder.
+    /// The same error, with the path that leads to the folder.
     pub fn below(mut self, base: &Path) -> Self {
         let (Self::Absent { at } | Self::Obstacle { at, .. } | Self::Upward { at } | Self::Refused { at, .. }) =
             &mut self;
@@ -268,17 +268,17 @@ impl Blocked {
     }
 }
 
-/// Enough to pass through a folder, also where its content may not be listed.
+/// Flags that allow entering a folder whose content may not be listed.
 const HOLD: OFlags = OFlags::PATH.union(OFlags::DIRECTORY).union(OFlags::CLOEXEC);
 
-/// The mode that `file` should have for `mode` to be granted, unless it has it already.
+/// The mode that `file` needs for `mode` to be granted; `None` if `mode` is granted already.
 fn lacking(file: impl AsFd, mode: Mode) -> io::Result<Option<Mode>> {
     let now = Mode::from_raw_mode(rustix::fs::fstat(file)?.st_mode);
     Ok((!now.contains(mode)).then(|| now.union(mode)))
 }
 
-/// Adds `mode` to a file's own, whatever the umask was when it was made. Where others own the file or the file system
-/// assigns modes by itself (SMB), it stays as it is.
+/// Adds `mode` to a file's own mode, whatever the umask was when the file was created. If another user owns the file, or the file
+/// system sets modes on its own (SMB), the mode stays as it is.
 fn allow(file: impl AsFd, mode: Mode) -> io::Result<()> {
     let Some(mode) = lacking(&file, mode)? else { return Ok(()) };
     match rustix::fs::fchmod(file, mode) {
@@ -287,7 +287,7 @@ fn allow(file: impl AsFd, mode: Mode) -> io::Result<()> {
     }
 }
 
-/// Whether two files hold the same bytes.
+/// Whether two files have the same content.
 pub fn same_content(one: &mut File, other: &mut File) -> io::Result<bool> {
     if one.metadata()?.len() != other.metadata()?.len() {
         return Ok(false);

@@ -1,4 +1,4 @@
-//! The words of the stage Pod: a line per source in its log, and a report in its termination message.
+//! The output of the stage Pod: a line per source in its log, and a report in its termination message.
 
 use std::collections::BTreeMap;
 use std::fmt::Write;
@@ -6,17 +6,17 @@ use std::fmt::Write;
 use super::Tally;
 use crate::protocol::staging::{Source, Staged, StagingReport, Volume};
 
-/// Kubelet keeps no more of a termination message.
+/// The kubelet keeps at most this many bytes of a termination message.
 const LIMIT: usize = 4096;
 
-/// Stands for what was left out.
+/// Stands for the part that was left out.
 const ELLIPSIS: char = '…';
 
-/// The report as JSON, cut to what a termination message can hold: a message loses its end, a list of folders its last
-/// ones.
+/// The report as JSON, shortened to what a termination message can hold: a message loses its end, a list of folders its last
+/// entries.
 pub fn text(mut report: StagingReport) -> String {
     if let StagingReport::Staged { volumes } = &mut report {
-        // There may be very many: what cannot fit in any case goes at once, the rest bit by bit.
+        // There may be very many entries: those that cannot fit in any case are removed at once, the others step by step.
         lists(volumes).for_each(|list| cut(list, LIMIT));
     }
     loop {
@@ -27,14 +27,14 @@ pub fn text(mut report: StagingReport) -> String {
     }
 }
 
-/// Takes something away that makes the report at most `excess` bytes shorter; `false` if there is nothing more to take.
+/// Removes at most `excess` bytes from the report; `false` if nothing more can be removed.
 fn shorten(report: &mut StagingReport, excess: usize) -> bool {
     match report {
         StagingReport::Failed { message } => {
             if message.ends_with(ELLIPSIS) {
                 message.pop();
             }
-            // A character may take six bytes in JSON, and more than one in the message.
+            // A character may take six bytes in JSON, and several bytes in the message.
             for _ in 0..=excess / 6 {
                 message.pop();
             }
@@ -59,12 +59,12 @@ fn is_cut_to_nothing(list: &[String]) -> bool {
     list.first().is_none_or(|first| first.chars().eq([ELLIPSIS]))
 }
 
-/// How long a list is in JSON, at least.
+/// The minimum length of a list in JSON.
 fn size_of(list: &[String]) -> usize {
     list.iter().map(|name| name.len() + 3).sum()
 }
 
-/// Takes the last ones of a list away until it is no longer than that.
+/// Removes the last entries of a list until it is no longer than `limit`.
 fn cut(list: &mut Vec<String>, limit: usize) {
     let mut size = size_of(list);
     if size <= limit {
@@ -84,7 +84,7 @@ fn cut(list: &mut Vec<String>, limit: usize) {
     list.push(left_out);
 }
 
-/// What became of one source: `data: configMap poc -> poc: 3 files, 1.2 KB`.
+/// The line about one source: `data: configMap poc -> poc: 3 files, 1.2 KB`.
 pub fn line(volume: &Volume, source: &Source, tally: Tally) -> String {
     let Tally { written, bytes, same, kept } = tally;
     let path = if source.path.is_empty() { "." } else { &source.path };
@@ -99,7 +99,7 @@ pub fn line(volume: &Volume, source: &Source, tally: Tally) -> String {
     line
 }
 
-/// A number of bytes for a person.
+/// A number of bytes in readable form.
 fn size(bytes: u64) -> String {
     if bytes < 1000 {
         return format!("{bytes} B");
@@ -138,7 +138,7 @@ mod tests {
     fn a_short_report_is_left_whole() {
         for report in [
             tools(vec!["fuzz".into()], vec!["fuzz/afl".into()]),
-            StagingReport::Failed { message: "no \"room\" left".into() },
+            StagingReport::Failed { message: "no \"space\" left".into() },
         ] {
             assert_eq!(serde_json::from_str::<StagingReport>(&text(report.clone())).unwrap(), report);
         }

@@ -1,8 +1,7 @@
-//! Looking at all sources of a volume before the first byte is written.
+//! Examines all sources of a volume before the first byte is written.
 //!
-//! Everything that can be wrong with the sources is found here, and nothing is changed. Sources are compared with each
-//! other, never with the volume: so a conflict is found all the same when an interrupted run has put one of the two
-//! files there.
+//! All errors in the sources are found here, and nothing is changed. Sources are compared with each other, never with the volume.
+//! So a conflict is also found after an interrupted run has put one of the two files there.
 
 use std::collections::{BTreeSet, HashMap};
 use std::ffi::{OsStr, OsString};
@@ -14,42 +13,42 @@ use super::error::Error;
 use super::folder::{Folder, Kind, same_content};
 use crate::protocol::staging::{MARKER, Source, Volume};
 
-/// Made by the file system itself (ext4), and closed to all but root.
+/// A folder that the file system itself creates (ext4) and that only root can read.
 pub const LOST_AND_FOUND: &str = "lost+found";
 
-/// The link through which kubelet swaps the content of a `ConfigMap` or Secret as a whole: each key is a link into it.
+/// The link through which the kubelet replaces the content of a `ConfigMap` or Secret as a whole: each key is a link into it.
 const CONFIG_MAP_DATA: &str = "..data";
 
 /// What one source adds to its volume.
 #[derive(Debug)]
 pub struct Gathered<'a> {
-    /// The source itself.
+    /// The source.
     pub source: &'a Source,
-    /// Its folder, held open.
+    /// The source's folder, held open.
     pub root: Folder,
-    /// The folder of the volume that it becomes.
+    /// The folder of the volume that the source is copied into.
     pub into: PathBuf,
-    /// Its folders, each after the one that it is in.
+    /// The folders of the source, each after its parent.
     pub sections: Vec<Section>,
 }
 
 /// One folder of a source.
 #[derive(Debug)]
 pub struct Section {
-    /// The folder, below the source's root.
+    /// The path of the folder below the source's root.
     pub from: PathBuf,
-    /// The folder of the volume that it becomes.
+    /// The folder of the volume that it is copied into.
     pub into: PathBuf,
-    /// The files and links in it.
+    /// The files and links in the folder.
     pub items: Vec<Item>,
 }
 
 /// One file or link.
 #[derive(Debug)]
 pub struct Item {
-    /// Its name, in the source and in the volume.
+    /// The name, in the source and in the volume.
     pub name: OsString,
-    /// What is under that name.
+    /// What exists under that name.
     pub content: Content,
 }
 
@@ -61,17 +60,17 @@ pub enum Content {
         /// Whether anybody may execute it.
         executable: bool,
     },
-    /// A symbolic link that stays in its source.
+    /// A symbolic link that does not lead out of its source.
     Link {
-        /// What the link says.
+        /// The target of the link.
         target: PathBuf,
     },
 }
 
-/// Looks at all sources of a volume.
+/// Examines all sources of a volume.
 ///
 /// # Errors
-/// When any of them cannot be staged, or two of them contradict each other.
+/// When a source cannot be staged, or two sources contradict each other.
 pub fn survey(volume: &Volume) -> Result<Vec<Gathered<'_>>, Error> {
     let mut surveyor = Surveyor { volume, gathered: Vec::new(), taken: HashMap::new(), offered: BTreeSet::new() };
     for source in &volume.sources {
@@ -81,8 +80,8 @@ pub fn survey(volume: &Volume) -> Result<Vec<Gathered<'_>>, Error> {
     Ok(surveyor.gathered)
 }
 
-/// The first-level folders that the sources of a volume bring. A source that cannot be read brings none; to complain of it is the
-/// survey's.
+/// The first-level folders that the sources of a volume bring. A source that cannot be read brings none; the survey reports the
+/// error.
 pub fn roots(volume: &Volume) -> BTreeSet<OsString> {
     let mut roots: BTreeSet<_> =
         volume.sources.iter().flat_map(|source| roots_of(source).unwrap_or_default()).collect();
@@ -107,12 +106,12 @@ fn roots_of(source: &Source) -> Option<Vec<OsString>> {
     Some(roots)
 }
 
-/// Whether the chosen roots, if there is a choice, let a first-level folder in.
+/// Whether the chosen roots, if any are chosen, include a first-level folder.
 fn selects(volume: &Volume, root: &OsStr) -> bool {
     volume.top_roots.as_ref().is_none_or(|roots| roots.iter().any(|chosen| root == chosen.as_str()))
 }
 
-/// Who put something at a place of the volume.
+/// The source that put something at a path of the volume.
 #[derive(Clone, Copy)]
 enum Claim {
     Folder { source: usize },
@@ -123,7 +122,7 @@ struct Surveyor<'a> {
     volume: &'a Volume,
     gathered: Vec<Gathered<'a>>,
     taken: HashMap<PathBuf, Claim>,
-    /// The first-level folders of all sources, taken or not.
+    /// The first-level folders of all sources, whether they are chosen or not.
     offered: BTreeSet<OsString>,
 }
 
@@ -151,7 +150,7 @@ impl<'a> Surveyor<'a> {
         Ok(())
     }
 
-    /// Takes the files and links of one folder and returns the folders in it.
+    /// Records the files and links of one folder, and returns the folders in it.
     fn visit_folder(&mut self, from: PathBuf, into: PathBuf) -> Result<Vec<(PathBuf, PathBuf)>, Error> {
         let source = self.current().source;
         let shown = into.strip_prefix(&self.current().into).unwrap_or(&into).to_owned();
@@ -187,7 +186,7 @@ impl<'a> Surveyor<'a> {
         Ok(folders)
     }
 
-    /// What a link says, if it stays in its source.
+    /// The target of a link, if the link does not lead out of its source.
     fn link_target(&self, folder: &Folder, from: &Path, name: &OsStr) -> Result<PathBuf, Error> {
         let Gathered { source, root, .. } = self.current();
         let path = from.join(name);
@@ -198,8 +197,7 @@ impl<'a> Surveyor<'a> {
         }
     }
 
-    /// Whether the chosen roots let something in: below the first level everything, at the first level the folders
-    /// chosen.
+    /// Whether the chosen roots include an entry: below the first level all entries, at the first level only the chosen folders.
     fn takes(&mut self, into: &Path, name: &OsStr, kind: Kind) -> bool {
         if !into.as_os_str().is_empty() {
             return true;
@@ -219,11 +217,11 @@ impl<'a> Surveyor<'a> {
             return Ok(());
         }
         let offered: Vec<_> = self.offered.iter().map(|root| root.to_string_lossy()).collect();
-        let offered = if offered.is_empty() { "no folder at all".to_owned() } else { offered.join(", ") };
+        let offered = if offered.is_empty() { "no folders".to_owned() } else { offered.join(", ") };
         Err(Error::NoSuchRoots { volume: self.volume.name.clone(), missing: missing.join(", "), offered })
     }
 
-    /// Takes a folder and all that it is in; sources share folders.
+    /// Records a folder and all its parents; sources may share folders.
     fn claim_folder(&mut self, into: &Path) -> Result<(), Error> {
         let source = self.gathered.len() - 1;
         let parts = into.ancestors().filter(|part| !part.as_os_str().is_empty());
@@ -237,7 +235,7 @@ impl<'a> Surveyor<'a> {
         Ok(())
     }
 
-    /// Takes a file or link for the last section; what another source brings in the same form is not brought again.
+    /// Records a file or link for the last section; an identical file or link of another source is not copied again.
     fn claim_item(&mut self, into: &Path, item: Item) -> Result<(), Error> {
         let place = into.join(&item.name);
         self.check_name(&place)?;
@@ -254,7 +252,7 @@ impl<'a> Surveyor<'a> {
         Ok(())
     }
 
-    /// Compares what is brought to a place with what is there already.
+    /// Compares a file or link with what another source brings to the same path.
     fn agree(&mut self, place: &Path, claim: Claim, new: &Item) -> Result<(), Error> {
         let (source, section, item) = match claim {
             Claim::Folder { source } => return Err(self.conflict(place, source)),
@@ -297,7 +295,7 @@ impl<'a> Surveyor<'a> {
         }
     }
 
-    /// The source that is being visited.
+    /// The source that is being examined.
     fn current(&self) -> &Gathered<'a> {
         &self.gathered[self.gathered.len() - 1]
     }
@@ -317,15 +315,15 @@ fn destination(source: &Source) -> Result<PathBuf, Error> {
     Err(Error::BadPath { source_name: source.description.clone(), path: source.path.clone() })
 }
 
-/// The folder that holds the keys of a `ConfigMap`, if the source is one.
+/// The folder that holds the keys of a `ConfigMap`, if the source is a `ConfigMap`.
 fn config_map_keys(root: &Folder) -> Option<PathBuf> {
     let target = root.link_target(OsStr::new(CONFIG_MAP_DATA)).ok()?;
     let keys = root.resolve(Path::new(""), &target)?;
     root.descend(&keys).ok().map(|_| keys)
 }
 
-/// Drops what a file system or kubelet keeps at a source's root for itself. The links to the keys of a `ConfigMap` are
-/// part of that, as the keys are taken from the folder that they lead to.
+/// Removes the names that a file system or the kubelet creates at a source's root for its own use. These include the links to the
+/// keys of a `ConfigMap`, because the keys are taken from the folder that the links lead to.
 fn hide_housekeeping(root: &Folder, names: &mut Vec<OsString>) {
     let is_config_map = config_map_keys(root).is_some();
     let is_key = |name: &OsStr| root.link_target(name).is_ok_and(|target| target.starts_with(CONFIG_MAP_DATA));
@@ -342,7 +340,7 @@ fn open(gathered: &Gathered<'_>, section: usize, name: &OsStr) -> Result<std::fs
     folder.read(name).map_err(|error| Error::read(source, &from.join(name), error))
 }
 
-/// A source's own root has no name.
+/// The path as it is shown: a source's own root has no name.
 fn or_dot(path: &Path) -> &Path {
     if path.as_os_str().is_empty() { Path::new(".") } else { path }
 }

@@ -1,5 +1,4 @@
-//! Staging over temporary folders: what it copies, what it refuses, what it leaves alone, and that it may crash
-//! anywhere.
+//! Staging over temporary folders: what is copied, what is refused, what is kept, and that a crash may happen anywhere.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::OsStr;
@@ -46,7 +45,7 @@ impl World {
         });
     }
 
-    /// Adds a source to the last volume: its files, by path, where a name that ends in `/` is a folder.
+    /// Adds a source to the last volume: its files by path; a path that ends in `/` is a folder.
     fn source(&mut self, description: &str, path: &str, files: &[(&str, &str)]) -> PathBuf {
         let volume = self.manifest.volumes.last_mut().unwrap();
         let root = self.base.path().join("sources").join(&volume.name).join(volume.sources.len().to_string());
@@ -79,7 +78,7 @@ impl World {
         crate::sandboxd::sentence(&self.stage().unwrap_err())
     }
 
-    /// What the first volume holds, without the marker.
+    /// The content of the first volume, without the marker.
     fn tree(&self) -> BTreeMap<String, String> {
         let mut tree = tree(&self.volume());
         tree.remove(MARKER);
@@ -127,7 +126,7 @@ fn entries(expected: &[(&str, &str)]) -> BTreeMap<String, String> {
     expected.iter().map(|(path, text)| ((*path).to_owned(), (*text).to_owned())).collect()
 }
 
-/// As kubelet lays it out.
+/// Lays out files as the kubelet lays out a ConfigMap.
 fn make_config_map(root: &Path, files: &[(&str, &str)]) {
     for (name, content) in files {
         write(&root.join("..2026_01_02_03_04_05.678").join(name), content);
@@ -354,7 +353,7 @@ fn two_sources_may_bring_the_same_file() {
     let staged = world.stage().unwrap();
 
     assert_eq!(staged, Staged { files: 3, kept: 0, roots: vec![], skills: vec![] });
-    assert_eq!(world.tree()["poc/x"], "777 \"same\"", "executable if any of the two is");
+    assert_eq!(world.tree()["poc/x"], "777 \"same\"", "executable if either source's file is");
 }
 
 #[test]
@@ -425,7 +424,7 @@ fn what_sandboxes_make_beside_the_roots_is_none() {
     assert_eq!(world.stage().unwrap().roots, ["fuzz", "mine"]);
     world.choose(&["fuzz"]);
     world.manifest.digest = "sha256:two".into();
-    assert_eq!(world.stage().unwrap().roots, ["fuzz"], "what was chosen before is there and not asked for");
+    assert_eq!(world.stage().unwrap().roots, ["fuzz"], "the folder that was chosen before is there but not requested");
 }
 
 #[test]
@@ -449,10 +448,10 @@ fn a_chosen_root_that_no_source_has_is_named_with_those_there_are() {
     let mut world = World::new("tools");
     world.source("image tools", "", &[("fuzz/a", ""), ("coverage/b", ""), ("loose", "")]);
     world.choose(&["fuzz", "loose", "new"]);
-    let expected = "no source of the volume tools has loose, new at its first level; there is coverage, fuzz";
+    let expected = "no source of the volume tools has loose, new at its first level; found: coverage, fuzz";
     assert_eq!(world.refusal(), expected);
     world.manifest.volumes[0].sources.clear();
-    let expected = "no source of the volume tools has fuzz, loose, new at its first level; there is no folder at all";
+    let expected = "no source of the volume tools has fuzz, loose, new at its first level; found: no folders";
     assert_eq!(world.refusal(), expected);
 }
 
@@ -532,7 +531,7 @@ fn a_source_folder_that_is_not_there_is_named() {
 fn a_volume_that_is_not_mounted_is_named() {
     let world = World::new("data");
     fs::remove_dir(world.volume()).unwrap();
-    let expected = format!("the volume data is not there: there is no folder {}", world.volume().display());
+    let expected = format!("the volume data is not mounted: there is no folder {}", world.volume().display());
     assert_eq!(world.refusal(), expected);
 }
 
@@ -678,7 +677,7 @@ fn what_a_sandbox_writes_during_the_copy_is_kept() {
     let mut kept = Vec::new();
     stage(&world.manifest, &mut |step| {
         match step {
-            // The last of the words about a file: it is copied, and has yet to get its name.
+            // The last step about a file: the file is copied, but does not have its final name yet.
             Step::Change(path) if path == Path::new("same") => write(&volume.join(path), "source"),
             Step::Change(path) if path != Path::new("b") => write(&volume.join(path), "sandbox"),
             Step::Keep { path, .. } => kept.push(path.display().to_string()),
@@ -720,7 +719,7 @@ fn each_source_is_told_with_what_became_of_its_files() {
     );
 }
 
-/// A manifest with everything in it that is written in a way of its own.
+/// A manifest with everything that is written in a different way.
 fn rich_world() -> World {
     let mut world = World::new("data");
     let code = world.source("image src", "code", &[("lib/a.c", "int a;"), ("lib/b.c", ""), ("run", "#!")]);
@@ -732,7 +731,7 @@ fn rich_world() -> World {
     world
 }
 
-/// Ends a run at the step of that number, as a crash would.
+/// Ends a run at the step with that number, as a crash would.
 fn crash_at(world: &World, step: usize) -> bool {
     let mut steps = 0..step;
     let outcome = stage(&world.manifest, &mut |_| match steps.next() {

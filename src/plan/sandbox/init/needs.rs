@@ -1,4 +1,4 @@
-//! What a sandbox needs of the others of its session before its gate may begin.
+//! What a sandbox needs from the other sandboxes of its session before its init work may begin.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -13,7 +13,7 @@ use crate::{
     },
 };
 
-/// What is wrong with what the sandbox depends on, as far as it knows by itself; a session knows more of its own.
+/// Checks the dependencies of a sandbox without its session. A session checks more for its own sandboxes.
 ///
 /// # Errors
 /// A sentence that names the field.
@@ -21,7 +21,7 @@ pub(in crate::plan::sandbox) fn check_needs(sandbox: &Sandbox, label: &Label) ->
     let template = &sandbox.spec.template;
     for (field, needed) in [("dependsOn", &template.depends_on), ("mcpServices", &template.mcp_services)] {
         if sandbox.spec.session.is_none() && !needed.is_empty() {
-            return Err(format!("spec.{field}: it names what a session has, and this sandbox has none."));
+            return Err(format!("spec.{field}: the field refers to a session, and this sandbox has none."));
         }
     }
     if template.depends_on.iter().any(|needed| Label::of(needed).as_ref() == Ok(label)) {
@@ -30,8 +30,8 @@ pub(in crate::plan::sandbox) fn check_needs(sandbox: &Sandbox, label: &Label) ->
     Ok(())
 }
 
-/// What is wrong with what the sandbox needs of its session and of the others there. A session looks after its own, but nobody
-/// else does after those that were made by hand.
+/// Checks what the sandbox needs from its session and from the other sandboxes there. A session checks its own sandboxes; this check
+/// also covers sandboxes that users created.
 ///
 /// # Errors
 /// A sentence that names the field, and the chain of dependencies that leads there.
@@ -45,10 +45,10 @@ pub(in crate::plan::sandbox) fn check_session_needs(
         let session = session.name_any();
         return Err(format!("spec.mcpServices: {name} is not among spec.mcpServices of the session {session}."));
     }
-    circle(observed).map_or(Ok(()), |chain| Err(format!("spec.dependsOn: {}, which is a circle.", chain.join(" → "))))
+    circle(observed).map_or(Ok(()), |chain| Err(format!("spec.dependsOn: {}, which is a cycle.", chain.join(" → "))))
 }
 
-/// The others of a session, by their types' DNS labels.
+/// The other sandboxes of a session, by the DNS labels of their types.
 struct Siblings<'a>(BTreeMap<Label, Vec<&'a Sandbox>>);
 
 impl<'a> Siblings<'a> {
@@ -62,14 +62,14 @@ impl<'a> Siblings<'a> {
         Self(by_label)
     }
 
-    /// Those that have a type.
+    /// The sandboxes of a type.
     fn of_type(&self, sandbox_type: &str) -> &[&'a Sandbox] {
         Label::of(sandbox_type).ok().and_then(|label| self.0.get(&label)).map_or(&[], Vec::as_slice)
     }
 }
 
-/// The chain of types that leads from the sandbox back to itself. Each type is followed once: one that has led nowhere leads
-/// nowhere from another place either.
+/// The chain of types that leads from the sandbox back to itself. Each type is followed only once: a type that does not lead back does
+/// not lead back on another path either.
 fn circle(observed: &Observed) -> Option<Vec<&str>> {
     let spec = &observed.sandbox.spec;
     if spec.template.depends_on.is_empty() {
@@ -99,7 +99,7 @@ fn circle(observed: &Observed) -> Option<Vec<&str>> {
     None
 }
 
-/// Whether the work may begin; what is in the way is told by the names of all that it depends on, so that it is told once.
+/// Whether the init work may begin. If not, the message names all dependencies at once, so that it does not change with each of them.
 pub(super) fn may_begin(observed: &Observed) -> Result<(), (Reason, String)> {
     let needed = &observed.sandbox.spec.template.depends_on;
     if needed.is_empty() {
@@ -116,30 +116,32 @@ pub(super) fn may_begin(observed: &Observed) -> Result<(), (Reason, String)> {
     };
     let failed: Vec<_> = needed.iter().filter(|needed| state(needed) == Some(SandboxState::Error)).cloned().collect();
     if !failed.is_empty() {
-        let message = format!("It depends on {}, which failed; it goes on when that is ready.", failed.join(", "));
+        let message = format!(
+            "The sandbox depends on {}, which failed. The initialiser starts when every dependency is ready.",
+            failed.join(", ")
+        );
         return Err((Reason::DependencyFailed, message));
     }
     if let Some(session) = observed.session.found()
         && !session.spec.continues_on_error()
         && has_failed(session)
     {
-        let message = "The session has failed, and continueOnError is not set: no further initialiser is begun.";
+        let message = "The session has failed and continueOnError is not set, so no further initialiser starts.";
         return Err((Reason::SessionFailed, message.into()));
     }
     let missing: Vec<_> = needed.iter().filter(|needed| state(needed).is_none()).cloned().collect();
     if !missing.is_empty() && observed.is_hand_made() {
-        let message = format!("It depends on {}, which the session does not have.", missing.join(", "));
+        let message = format!("The sandbox depends on {}, which the session does not have.", missing.join(", "));
         return Err((Reason::DependencyNotReady, message));
     }
     if needed.iter().any(|needed| state(needed) != Some(SandboxState::Ready)) {
-        let message =
-            format!("Its initialiser begins when the sandboxes it depends on are ready: {}.", needed.join(", "));
+        let message = format!("The initialiser starts when these sandboxes are ready: {}.", needed.join(", "));
         return Err((Reason::DependencyNotReady, message));
     }
     Ok(())
 }
 
-/// What a sandbox says of itself, if it says so of the specification that it has now.
+/// The state in a sandbox's status, if the status is about the present generation.
 fn current_state(sandbox: &Sandbox) -> SandboxState {
     let status = sandbox.status.as_ref().filter(|status| status.observed_generation == sandbox.metadata.generation);
     status.and_then(|status| status.state).unwrap_or_default()

@@ -1,8 +1,8 @@
-//! The readiness probe of a sandbox with a gate: the helper says that the gate has succeeded, asks the MCP services, and asks what the
-//! sandbox's own probe would have asked, since a container has but one.
+//! The readiness probe of a sandbox with init work. The helper checks that the init work has succeeded, checks the MCP services, and
+//! performs the check of the sandbox's own readiness probe, since a container can have only one.
 //!
-//! Without it, a kubelet that is restarted takes every container that has been running for ten seconds for ready, also while its
-//! startup probe is at work (seen with 1.37).
+//! Without this probe, a restarted kubelet considers every container ready that has been running for ten seconds, even while its startup
+//! probe is running (seen with 1.37).
 
 use k8s_openapi::{
     api::core::v1::{ExecAction, HTTPGetAction, Probe},
@@ -15,19 +15,19 @@ use crate::{
     protocol::init::OwnProbe,
 };
 
-/// How often the services are asked, in seconds.
+/// The probe's period with MCP services, in seconds.
 const PERIOD: i32 = 5;
 
-/// How often it is asked where there are none: what has been done stays done.
+/// The probe's period without MCP services, in seconds: init work that has succeeded stays so.
 const IDLE_PERIOD: i32 = 30;
 
-/// How long an answer may take, in seconds: the helper itself gives up after 10.
+/// The probe's timeout in seconds. The helper itself gives up after 10.
 const TIMEOUT: i32 = 12;
 
-/// How many times in a row they have to be silent: a service that is busy once is not gone.
+/// The probe's failure threshold: a service that is busy once is not gone.
 const FAILURES: i32 = 2;
 
-/// The probe that the container has.
+/// The readiness probe of the container.
 pub(in crate::plan::sandbox) fn readiness_probe(template: &SandboxTemplate) -> Probe {
     let own = template.readiness_probe.clone().unwrap_or_default();
     if template.mcp_services.is_empty() && check(template).is_err() {
@@ -46,7 +46,7 @@ pub(in crate::plan::sandbox) fn readiness_probe(template: &SandboxTemplate) -> P
     }
 }
 
-/// What the sandbox's own probe asks, with the sandbox's host as the kubelet would see it.
+/// The check of the sandbox's own probe, with the host that the kubelet would use.
 pub(super) fn asked(template: &SandboxTemplate, label: Option<&Label>) -> Option<OwnProbe> {
     let probe = template.readiness_probe.as_ref()?;
     let host = |host: &Option<String>| host.clone().or_else(|| label.map(Label::to_string)).unwrap_or_default();
@@ -67,7 +67,7 @@ pub(super) fn asked(template: &SandboxTemplate, label: Option<&Label>) -> Option
     })
 }
 
-/// A port by its number, or by its name among those of the template.
+/// The number of a port, which may be given by its name in the template.
 fn port(template: &SandboxTemplate, port: &IntOrString) -> Option<u16> {
     let number = match port {
         IntOrString::Int(number) => *number,
@@ -79,7 +79,7 @@ fn port(template: &SandboxTemplate, port: &IntOrString) -> Option<u16> {
     u16::try_from(number).ok().filter(|port| *port > 0)
 }
 
-/// What the helper cannot ask instead of the kubelet.
+/// Checks that the helper can perform the sandbox's own probe instead of the kubelet.
 ///
 /// # Errors
 /// A sentence that names the field.
@@ -88,12 +88,12 @@ pub(super) fn check(template: &SandboxTemplate) -> Result<(), String> {
     let is_https = |http: &HTTPGetAction| http.scheme.as_deref() == Some("HTTPS");
     if probe.grpc.is_some() || probe.http_get.as_ref().is_some_and(is_https) {
         return Err(
-            "readinessProbe: together with mcpServices it can be exec, tcpSocket or httpGet without TLS.".into()
+            "readinessProbe: together with mcpServices, it must be exec, tcpSocket or httpGet without TLS.".into()
         );
     }
     let asks = probe.exec.is_some() || probe.tcp_socket.is_some() || probe.http_get.is_some();
     if asks && asked(template, None).is_none() {
-        return Err("readinessProbe: its port is neither a number nor the name of one of the sandbox's ports.".into());
+        return Err("readinessProbe: the port is neither a number nor the name of one of the sandbox's ports.".into());
     }
     Ok(())
 }

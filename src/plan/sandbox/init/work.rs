@@ -1,4 +1,4 @@
-//! What a gate has to do: the steps, and what the session adds to them.
+//! The init work of a sandbox: its steps, and what the session adds to them.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -20,10 +20,10 @@ use crate::{
     protocol::init::{Secrets, Service, Skills, Step, Work},
 };
 
-/// How long all of the work may take if nobody says otherwise. The framework's own limit is 3600 s.
+/// The default timeout of the init work. The framework's own limit is 3600 s.
 pub(super) const TIMEOUT: SignedDuration = SignedDuration::from_hours(1);
 
-/// What is wrong with what is to be done.
+/// Checks the init work of a template.
 ///
 /// # Errors
 /// A sentence that names the field.
@@ -48,13 +48,13 @@ fn check_steps(steps: &[InitStep]) -> Result<(), String> {
             return Err(format!("init.steps[{index}].command: a program is required."));
         }
         if !names.insert(&step.name) {
-            return Err(format!("init.steps[{index}].name: another step is called {}, too.", step.name));
+            return Err(format!("init.steps[{index}].name: another step is called {} as well.", step.name));
         }
     }
     Ok(())
 }
 
-/// What the sandbox has to do before it is ready. `None`: nothing, and its Pod has no gate.
+/// The init work of the sandbox; `None` if there is none.
 pub(in crate::plan::sandbox) fn work(observed: &Observed) -> Option<Work> {
     let template = &observed.sandbox.spec.template;
     let init = template.init.clone().unwrap_or_default();
@@ -62,7 +62,7 @@ pub(in crate::plan::sandbox) fn work(observed: &Observed) -> Option<Work> {
     let skills = session.and_then(|session| skills(session, &observed.sandbox));
     let services: Vec<_> = session.map(|session| services(session, &observed.sandbox)).unwrap_or_default();
     let is_idle = init.steps.is_empty() && template.depends_on.is_empty() && skills.is_none() && services.is_empty();
-    // Skills and services are for those that are worked in.
+    // The Pod of an agent has no init work: skills and services are for sandboxes in which agents work.
     if is_idle || is_runner(&observed.sandbox) || init.skip == Some(true) || template.attach.is_some() {
         return None;
     }
@@ -92,8 +92,8 @@ fn skills(session: &AigiseSession, sandbox: &Sandbox) -> Option<Skills> {
     session.spec.has_tools().then(|| Skills { sandbox_type: sandbox.spec.sandbox_type.clone(), enabled })
 }
 
-/// Where the services are that have to answer. One of the sandbox's own is asked by its short name, which is in its `/etc/hosts`
-/// from the start; another one by its DNS name.
+/// The MCP services that have to respond before the sandbox is ready. A service in the sandbox itself has the short host name, which is
+/// in `/etc/hosts` from the start; other services have their DNS names.
 fn services(session: &AigiseSession, sandbox: &Sandbox) -> Vec<Service> {
     let all = session::services(session);
     let own = Label::of(&sandbox.spec.sandbox_type);
@@ -116,7 +116,7 @@ fn services(session: &AigiseSession, sandbox: &Sandbox) -> Vec<Service> {
     services.collect()
 }
 
-/// The services that are in the sandbox, with their URLs at this host.
+/// The services in the sandbox, with their URLs at this host.
 pub(in crate::plan::sandbox) fn endpoints(
     session: &AigiseSession,
     sandbox: &Sandbox,
@@ -128,8 +128,8 @@ pub(in crate::plan::sandbox) fn endpoints(
         .collect()
 }
 
-/// The variables whose values come from Secrets, also by the podTemplate. Which variables a whole Secret brings nobody here knows, so
-/// that all are taken for secret of which it is not known where they come from.
+/// The environment variables whose values come from Secrets, including those of the podTemplate. The variables that a whole Secret
+/// (`envFrom`) adds are unknown here, so in that case all variables are considered secret except those that are known not to be.
 pub(super) fn secrets(template: &SandboxTemplate) -> Secrets {
     let overlay =
         template.pod_template.as_ref().and_then(|pod_template| overlay(&pod_template.value())).unwrap_or_default();
@@ -142,7 +142,7 @@ pub(super) fn secrets(template: &SandboxTemplate) -> Secrets {
     Secrets { all_but: whole.then(plain), names }
 }
 
-/// What a podTemplate adds to the variables of the sandbox's container.
+/// The environment variables that a podTemplate adds to the sandbox's container.
 #[derive(Default, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
 struct Overlay {

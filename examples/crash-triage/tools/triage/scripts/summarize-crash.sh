@@ -1,5 +1,5 @@
 #!/bin/sh
-# summarize-crash.sh PROGRAM INPUT: what a crash is, in five lines. Exit code 1 when there is none.
+# summarize-crash.sh PROGRAM INPUT: summarizes a crash in five lines. Exit code 1 if the program does not crash.
 set -eu
 program=$1 input=$2
 log=$(gdb -nx -batch -iex 'set disable-randomization off' -ex run -ex bt --args "$program" "$input" 2>&1) || true
@@ -14,7 +14,7 @@ frames=$(printf '%s\n' "$log" | sed -n 's/^\(#[0-9]*\) *\(0x[0-9a-f]* in \)\{0,1
 way=$(printf '%s\n' "$frames" | sed 's/^#[0-9]* \([^ ]*\) (.*) at .*:\([0-9]*\)$/\1:\2/; s/^#[0-9]* \([^ ]*\).*/\1/' | paste -s -d ' ' | sed 's/ / <- /g')
 top=$(printf '%s\n' "$frames" | sed -n '1s/^#0 //p')
 
-# from_input 0x4242424242424242: the bytes of a pointer, lowest first, if all of them are text.
+# from_input 0x4242424242424242: prints the bytes of a pointer, lowest first, if all of them are text and occur in the input.
 from_input() {
   digits=${1#0x} text=
   while [ -n "$digits" ]; do
