@@ -28,13 +28,15 @@ pub mod write;
 
 use std::{borrow::Cow, collections::BTreeMap};
 
+use secrecy::SecretString;
+
 use self::{
     error::SpannedError,
     tree::{Path, Table},
 };
 pub use self::{
     error::{Error, ErrorKind, Position},
-    expand::{Secret, VariableValue, Variables},
+    expand::{VariableValue, Variables},
 };
 use crate::api::limits;
 
@@ -64,14 +66,14 @@ pub struct Input<'a> {
 const MOST_IGNORED: usize = 100;
 
 /// A configuration that was read.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug)]
 pub struct Configuration {
     /// The whole file, expanded.
     pub file: Table,
     /// What the file sets in a session: parts of a specification.
     pub spec: serde_json::Value,
     /// What the Secret of the session has to hold, by key.
-    pub secrets: BTreeMap<String, Secret>,
+    pub secrets: BTreeMap<String, SecretString>,
     /// The keys that have no effect, in the order of the file.
     pub ignored: Vec<Ignored>,
 }
@@ -89,7 +91,7 @@ pub struct Ignored {
 pub struct Reader<'a> {
     /// The name of the Secret that the specification refers to.
     secret_name: &'a str,
-    secrets: BTreeMap<String, Secret>,
+    secrets: BTreeMap<String, SecretString>,
     ignored: Vec<Ignored>,
 }
 

@@ -458,8 +458,8 @@ where
     let object = match context.written.latest(stored, &context.cache) {
         Found::Object(object) => object,
         Found::Unreadable(unreadable) => {
-            let told = tokio::time::timeout(RECONCILE_TIMEOUT, context.tell_unreadable(&unreadable)).await;
-            return told.map_err(|_| Error::Timeout);
+            let reported = tokio::time::timeout(RECONCILE_TIMEOUT, context.report_unreadable(&unreadable)).await;
+            return reported.map_err(|_| Error::Timeout);
         }
         Found::Absent => return Ok(Action::await_change()),
     };
@@ -470,7 +470,7 @@ where
     let result = result.unwrap_or(Err(Error::Timeout));
     timer.ended(result.as_ref().err().map_or("ok", Error::category));
     if let Some(spent) = cpu_time.too_much() {
-        context.metrics.slow_pass(context.name);
+        context.metrics.slow_reconcile(context.name);
         warn!(?spent, "a reconcile used too much CPU time");
     }
     result

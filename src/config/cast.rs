@@ -145,10 +145,12 @@ fn to_texts(value: &Value) -> Result<Value, &'static str> {
 
 #[cfg(test)]
 mod tests {
+    use secrecy::SecretString;
+
     use super::*;
     use crate::config::{
         Origin,
-        expand::{Secret, VariableValue, Variables, expand},
+        expand::{VariableValue, Variables, expand},
         toml::parse,
     };
 
@@ -226,7 +228,7 @@ mod tests {
 
     #[test]
     fn a_secret_stays_out_of_what_everybody_can_read() {
-        let secret = [("S", VariableValue::Secret(Secret::new("hunter2".into())))];
+        let secret = [("S", VariableValue::Secret(SecretString::from("hunter2")))];
         for file in [
             "task_name = '${S}'",
             "[sandbox.sandboxes.main]\ncommand = ['a', '${S}']",

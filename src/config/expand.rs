@@ -5,7 +5,9 @@
 //! valid name (`${name}`, `${}`). A value that is one `${NAME}` and nothing else takes the type of the file's variable; the value
 //! of a given variable is text, which is converted to the type of its key. Text stays text: `"0123"` does not become a number.
 
-use std::{collections::BTreeMap, fmt};
+use std::collections::BTreeMap;
+
+use secrecy::{ExposeSecret, SecretString};
 
 use super::{
     ErrorKind, Origin,
@@ -16,37 +18,13 @@ use super::{
 /// How many bytes variables may add to a file. Without a limit, a file could name a long variable a hundred thousand times.
 const MAX_ADDED: usize = super::toml::MAX_BYTES;
 
-/// Text that is never shown.
-#[derive(Clone, PartialEq, Eq)]
-pub struct Secret(String);
-
-impl Secret {
-    /// Hides a text.
-    #[must_use]
-    pub fn new(text: String) -> Self {
-        Self(text)
-    }
-
-    /// The text. It may only be written into a Secret.
-    #[must_use]
-    pub fn reveal(&self) -> &str {
-        &self.0
-    }
-}
-
-impl fmt::Debug for Secret {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("(secret)")
-    }
-}
-
 /// The value of a given variable.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug)]
 pub enum VariableValue {
     /// A value that everybody may see.
     Plain(String),
     /// A value from a Secret.
-    Secret(Secret),
+    Secret(SecretString),
 }
 
 /// The given variables, by name.
@@ -130,7 +108,7 @@ pub fn expand(file: &mut Table, given: &Variables, origin: Origin) -> Result<(),
         known.insert(key.clone(), Known::Own { value: node.value.clone(), is_secret });
     }
     known.extend(given.iter().map(|(name, value)| (name.clone(), Known::VariableValue(value))));
-    let mut expansion = Expansion { known, origin, room: MAX_ADDED };
+    let mut expansion = Expansion { known, origin, capacity: MAX_ADDED };
     file.entries.iter_mut().try_for_each(|(key, node)| expansion.expand(node, &Path::Root.key(key)))
 }
 
@@ -138,7 +116,7 @@ struct Expansion<'a> {
     known: BTreeMap<String, Known<'a>>,
     origin: Origin,
     /// How many bytes may still be added.
-    room: usize,
+    capacity: usize,
 }
 
 impl Expansion<'_> {
@@ -200,7 +178,7 @@ impl Expansion<'_> {
         let (value, secret) = match self.known.get(name) {
             Some(Known::VariableValue(VariableValue::Plain(text))) => (Value::Text(text.clone()), false),
             Some(Known::VariableValue(VariableValue::Secret(secret))) => {
-                (Value::Text(secret.reveal().to_string()), true)
+                (Value::Text(secret.expose_secret().to_string()), true)
             }
             Some(Known::Own { value, is_secret }) => (value.clone(), *is_secret),
             None => {
@@ -213,11 +191,11 @@ impl Expansion<'_> {
             }
         };
         let added = if let Value::Text(text) = &value { text.len() } else { 32 };
-        let Some(room) = self.room.checked_sub(added) else {
+        let Some(capacity) = self.capacity.checked_sub(added) else {
             let message = format!("variables add more than {MAX_ADDED} bytes to the file");
             return Err(SpannedError::new(ErrorKind::TooLarge, at, &path.text(), message));
         };
-        self.room = room;
+        self.capacity = capacity;
         Ok((value, secret))
     }
 }
@@ -319,7 +297,7 @@ mod tests {
     #[test]
     fn a_secret_marks_all_that_it_touches_and_shows_nowhere() {
         let mut given = variables(&[("B", "plain")]);
-        given.insert("A".into(), VariableValue::Secret(Secret::new("hunter2".into())));
+        given.insert("A".into(), VariableValue::Secret(SecretString::from("hunter2")));
         let file = "x = 'a ${A} ${B}'\ny = '${A}'\nz = '${B}'\nl = [1, '${A}']\n";
         let table = expanded(file, &given, Origin::Plain).unwrap();
         let taint = |key: &str| table.get(key).unwrap().taint.clone();

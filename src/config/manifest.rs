@@ -1,83 +1,32 @@
-//! A session as a manifest for `kubectl`.
-//!
-//! The YAML writer that the rest of the crate uses follows YAML 1.2, and `kubectl` reads YAML 1.1, in which `yes`, `on` and `1_000`
-//! are not text. A variable `ACCEPT_LICENSE: yes` would be rejected. So every text that is not plainly a word is quoted here, as
-//! JSON, which both versions read in the same way.
+//! Writes a session as a manifest for `kubectl`.
 
-use serde_json::Value;
+use serde::Serialize;
+use serde_json::{Value, json};
 
 use crate::api::meta;
 
-/// The manifest of a session with this specification.
+/// Returns the manifest of a session with this name and specification.
+///
+/// `kubectl` reads YAML 1.1, in which `yes`, `on` and `1_000` are not text: the writer quotes what either version would misread.
 #[must_use]
 pub fn manifest(name: &str, spec: &Value) -> String {
-    // In the order in which people write a manifest.
-    let mut text = format!("apiVersion: {}/v1alpha1\nkind: AigiseSession\n", meta::GROUP);
-    write_block(&mut text, &serde_json::json!({"metadata": {"name": name}, "spec": spec}), 0);
-    text
-}
-
-/// Writes a value that takes lines of its own.
-fn write_block(text: &mut String, value: &Value, indent: usize) {
-    match value {
-        Value::Object(fields) => {
-            for (key, value) in fields {
-                text.extend([&" ".repeat(indent), &scalar(key), ":"]);
-                // The entries of a list have the same indentation as the key.
-                let below = if value.is_array() { indent } else { indent + 2 };
-                write_value(text, value, below);
-            }
-        }
-        Value::Array(entries) => {
-            for entry in entries {
-                text.extend([&" ".repeat(indent), "-"]);
-                let begin = text.len();
-                write_value(text, entry, indent + 2);
-                // The first line of the entry follows the hyphen, so its indentation is removed.
-                if text[begin..].starts_with('\n') {
-                    text.replace_range(begin..begin + indent + 2, "");
-                }
-            }
-        }
-        Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) => {}
+    /// The fields in the order in which people write them.
+    #[derive(Serialize)]
+    #[serde(rename_all = "camelCase")]
+    struct Manifest<'a> {
+        api_version: String,
+        kind: &'static str,
+        metadata: Value,
+        spec: &'a Value,
     }
-}
-
-/// Writes a value after its key or hyphen.
-fn write_value(text: &mut String, value: &Value, indent: usize) {
-    match value {
-        Value::Object(fields) if !fields.is_empty() => {
-            text.push('\n');
-            write_block(text, value, indent);
-        }
-        Value::Array(entries) if !entries.is_empty() => {
-            text.push('\n');
-            write_block(text, value, indent);
-        }
-        Value::String(word) => text.extend([" ", &scalar(word), "\n"]),
-        Value::Null | Value::Bool(_) | Value::Number(_) | Value::Object(_) | Value::Array(_) => {
-            text.extend([" ", &value.to_string(), "\n"]);
-        }
-    }
-}
-
-/// A text, in quotes unless every reader takes it for text.
-fn scalar(word: &str) -> String {
-    const NO_TEXT: [&str; 9] = ["y", "n", "yes", "no", "on", "off", "true", "false", "null"];
-    let is_word = word.starts_with(|c: char| c.is_ascii_alphabetic() || c == '/')
-        && word.ends_with(|c: char| c.is_ascii_alphanumeric() || c == '/')
-        && word.chars().all(|c| c.is_ascii_alphanumeric() || "-_./ :".contains(c))
-        && !word.contains(": ")
-        && !NO_TEXT.contains(&word.to_ascii_lowercase().as_str());
-    if is_word {
-        return word.to_string();
-    }
-    // Characters that JSON does not escape and that YAML takes for the end of a line or drops.
-    let is_odd =
-        |c: char| matches!(c, '\u{7f}'..='\u{9f}' | '\u{2028}' | '\u{2029}' | '\u{feff}' | '\u{fffe}' | '\u{ffff}');
-    let escaped = |c: char| if is_odd(c) { format!("\\u{:04x}", u32::from(c)) } else { c.to_string() };
-    let quoted = Value::from(word).to_string();
-    if quoted.contains(is_odd) { quoted.chars().map(escaped).collect::<Vec<_>>().concat() } else { quoted }
+    let manifest = Manifest {
+        api_version: format!("{}/v1alpha1", meta::GROUP),
+        kind: "AigiseSession",
+        metadata: json!({"name": name}),
+        spec,
+    };
+    let options = serde_saphyr::ser_options! { prefer_block_scalars: false, yaml_12: false };
+    serde_saphyr::to_string_with_options(&manifest, options).unwrap_or_default()
 }
 
 #[cfg(test)]
@@ -107,6 +56,37 @@ spec:
     value: "1_000"
 "#;
         assert_eq!(manifest("demo", &spec), expected);
+    }
+
+    /// `kubectl` would read each of these as a number, a time, a flag or nothing, in one version of YAML or the other.
+    #[test]
+    fn text_that_looks_like_something_else_stays_text() {
+        let words = [
+            "1:30",
+            "010",
+            "0o10",
+            "0x1F",
+            "0b1",
+            "1e3",
+            ".5",
+            "+1",
+            "1_0",
+            "~",
+            "=",
+            "<<",
+            "2001-01-01",
+            "Off",
+            "YES",
+            "TRUE",
+            "NULL",
+            ".nan",
+            ".inf",
+            "-.INF",
+        ];
+        for word in words {
+            let text = manifest("demo", &json!({"a": word}));
+            assert!(text.contains(&format!("a: \"{word}\"")) || text.contains(&format!("a: '{word}'")), "{text}");
+        }
     }
 
     fn any_json() -> impl Strategy<Value = Value> {

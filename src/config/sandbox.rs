@@ -5,11 +5,12 @@ use std::collections::{BTreeMap, BTreeSet};
 use serde_json::{Map, Value as Json, json};
 use sha2::{Digest, Sha256};
 
+use secrecy::SecretString;
+
 use super::{
     ErrorKind, Reader,
     cast::to_integer,
     error::SpannedError,
-    expand::Secret,
     tree::{Node, Path, Table, Taint, Value},
     units::{self, SecurityOption},
 };
@@ -135,7 +136,7 @@ fn env(
         }
         let key = secret_key(sandbox_type, name);
         let reference = json!({"name": name, "valueFrom": {"secretKeyRef": {"name": reader.secret_name, "key": key}}});
-        reader.secrets.insert(key, Secret::new(text));
+        reader.secrets.insert(key, SecretString::from(text));
         Ok(reference)
     });
     Ok(some_list(variables.collect::<Result<_, _>>()?))

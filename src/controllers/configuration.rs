@@ -10,10 +10,12 @@ use std::{
 
 use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::{
-    api::core::v1::{ConfigMap, Secret as SecretObject},
+    api::core::v1::{ConfigMap, Secret},
     apimachinery::pkg::apis::meta::v1::ObjectMeta,
 };
 use kube::ResourceExt;
+
+use secrecy::{ExposeSecret, SecretString};
 
 use super::{
     Context,
@@ -22,7 +24,6 @@ use super::{
 use crate::{
     api::{AigiseSession, condition::Reason},
     apply::{self, Object},
-    config::Secret,
     plan::{
         ChildState, Failure, ownership,
         session::{
@@ -76,7 +77,7 @@ enum Place {
 }
 
 /// The texts that a configuration uses from an object, by their keys.
-type Texts = BTreeMap<String, Secret>;
+type Texts = BTreeMap<String, SecretString>;
 
 impl Configurations {
     /// Remembers what a reconcile has read, after it has written the Secret.
@@ -173,7 +174,7 @@ async fn versions_differ(
         let now = match place {
             Place::Secret(_) if !with_secrets => continue,
             Place::ConfigMap(name) => context.live.version::<ConfigMap>(&namespace, name).await,
-            Place::Secret(name) => context.live.version::<SecretObject>(&namespace, name).await,
+            Place::Secret(name) => context.live.version::<Secret>(&namespace, name).await,
         };
         // A failed read does not mean that the object has changed.
         if now.is_ok_and(|now| now != *version) {
@@ -203,7 +204,7 @@ async fn contents(session: &AigiseSession, versions: &mut Versions, context: &Co
             Err(_) => versions.has_gaps = true,
         }
         let found = found.map(|found| found.map(|(_, texts)| texts));
-        bytes += found.iter().flatten().flatten().map(|(_, text)| text.reveal().len()).sum::<usize>();
+        bytes += found.iter().flatten().flatten().map(|(_, text)| text.expose_secret().len()).sum::<usize>();
         for reference in references {
             let text = match &found {
                 _ if bytes > PASS_BYTES => Err(Failure { reason: Reason::TooLarge, message: too_large() }),
@@ -241,12 +242,13 @@ async fn look(
     Ok(match place {
         Place::ConfigMap(name) => get::<ConfigMap>(name, session, context).await?.map(|object| {
             let texts = object.data.unwrap_or_default().into_iter().filter(|(key, _)| is_wanted(key));
-            (version(&object.metadata), texts.map(|(key, text)| (key, Secret::new(text))).collect())
+            (version(&object.metadata), texts.map(|(key, text)| (key, SecretString::from(text))).collect())
         }),
-        Place::Secret(name) => get::<SecretObject>(name, session, context).await?.map(|object| {
+        Place::Secret(name) => get::<Secret>(name, session, context).await?.map(|object| {
             let texts = object.data.unwrap_or_default().into_iter().filter(|(key, _)| is_wanted(key));
             // A value that is not text cannot be part of a file.
-            let texts = texts.filter_map(|(key, bytes)| Some((key, Secret::new(String::from_utf8(bytes.0).ok()?))));
+            let texts =
+                texts.filter_map(|(key, bytes)| Some((key, SecretString::from(String::from_utf8(bytes.0).ok()?))));
             (version(&object.metadata), texts.collect())
         }),
     })
@@ -261,8 +263,8 @@ async fn get<K: Object>(
     found.map_err(|error| apply::failure(&error))?.transpose().map_err(|unreadable| unreadable.failure())
 }
 
-async fn config_secret(session: &AigiseSession, context: &Context<AigiseSession>) -> ChildState<SecretObject> {
-    match get::<SecretObject>(&configuration::secret_name(session), session, context).await {
+async fn config_secret(session: &AigiseSession, context: &Context<AigiseSession>) -> ChildState<Secret> {
+    match get::<Secret>(&configuration::secret_name(session), session, context).await {
         Ok(found) => ownership::child_state(found.map(Arc::new), &session.metadata),
         Err(failure) => ChildState::Failed(failure),
     }

@@ -65,7 +65,7 @@ impl EventRecorder {
             return;
         }
         self.throttle.done(uid);
-        info!(type_ = if event.warning { "Warning" } else { "Normal" }, reason = %event.reason, note = short(&event.message), "event");
+        info!(event_type = if event.warning { "Warning" } else { "Normal" }, reason = %event.reason, note = short(&event.message), "event");
         if let Err(error) = self.recorder(share(about)).publish(&as_recorded(event), about).await {
             debug!(%error, "an event could not be written");
         }
@@ -109,8 +109,9 @@ mod tests {
     #[test]
     fn what_is_told_is_printable_and_no_longer_than_an_event_may_be() {
         let message = format!("\u{1b}]0;pwned\u{7}{}", "x".repeat(2000));
-        let told = as_recorded(&ObjectEvent { warning: true, reason: Reason::StagingFailed, message }).note.unwrap();
-        assert!(told.starts_with("\u{fffd}]0;pwned\u{fffd}x") && told.len() <= 1024, "{told}");
+        let recorded =
+            as_recorded(&ObjectEvent { warning: true, reason: Reason::StagingFailed, message }).note.unwrap();
+        assert!(recorded.starts_with("\u{fffd}]0;pwned\u{fffd}x") && recorded.len() <= 1024, "{recorded}");
     }
 
     #[tokio::test]

@@ -31,7 +31,7 @@ pub struct Metrics {
     pub writes: WriteCounter,
     reconciles: Family<Reconcile, Counter<u64, AtomicU64>>,
     durations: Family<Controller, Histogram, fn() -> Histogram>,
-    slow_passes: Family<Controller, Counter<u64, AtomicU64>>,
+    slow_reconciles: Family<Controller, Counter<u64, AtomicU64>>,
     stages: Family<Stage, Counter<u64, AtomicU64>>,
     backoffs: Family<Controller, Histogram, fn() -> Histogram>,
 }
@@ -85,7 +85,7 @@ impl Default for Metrics {
             writes: WriteCounter::default(),
             reconciles: Family::default(),
             durations: Family::new_with_constructor(histogram),
-            slow_passes: Family::default(),
+            slow_reconciles: Family::default(),
             stages: Family::default(),
             // From the first failure to the longest delay.
             backoffs: Family::new_with_constructor(|| Histogram::new((1..=9).map(f64::from))),
@@ -101,8 +101,8 @@ impl Metrics {
     }
 
     /// Counts a reconcile that used too much CPU time.
-    pub fn slow_pass(&self, controller: &'static str) {
-        self.slow_passes.get_or_create(&Controller { controller }).inc();
+    pub fn slow_reconcile(&self, controller: &'static str) {
+        self.slow_reconciles.get_or_create(&Controller { controller }).inc();
     }
 
     /// Counts a reconcile that found its object in this stage of its life cycle.
@@ -123,7 +123,7 @@ impl Metrics {
         registry.register("reconcile_seconds", "Duration of reconciles in seconds", self.durations.clone());
         registry.register("api_writes", "Writes to the API server, by kind and verb", self.writes.0.clone());
         let slow = "Reconciles that used more than 100 ms of CPU time";
-        registry.register("slow_reconciles", slow, self.slow_passes.clone());
+        registry.register("slow_reconciles", slow, self.slow_reconciles.clone());
         let stages = "Reconciles, by the stage of its life cycle in which the object was found";
         registry.register("stage", stages, self.stages.clone());
         let backoffs = "Failures in a row of objects that are retried";

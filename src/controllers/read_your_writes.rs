@@ -93,20 +93,20 @@ mod tests {
         let (store, mut writer) = reflector::store();
         let cache = Cache::of(store);
         let written = ReadYourWrites::default();
-        let mut tell = |version| {
+        let mut observe = |version| {
             writer.apply_watcher_event(&Event::Apply(Stored::packed(sandbox(version)).0));
             written.observe(&sandbox(version).object, false);
         };
         let read = || written.latest(&Stored::packed(sandbox("8")).0, &cache).object().unwrap().resource_version();
-        tell("8");
+        observe("8");
         written.record(sandbox("10").object, &cache);
         assert_eq!(read().as_deref(), Some("10"));
-        tell("9");
+        observe("9");
         assert_eq!(read().as_deref(), Some("10"), "an older event changes nothing");
-        tell("10");
+        observe("10");
         assert_eq!(read().as_deref(), Some("10"), "the handed object is older");
         assert!(written.0.lock().unwrap().is_empty());
-        tell("11");
+        observe("11");
         assert_eq!(read().as_deref(), Some("11"), "a newer version in the cache wins");
     }
 

@@ -129,10 +129,10 @@ async fn exec(
     context: &Context<AigiseSession>,
 ) -> Option<Exec> {
     let (caches, namespace) = (&context.caches, session.namespace().unwrap_or_default());
-    let let_in = agents.values().filter(|agent| {
+    let with_exec = agents.values().filter(|agent| {
         runner::may_exec(agent, &context.settings) && !agent::belonged_to_other_session(agent, session)
     });
-    let runners = let_in.filter_map(|agent| {
+    let runners = with_exec.filter_map(|agent| {
         let live = caches.sandboxes.get(&runner::name(agent), &namespace).child_state(&agent.metadata);
         live.owned().filter(|live| live.metadata.deletion_timestamp.is_none()).cloned()
     });

@@ -19,7 +19,7 @@ pub(super) const INTERVAL: Duration = Duration::from_secs(60);
 
 impl<K: Object> Context<K> {
     /// Reports in the status and in an event that an object cannot be read, once for each version of the object.
-    pub(super) async fn tell_unreadable(&self, unreadable: &Unreadable) -> Action {
+    pub(super) async fn report_unreadable(&self, unreadable: &Unreadable) -> Action {
         let metadata = &unreadable.metadata;
         let uid = metadata.uid.clone().unwrap_or_default();
         let message = unreadable.message();
@@ -35,8 +35,8 @@ impl<K: Object> Context<K> {
             return Action::requeue(wait);
         }
         self.rare.done(uid);
-        let verdicts = status::standard(status::KStatus::Stalled, Reason::Unreadable, &message);
-        let conditions = status::conditions(verdicts, &[], metadata.generation, self.now());
+        let values = status::standard(status::KStatus::Stalled, Reason::Unreadable, &message);
+        let conditions = status::conditions(values, &[], metadata.generation, self.now());
         let status = serde_json::json!({"observedGeneration": metadata.generation, "conditions": conditions});
         // If the API server refuses the status, the event still reports the problem.
         let written = apply::status_of_unreadable::<K>(&self.client, self.counter(), metadata, &status).await;
@@ -53,8 +53,8 @@ impl<K: Object> Context<K> {
             .within(metadata.namespace.as_deref().unwrap_or_default());
         let mut about = ObjectReference::from(about);
         about.uid.clone_from(&metadata.uid);
-        let note = ObjectEvent { warning: true, reason: Reason::Unreadable, message };
-        self.event_recorder.record(&about, &note).await;
+        let event = ObjectEvent { warning: true, reason: Reason::Unreadable, message };
+        self.event_recorder.record(&about, &event).await;
         next
     }
 

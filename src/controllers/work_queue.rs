@@ -345,7 +345,7 @@ mod tests {
             // From when on a reconcile of each object is due. The entry is removed when the reconcile begins.
             let mut owed = BTreeMap::<Request, Instant>::new();
             // The time before which each object must not be reconciled.
-            let mut resting = BTreeMap::<Request, Instant>::new();
+            let mut delayed = BTreeMap::<Request, Instant>::new();
             let owe = |owed: &mut BTreeMap<Request, Instant>, request: Request, at: Instant| {
                 let known = owed.entry(request).or_insert(at);
                 *known = at.min(*known);
@@ -354,7 +354,7 @@ mod tests {
                 match step {
                     Step::Add(namespace, name) => {
                         let request = request(&namespace.to_string(), name);
-                        let at = resting.get(&request).map_or(now, |until| now.max(*until));
+                        let at = delayed.get(&request).map_or(now, |until| now.max(*until));
                         owe(&mut owed, request.clone(), at);
                         queue.add(request, now);
                     }
@@ -371,7 +371,7 @@ mod tests {
                     Step::End(which, after, rest) if !working.is_empty() => {
                         let ended = working.remove(which % working.len());
                         let rest = SECOND * u32::from(rest);
-                        resting.insert(ended.clone(), now + rest);
+                        delayed.insert(ended.clone(), now + rest);
                         // If it was enqueued meanwhile, it waits until that time.
                         if let Some(at) = owed.get_mut(&ended) {
                             *at = now + rest;

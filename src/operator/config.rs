@@ -45,10 +45,10 @@ pub fn run(args: &ConfigArgs) -> Result<String, Error> {
     name::check_session(&args.name)?;
     let file = args.file.display().to_string();
     let text = read(&args.file).map_err(|source| Error::Read { file: file.clone(), source })?;
-    let given =
+    let variables =
         args.variables.iter().map(|(name, value)| (name.clone(), VariableValue::Plain(value.clone()))).collect();
     let secret_name = name::child(&args.name, "config");
-    let input = Input { file: &text, origin: Origin::Plain, variables: &given, secret_name: &secret_name };
+    let input = Input { file: &text, origin: Origin::Plain, variables: &variables, secret_name: &secret_name };
     let configuration = config::read(input).map_err(|error| Error::Mistake { file, error })?;
     let body = match args.output {
         ConfigOutput::Toml => write::toml(&configuration, write::Secrets::AsVariables).map_err(Error::WriteToml)?,

@@ -102,20 +102,20 @@ impl SelfTest {
         let mut said = String::from("the session was not reconciled: does the operator run and watch this namespace?");
         while Instant::now() < deadline {
             let news = match timeout_at(deadline, self.sessions.get(NAME)).await {
-                Ok(Ok(session)) => session.status.as_ref().and_then(Outlook::of),
-                Ok(Err(error)) => Some(Outlook::Moving(format!("the session cannot be read: {error}"))),
+                Ok(Ok(session)) => session.status.as_ref().and_then(Standing::of),
+                Ok(Err(error)) => Some(Standing::Moving(format!("the session cannot be read: {error}"))),
                 Err(_) => break,
             };
-            if let Some(outlook) = news {
-                let text = outlook.text();
+            if let Some(standing) = news {
+                let text = standing.text();
                 if *text != said {
                     self.say(text);
                     said.clone_from(text);
                 }
-                match outlook {
-                    Outlook::Ready(_) => return Ok(()),
-                    Outlook::Stalled(why) => return Err(Error::NotReady(why)),
-                    Outlook::Moving(_) => {}
+                match standing {
+                    Standing::Ready(_) => return Ok(()),
+                    Standing::Stalled(why) => return Err(Error::NotReady(why)),
+                    Standing::Moving(_) => {}
                 }
             }
             sleep(POLL).await;
@@ -171,13 +171,13 @@ impl SelfTest {
 }
 
 /// What the session's status reports, with its phase and message.
-enum Outlook {
+enum Standing {
     Ready(String),
     Moving(String),
     Stalled(String),
 }
 
-impl Outlook {
+impl Standing {
     fn of(status: &AigiseSessionStatus) -> Option<Self> {
         let find = |kind: ConditionType| {
             let name = kind.to_string();

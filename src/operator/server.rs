@@ -124,14 +124,14 @@ fn scraped(
     clock: impl Fn() -> Instant + Send + Sync + 'static,
 ) -> Router {
     let last = Mutex::new(None::<(Instant, Bytes)>);
-    let told = move || {
+    let text = move || {
         let (now, mut last) = (clock(), last.lock().unwrap_or_else(PoisonError::into_inner));
         let fresh = last.take().filter(|(made, _)| now.duration_since(*made) < FRESH);
         last.insert(fresh.unwrap_or_else(|| (now, text().into()))).1.clone()
     };
-    let (told, kind) =
-        (Arc::new(told), [("content-type", "application/openmetrics-text; version=1.0.0; charset=utf-8")]);
-    Router::new().route("/metrics", get(move || async move { (kind, told()) }))
+    let (text, kind) =
+        (Arc::new(text), [("content-type", "application/openmetrics-text; version=1.0.0; charset=utf-8")]);
+    Router::new().route("/metrics", get(move || async move { (kind, text()) }))
 }
 
 /// The limits for the clients of a port.

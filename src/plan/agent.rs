@@ -1,16 +1,16 @@
-//! One agent: its place in the tree, what it needs, where it is in its life, and the Pod that runs it where it has one.
+//! One agent: its place in the tree, its requirements, its lifecycle, and its Pod if it has a runner.
 //!
-//! The walk of an agent whose session is there (`tests/walks/agent-happy-path.yaml` prints it):
+//! The life of an agent whose session exists (`tests/walks/agent-happy-path.yaml` has it in full):
 //!
-//! | sees | lifecycle | says |
+//! | observed | lifecycle | reports |
 //! |---|---|---|
 //! | no session, or no parent yet | `Waits` | `status: created` |
-//! | a sandbox that it requires is not ready | `Waits` | `status: created` |
+//! | a sandbox that the agent requires is not ready | `Waits` | `status: created` |
 //! | a tool or skill that the session does not have | `NotCovered` | `status: pending_tools` |
-//! | all is there | `Active` | `status: active`, `Ready=True` |
-//! | all is there, and it is to have a Pod | `NoRunner`, then `Waits` | `status: created`; makes its [`runner`] |
-//! | its user wants it to rest | `Inactive` | `status: paused` or `stopped` |
-//! | its parent was deleted, and it is to go with it | `OwnerGone` | deletes itself |
+//! | everything is there | `Active` | `status: active`, `Ready=True` |
+//! | everything is there, and the agent has a runner | `NoRunner`, then `Waits` | `status: created`; creates its [`runner`] |
+//! | the user paused or stopped the agent | `Inactive` | `status: paused` or `stopped` |
+//! | the parent was deleted, with `onParentDeleted: Delete` | `OwnerGone` | deletes the agent |
 
 mod coverage;
 mod lifecycle;
@@ -38,43 +38,43 @@ use crate::api::{
     sandbox::{SandboxState, SeenSession},
 };
 
-/// The longest line of ancestors.
+/// The largest number of ancestors of an agent.
 pub const MAX_DEPTH: usize = 32;
 
-/// All that is known of an agent when it is decided about.
+/// Everything that decisions about an agent depend on.
 #[derive(Clone, Debug)]
 pub struct Observed {
     /// The agent itself.
     pub agent: Arc<Agent>,
-    /// The session that it names.
+    /// The session that the agent names.
     pub session: Lookup<AigiseSession>,
-    /// The agent that it names as its parent.
+    /// The agent that this agent names as its parent.
     pub parent: Lookup<Agent>,
-    /// The agents above it, as far as they are known: the parent first, [`MAX_DEPTH`] and one more at most.
+    /// The known ancestors of the agent: the parent first, at most [`MAX_DEPTH`] and one more.
     pub ancestors: Vec<Arc<Agent>>,
-    /// The names of the agents directly below it.
+    /// The names of the agent's direct children.
     pub children: BTreeSet<String>,
-    /// The session's sandboxes of the types that it [reads](read_types): the first of each.
+    /// The session's sandboxes of the types that the agent [reads](read_types): the first of each type.
     pub sandboxes: Vec<Arc<Sandbox>>,
-    /// The Sandbox that runs it.
+    /// The agent's Sandbox.
     pub runner: ChildState<Sandbox>,
-    /// What an earlier version let its Pod in by, where that is over.
+    /// The exec access that an earlier version of the operator created, if it is no longer in use.
     pub legacy_exec_access: Option<LegacyExecAccess>,
-    /// What the operator was told.
+    /// The operator's settings.
     pub settings: Arc<Settings>,
-    /// Why something could not be written just now.
+    /// Why a write failed in this reconcile.
     pub write_error: Option<Failure>,
     /// The time.
     pub now: Timestamp,
 }
 
 impl Observed {
-    /// The session, if it is there, and not another one of its name.
+    /// The agent's session, if it exists, and is not another session with the same name.
     fn own_session(&self) -> Option<&AigiseSession> {
         self.session.found().map(AsRef::as_ref).filter(|session| !belonged_to_other_session(&self.agent, session))
     }
 
-    /// Takes in what a write left.
+    /// Records the outcome of a write.
     pub fn record(&mut self, outcome: Outcome) {
         match outcome {
             Outcome::Agent(ChildState::Failed(failure))
@@ -84,41 +84,41 @@ impl Observed {
             | Outcome::Role(ChildState::Failed(failure))
             | Outcome::RoleBinding(ChildState::Failed(failure)) => self.write_error = Some(failure),
             Outcome::Sandbox(child) => self.runner = child,
-            _ => {} // nothing else is an agent's to write
+            _ => {} // an agent writes no other children
         }
     }
 }
 
-/// The session that the agent belongs to, as it was last seen.
+/// The session that the agent belongs to, according to its status.
 fn seen_session(agent: &Agent) -> Option<&SeenSession> {
     agent.status.as_ref()?.session.as_ref()
 }
 
-/// The parent, as it was last seen. One that the agent no longer names is nothing to it.
+/// The parent according to the agent's status, unless the agent now names another parent.
 fn seen_parent(agent: &Agent) -> Option<&SeenParent> {
     agent.status.as_ref()?.parent.as_ref().filter(|seen| Some(&seen.name) == agent.spec.parent.as_ref())
 }
 
-/// Whether the agent belonged to another session than this one, which has its name.
+/// Whether the agent belonged to an earlier session with this session's name.
 #[must_use]
 pub fn belonged_to_other_session(agent: &Agent, session: &AigiseSession) -> bool {
     membership::is_other_session(seen_session(agent), session)
 }
 
-/// Whether the agent had another parent than this one, which has its name.
+/// Whether the agent had an earlier parent with this parent's name.
 #[must_use]
 pub fn had_other_parent(agent: &Agent, parent: &Agent) -> bool {
     seen_parent(agent).is_some_and(|seen| Some(&seen.uid) != parent.metadata.uid.as_ref())
 }
 
-/// The types of sandboxes that have to be ready: those that it names, and `main`, where the session has it.
+/// The types of sandboxes that have to be ready: those that the agent names, and `main` if the session has it.
 #[must_use]
 pub fn required<'a>(agent: &'a Agent, session: &'a AigiseSession) -> BTreeSet<&'a str> {
     let main = launched(session).into_iter().find(|sandbox_type| *sandbox_type == MAIN);
     agent.spec.required_sandboxes().iter().map(String::as_str).chain(main).collect()
 }
 
-/// The labels of the types whose sandboxes an agent reads, whatever its session has.
+/// The labels of the types whose sandboxes an agent reads, whether or not its session has them.
 #[must_use]
 pub fn read_types(agent: &Agent) -> BTreeSet<Label> {
     let named = agent.spec.required_sandboxes().iter().map(String::as_str);
@@ -128,12 +128,12 @@ pub fn read_types(agent: &Agent) -> BTreeSet<Label> {
 /// The sandbox that every agent works in.
 pub const MAIN: &str = "main";
 
-/// The sandboxes that are required, and what each says of itself: nothing of one that is not there yet.
+/// The required types of sandboxes, each with its Sandbox if that exists.
 fn required_sandboxes<'a>(
     observed: &'a Observed,
     session: &'a AigiseSession,
 ) -> impl Iterator<Item = (&'a str, Option<&'a Sandbox>)> {
-    // Of several of a type, the one that can be worked in; else the session's own.
+    // Of several sandboxes of a type, a ready one is preferred, then the session's own.
     let rank = |sandbox: &Sandbox| (state(sandbox) == SandboxState::Ready, !is_hand_made(sandbox));
     let mut best = BTreeMap::<Label, &Sandbox>::new();
     for sandbox in &observed.sandboxes {
@@ -148,7 +148,7 @@ fn required_sandboxes<'a>(
     })
 }
 
-/// Those of them that are not ready.
+/// The required types whose sandbox is not ready.
 fn unready_sandboxes<'a>(
     observed: &'a Observed,
     session: &'a AigiseSession,
@@ -161,20 +161,20 @@ fn state(sandbox: &Sandbox) -> SandboxState {
     sandbox.status.as_ref().and_then(|status| status.state).unwrap_or_default()
 }
 
-/// Required types that the session does not have, and that nobody made by hand.
+/// Required types that the session does not have, and of which no user created a sandbox.
 fn unknown_types<'a>(observed: &'a Observed, session: &'a AigiseSession) -> Vec<&'a str> {
     let known = launchable(session);
     let missing = required_sandboxes(observed, session).filter(|(_, sandbox)| sandbox.is_none());
     missing.map(|(sandbox_type, _)| sandbox_type).filter(|sandbox_type| !known.contains(sandbox_type)).collect()
 }
 
-/// The writes that bring the agent further.
+/// The writes that move the agent forward.
 #[must_use]
 pub fn plan(observed: &Observed) -> Vec<Write> {
     decide(observed).1
 }
 
-/// The name of the lifecycle stage that the object is in, and the writes that bring it further.
+/// The name of the agent's lifecycle variant, and the writes that move the agent forward.
 #[must_use]
 pub fn decide(observed: &Observed) -> (&'static str, Vec<Write>) {
     let lifecycle = Lifecycle::of(observed);
@@ -187,7 +187,7 @@ fn writes(observed: &Observed, lifecycle: &Lifecycle) -> Vec<Write> {
         Lifecycle::NoRunner => runner::start(observed),
         Lifecycle::Inactive(Inactivity::Paused | Inactivity::Stopped) | Lifecycle::Orphaned => runner::removal(observed),
         Lifecycle::Blocked(_)
-        // A session that rests has its sandboxes rest, and this is one of them.
+        // A suspended session suspends its sandboxes, including the agent's.
         | Lifecycle::Inactive(Inactivity::BySession)
         | Lifecycle::Waits { .. }
         | Lifecycle::NotCovered(_)
@@ -200,22 +200,22 @@ fn writes(observed: &Observed, lifecycle: &Lifecycle) -> Vec<Write> {
     writes.into_iter().chain(observed.legacy_exec_access.iter().flat_map(LegacyExecAccess::removal)).collect()
 }
 
-/// Whether the Sandbox is missing that the agent says was there: somebody has deleted it, or the agent itself is gone, and the
-/// watch is late to tell.
+/// Whether the Sandbox that the agent's status reports is missing: it was deleted, or the agent itself is gone and its watch event is
+/// late.
 #[must_use]
 pub fn child_disappeared(observed: &Observed) -> bool {
     let status = observed.agent.status.as_ref();
     observed.runner == ChildState::Absent && status.is_some_and(|status| status.pod_name.is_some())
 }
 
-/// What to say about the agent.
+/// What to report about the agent.
 #[must_use]
 pub fn report(observed: &Observed) -> Report<AgentStatus> {
     summary::report(observed)
 }
 
-/// The agents above one, in the words of whoever knows them by name. It ends where nobody is above, where somebody comes for the
-/// second time, and where there are more than an agent may have.
+/// The ancestors of an agent, the parent first; `find` returns an agent by name. The list ends at an agent without a parent, at the first
+/// agent that occurs twice, and after one more ancestor than an agent may have.
 pub fn ancestors(agent: &Agent, find: impl Fn(&str) -> Option<Arc<Agent>>) -> Vec<Arc<Agent>> {
     let mut line: Vec<Arc<Agent>> = vec![];
     let mut next = agent.spec.parent.clone();
@@ -227,7 +227,7 @@ pub fn ancestors(agent: &Agent, find: impl Fn(&str) -> Option<Arc<Agent>>) -> Ve
     line
 }
 
-/// What agents ask of their session.
+/// What the agents of a session require of it.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Demand {
     /// Types of sandboxes.
@@ -237,7 +237,7 @@ pub struct Demand {
 }
 
 impl Demand {
-    /// What these agents ask of this session. One that was made for an earlier session of the name asks nothing.
+    /// The demand of these agents on this session. Agents of an earlier session with the same name are ignored.
     #[must_use]
     pub fn of(agents: &BTreeMap<String, Arc<Agent>>, session: &AigiseSession) -> Self {
         let present = agents
@@ -246,7 +246,7 @@ impl Demand {
         let (mut demand, enabled) = (Demand::default(), coverage::Enabled::by(session));
         for agent in present {
             demand.sandboxes.extend(agent.spec.required_sandboxes().iter().cloned());
-            // What its session does not enable, an agent does not get, also if it is staged.
+            // An agent does not get a skill that its session does not enable, even if the skill is staged.
             let skills = coverage::skills(agent).iter().filter(|skill| enabled.has(skill));
             demand.tools_roots.extend(skills.filter_map(|skill| top_root(skill)));
         }

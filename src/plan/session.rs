@@ -1,14 +1,14 @@
-//! One session: from its specification to volumes that are filled and sandboxes that are ready.
+//! One session: from its spec to filled volumes and ready sandboxes.
 //!
-//! The walk of a session whose images are there (`tests/walks/session-happy-path.yaml` prints it):
+//! The life of a session whose images are present (`tests/walks/session-happy-path.yaml` has it in full):
 //!
-//! | sees | lifecycle | does | says |
+//! | observed | lifecycle | writes | reports |
 //! |---|---|---|---|
 //! | nothing | `NotStaged` | Service, policy, three claims, the stage Pod | `Ready=False`, `Staging` |
 //! | the stage Pod runs | `Staging` | | `Ready=False`, `Staging` |
-//! | the stage Pod ended well | `Starting` | a Sandbox for each type | `Ready=False`, `SandboxesNotReady`, with the first cause |
+//! | the stage Pod has succeeded | `Starting` | a Sandbox for each type | `Ready=False`, `SandboxesNotReady`, with the first cause |
 //! | all Sandboxes are ready | `Ready` | | `Ready=True` |
-//! | a type was added, edited, removed | `Starting` | applies or deletes its Sandbox | |
+//! | a type was added, edited, removed | `Starting` | creates, replaces or deletes its Sandbox | |
 
 mod agents;
 pub mod configuration;
@@ -56,57 +56,56 @@ use crate::api::{
     session::{OnExpiry, SessionPhase},
 };
 
-/// All that is known of a session when it is decided about.
+/// Everything that decisions about a session depend on.
 #[derive(Clone, Debug)]
 pub struct Observed {
     /// The session itself.
     pub session: Arc<AigiseSession>,
-    /// What its specification decides alone.
+    /// The decisions that depend only on the session's spec.
     pub decided: Arc<Decided>,
-    /// What is known of its configuration file; the session above is the one that is meant, with the file's fields.
+    /// The state of the configuration file. The session above is the effective session, which includes the file's fields.
     pub configuration: Configuration,
-    /// The Secret for the values of the file that may stand nowhere else; absent where the file was not read in this pass.
+    /// The Secret for sensitive values of the file; absent if the file was not read in this reconcile.
     pub config_secret: Option<ConfigSecret>,
-    /// Its claims, and the existing ones that it uses: these are ours to use, and not to write.
+    /// The session's claims, and the existing claims that the session uses, which the operator does not change.
     pub claims: BTreeMap<SharedVolume, ChildState<PersistentVolumeClaim>>,
-    /// The Pod that fills them.
+    /// The Pod that fills the volumes.
     pub stage_pod: ChildState<Pod>,
-    /// The Service that gives the sandboxes their names.
+    /// The Service that gives the sandboxes their DNS names.
     pub service: ChildState<Service>,
-    /// The policy around its Pods.
+    /// The network policy of the session's Pods.
     pub policy: ChildState<NetworkPolicy>,
-    /// The policy that opens the internet to the Pod that fills the volumes, and to no sandbox.
+    /// The network policy that opens the internet to the stage Pod only.
     pub stage_policy: ChildState<NetworkPolicy>,
-    /// Its Sandboxes by name: each that it wants, and each that it owns.
+    /// The Sandboxes by name: those that the session requires, and those that it owns.
     pub sandboxes: BTreeMap<String, ChildState<Sandbox>>,
     /// The agents of the session, by name.
     pub agents: BTreeMap<String, Arc<Agent>>,
-    /// What its agents may do in its sandboxes; absent where none may do anything.
+    /// The exec access of the session's agents; absent if no agent has exec access.
     pub exec: Option<Exec>,
-    /// What the ConfigMaps among the sources hold, by name, as [`content_hash`]; looked up only when [`wants_sources`] says so.
+    /// The content of the ConfigMaps among the sources, by name, as [`content_hash`]; read only if [`wants_sources`] is true.
     pub config_maps: BTreeMap<String, ConfigMapContent>,
-    /// Why a write was not made just now whose object is there all the same: the session, which could not be deleted, or a claim,
-    /// which could not be made larger.
+    /// Why a write failed in this reconcile although its object exists: a deletion of the session, or an expansion of a claim.
     pub write_error: Option<Failure>,
-    /// What the operator was told.
+    /// The operator's settings.
     pub settings: Arc<Settings>,
     /// The time.
     pub now: Timestamp,
 }
 
-/// What a ConfigMap holds.
+/// The content of a ConfigMap.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum ConfigMapContent {
-    /// It is there, and this names its content.
+    /// The ConfigMap exists, and its content has this hash.
     Hash(String),
-    /// It is not there.
+    /// The ConfigMap does not exist.
     Missing,
-    /// It could not be read.
+    /// The ConfigMap could not be read.
     Unknown(Failure),
 }
 
 impl Observed {
-    /// Takes in what a write of the child of this name left.
+    /// Records the outcome of a write of the child with this name.
     pub fn record(&mut self, name: &str, outcome: Outcome) {
         match outcome {
             Outcome::Claim(child) => {
@@ -137,7 +136,7 @@ impl Observed {
                 }
             }
             Outcome::Session(ChildState::Failed(failure)) => self.write_error = Some(failure),
-            // It is on its way out, and its own watch says so; the others are not a session's to write.
+            // The watch reports the deletion of the session. A session does not write the other kinds.
             Outcome::Session(_) | Outcome::Agent(_) | Outcome::ServiceAccount(_) | Outcome::RoleBinding(_) => {}
         }
     }
@@ -146,13 +145,13 @@ impl Observed {
         name::child(&self.session.name_any(), part)
     }
 
-    /// The name of the stage Pod, and of the policy for it.
+    /// The name of the stage Pod, and of its network policy.
     #[must_use]
     pub fn stage_pod_name(session: &AigiseSession) -> String {
         name::child(&session.name_any(), "stage")
     }
 
-    /// The first of our names that somebody else has.
+    /// The first foreign object that has a name which the session needs.
     fn foreign(&self) -> Option<&Foreign> {
         let claims = self.claims.values().filter_map(ChildState::foreign);
         let rest = [self.service.foreign(), self.stage_pod.foreign()].into_iter().flatten();
@@ -185,13 +184,13 @@ impl Observed {
     }
 }
 
-/// The writes that bring the session further, in the order in which they are made: what protects comes before what runs.
+/// The writes that move the session forward, in the order in which they are made: network policies come before Pods.
 #[must_use]
 pub fn plan(observed: &Observed) -> Vec<Write> {
     decide(observed).1
 }
 
-/// The name of the lifecycle stage that the object is in, and the writes that bring it further.
+/// The name of the session's lifecycle variant, and the writes that move the session forward.
 #[must_use]
 pub fn decide(observed: &Observed) -> (&'static str, Vec<Write>) {
     let lifecycle = Lifecycle::of(observed);
@@ -204,11 +203,11 @@ fn writes(observed: &Observed, lifecycle: &Lifecycle) -> Vec<Write> {
         Lifecycle::Expired { then: OnExpiry::Delete, .. } => {
             vec![Write::delete(&*observed.session)]
         }
-        // The policy stays for as long as a Pod may be ending.
+        // The policy is kept, since Pods may still be ending.
         Lifecycle::Expired { then: OnExpiry::Release, .. } => {
             [sandboxes::all_removals(observed), staging::removals(observed), volumes::removals(observed)].concat()
         }
-        // The sandboxes see for themselves that their session rests. From what cannot work nothing is made.
+        // The sandboxes read from the session that it is suspended. Nothing is created from an invalid spec.
         Lifecycle::Suspended { invalid: Some(_), .. } => staging::interruptions(observed),
         Lifecycle::Suspended { .. } => [
             network::writes(observed),
@@ -237,34 +236,34 @@ fn writes(observed: &Observed, lifecycle: &Lifecycle) -> Vec<Write> {
             sandboxes::removals(observed),
             staging::writes(observed),
             sandboxes::writes(observed),
-            // Many a storage class lets nothing grow, and that must be in the way of nothing else.
+            // Many storage classes forbid expansion. This comes last: its failure must not block other writes.
             volumes::growth(observed),
         ]
         .concat(),
     }
 }
 
-/// The session in effect, by what it says of itself: its own fields over those of its file, and the types that it has started.
+/// The effective session, from the session and its status: its own fields over those of its file, and the types that it has started.
 #[must_use]
 pub fn effective(session: Arc<AigiseSession>) -> Arc<AigiseSession> {
     with_demand(configuration::effective(session), &Demand::default())
 }
 
-/// The session, by what its agents ask of it.
+/// The session with the demand of its agents.
 #[must_use]
 pub fn as_demanded(session: Arc<AigiseSession>, agents: &BTreeMap<String, Arc<Agent>>) -> Arc<AigiseSession> {
     let demand = Demand::of(agents, &session);
     with_demand(session, &demand)
 }
 
-/// What to say about the session.
+/// What to report about the session.
 #[must_use]
 pub fn report(observed: &Observed) -> Report<AigiseSessionStatus> {
     summary::report(observed)
 }
 
-/// Whether something is missing that the session says was there. Somebody may have deleted it; or the session itself is gone, the
-/// garbage collector is at work, and the watch is late to tell.
+/// Whether an object that the session's status reports is missing. A user may have deleted it; or the session itself is gone, the
+/// garbage collector is deleting its children, and the watch event is late.
 #[must_use]
 pub fn child_disappeared(observed: &Observed) -> bool {
     let Some(said) = &observed.session.status else { return false };
@@ -287,20 +286,20 @@ pub fn child_disappeared(observed: &Observed) -> bool {
         || sandboxes.any(|(sandbox_type, _)| lacks(sandbox_type))
 }
 
-/// Whether the session wants no Pods now: its sandboxes read it from what the session says of itself.
+/// Whether the session is suspended or expired, according to its spec and status. Its sandboxes then have no Pods.
 #[must_use]
 pub fn is_inactive(session: &AigiseSession) -> bool {
     let phase = session.status.as_ref().and_then(|status| status.phase);
     session.spec.is_suspended() || matches!(phase, Some(SessionPhase::Suspended | SessionPhase::Expired))
 }
 
-/// Whether the session has failed as a whole, by what it says of itself.
+/// Whether the session has failed, according to its status.
 #[must_use]
 pub fn has_failed(session: &AigiseSession) -> bool {
     session.status.as_ref().and_then(|status| status.phase) == Some(SessionPhase::Error)
 }
 
-/// Whether the session has filled its volumes, by what it says of itself.
+/// Whether the session has filled its volumes, according to its status.
 #[must_use]
 pub fn has_volumes(session: &AigiseSession) -> bool {
     let conditions = session.status.iter().flat_map(|status| &status.conditions);

@@ -10,7 +10,7 @@ use super::TEXT_BYTES;
 const ENVELOPE_BYTES: usize = 64 * 1024;
 
 /// How much memory is kept for the next object.
-const ROOM_KEPT: usize = 64 * 1024;
+const CAPACITY_KEPT: usize = 64 * 1024;
 
 /// The form of the stream.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -126,7 +126,7 @@ impl Splitter {
             self.envelope.clear();
             self.object.clear();
             // Few objects are so large that it is worth keeping their memory.
-            self.object.shrink_to(ROOM_KEPT);
+            self.object.shrink_to(CAPACITY_KEPT);
         }
         // The bytes from here on are not kept yet.
         let mut begin = 0;
@@ -149,7 +149,7 @@ impl Splitter {
                         begin = at;
                         self.in_object = true;
                         self.object.clear();
-                        self.object.shrink_to(ROOM_KEPT);
+                        self.object.shrink_to(CAPACITY_KEPT);
                     }
                     self.depth += 1;
                     self.in_list |= self.form == Form::List && self.depth == 2 && chunk[at] == b'[';
@@ -190,8 +190,8 @@ impl Splitter {
         } else {
             (&mut self.envelope, ENVELOPE_BYTES)
         };
-        let room = most.saturating_sub(kept.len());
-        kept.extend_from_slice(&bytes[..bytes.len().min(room)]);
+        let capacity = most.saturating_sub(kept.len());
+        kept.extend_from_slice(&bytes[..bytes.len().min(capacity)]);
     }
 }
 

@@ -77,18 +77,19 @@ pub fn url(service: &Service) -> String {
 /// # Errors
 /// Why the service is not ready.
 pub fn connect(service: &Service, limit: Duration) -> Result<(), HandshakeError> {
-    let talk = Session { agent: http::agent(), service, deadline: Instant::now() + limit, limit: http::seconds(limit) };
-    let mut events = talk.open()?;
-    let endpoint = talk.endpoint(&mut events)?;
+    let session =
+        Session { agent: http::agent(), service, deadline: Instant::now() + limit, limit: http::seconds(limit) };
+    let mut events = session.open()?;
+    let endpoint = session.endpoint(&mut events)?;
     let version = env!("CARGO_PKG_VERSION");
-    talk.post(
+    session.post(
         &endpoint,
         &json!({"jsonrpc": "2.0", "id": ID, "method": "initialize", "params": {
             "protocolVersion": VERSION, "capabilities": {}, "clientInfo": {"name": "aigise-sandboxd", "version": version},
         }}),
     )?;
-    talk.answer(&mut events)?;
-    talk.post(&endpoint, &json!({"jsonrpc": "2.0", "method": "notifications/initialized"}))
+    session.answer(&mut events)?;
+    session.post(&endpoint, &json!({"jsonrpc": "2.0", "method": "notifications/initialized"}))
 }
 
 /// One handshake.

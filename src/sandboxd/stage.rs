@@ -127,7 +127,7 @@ pub fn run(report_to: &Path) -> ExitCode {
     rustix::process::umask(Mode::from_raw_mode(0o022));
     let outcome = super::idle::end_on_signal().map_err(Error::Signals).and_then(|()| manifest()).and_then(|manifest| {
         stage(&manifest, &mut |step| {
-            tell(step);
+            report(step);
             Ok(())
         })
     });
@@ -150,7 +150,7 @@ fn manifest() -> Result<Manifest, Error> {
 }
 
 /// Prints a step for the user; a failed write is ignored.
-fn tell(step: Step<'_>) {
+fn report(step: Step<'_>) {
     let _ = match step {
         Step::Keep { volume, source, path } => {
             let path = path.display();

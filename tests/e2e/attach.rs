@@ -68,7 +68,7 @@ fn an_attached_sandbox_says_what_its_pod_lacks_and_leaves_it_alone() {
     // What was agreed to can be taken back.
     ground.kubectl(&["annotate", "pod/theirs", "aigise.dev/attachable-"]).text();
     let withdrawn = ground.until_not_ready("asb/guest", "NotAttachable");
-    assert!(message(&withdrawn).contains("has not agreed"), "{}", message(&withdrawn));
+    assert!(message(&withdrawn).contains("has not allowed"), "{}", message(&withdrawn));
     assert_eq!(condition(&withdrawn, "Attached")["status"], "False");
     assert_eq!(withdrawn["status"]["podIP"], Value::Null, "it still shows the Pod");
     ground.kubectl(&["annotate", "pod/theirs", "aigise.dev/attachable=guest"]).text();
@@ -78,7 +78,7 @@ fn an_attached_sandbox_says_what_its_pod_lacks_and_leaves_it_alone() {
     ground.kubectl(&["exec", "theirs", "-c", "work", "--", "touch", "/tmp/end"]).text();
     let ended = ground.until_not_ready("asb/guest", "ContainerEnded");
     assert_eq!((&ended["status"]["state"], is_stalled(&ended)), (&json!("error"), true));
-    for words in ["exit code 3", "its owner's to start again"] {
+    for words in ["exit code 3", "Only the owner of the Pod"] {
         assert!(message(&ended).contains(words), "{}", message(&ended));
     }
     is_left_alone(&ground, &pod);

@@ -138,5 +138,5 @@ fn a_pod_of_the_operator_is_not_for_attaching() {
     ground.kubectl(&["annotate", "pod/s--main", "aigise.dev/attachable=guest"]).text();
     ground.apply(&sandbox("guest", json!({"type": "main", "attach": {"podName": "s--main"}})));
     let refused = ground.until_not_ready("asb/guest", "NotAttachable");
-    assert!(message(&refused).contains("operator's own"), "{}", message(&refused));
+    assert!(message(&refused).contains("belongs to this operator"), "{}", message(&refused));
 }

@@ -19,7 +19,7 @@ fn asking_for(memory: &str) -> Value {
 fn a_session_that_fits_on_no_node_says_so_before_it_fills_its_volumes_and_goes_on_when_it_fits() {
     let ground = Ground::new("room");
     ground.apply(&asking_for("900Gi"));
-    let words = "The Pod that fills the volumes asks for the room of all sandboxes: 0/";
+    let words = "The Pod that fills the volumes requests the resources of all sandboxes: 0/";
     let told = ground.until("asess/s", "says so", |seen| message(seen).starts_with(words));
     assert!(message(&told).contains("Insufficient memory"), "{}", message(&told));
     assert_eq!((reason(&told), is_stalled(&told)), ("Staging", false), "a node may come");

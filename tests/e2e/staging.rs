@@ -97,7 +97,7 @@ fn files_that_a_sandbox_has_changed_stay_and_are_counted() {
     ground.run("s--main", "echo mine >/shared/in/a; rm /shared/in/b");
     ground.apply(&sources(&["in", "out"]));
     let ready = ground.until_ready("asess/s");
-    let expected = "The volumes hold what their sources gave, but for 1 file that was there with other content (the log of s--stage has the names).";
+    let expected = "The volumes hold the files of their sources, except for 1 file already there with other content (the log of s--stage has the names).";
     assert_eq!(condition(&ready, "VolumesReady")["message"], expected);
     assert_eq!(ground.run("s--main", "cat /shared/in/a /shared/in/b /shared/out/a"), "mine\nstagedstaged");
 }

@@ -27,7 +27,7 @@ const ONLY_OF_THE_PLAN: [(&str, &str); 15] = [
     ("podTemplate", "schemaless"),
     ("allow-privileged-templates", "what is refused depends on how the operator was started"),
     ("readinessProbe: ", "a probe is embedded as Kubernetes has it, and what it may be depends on mcpServices"),
-    ("is no duration", "a pattern lets `0s` through, which lasts no time"),
+    ("is not a valid duration", "a pattern lets `0s` through, which lasts no time"),
     ("a program is required", "an empty word may stand anywhere in a command but first"),
     ("another step is called", "steps are a list, whose names the API server does not compare"),
     ("metadata.annotations", "a rule sees only the name of an object's metadata"),

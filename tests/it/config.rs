@@ -11,11 +11,11 @@ use std::{
     sync::Arc,
 };
 
+use secrecy::{ExposeSecret, SecretString};
+
 use aigise_operator::{
     api::{AigiseSession, limits},
-    config::{
-        self, Configuration, ErrorKind, Input, Origin, Secret, VariableValue, Variables, keys, manifest, merge, write,
-    },
+    config::{self, Configuration, ErrorKind, Input, Origin, VariableValue, Variables, keys, manifest, merge, write},
     plan::{ChildState, Created, Write, session},
 };
 use proptest::prelude::*;
@@ -42,7 +42,7 @@ impl Case {
                 continue;
             };
             let given = match value.strip_prefix("secret: ") {
-                Some(secret) => VariableValue::Secret(Secret::new(secret.to_string())),
+                Some(secret) => VariableValue::Secret(SecretString::from(secret.to_string())),
                 None => VariableValue::Plain(value.to_string()),
             };
             case.variables.insert(name.to_string(), given);
@@ -79,7 +79,7 @@ fn stem(path: &Path) -> &str {
 fn shown(configuration: &Configuration) -> String {
     let mut text = manifest::manifest("demo", &configuration.spec);
     for (key, secret) in &configuration.secrets {
-        writeln!(text, "--- secret {key}\n{}", secret.reveal()).unwrap();
+        writeln!(text, "--- secret {key}\n{}", secret.expose_secret()).unwrap();
     }
     for ignored in &configuration.ignored {
         writeln!(text, "--- ignored {}\n{}", ignored.key, ignored.reason).unwrap();
@@ -142,7 +142,7 @@ fn what_is_written_is_read_as_the_same_again() {
             ("SANDBOX_SANDBOXES_MAIN_ENVIRONMENT_TOKEN", "hunter2"),
         ] {
             if case.origin == Origin::Secret {
-                given.insert(name.into(), VariableValue::Secret(Secret::new(secret.into())));
+                given.insert(name.into(), VariableValue::Secret(SecretString::from(secret)));
             }
         }
         for secrets in [write::Secrets::AsVariables, write::Secrets::InClear] {
@@ -153,7 +153,10 @@ fn what_is_written_is_read_as_the_same_again() {
             assert_eq!(text, written, "{}", path.display());
             if secrets == write::Secrets::AsVariables && case.origin == Origin::Plain {
                 assert_eq!(first.spec, again.spec, "{}", path.display());
-                assert_eq!(first.secrets, again.secrets, "{}", path.display());
+                let texts = |secrets: &BTreeMap<String, SecretString>| {
+                    secrets.values().map(|text| text.expose_secret().to_string()).collect::<Vec<_>>()
+                };
+                assert_eq!(texts(&first.secrets), texts(&again.secrets), "{}", path.display());
                 let keys =
                     |of: &Configuration| of.ignored.iter().map(|ignored| ignored.key.clone()).collect::<BTreeSet<_>>();
                 assert_eq!(keys(&first), keys(&again), "{}", path.display());
@@ -375,7 +378,7 @@ fn nearly_a_file() -> impl Strategy<Value = String> {
 proptest! {
     #[test]
     fn any_file_is_read_or_refused_with_a_place_and_what_is_read_is_written(text in prop_oneof![nearly_a_file(), any::<String>()], secret: bool) {
-        let variables = Variables::from([("B".to_string(), VariableValue::Secret(Secret::new("hunter2".into())))]);
+        let variables = Variables::from([("B".to_string(), VariableValue::Secret(SecretString::from("hunter2")))]);
         let origin = if secret { Origin::Secret } else { Origin::Plain };
         let input = Input { file: &text, origin, variables: &variables, secret_name: "demo--config" };
         match config::read(input) {

@@ -120,7 +120,7 @@ fn a_broken_edit_is_told_and_what_runs_goes_on_also_after_a_restart() {
         let told = (
             "False".to_string(),
             "SecretInPlainField".to_string(),
-            "In the key config.toml of the ConfigMap arvo: line 2, column 9, sandbox.sandboxes.main.image: everybody could read the secret here; put secrets into `environment`. The session goes on as it was.".to_string(),
+            "In the key config.toml of the ConfigMap arvo: line 2, column 9, sandbox.sandboxes.main.image: everybody could read the secret here; put secrets into `environment`. The session continues unchanged.".to_string(),
         );
         assert_eq!(condition(&world, "ConfigValid"), told);
         assert_eq!(condition(&world, "Stalled").0, "True");

@@ -65,7 +65,10 @@ fn a_session_can_be_followed_from_its_first_write_to_ready() {
         let writes = world.operator_writes().into_iter();
         assert_eq!(written.len(), writes.filter(|seen| seen.subresource != Some("status")).count(), "{lines:#?}");
         let pod = written.iter().find(|line| line["kind"] == "Pod").unwrap();
-        assert_eq!((&pod["verb"], &pod["name"], &pod["level"]), (&json!("create"), &json!("demo--main"), &json!("INFO")));
+        assert_eq!(
+            (&pod["verb"], &pod["name"], &pod["level"]),
+            (&json!("create"), &json!("demo--main"), &json!("INFO"))
+        );
         let span = &pod["span"];
         for (field, value) in
             [("controller", "sandbox"), ("namespace", "lab"), ("name", "demo--main"), ("stage", "NoPod")]
@@ -96,7 +99,10 @@ fn what_the_api_server_refuses_is_logged_in_its_words() {
         let refused = with(&lines, "a write failed");
         let first = refused.first().unwrap();
         assert_eq!((&first["kind"], &first["level"]), (&json!("Pod"), &json!("WARN")));
-        assert!(first["refusal"].as_str().unwrap().starts_with("Pod demo--main: the API server refused it: "), "{first}");
+        assert!(
+            first["refusal"].as_str().unwrap().starts_with("Pod demo--main: the API server refused it: "),
+            "{first}"
+        );
         assert!(lines.len() < 150, "{} lines in an hour", lines.len());
         world.settle().await;
     });

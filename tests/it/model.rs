@@ -8,13 +8,14 @@ use std::{
     time::Duration,
 };
 
+use secrecy::SecretString;
+
 use aigise_operator::{
     api::{
         Agent, AigiseSession, Sandbox,
         condition::{RUNTIME_HEALTHY, Reason},
         meta,
     },
-    config::Secret,
     plan::{
         self, Applied, ChildState, Created, Failure, Lookup, ObjectEvent, Outcome, Requeue, Settings, StatusWrite,
         Target, Write, agent, name, ownership,
@@ -34,7 +35,7 @@ use k8s_openapi::{
         core::v1::{
             Container, ContainerState, ContainerStateRunning, ContainerStateTerminated, ContainerStateWaiting,
             ContainerStatus, PersistentVolumeClaim, PersistentVolumeClaimStatus, Pod, PodCondition, PodSpec, PodStatus,
-            Secret as SecretObject, Service, ServiceAccount,
+            Secret, Service, ServiceAccount,
         },
         networking::v1::NetworkPolicy,
         rbac::v1::{Role, RoleBinding},
@@ -147,7 +148,7 @@ pub struct World {
     /// What users' Secrets hold.
     pub secret_texts: BTreeMap<String, String>,
     /// Secrets that are ours, or in our way.
-    pub secrets: BTreeMap<String, SecretObject>,
+    pub secrets: BTreeMap<String, Secret>,
     pub accounts: BTreeMap<String, ServiceAccount>,
     pub roles: BTreeMap<String, Role>,
     pub bindings: BTreeMap<String, RoleBinding>,
@@ -388,7 +389,7 @@ impl World {
                 _ = self.policies.entry(name).or_insert(NetworkPolicy { metadata, ..NetworkPolicy::default() });
             }
             Kind::Secret => {
-                _ = self.secrets.entry(name).or_insert(SecretObject { metadata, ..SecretObject::default() });
+                _ = self.secrets.entry(name).or_insert(Secret { metadata, ..Secret::default() });
             }
             Kind::Sandbox => {
                 _ = self.sandboxes.entry(name).or_insert(Sandbox { metadata, ..Sandbox::default() });
@@ -584,7 +585,7 @@ impl World {
                 Reference::ConfigMap(name, _) => self.config_maps.get(name),
                 Reference::Secret(name, _) => self.secret_texts.get(name),
             };
-            contents.insert(reference, Ok(text.map(|text| Secret::new(text.clone()))));
+            contents.insert(reference, Ok(text.map(|text| SecretString::from(text.clone()))));
         }
         let mut agents = self.agents.values().filter(|agent| agent.spec.session == session.name_any());
         let has_runner = agents.any(|agent| agent.spec.runner.is_some());

@@ -153,7 +153,7 @@ fn a_container_source_that_fails_is_named_with_its_last_words_and_run_again_when
     let message = "Cloning into '/volume'...\n\n\u{1b}[31mfatal\u{1b}[0m: unable to access 'https://example.org/r'\n";
     ends(&mut world, "source-data-0", json!({"exitCode": 128, "reason": "Error", "message": message}));
     let expected = "The volumes could not be filled: container alpine/git (data.sources[0]) ended with exit code 128: \
-                    Cloning into '/volume'...; [31mfatal[0m: unable to access 'https://example.org/r'. Mend the source, and it is tried again.";
+                    Cloning into '/volume'...; [31mfatal[0m: unable to access 'https://example.org/r'. Fix the source; staging is retried.";
     assert_eq!(said(&world), ("StagingFailed".into(), expected.into()));
 
     // As it is, it would fail again.
@@ -286,7 +286,7 @@ fn a_session_that_fits_nowhere_says_so_and_goes_on_when_it_asks_for_less() {
         "The Pod that fills the volumes has no node: persistentvolumeclaim \"corpus\" not found"
     );
     world.happens(unschedulable("0/1 nodes are available: 1 Insufficient memory."));
-    let expected = "The Pod that fills the volumes asks for the room of all sandboxes: 0/1 nodes are available: 1 Insufficient memory.";
+    let expected = "The Pod that fills the volumes requests the resources of all sandboxes: 0/1 nodes are available: 1 Insufficient memory.";
     assert_eq!(said(&world), ("Staging".into(), expected.into()));
     let first = world.pods[STAGE].clone();
 
@@ -330,7 +330,7 @@ fn files_that_were_left_as_they_were_are_counted_in_the_condition() {
     let condition = report.status.conditions.iter().find(|condition| condition.type_ == "VolumesReady").unwrap();
     assert_eq!(
         condition.message,
-        "The volumes hold what their sources gave, but for 3 files that were there with other content (the log of demo--stage has the names)."
+        "The volumes hold the files of their sources, except for 3 files already there with other content (the log of demo--stage has the names)."
     );
 }
 

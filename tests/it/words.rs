@@ -47,7 +47,10 @@ fn lines(folder: &Path, found: &mut Vec<(String, usize, String)>) {
     for path in entries {
         if path.is_dir() {
             lines(&path, found);
-        } else if path.extension().is_some_and(|end| ["rs", "md", "yaml", "txt", "tpl"].contains(&end.to_str().unwrap())) {
+        } else if path
+            .extension()
+            .is_some_and(|end| ["rs", "md", "yaml", "txt", "tpl"].contains(&end.to_str().unwrap()))
+        {
             let text = fs::read_to_string(&path).unwrap();
             let name = path.strip_prefix(env!("CARGO_MANIFEST_DIR")).unwrap().display().to_string();
             found.extend(text.lines().enumerate().map(|(at, line)| (name.clone(), at + 1, line.to_string())));
@@ -71,7 +74,10 @@ fn what_the_field_has_a_word_for_is_called_by_it() {
     let mut wrong = vec![];
     for (file, at, line) in all {
         // The names of tests are no prose; docs refer to them.
-        if EXEMPT.iter().any(|exempt| line.contains(exempt)) || line.trim_start().starts_with("fn ") || line.trim_start().starts_with("async fn ") {
+        if EXEMPT.iter().any(|exempt| line.contains(exempt))
+            || line.trim_start().starts_with("fn ")
+            || line.trim_start().starts_with("async fn ")
+        {
             continue;
         }
         let names = Regex::new(r"`\w+`").unwrap();

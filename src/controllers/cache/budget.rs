@@ -122,36 +122,36 @@ mod tests {
 
     #[test]
     fn a_namespace_has_so_much_and_no_other_notices() {
-        let room = MemoryBudget::default();
+        let budget = MemoryBudget::default();
         let large = NAMESPACE_BYTES / 2;
-        room.replace("a", Share(0), None, Some(large));
-        let fits = |namespace, share, in_list, bytes| room.fits(namespace, Share(share), in_list, None, bytes);
+        budget.replace("a", Share(0), None, Some(large));
+        let fits = |namespace, share, in_list, bytes| budget.fits(namespace, Share(share), in_list, None, bytes);
         assert!(!fits("a", 1, false, large), "the shares of all kinds count");
         assert!(fits("a", 1, false, large / 2));
         assert!(fits("b", 1, false, large));
-        assert!(room.fits("a", Share(0), false, Some(large), large), "it replaces the previous version");
+        assert!(budget.fits("a", Share(0), false, Some(large), large), "it replaces the previous version");
         assert!(fits("a", 0, true, large), "and so does a list");
-        room.replace("a", Share(0), Some(large), Some(1000));
+        budget.replace("a", Share(0), Some(large), Some(1000));
         assert!(fits("a", 1, false, large));
-        room.replace("a", Share(0), Some(1000), None);
-        assert!(room.shares().is_empty(), "a namespace without objects has no entry");
+        budget.replace("a", Share(0), Some(1000), None);
+        assert!(budget.shares().is_empty(), "a namespace without objects has no entry");
     }
 
     #[test]
     fn lists_of_several_kinds_that_run_beside_each_other_share_the_room() {
-        let room = MemoryBudget::default();
+        let budget = MemoryBudget::default();
         let large = NAMESPACE_BYTES / 2;
         for share in [0, 1] {
-            room.list_begins(Share(share), None);
+            budget.list_begins(Share(share), None);
         }
-        room.listed("a", Share(0), large);
-        assert!(!room.fits("a", Share(1), true, None, large));
-        room.listed("a", Share(1), large / 2);
-        room.list_ends(Share(0), None);
-        room.list_ends(Share(1), None);
+        budget.listed("a", Share(0), large);
+        assert!(!budget.fits("a", Share(1), true, None, large));
+        budget.listed("a", Share(1), large / 2);
+        budget.list_ends(Share(0), None);
+        budget.list_ends(Share(1), None);
         // A second list returns fewer objects.
-        room.list_begins(Share(0), Some("a"));
-        room.list_ends(Share(0), Some("a"));
-        assert_eq!(room.kept("a", Share(0), false), weight(large / 2));
+        budget.list_begins(Share(0), Some("a"));
+        budget.list_ends(Share(0), Some("a"));
+        assert_eq!(budget.kept("a", Share(0), false), weight(large / 2));
     }
 }

@@ -69,8 +69,8 @@ impl Dispatcher {
         let hand_made_only = change.after.is_none()
             || !change.touches(|session| {
                 let has = (session.spec.mcp_services.clone(), session.spec.enabled_skills.clone());
-                let told = (is_inactive(session), has_failed(session), from_file(session));
-                (session.uid(), restart_request(session), has, told)
+                let read_by_children = (is_inactive(session), has_failed(session), from_file(session));
+                (session.uid(), restart_request(session), has, read_by_children)
             });
         if !hand_made_only || change.touches(|session| (session.metadata.generation, has_volumes(session))) {
             for sandbox in self.sandboxes_in.of_session(&namespace, &name) {
@@ -83,8 +83,8 @@ impl Dispatcher {
         if change.touches(|session| {
             let volumes = session.status.as_ref().and_then(|status| status.volumes.as_ref());
             let skills = volumes.and_then(|volumes| Some(volumes.tools.as_ref()?.skills.clone()));
-            let told = (is_inactive(session), has_volumes(session), skills, from_file(session));
-            (session.uid(), session.metadata.generation, told)
+            let read_by_children = (is_inactive(session), has_volumes(session), skills, from_file(session));
+            (session.uid(), session.metadata.generation, read_by_children)
         }) {
             self.enqueue_agents(self.agents_in.of_session(&namespace, &name), &namespace);
         }

@@ -43,13 +43,13 @@ const LASTS: Duration = Duration::from_secs(10);
 const READ_AGAIN: Duration = Duration::from_secs(60);
 
 /// The list and watch of one namespace, or of all namespaces.
-pub(super) struct Source<K: Kept, Tell, Wake> {
+pub(super) struct Source<K: Kept, Dispatch, Enqueue> {
     pub(super) client: Client,
     pub(super) requests: Request,
     pub(super) labels: Option<String>,
     pub(super) index: usize,
     pub(super) namespace: Option<String>,
-    pub(super) watched: Arc<Watched<K, Tell, Wake>>,
+    pub(super) watched: Arc<Watched<K, Dispatch, Enqueue>>,
     pub(super) health: Arc<Health>,
 }
 
@@ -67,7 +67,7 @@ enum Error {
     #[error("the connection broke: {0}")]
     Stream(#[from] std::io::Error),
     #[error("the API server reported an error: {}", .0.message)]
-    Told(Box<Status>),
+    Status(Box<Status>),
     #[error("the API server sent nothing for {} s", SILENCE.as_secs())]
     Silent,
     #[error("the answer is not a list")]
@@ -85,7 +85,7 @@ fn words(error: &kube::Error) -> String {
 impl Error {
     fn code(&self) -> u16 {
         match self {
-            Error::Request(kube::Error::Api(status)) | Error::Told(status) => status.code,
+            Error::Request(kube::Error::Api(status)) | Error::Status(status) => status.code,
             _ => 0,
         }
     }
@@ -118,7 +118,7 @@ struct EventEnvelope {
     kind: Option<String>,
 }
 
-impl<K: Kept, Tell: Fn(Change<'_, K>), Wake: Fn(&ObjectMeta)> Source<K, Tell, Wake> {
+impl<K: Kept, Dispatch: Fn(Change<'_, K>), Enqueue: Fn(&ObjectMeta)> Source<K, Dispatch, Enqueue> {
     /// Lists the objects and then watches them, for ever.
     pub(super) async fn follow(self) {
         let kind = K::kind(&());
@@ -241,7 +241,10 @@ impl<K: Kept, Tell: Fn(Change<'_, K>), Wake: Fn(&ObjectMeta)> Source<K, Tell, Wa
     }
 
     /// Sends a request whose answer is a stream.
-    async fn stream(&self, request: http::Request<Vec<u8>>) -> Result<impl AsyncBufRead + use<K, Tell, Wake>, Error> {
+    async fn stream(
+        &self,
+        request: http::Request<Vec<u8>>,
+    ) -> Result<impl AsyncBufRead + use<K, Dispatch, Enqueue>, Error> {
         Ok(timeout(SILENCE, self.client.request_stream(request)).await.map_err(|_| Error::Silent)??)
     }
 
@@ -268,7 +271,7 @@ impl<K: Kept, Tell: Fn(Change<'_, K>), Wake: Fn(&ObjectMeta)> Source<K, Tell, Wa
             Some("BOOKMARK") => reading::identity(objects.object()).resource_version,
             Some("ERROR") => {
                 let status: Option<Status> = serde_json::from_slice(objects.object()).ok();
-                return Err(Error::Told(Box::new(status.unwrap_or_default())));
+                return Err(Error::Status(Box::new(status.unwrap_or_default())));
             }
             _ => None, // an event type that this version does not know
         })

@@ -54,25 +54,25 @@ impl<K: Resource<DynamicType = ()> + Clone + Debug + 'static> StoreWriter<K> {
     }
 
     /// Applies an event of a source, and reports the changes.
-    pub(super) fn update(&mut self, source: usize, event: Event<K>, tell: impl Fn(Change<'_, K>)) {
+    pub(super) fn update(&mut self, source: usize, event: Event<K>, dispatch: impl Fn(Change<'_, K>)) {
         match event {
             Event::Apply(ref object) => {
                 let before = self.store.get(&ObjectRef::from_obj(object));
                 self.writer.apply_watcher_event(&event);
-                tell(Change { before: before.as_deref(), after: Some(object) });
+                dispatch(Change { before: before.as_deref(), after: Some(object) });
             }
             Event::Delete(ref object) => {
                 self.writer.apply_watcher_event(&event);
-                tell(Change { before: Some(object), after: None });
+                dispatch(Change { before: Some(object), after: None });
             }
             Event::Init | Event::InitApply(_) if self.sources.len() == 1 => self.writer.apply_watcher_event(&event),
-            Event::InitDone if self.sources.len() == 1 => self.swap(tell),
+            Event::InitDone if self.sources.len() == 1 => self.swap(dispatch),
             Event::Init => self.sources[source].listing.clear(),
             Event::InitApply(object) => {
                 self.sources[source].listing.insert(ObjectRef::from_obj(&object), object);
             }
             Event::InitDone => {
-                self.replace(source, tell);
+                self.replace(source, dispatch);
                 self.mark_synced(source);
             }
         }
@@ -84,23 +84,23 @@ impl<K: Resource<DynamicType = ()> + Clone + Debug + 'static> StoreWriter<K> {
     }
 
     /// Replaces the content of the store by what the only source has listed. Reports every listed object and every object that is gone.
-    fn swap(&mut self, tell: impl Fn(Change<'_, K>)) {
+    fn swap(&mut self, dispatch: impl Fn(Change<'_, K>)) {
         let known = self.store.state().into_iter();
         let mut known: HashMap<_, Arc<K>> = known.map(|object| (ObjectRef::from_obj(&*object), object)).collect();
         self.writer.apply_watcher_event(&Event::InitDone);
         self.is_open = true;
         for object in self.store.state() {
             let before = known.remove(&ObjectRef::from_obj(&*object));
-            tell(Change { before: before.as_deref(), after: Some(&object) });
+            dispatch(Change { before: before.as_deref(), after: Some(&object) });
         }
         for gone in known.values() {
-            tell(Change { before: Some(gone), after: None });
+            dispatch(Change { before: Some(gone), after: None });
         }
     }
 
     /// Replaces the source's part of the store by what the source has listed. Reports every listed object and every object that is
     /// gone.
-    fn replace(&mut self, source: usize, tell: impl Fn(Change<'_, K>)) {
+    fn replace(&mut self, source: usize, dispatch: impl Fn(Change<'_, K>)) {
         let source = &mut self.sources[source];
         let known = self.store.state().into_iter().filter(|object| source.speaks_for(object));
         let mut known: HashMap<_, Arc<K>> = known.map(|object| (ObjectRef::from_obj(&*object), object)).collect();
@@ -115,10 +115,10 @@ impl<K: Resource<DynamicType = ()> + Clone + Debug + 'static> StoreWriter<K> {
         }
         for (before, reference) in changes {
             let after = self.store.get(reference);
-            tell(Change { before: before.as_deref(), after: after.as_deref() });
+            dispatch(Change { before: before.as_deref(), after: after.as_deref() });
         }
         for gone in known.values() {
-            tell(Change { before: Some(gone), after: None });
+            dispatch(Change { before: Some(gone), after: None });
         }
     }
 
@@ -175,18 +175,18 @@ mod tests {
         }
 
         fn update(&mut self, source: usize, event: Event<ConfigMap>) -> Vec<String> {
-            let told = RefCell::new(vec![]);
+            let dispatched = RefCell::new(vec![]);
             self.0.update(source, event, |change| {
-                told.borrow_mut().push(match (change.before, change.after) {
+                dispatched.borrow_mut().push(match (change.before, change.after) {
                     (None, Some(after)) => format!("+{}", word(after)),
                     (Some(before), Some(after)) => format!("~{} {}", word(before), word(after)),
                     (Some(before), None) => format!("-{}", word(before)),
                     (None, None) => "nothing".into(),
                 });
             });
-            let mut told = told.into_inner();
-            told.sort();
-            told
+            let mut dispatched = dispatched.into_inner();
+            dispatched.sort();
+            dispatched
         }
 
         fn lists(&mut self, source: usize, names: &[&str]) -> Vec<String> {
@@ -230,8 +230,8 @@ mod tests {
         let mut watched = Watched::a_and_b();
         watched.lists(B, &["one"]);
         watched.lists(A, &["changes=x", "goes", "stays"]);
-        let told = watched.lists(A, &["changes=y", "comes", "stays"]);
-        assert_eq!(told, ["+a/comes", "-a/goes", "~a/changes=x a/changes=y", "~a/stays a/stays"]);
+        let dispatched = watched.lists(A, &["changes=y", "comes", "stays"]);
+        assert_eq!(dispatched, ["+a/comes", "-a/goes", "~a/changes=x a/changes=y", "~a/stays a/stays"]);
         assert_eq!(watched.cached(), ["a/changes=y", "a/comes", "a/stays", "b/one"]);
     }
 

@@ -40,22 +40,22 @@ pub(super) fn watch<K: Kept + Resource<Scope = NamespaceResourceScope>>(
     cluster: &Cluster<'_>,
     share: Share,
     labels: Option<&str>,
-    tell: impl Fn(Change<'_, K>) + Send + Sync + 'static,
-    wake: impl Fn(&ObjectMeta) + Send + Sync + 'static,
+    dispatch: impl Fn(Change<'_, K>) + Send + Sync + 'static,
+    enqueue: impl Fn(&ObjectMeta) + Send + Sync + 'static,
 ) -> (Arc<Cache<K>>, future::BoxFuture<'static, ()>) {
     let namespaces = cluster.scope.namespaces();
-    let intake = StoreWriter::new(namespaces.clone());
-    let cache = Arc::new(Cache::of(intake.store()));
+    let writer = StoreWriter::new(namespaces.clone());
+    let cache = Arc::new(Cache::of(writer.store()));
     let watched = Watched {
-        intake: Mutex::new(intake),
+        writer: Mutex::new(writer),
         cache: cache.clone(),
         budget: cluster.budget.clone(),
         share,
         crowded: Mutex::default(),
         // With several sources, the store writer reports each list when it is complete.
         first_list: Mutex::new((namespaces.len() == 1).then(Vec::new)),
-        tell,
-        wake,
+        dispatch,
+        enqueue,
     };
     let (watched, health) = (Arc::new(watched), cluster.health.clone());
     let sources = namespaces.into_iter().enumerate().map(|(index, namespace)| Source {
@@ -72,8 +72,8 @@ pub(super) fn watch<K: Kept + Resource<Scope = NamespaceResourceScope>>(
 }
 
 /// The cache of a kind, and the callbacks for its changes.
-pub(super) struct Watched<K: Kept, Tell, Wake> {
-    intake: Mutex<StoreWriter<Stored<K>>>,
+pub(super) struct Watched<K: Kept, Dispatch, Enqueue> {
+    writer: Mutex<StoreWriter<Stored<K>>>,
     cache: Arc<Cache<K>>,
     budget: Arc<MemoryBudget>,
     share: Share,
@@ -81,21 +81,21 @@ pub(super) struct Watched<K: Kept, Tell, Wake> {
     crowded: Mutex<BTreeSet<String>>,
     /// The objects that the first list has returned so far, while it runs. They are reported at once, so no object is parsed twice.
     first_list: Mutex<Option<Vec<Stored<K>>>>,
-    tell: Tell,
-    wake: Wake,
+    dispatch: Dispatch,
+    enqueue: Enqueue,
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-impl<K: Kept, Tell: Fn(Change<'_, K>), Wake: Fn(&ObjectMeta)> Watched<K, Tell, Wake> {
+impl<K: Kept, Dispatch: Fn(Change<'_, K>), Enqueue: Fn(&ObjectMeta)> Watched<K, Dispatch, Enqueue> {
     pub(super) fn list_begins(&self, source: usize, namespace: Option<&str>) {
         self.budget.list_begins(self.share, namespace);
         // The previous list did not complete: report its objects as deleted.
         for stored in lock(&self.first_list).iter_mut().flat_map(std::mem::take) {
             if let Some(before) = self.cache.read_last(&stored) {
-                (self.tell)(Change { before: Some(&*before), after: None });
+                (self.dispatch)(Change { before: Some(&*before), after: None });
             }
         }
         self.update(source, Event::Init, None);
@@ -109,9 +109,9 @@ impl<K: Kept, Tell: Fn(Change<'_, K>), Wake: Fn(&ObjectMeta)> Watched<K, Tell, W
             first_list.push(stored.clone());
             if let Some(object) = object {
                 self.cache.keep(&object, &stored);
-                (self.tell)(Change { before: None, after: Some(&*object) });
+                (self.dispatch)(Change { before: None, after: Some(&*object) });
             } else {
-                (self.wake)(stored.meta());
+                (self.enqueue)(stored.meta());
             }
         }
         self.update(source, Event::InitApply(stored), None);
@@ -120,7 +120,7 @@ impl<K: Kept, Tell: Fn(Change<'_, K>), Wake: Fn(&ObjectMeta)> Watched<K, Tell, W
     pub(super) fn list_ends(&self, source: usize, namespace: Option<&str>) {
         self.budget.list_ends(self.share, namespace);
         if lock(&self.first_list).take().is_some() {
-            lock(&self.intake).update(source, Event::InitDone, |_| {}); // all objects are reported already
+            lock(&self.writer).update(source, Event::InitDone, |_| {}); // all objects are reported already
         } else {
             self.update(source, Event::InitDone, None);
         }
@@ -128,7 +128,7 @@ impl<K: Kept, Tell: Fn(Change<'_, K>), Wake: Fn(&ObjectMeta)> Watched<K, Tell, W
 
     /// Records that a source may not list. The cache counts as filled without it.
     pub(super) fn mark_forbidden(&self, source: usize) {
-        lock(&self.intake).mark_forbidden(source);
+        lock(&self.writer).mark_forbidden(source);
     }
 
     /// The cached object, if it has the same UID and version as the text. This holds for most objects of a repeated list.
@@ -205,26 +205,26 @@ impl<K: Kept, Tell: Fn(Change<'_, K>), Wake: Fn(&ObjectMeta)> Watched<K, Tell, W
     /// Applies an event to the store, and reports the changes. `read` is the object of the event, if it was just parsed.
     fn update(&self, source: usize, event: Event<Stored<K>>, read: Option<Arc<K>>) {
         let object = |stored: Option<&Stored<K>>| stored.and_then(|stored| self.cache.read_last(stored));
-        lock(&self.intake).update(source, event, |change| {
+        lock(&self.writer).update(source, event, |change| {
             let before = object(change.before);
             if let (Some(read), Some(stored)) = (&read, change.after) {
                 self.cache.keep(read, stored);
             }
             let after = object(change.after);
-            let tell = |before: Option<&K>, after: Option<&K>| {
+            let dispatch = |before: Option<&K>, after: Option<&K>| {
                 if before.is_some() || after.is_some() {
-                    (self.tell)(Change { before, after });
+                    (self.dispatch)(Change { before, after });
                 }
             };
             if let (Some(Stored::Unreadable(..)), Some(Stored::Text(_))) = (change.before, change.after) {
                 // The objects that need it found it unreadable: report it as deleted and created, which enqueues all of them.
-                tell(before.as_deref(), None);
-                tell(None, after.as_deref());
+                dispatch(before.as_deref(), None);
+                dispatch(None, after.as_deref());
             } else {
-                tell(before.as_deref(), after.as_deref());
+                dispatch(before.as_deref(), after.as_deref());
             }
             match (change.before, change.after) {
-                (_, Some(Stored::Unreadable(unreadable, _))) => (self.wake)(&unreadable.metadata),
+                (_, Some(Stored::Unreadable(unreadable, _))) => (self.enqueue)(&unreadable.metadata),
                 (Some(gone), None) => self.cache.forget(gone),
                 _ => {} // already reported
             }

@@ -21,14 +21,14 @@ fn tools(agent: &Agent) -> &[String] {
     agent.spec.config.as_ref().map_or(&[], |config| &config.tool_names)
 }
 
-/// How a session covers what an agent uses.
+/// Whether a session has the tools and skills that an agent uses.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Coverage {
-    /// It has all of it.
+    /// The session has everything.
     Whole,
-    /// It does not have this, in words.
+    /// The session lacks these tools and skills, described for users.
     Lacks(Vec<String>),
-    /// It has not filled its volumes, and that matters.
+    /// The session has not filled its volumes, and the answer depends on their content.
     Unknown,
 }
 
@@ -42,7 +42,7 @@ impl Coverage {
     }
 }
 
-/// What the agent uses and the session does not have, in words; empty if it has everything.
+/// The tools and skills that the agent uses and the session does not have, described for users.
 fn missing(agent: &Agent, session: &AigiseSession) -> Vec<String> {
     let offered = Offered::by(session);
     let called: BTreeSet<_> = staged(session).into_iter().flatten().flat_map(names_of_skill).collect();
@@ -53,14 +53,14 @@ fn missing(agent: &Agent, session: &AigiseSession) -> Vec<String> {
     tools.chain(skills).collect()
 }
 
-/// Whether it matters what is on the tools volume.
+/// Whether the coverage depends on the content of the tools volume.
 fn rests_on_staging(agent: &Agent, session: &AigiseSession) -> bool {
     let offered = Offered::by(session);
     !skills(agent).is_empty() || tools(agent).iter().any(|tool| !offered.has(tool))
 }
 
-/// The tools that a session has besides its staged skills: those that it names, which may be any, those that everybody has, and
-/// `<MCP service>_<tool>`.
+/// The tools that a session has in addition to its staged skills: the tools that it names (all tools if it names none), the baseline
+/// tools, and `<MCP service>_<tool>`.
 struct Offered<'a> {
     named: Option<BTreeSet<&'a str>>,
     services: BTreeMap<&'a str, &'a McpService>,
@@ -80,12 +80,12 @@ impl<'a> Offered<'a> {
     }
 }
 
-/// A skill is called by its path, or by the last folders of it.
+/// The names of a skill: its path, and every suffix of the path that begins at a folder.
 fn names_of_skill(skill: &str) -> impl Iterator<Item = &str> {
     std::iter::once(skill).chain(skill.match_indices('/').map(|(slash, _)| &skill[slash + 1..]))
 }
 
-/// A skill is covered where it is enabled; and where it is known what was staged, it has to be there.
+/// Whether a session has a skill: the skill must be enabled, and it must be staged if the staged skills are known.
 fn has_skill(session: &AigiseSession, skill: &str) -> bool {
     let is_there =
         skill == ALL_SKILLS || staged(session).is_none_or(|mut skills| skills.any(|known| is_in(known, skill)));
@@ -100,19 +100,19 @@ impl<'a> Enabled<'a> {
         Self(session.spec.enabled_skills.iter().flatten().map(String::as_str).collect())
     }
 
-    /// A skill is enabled by itself, a folder above it, or `all`; `all` by `all` alone.
+    /// Whether a skill is enabled: by its own name, by a folder above it, or by `all`. The skill `all` is only enabled by `all`.
     pub(super) fn has(&self, skill: &str) -> bool {
         let mut above = skill.match_indices('/').map(|(slash, _)| &skill[..slash]);
         self.0.contains(ALL_SKILLS) || self.0.contains(skill) || above.any(|folder| self.0.contains(folder))
     }
 }
 
-/// Whether a folder is another one, or below it.
+/// Whether `folder` is `other` or below it.
 fn is_in(folder: &str, other: &str) -> bool {
     folder.strip_prefix(other).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
 }
 
-/// The skills that were staged. Of a claim that was there already nobody knows what is in it.
+/// The skills that were staged; `None` if the session uses an existing claim, whose content is unknown.
 fn staged(session: &AigiseSession) -> Option<impl Iterator<Item = &str>> {
     let volumes = session.spec.volumes.as_ref();
     let is_foreign = volumes.and_then(|volumes| volumes.tools.as_ref()).is_some_and(|tools| tools.claim_name.is_some());
@@ -188,7 +188,7 @@ mod tests {
     fn all_covers_everything_and_nothing_else_covers_all() {
         let everything = session(json!({"enabledSkills": ["all"]}), &["fuzz"]);
         assert!(missing_skills(&everything, &["all", "fuzz"]).is_empty());
-        assert!(missing_skills(&session(json!({}), &[]), &[]).is_empty(), "who uses none lacks none");
+        assert!(missing_skills(&session(json!({}), &[]), &[]).is_empty(), "an agent without skills lacks none");
         assert_eq!(missing_skills(&session(json!({}), &["fuzz"]), &["fuzz"]), ["the skill fuzz"]);
     }
 

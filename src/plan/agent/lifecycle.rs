@@ -1,4 +1,4 @@
-//! Where an agent is in its life, in one ordered chain: the first that holds is the one that a user reads.
+//! Where an agent is in its life. The checks are in order, and users read the first that applies.
 
 use kube::ResourceExt;
 use strum::IntoStaticStr;
@@ -20,60 +20,60 @@ use crate::{
 /// Where an agent is in its life.
 #[derive(Clone, Debug, PartialEq, Eq, IntoStaticStr)]
 pub enum Lifecycle {
-    /// It is being deleted.
+    /// The agent is being deleted.
     Terminating,
-    /// What it goes with is gone: it goes as well.
+    /// The agent's session or parent is gone: the agent is deleted as well.
     OwnerGone(String),
-    /// Its session is gone and wanted it to stay.
+    /// The agent's session is gone, and the agent was kept.
     Orphaned,
-    /// Something about it is in the way.
+    /// The agent itself has a problem.
     Blocked(Failure),
-    /// Its session or its parent could not be read, or something of its Pod's could not be read or made.
+    /// The agent's session or parent could not be read, or an object of its Pod could not be read or written.
     Failed(Failure),
-    /// It does nothing, and nobody wants it to.
+    /// The agent is paused, stopped or suspended.
     Inactive(Inactivity),
-    /// Something that it needs is not there yet.
+    /// An object that the agent needs is not there yet.
     Waits {
-        /// Which condition says so.
+        /// The reason in the conditions.
         reason: Reason,
-        /// A person has to do something, and not here.
+        /// Whether the user has to fix another object.
         stalled: bool,
-        /// For what.
+        /// What the agent waits for.
         message: String,
     },
     /// The session does not have these tools and skills.
     NotCovered(Vec<String>),
-    /// A Sandbox that is not ours has the name of its own.
+    /// A foreign Sandbox has the name of the agent's Sandbox.
     NameTaken(Foreign),
-    /// It has what it needs, and its Sandbox is made.
+    /// The agent has everything that it needs, and its Sandbox is created.
     NoRunner,
-    /// Its Sandbox will not come back by itself.
+    /// The agent's Sandbox has failed and does not recover without the user.
     RunnerFailed(String),
-    /// The program that ran it has ended with 0.
+    /// The agent's program has ended with exit code 0.
     Finished(String),
-    /// The program that runs it says that it is not well.
+    /// The agent's program reports that it is not healthy.
     Unhealthy(String),
-    /// It has what it needs.
+    /// The agent has everything that it needs.
     Active,
 }
 
-/// Why an agent does nothing.
+/// Why an agent is inactive.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Inactivity {
     /// `desiredStatus: paused`.
     Paused,
     /// `desiredStatus: stopped`.
     Stopped,
-    /// Its session is suspended, or its time is over.
+    /// The session is suspended or expired.
     BySession,
 }
 
 impl Lifecycle {
-    /// Where the agent is.
+    /// Derives the lifecycle of the agent.
     #[must_use]
     pub fn of(observed: &Observed) -> Self {
         match (Self::of_what_is(observed), &observed.write_error) {
-            // Also one that rests is not there as long as its Pod could not be taken away.
+            // This includes an inactive agent: it is not inactive yet if its Pod could not be deleted.
             (lifecycle, Some(failure)) if !matches!(lifecycle, Lifecycle::OwnerGone(_)) => {
                 Lifecycle::Failed(failure.clone())
             }
@@ -102,7 +102,7 @@ impl Lifecycle {
             return Lifecycle::Blocked(Failure { reason: Reason::InvalidSpec, message });
         }
         let Some(session) = session else {
-            let message = format!("Waits for the session {}, which is not there yet.", agent.spec.session);
+            let message = format!("The agent waits for the session {}, which does not exist yet.", agent.spec.session);
             return waits(Reason::SessionNotFound, message);
         };
         if is_inactive(session) {
@@ -111,7 +111,7 @@ impl Lifecycle {
         if let Some(name) = agent.spec.parent.as_ref().filter(|_| never_had_parent(observed)) {
             return waits(
                 Reason::ParentNotFound,
-                format!("Waits for its parent, the agent {name}, which is not there yet."),
+                format!("The agent waits for its parent, the agent {name}, which does not exist yet."),
             );
         }
         if let [first, ..] = unknown_types(observed, session).as_slice() {
@@ -142,7 +142,7 @@ impl Lifecycle {
     }
 }
 
-/// What its Sandbox says, unless it runs.
+/// The lifecycle that follows from the agent's Sandbox; `None` if the Sandbox is ready, or the agent has no runner.
 fn of_runner(observed: &Observed) -> Option<Lifecycle> {
     let runner = observed.agent.spec.runner.as_ref()?;
     if let Err(failure) = runner::check(runner, &observed.settings) {
@@ -160,11 +160,12 @@ fn of_runner(observed: &Observed) -> Option<Lifecycle> {
         (Some(SandboxState::Ready), _) => None,
         (Some(SandboxState::Error), _) => Some(Lifecycle::RunnerFailed(words.unwrap_or_default())),
         (_, Some(SandboxPhase::Finished)) => {
-            Some(Lifecycle::Finished("The program that ran it has ended with 0.".into()))
+            Some(Lifecycle::Finished("The program of the agent has ended with exit code 0.".into()))
         }
         (Some(SandboxState::Uninitialized) | None, _) => {
-            let words = words.unwrap_or_else(|| "it is new.".into());
-            Some(waits(Reason::RunnerNotReady, format!("The Pod that runs it is on its way: {words}")))
+            let not_observed = "The sandbox controller has not observed the latest specification yet.";
+            let words = words.unwrap_or_else(|| not_observed.into());
+            Some(waits(Reason::RunnerNotReady, format!("The agent's Pod is not ready: {words}")))
         }
     }
 }
@@ -173,7 +174,7 @@ fn waits(reason: Reason, message: String) -> Lifecycle {
     Lifecycle::Waits { reason, stalled: false, message }
 }
 
-/// The session, if it is there; or what it means that it is not.
+/// The agent's session, if it exists; or the lifecycle that follows from its absence.
 fn session(observed: &Observed) -> Result<Option<&AigiseSession>, Box<Lifecycle>> {
     let agent = &observed.agent;
     if let Lookup::Failed(failure) = &observed.session {
@@ -188,7 +189,7 @@ fn session(observed: &Observed) -> Result<Option<&AigiseSession>, Box<Lifecycle>
     }
 }
 
-/// What becomes of an agent whose parent is gone.
+/// Checks the agent's parent: an agent may have to be deleted with it.
 fn parent(observed: &Observed) -> Result<(), Box<Lifecycle>> {
     let agent = &observed.agent;
     let is_gone = match &observed.parent {
@@ -199,17 +200,17 @@ fn parent(observed: &Observed) -> Result<(), Box<Lifecycle>> {
     };
     if is_gone && agent.spec.on_parent_deleted() == OnParentDeleted::Delete {
         let name = agent.spec.parent.as_deref().unwrap_or_default();
-        return Err(Box::new(Lifecycle::OwnerGone(format!("Its parent, the agent {name}, is gone"))));
+        return Err(Box::new(Lifecycle::OwnerGone(format!("The parent, the agent {name}, is gone"))));
     }
     Ok(())
 }
 
-/// Whether its parent is not there and never was.
+/// Whether the parent does not exist and never did.
 fn never_had_parent(observed: &Observed) -> bool {
     observed.parent.found().is_none() && seen_parent(&observed.agent).is_none()
 }
 
-/// What is wrong with its place in the tree.
+/// What is wrong with the agent's place in the tree, if anything.
 fn misplaced(observed: &Observed) -> Option<String> {
     let agent = &observed.agent;
     let parent = agent.spec.parent.as_deref()?;
@@ -219,16 +220,16 @@ fn misplaced(observed: &Observed) -> Option<String> {
     let names: Vec<_> = observed.ancestors.iter().map(|above| above.name_any()).collect();
     let own = agent.name_any();
     if let Some(at) = names.iter().position(|name| *name == own) {
-        return Some(format!("spec.parent: {own} → {}, which is a circle.", names[..=at].join(" → ")));
+        return Some(format!("spec.parent: {own} → {}, which is a cycle.", names[..=at].join(" → ")));
     }
     if let Some((last, others)) = names.split_last().filter(|(last, others)| others.contains(last)) {
         return Some(format!("spec.parent: {last} is among its own ancestors ({}).", others.join(" → ")));
     }
-    (names.len() > MAX_DEPTH).then(|| format!("spec.parent: there are more than {MAX_DEPTH} agents above it."))
+    (names.len() > MAX_DEPTH).then(|| format!("spec.parent: the agent has more than {MAX_DEPTH} ancestors."))
 }
 
-/// What it waits for among the sandboxes. Which of them are ready, and what each says of itself, is not repeated: it would be in
-/// each agent of a session, at each change.
+/// Checks the required sandboxes. The message does not say which of them are ready, or why not: otherwise each change of a sandbox would
+/// cause a status write for every agent of the session.
 fn sandboxes(observed: &Observed, session: &AigiseSession) -> Option<Lifecycle> {
     let waiting: Vec<_> = unready_sandboxes(observed, session).collect();
     let failed =
@@ -237,20 +238,20 @@ fn sandboxes(observed: &Observed, session: &AigiseSession) -> Option<Lifecycle> 
         (Some((sandbox_type, _)), _) => Some(Lifecycle::Waits {
             reason: Reason::SandboxFailed,
             stalled: true,
-            message: format!("The sandbox {sandbox_type} has failed, and the agent needs it."),
+            message: format!("The sandbox {sandbox_type}, which the agent requires, has failed."),
         }),
         (None, true) => None,
         (None, false) => {
             let required: Vec<_> = required(&observed.agent, session).into_iter().collect();
             Some(waits(
                 Reason::SandboxesNotReady,
-                format!("Waits until these sandboxes are ready: {}.", required.join(", ")),
+                format!("The agent waits until these sandboxes are ready: {}.", required.join(", ")),
             ))
         }
     }
 }
 
-/// What the program that runs it says, if it is not well.
+/// What the agent's program reports, if it is not healthy.
 fn unhealthy(agent: &Agent) -> Option<String> {
     let conditions = agent.status.iter().flat_map(|status| &status.conditions);
     let mut reports = conditions.filter(|condition| condition.type_ == RUNTIME_HEALTHY && condition.status == "False");

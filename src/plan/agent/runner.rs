@@ -1,5 +1,5 @@
-//! The Pod that runs an agent. It is a Sandbox of its own, which the agent owns: so it starts, fails, is started again and rests as
-//! every sandbox does. Where it may run commands in the session's sandboxes, the Sandbox owns what lets its Pod in.
+//! The Pod of an agent. The agent owns a Sandbox, which creates the Pod: it starts, fails, is restarted and is suspended like any other
+//! sandbox. If the agent may run commands in the session's sandboxes, its Sandbox also owns the exec access of the Pod.
 
 use k8s_openapi::api::{
     core::v1::ServiceAccount,
@@ -24,21 +24,21 @@ use crate::{
     },
 };
 
-/// What an earlier version let a Pod in by. It belonged to the agent itself, so that nothing took it away with the Sandbox.
+/// The exec access that an earlier version of the operator created. The agent itself owned it, so it was not deleted with the Sandbox.
 #[derive(Clone, Debug, PartialEq)]
 pub struct LegacyExecAccess {
-    /// How it reached the API server: the one part that is watched.
+    /// The network policy that opened the API server. It is the only one of these objects that the operator watches.
     pub policy: ChildState<NetworkPolicy>,
-    /// Who it was.
+    /// The Pod's service account.
     pub account: ChildState<ServiceAccount>,
-    /// What it might.
+    /// The agent's role.
     pub role: ChildState<Role>,
-    /// That it might.
+    /// The binding of the service account to the role.
     pub binding: ChildState<RoleBinding>,
 }
 
 impl LegacyExecAccess {
-    /// All of it goes, and last that by which it is found.
+    /// Deletes all objects. The policy is deleted last, since the operator finds the other objects by it.
     pub(super) fn removal(&self) -> Vec<Write> {
         let Self { policy, account, role, binding } = self;
         if role.failure().or(account.failure()).or(binding.failure()).is_some() {
@@ -54,7 +54,7 @@ impl LegacyExecAccess {
     }
 }
 
-/// Whether what let a Pod in by an earlier version serves nobody any longer.
+/// Whether the exec access of an earlier version exists and is no longer in use.
 #[must_use]
 pub fn is_over(
     policy: &ChildState<NetworkPolicy>,
@@ -65,18 +65,18 @@ pub fn is_over(
     policy.owned().is_some() && !(live.may_be_there() && may_exec(agent, settings))
 }
 
-/// The name of an agent's Sandbox, of its Pod, and of what lets it in.
+/// The name of an agent's Sandbox, of its Pod, and of the objects of its exec access.
 #[must_use]
 pub fn name(agent: &Agent) -> String {
     name::child(&agent.spec.session, runner_type(agent))
 }
 
-/// The type of an agent's Sandbox: no session has one that begins so.
+/// The type of an agent's Sandbox. Types of sessions never begin with `agent-`.
 fn runner_type(agent: &Agent) -> String {
     format!("agent-{}", &digest::short(&agent.name_any())[..12])
 }
 
-/// Whether the agent's Pod is to be let into the sandboxes, and may be.
+/// Whether the agent's Pod gets exec access: the agent requests it, and the operator's settings allow it.
 #[must_use]
 pub fn may_exec(agent: &Agent, settings: &Settings) -> bool {
     settings.allow_runner_exec && agent.spec.runner.as_ref().is_some_and(Runner::may_exec)
@@ -101,32 +101,32 @@ fn template(runner: &Runner) -> SandboxTemplate {
     }
 }
 
-/// A Sandbox has to hold it.
+/// Checks that the template fits into a Sandbox.
 fn check_size(template: &SandboxTemplate) -> Result<(), String> {
     let bytes = serde_json::to_vec(template).map_err(|error| error.to_string())?.len();
     if bytes > limits::TEMPLATE_BYTES {
-        return Err(format!("spec.runner: it has {bytes} bytes, and {} are allowed.", limits::TEMPLATE_BYTES));
+        return Err(format!("spec.runner: the runner has {bytes} bytes, and {} are allowed.", limits::TEMPLATE_BYTES));
     }
     Ok(())
 }
 
-/// What is wrong with a runner.
+/// Checks a runner.
 ///
 /// # Errors
-/// Why it cannot be started.
+/// Why the runner cannot be started.
 pub(super) fn check(runner: &Runner, settings: &Settings) -> Result<(), Failure> {
     let template = template(runner);
     check_size(&template)
         .and_then(|()| check_template(&template, settings).map_err(|message| format!("spec.runner.{message}")))
         .map_err(|message| Failure { reason: Reason::InvalidSpec, message })?;
     if runner.may_exec() && !settings.allow_runner_exec {
-        let message = "spec.runner.sandboxExec: the operator is installed without agents.runnerExec, so that it may let nobody into the sandboxes.";
+        let message = "spec.runner.sandboxExec: the operator is installed without agents.runnerExec, so it cannot grant exec access.";
         return Err(Failure { reason: Reason::Forbidden, message: message.into() });
     }
     Ok(())
 }
 
-/// The Sandbox, as the agent says.
+/// The Sandbox that the agent requests.
 fn sandbox(agent: &Agent, runner: &Runner, session: &AigiseSession, settings: &Settings) -> Sandbox {
     let mut labels = ownership::labels(Some(session), Component::Sandbox);
     labels.insert(meta::SANDBOX_TYPE.into(), runner_type(agent));
@@ -146,8 +146,8 @@ fn sandbox(agent: &Agent, runner: &Runner, session: &AigiseSession, settings: &S
     }
 }
 
-/// Whether an agent asks for this Sandbox, as it is. Whoever may write Sandboxes can say of one that it is an agent's; what an agent's
-/// Pod has (its session's configuration, keys, a token) is for what the agent runs.
+/// Whether an agent requests this exact Sandbox. A user who may write Sandboxes can claim that a Sandbox belongs to an agent. The secrets
+/// of an agent's Pod (the session's configuration, keys, a token) must only go to Pods that the agent requests.
 #[must_use]
 pub fn is_requested(sandbox: &Sandbox, agent: &Agent, session: &AigiseSession, settings: &Settings) -> bool {
     let is_active = agent.metadata.deletion_timestamp.is_none() && agent.spec.desired_status() == DesiredStatus::Active;
@@ -157,19 +157,20 @@ pub fn is_requested(sandbox: &Sandbox, agent: &Agent, session: &AigiseSession, s
     runner.is_some_and(|runner| sandbox::changed(sandbox, self::sandbox(agent, runner, session, settings)).is_none())
 }
 
-/// Whether it was let in and may no longer be. What let it in is its own, and goes with it, whatever the operator may still do.
+/// Whether the Sandbox has exec access and may no longer have it. Deleting the Sandbox also deletes the exec access that it owns, whatever
+/// the operator itself may still delete.
 fn exec_is_revoked(sandbox: &Sandbox, agent: &Agent, settings: &Settings) -> bool {
     ownership::label(&sandbox.metadata, meta::SANDBOX_EXEC).is_some() && !may_exec(agent, settings)
 }
 
-/// All that is needed to start it.
+/// The writes that start the runner.
 pub(super) fn start(observed: &Observed) -> Vec<Write> {
     let (Some(runner), Some(session)) = (&observed.agent.spec.runner, observed.session.found()) else { return vec![] };
     let sandbox = sandbox(&observed.agent, runner, session, &observed.settings);
     vec![Write::Create(Created::Sandbox(Box::new(sandbox)))]
 }
 
-/// What has changed about one that is there.
+/// The writes that bring an existing runner up to date, or remove it.
 pub(super) fn changes(observed: &Observed) -> Vec<Write> {
     let Some(live) = observed.runner.owned().filter(|live| live.metadata.deletion_timestamp.is_none()) else {
         return vec![];
@@ -185,7 +186,7 @@ pub(super) fn changes(observed: &Observed) -> Vec<Write> {
     changed.map(|changed| Write::Replace(Box::new(changed))).into_iter().collect()
 }
 
-/// It goes, and its Pod with it.
+/// Deletes the agent's Sandbox, and with it the Pod.
 pub(super) fn removal(observed: &Observed) -> Vec<Write> {
     let live = observed.runner.owned().filter(|live| live.metadata.deletion_timestamp.is_none());
     live.map(|live| Write::delete_any_version(&**live)).into_iter().collect()

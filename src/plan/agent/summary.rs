@@ -1,4 +1,4 @@
-//! What an agent's lifecycle means to its user.
+//! The status of an agent: how its lifecycle is reported to users.
 
 use std::time::Duration;
 
@@ -24,7 +24,7 @@ use crate::{
 /// How many children are named in a status.
 const SHOWN_CHILDREN: usize = 20;
 
-/// What one lifecycle means.
+/// How one lifecycle is reported.
 struct View {
     state: AgentState,
     kstatus: KStatus,
@@ -33,7 +33,7 @@ struct View {
     requeue: Requeue,
 }
 
-/// The status, the event and the next look.
+/// Builds the status, the event and the requeue.
 pub(super) fn report(observed: &Observed) -> Report<AgentStatus> {
     let (agent, now) = (&observed.agent, observed.now);
     let lifecycle = Lifecycle::of(observed);
@@ -50,7 +50,7 @@ pub(super) fn report(observed: &Observed) -> Report<AgentStatus> {
     ]);
     let generation = agent.metadata.generation;
     let runner = observed.runner.owned().and_then(|runner| runner.status.as_ref());
-    // That its session rests is no news of the agent: a session rests because there was none.
+    // The suspension of the session does not count as an update of the agent: a session is suspended because nothing happened in it.
     let became_another = before.status != Some(view.state) && lifecycle != Lifecycle::Inactive(Inactivity::BySession);
     let is_new = became_another || before.observed_generation != generation;
     let status = AgentStatus {
@@ -62,17 +62,17 @@ pub(super) fn report(observed: &Observed) -> Report<AgentStatus> {
         parent: remembered_parent(observed),
         children: children(observed),
         pod_name: runner.and_then(|runner| runner.pod_name.clone()),
-        // What it last ended with is worth to be known when it has been started again, or is gone.
+        // The last exit code is still of interest after the program was restarted, or after its Sandbox is gone.
         exit_code: runner
             .and_then(|runner| runner.exit_code)
             .or(before.exit_code.filter(|_| agent.spec.runner.is_some())),
         conditions: status::conditions(conditions, &before.conditions, generation, now),
     };
     let write = match &lifecycle {
-        // It was deleted a moment ago: nobody is there to be told.
+        // The agent was deleted a moment ago, so nobody can read its status.
         Lifecycle::OwnerGone(_) if observed.write_error.is_none() => StatusWrite::Skip,
         _ if before == status => StatusWrite::Skip,
-        // That a child more or less is there, or that another sandbox is waited for, is small news.
+        // A change in the number of children, or in the sandboxes that the agent waits for, is not urgent.
         _ if before.status == status.status && before.parent == status.parent && before.session == status.session => {
             StatusWrite::Throttled
         }
@@ -112,14 +112,14 @@ fn view(observed: &Observed, lifecycle: &Lifecycle) -> View {
         Lifecycle::OwnerGone(why) => {
             let trouble =
                 observed.write_error.as_ref().map(|failure| format!(" {}", failure.message)).unwrap_or_default();
-            let message = format!("{why}; the agent goes with it.{trouble}");
+            let message = format!("{why}; the agent is deleted with it.{trouble}");
             View {
                 requeue: Requeue::Backoff,
                 ..view(AgentState::Stopped, KStatus::InProgress, Reason::Terminating, message)
             }
         }
         Lifecycle::Orphaned => {
-            let message = format!("The session {} is gone and left this agent behind.", observed.agent.spec.session);
+            let message = format!("The session {} is gone; this agent was kept.", observed.agent.spec.session);
             view(AgentState::Stopped, KStatus::Current, Reason::SessionNotFound, message)
         }
         Lifecycle::Blocked(failure) => {
@@ -127,7 +127,7 @@ fn view(observed: &Observed, lifecycle: &Lifecycle) -> View {
         }
         Lifecycle::Failed(failure) => {
             let (kstatus, requeue) = status::of_failure(failure);
-            // What passes by itself makes it no other than it was.
+            // A failure that resolves without the user does not change the state.
             let before = observed.agent.status.as_ref().and_then(|status| status.status);
             let state =
                 if kstatus == KStatus::Stalled { AgentState::Error } else { before.unwrap_or(AgentState::Created) };
@@ -137,19 +137,19 @@ fn view(observed: &Observed, lifecycle: &Lifecycle) -> View {
             AgentState::Paused,
             KStatus::Current,
             Reason::Paused,
-            "It is paused until spec.desiredStatus is active.".into(),
+            "The agent is paused until spec.desiredStatus is active.".into(),
         ),
         Lifecycle::Inactive(Inactivity::Stopped) => view(
             AgentState::Stopped,
             KStatus::Current,
             Reason::Stopped,
-            "It is stopped, since spec.desiredStatus says so.".into(),
+            "The agent is stopped until spec.desiredStatus is active.".into(),
         ),
         Lifecycle::Inactive(Inactivity::BySession) => view(
             AgentState::Created,
             KStatus::Current,
             Reason::Suspended,
-            "Its session is suspended or expired; it goes on with it.".into(),
+            "The session is suspended or expired; the agent continues when the session does.".into(),
         ),
         Lifecycle::Waits { reason, stalled, message } => {
             let kstatus = if *stalled { KStatus::Stalled } else { KStatus::InProgress };
@@ -159,13 +159,13 @@ fn view(observed: &Observed, lifecycle: &Lifecycle) -> View {
             view(AgentState::PendingTools, KStatus::Stalled, Reason::NotCovered, not_covered(missing))
         }
         Lifecycle::NameTaken(foreign) if foreign.leaving => {
-            let message = format!("Waits until {} of an earlier owner is gone.", foreign.object);
+            let message = format!("The agent waits until {} of an earlier owner is gone.", foreign.object);
             let view = view(AgentState::Created, KStatus::InProgress, Reason::NameTaken, message);
             View { requeue: Requeue::After(Duration::from_secs(1)), ..view }
         }
         Lifecycle::NameTaken(foreign) => {
             let message = format!(
-                "{} is not ours and has a name that the agent's Pod needs; delete or rename it.",
+                "{} does not belong to this agent and has a name that the agent's Pod needs; delete it, or rename the agent.",
                 foreign.object
             );
             let view = view(AgentState::Error, KStatus::Stalled, Reason::NameTaken, message);
@@ -175,7 +175,7 @@ fn view(observed: &Observed, lifecycle: &Lifecycle) -> View {
             AgentState::Created,
             KStatus::InProgress,
             Reason::RunnerNotReady,
-            "The Pod that runs it is about to be made.".into(),
+            "The agent's Pod is about to be created.".into(),
         ),
         Lifecycle::RunnerFailed(message) => {
             view(AgentState::Error, KStatus::Stalled, Reason::RunnerFailed, message.clone())
@@ -210,29 +210,34 @@ fn children(observed: &Observed) -> Option<Children> {
 fn sandboxes_ready(observed: &Observed) -> ConditionValue {
     let kind = ConditionType::SandboxesReady;
     let Some(session) = observed.own_session() else {
-        return condition_value(kind, false, Reason::SessionNotFound, "The session is not there.");
+        return condition_value(kind, false, Reason::SessionNotFound, "The session does not exist.");
     };
     let required: Vec<_> = required(&observed.agent, session).into_iter().collect();
     let required = required.join(", ");
     if unready_sandboxes(observed, session).next().is_some() {
-        condition_value(kind, false, Reason::SandboxesNotReady, format!("Not all of these are ready: {required}."))
+        condition_value(
+            kind,
+            false,
+            Reason::SandboxesNotReady,
+            format!("Not all required sandboxes are ready: {required}."),
+        )
     } else {
-        condition_value(kind, true, Reason::Ready, format!("All of these are ready: {required}."))
+        condition_value(kind, true, Reason::Ready, format!("All required sandboxes are ready: {required}."))
     }
 }
 
 fn tools_covered(observed: &Observed) -> ConditionValue {
     let kind = ConditionType::ToolsCovered;
     let Some(session) = observed.own_session() else {
-        return condition_value(kind, None, Reason::SessionNotFound, "The session is not there.");
+        return condition_value(kind, None, Reason::SessionNotFound, "The session does not exist.");
     };
     match Coverage::of(&observed.agent, session) {
         Coverage::Whole => {
-            condition_value(kind, true, Reason::Covered, "The session has the tools and skills that it uses.")
+            condition_value(kind, true, Reason::Covered, "The session has the tools and skills that the agent uses.")
         }
         Coverage::Lacks(missing) => condition_value(kind, false, Reason::NotCovered, not_covered(&missing)),
         Coverage::Unknown => {
-            let message = "What the session has is known when its volumes are filled.";
+            let message = "The tools and skills of the session are known when its volumes are filled.";
             condition_value(kind, None, Reason::VolumesNotReady, message)
         }
     }
@@ -242,8 +247,8 @@ fn parent_found(observed: &Observed) -> ConditionValue {
     let kind = ConditionType::ParentFound;
     let name = observed.agent.spec.parent.as_deref().unwrap_or_default();
     match &observed.parent {
-        Lookup::NotNamed => condition_value(kind, true, Reason::NoParent, "It has no parent."),
-        Lookup::Found(_) => condition_value(kind, true, Reason::ParentFound, format!("The agent {name} is there.")),
+        Lookup::NotNamed => condition_value(kind, true, Reason::NoParent, "The agent has no parent."),
+        Lookup::Found(_) => condition_value(kind, true, Reason::ParentFound, format!("The agent {name} exists.")),
         Lookup::Missing if seen_parent(&observed.agent).is_some() => {
             condition_value(kind, false, Reason::ParentGone, format!("The agent {name} was deleted."))
         }
@@ -259,6 +264,6 @@ fn suspended(lifecycle: &Lifecycle, view: &View) -> ConditionValue {
     if matches!(lifecycle, Lifecycle::Inactive(_) | Lifecycle::Orphaned | Lifecycle::Finished(_)) {
         condition_value(kind, true, view.reason, view.message.clone())
     } else {
-        condition_value(kind, false, Reason::Active, "It is not suspended.")
+        condition_value(kind, false, Reason::Active, "The agent is not suspended.")
     }
 }

@@ -1,5 +1,5 @@
-//! A sandbox that works in a Pod which is there already. The Pod is looked at and never changed: its owner says by an annotation who
-//! may attach to it, and it is pinned by its UID, so that nobody is put into another Pod of the same name unawares.
+//! A sandbox that attaches to an existing Pod. The operator reads the Pod and never changes it. The Pod's owner decides by an annotation
+//! which sandbox or session may attach. The sandbox pins the Pod's UID, so it never switches silently to another Pod of the same name.
 
 use k8s_openapi::api::core::v1::Pod;
 use kube::ResourceExt;
@@ -13,26 +13,26 @@ use crate::{
     },
 };
 
-/// How an attached sandbox stands.
+/// The state of an attached sandbox.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Attachment {
-    /// The Pod is not there.
+    /// The Pod does not exist.
     Missing(String),
-    /// The Pod may not be attached to, or is another one now.
+    /// The sandbox may not attach to the Pod, or the Pod has been replaced by another one.
     Refused(Failure),
     /// The Pod could not be read.
     Unknown(Failure),
-    /// It is attached.
+    /// The sandbox is attached to the Pod.
     To {
-        /// How the Pod is.
+        /// The progress of the Pod.
         progress: Progress,
-        /// What it is pinned by.
+        /// The pin that identifies the Pod.
         pin: Pin,
     },
 }
 
 impl Attachment {
-    /// Reads the Pod that the sandbox is to attach to.
+    /// The state of the attachment, from the Pod to which the sandbox attaches.
     pub(super) fn of(observed: &Observed, attach: &Attach) -> Self {
         let name = &attach.pod_name;
         match &observed.attached {
@@ -42,7 +42,7 @@ impl Attachment {
         }
     }
 
-    /// What the Pod is pinned by.
+    /// The pin that identifies the Pod.
     pub(super) fn pin(&self) -> Option<&Pin> {
         match self {
             Attachment::To { pin, .. } => Some(pin),
@@ -58,7 +58,7 @@ fn to(observed: &Observed, attach: &Attach, pod: &Pod) -> Result<Attachment, Fai
     if ownership::label(&pod.metadata, meta::MANAGED_BY) == Some(meta::MANAGER) {
         return refused(
             Reason::NotAttachable,
-            format!("The Pod {name} is the operator's own; attach is for Pods of others."),
+            format!("The Pod {name} belongs to this operator; attach is for other Pods."),
         );
     }
     let wanted = annotation(pod, meta::ATTACHABLE);
@@ -66,7 +66,7 @@ fn to(observed: &Observed, attach: &Attach, pod: &Pod) -> Result<Attachment, Fai
     if wanted != Some(own_name.as_str()) && (wanted.is_none() || wanted != sandbox.spec.session.as_deref()) {
         let owner = sandbox.spec.session.as_deref().unwrap_or(&own_name);
         let message = format!(
-            "The owner of the Pod {name} has not agreed: kubectl annotate pod {name} {}={owner}",
+            "The owner of the Pod {name} has not allowed the sandbox to attach; to allow it: kubectl annotate pod {name} {}={owner}",
             meta::ATTACHABLE
         );
         return refused(Reason::NotAttachable, message);
@@ -81,7 +81,7 @@ fn to(observed: &Observed, attach: &Attach, pod: &Pod) -> Result<Attachment, Fai
     let is_another = |before: &&Pin| before.name == pin.name && before.uid != pin.uid;
     if let Some(before) = before.filter(is_another).filter(|before| before.restart == pin.restart) {
         let message = format!(
-            "The Pod {name} is another one than the sandbox was attached to (UID {}); change the annotation {} of the sandbox to attach to it.",
+            "The Pod {name} is not the Pod that the sandbox was attached to (UID {}); change the annotation {} of the sandbox to attach to the new Pod.",
             before.uid,
             meta::RESTART
         );

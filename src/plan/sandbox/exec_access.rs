@@ -1,5 +1,6 @@
-//! What lets an agent's Pod into the sandboxes of its session: an account of its own, the [role](crate::plan::session::exec) of its
-//! session bound to it, and a way to the API server. All of it belongs to the agent's Sandbox and goes with that.
+//! Exec access of an agent's Pod to the sandboxes of its session: a service account, a binding to the session's
+//! [role](crate::plan::session::exec), and a network policy that opens the API server. These objects belong to the agent's Sandbox and
+//! are deleted with it.
 
 use std::{collections::BTreeMap, sync::Arc};
 
@@ -28,52 +29,52 @@ use crate::{
     },
 };
 
-/// Where an API server listens: to its Service, and on its nodes.
+/// The ports of an API server: of its Service, and on its nodes.
 const API_PORTS: [i32; 2] = [443, 6443];
 
-/// What lets an agent's Pod in.
+/// The objects that give an agent's Pod exec access.
 #[derive(Clone, Debug, PartialEq)]
 pub struct ExecAccess {
-    /// What it may: the same for all of its session.
+    /// The session's role, which all its agents share.
     pub role: ChildState<Role>,
-    /// Who it is.
+    /// The Pod's service account.
     pub account: ChildState<ServiceAccount>,
-    /// That it may.
+    /// The binding of the service account to the role.
     pub binding: ChildState<RoleBinding>,
-    /// How it reaches the API server.
+    /// The network policy that opens the API server to the Pod.
     pub policy: ChildState<NetworkPolicy>,
-    /// What it might, where the binding is one of an earlier version.
+    /// The agent's own role, if an earlier version of the operator created the binding.
     pub earlier_role: ChildState<Role>,
 }
 
 impl ExecAccess {
-    /// The first of its names that somebody else has.
+    /// The first foreign object that has one of the names.
     pub(super) fn foreign(&self) -> Option<&Foreign> {
         let Self { role, account, binding, policy, earlier_role: _ } = self;
         role.foreign().or(account.foreign()).or(binding.foreign()).or(policy.foreign())
     }
 
-    /// The first of it that could not be read or written.
+    /// The first failure to read or write one of the objects.
     pub(super) fn failure(&self) -> Option<&Failure> {
         let Self { role, account, binding, policy, earlier_role } = self;
         let of_today = role.failure().or(account.failure()).or(binding.failure()).or(policy.failure());
         of_today.or(earlier_role.failure())
     }
 
-    /// Whether it has to be looked at again: the role is still to be made, or something could not be read or written.
+    /// Whether the sandbox has to be requeued: the role does not exist yet, or an object could not be read or written.
     pub(super) fn is_awaited(&self) -> bool {
         self.role.owned().is_none() || self.failure().is_some()
     }
 }
 
-/// Whether the binding is to a role of its own name: that was so before sessions had one.
+/// Whether the binding refers to a role with its own name, as in versions before sessions had a role.
 #[must_use]
 pub fn is_of_earlier(binding: &RoleBinding) -> bool {
     binding.role_ref.name == binding.name_any()
 }
 
-/// What has the name of a part of [`ExecAccess`]. What the agent itself owns is of an earlier version: it serves for as long as the Sandbox is
-/// there, and then the agent [takes it away](crate::plan::agent::runner::LegacyExecAccess).
+/// The state of an object of [`ExecAccess`]. In earlier versions, the agent itself owned these objects. They remain in use for as long as
+/// the Sandbox exists; then the agent [deletes them](crate::plan::agent::runner::LegacyExecAccess).
 #[must_use]
 pub fn child_state<K: Resource<DynamicType = ()>>(
     found: Option<Arc<K>>,
@@ -84,7 +85,7 @@ pub fn child_state<K: Resource<DynamicType = ()>>(
     if of_agent.owned().is_some() { of_agent } else { ownership::child_state(found, &sandbox.metadata) }
 }
 
-/// What of it is missing, or not as it should be. The role is its session's to make.
+/// The writes for objects that are missing or out of date. The session creates the role.
 pub(super) fn writes(observed: &Observed) -> Vec<Write> {
     let (Some(access), Some(session)) = (&observed.exec_access, observed.session.found()) else { return vec![] };
     if access.foreign().is_some() || access.failure().is_some() {
@@ -95,7 +96,7 @@ pub(super) fn writes(observed: &Observed) -> Vec<Write> {
     let metadata = || ownership::child_meta(sandbox, name.clone(), ownership::labels(Some(session), Component::Agent));
     let account = ServiceAccount {
         metadata: metadata(),
-        // A token is mounted where it is asked for, and nowhere else.
+        // A token is only mounted in Pods that request it.
         automount_service_account_token: Some(false),
         ..ServiceAccount::default()
     };
@@ -104,7 +105,7 @@ pub(super) fn writes(observed: &Observed) -> Vec<Write> {
     let wants_policy = has_own_policy(session) && access.policy.owned().is_none_or(|live| live.spec != policy.spec);
     let is_bound = |live: &Arc<RoleBinding>| live.role_ref == binding.role_ref;
     let wants_binding = access.role.owned().is_some() && !access.binding.owned().is_some_and(is_bound);
-    // What a binding binds to cannot be changed.
+    // The `roleRef` of a binding is immutable.
     let outdated = access.binding.owned().filter(|_| wants_binding);
     let outdated = outdated.map(|live| Write::delete(&**live));
     let earlier_role = access.earlier_role.owned().filter(|_| wants_binding);
@@ -135,7 +136,7 @@ fn binding(sandbox: &Sandbox, session: &AigiseSession, metadata: ObjectMeta) -> 
     }
 }
 
-/// The session's policy keeps its Pods from the cluster; this one may ask the API server.
+/// The network policy that opens the API server to the agent's Pod. The session's policy closes the cluster to its Pods.
 fn policy(sandbox: &Sandbox, session: &AigiseSession, metadata: ObjectMeta) -> NetworkPolicy {
     let mut labels: BTreeMap<_, _> = ownership::members(session);
     labels.insert(meta::SANDBOX_TYPE.into(), sandbox.spec.sandbox_type.clone());

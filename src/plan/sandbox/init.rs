@@ -396,7 +396,11 @@ mod tests {
         };
         assert_eq!(complaint(vec![]), Ok(()), "no sandbox has the type yet");
         assert_eq!(complaint(vec![sibling("b", "c"), sibling("c", "d")]), Ok(()));
-        assert_eq!(complaint(vec![sibling("b", "c"), sibling("c", "b")]), Ok(()), "a cycle of other sandboxes is their problem");
+        assert_eq!(
+            complaint(vec![sibling("b", "c"), sibling("c", "b")]),
+            Ok(()),
+            "a cycle of other sandboxes is their problem"
+        );
         let circle = complaint(vec![sibling("B", "c"), sibling("c", "A")]).unwrap_err();
         assert_eq!(circle, "spec.dependsOn: a → b → c → A, which is a cycle.");
     }

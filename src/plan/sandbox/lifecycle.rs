@@ -1,4 +1,4 @@
-//! Where a sandbox is in its life, in one ordered chain: the first that holds is the one that a user reads.
+//! Where a sandbox is in its life. The checks are in order, and users read the first that applies.
 
 use std::sync::Arc;
 
@@ -27,80 +27,80 @@ use crate::{
     protocol::init::InitFailure,
 };
 
-/// How long after its grace a Pod may take to go before its node is called lost.
+/// How long after its grace period a Pod may still exist before its node is considered lost.
 const OVERDUE: SignedDuration = SignedDuration::from_secs(60);
 
 /// Where a sandbox is in its life.
 #[derive(Clone, Debug, PartialEq, IntoStaticStr)]
 pub enum Lifecycle {
-    /// The Sandbox is being deleted: its Pod goes with it by garbage collection.
+    /// The Sandbox is being deleted; garbage collection deletes its Pod.
     Terminating,
-    /// It was made by hand for a session that is gone: it goes as well.
+    /// A user created the sandbox for a session that is gone: the sandbox is deleted as well.
     SessionGone,
-    /// Something about the Sandbox itself is in the way; nothing is made.
+    /// The Sandbox itself has a problem; nothing is created.
     Blocked(Failure),
-    /// It works in a Pod that was there already.
+    /// The sandbox attaches to an existing Pod.
     Attached(Attachment),
-    /// It wants no Pod now.
+    /// The sandbox is suspended and must have no Pod.
     Suspended {
-        /// By its session, and not by itself.
+        /// Whether the session, and not the sandbox, is suspended.
         by_session: bool,
-        /// Its Pod is still there.
+        /// Whether the Pod still exists.
         ending: bool,
     },
-    /// A Pod that is not ours has the name. Waits, and touches nothing.
+    /// A foreign object has the name of the Pod or of its exec access. The sandbox waits and changes nothing.
     NameTaken(Foreign),
-    /// The Pod, or the session, could not be read or made.
+    /// The Pod, its exec access or the session could not be read or written.
     Failed(Failure),
-    /// It was made by hand, and its session has not filled the volumes yet.
+    /// A user created the sandbox, and its session has not filled the volumes yet.
     WaitsForVolumes(String),
-    /// It is to run an agent, who does not ask for it as it is, or what lets it in is not made yet.
+    /// The sandbox is to run an agent; the agent does not request this Sandbox, or the exec access does not exist yet.
     WaitsForAgent(String),
-    /// There is no Pod: this one is made.
+    /// There is no Pod: this Pod is created.
     NoPod(Box<Pod>),
-    /// There is a Pod, and it tells the rest.
+    /// There is a Pod with this progress.
     Pod(Progress),
-    /// The container runs, and what is to be done before it is ready is not done.
+    /// The container runs, and the init work has not succeeded yet.
     Initializing(InitPhase),
-    /// What was to be done failed. It is not tried again by itself.
+    /// The init work failed. It is not retried without the user.
     InitFailed(InitFailure),
-    /// There is a Pod, and its session is gone: the Pod cannot be made anew, so it is left as it is.
+    /// There is a Pod, and its session is gone: the Pod could not be recreated, so it is left as it is.
     Orphaned(Progress),
-    /// The node of the Pod does not answer.
+    /// The node of the Pod does not respond.
     NodeLost {
         /// The node.
         node: String,
-        /// The Pod is to go, and cannot.
+        /// Whether the Pod should have been deleted.
         ending: bool,
     },
-    /// The container ended, and the sandbox is started again after a pause.
+    /// The container ended, and the sandbox is restarted after a pause.
     Restarting {
-        /// How it ended.
+        /// How the container ended.
         message: String,
-        /// How many restarts in a row that makes.
+        /// The number of restarts in a row, including this one.
         count: i32,
         /// When the pause is over.
         at: Timestamp,
     },
-    /// The container ended with 0, and that was all that was wanted.
+    /// The container ended with exit code 0, and is not restarted.
     Finished {
-        /// How it ended.
+        /// How the container ended.
         message: String,
     },
 }
 
-/// What a sandbox is to a session.
+/// The relation of a sandbox to a session.
 enum Membership<'a> {
-    /// It stands alone.
+    /// The sandbox belongs to no session.
     Alone,
-    /// It belongs to this one.
+    /// The sandbox belongs to this session.
     Of(&'a Arc<AigiseSession>),
-    /// Its session is gone and wanted it to stay.
+    /// The session is gone, and the sandbox was kept.
     Orphaned,
 }
 
 impl Lifecycle {
-    /// Where the sandbox is.
+    /// Derives the lifecycle of the sandbox.
     #[must_use]
     pub fn of(observed: &Observed) -> Self {
         let sandbox = &observed.sandbox;
@@ -119,7 +119,7 @@ impl Lifecycle {
             Membership::Of(session) => Some(session),
             Membership::Alone | Membership::Orphaned => None,
         };
-        // What is to rest rests, whatever else it says.
+        // Suspension takes precedence: it works even if the rest of the spec is invalid.
         let by_session = session.is_some_and(|session| is_inactive(session));
         if by_session || sandbox.spec.suspend == Some(true) {
             return match &observed.pod {
@@ -151,7 +151,7 @@ fn absent(observed: &Observed, label: &Label, membership: &Membership<'_>) -> Li
     let name = sandbox.spec.session.as_deref().unwrap_or_default();
     match membership {
         Membership::Orphaned => {
-            let message = format!("The session {name} is gone and left this sandbox behind; its Pod is gone, too.");
+            let message = format!("The session {name} and the Pod are gone, so the sandbox cannot be started again.");
             return blocked(Reason::SessionNotFound, message);
         }
         Membership::Of(session) if session.metadata.deletion_timestamp.is_some() => {
@@ -172,12 +172,12 @@ fn absent(observed: &Observed, label: &Label, membership: &Membership<'_>) -> Li
     }
 }
 
-/// What the Pod of an agent needs before it is made.
+/// What the Pod of an agent needs before it can be created.
 fn waits_for_agent(observed: &Observed) -> Option<Lifecycle> {
     if !observed.is_requested() {
         let name = ownership::controller(&observed.sandbox.metadata).map_or("", |agent| &agent.name);
         return Some(Lifecycle::WaitsForAgent(format!(
-            "The agent {name} does not ask for this Sandbox as it is written, so that no Pod is made of it."
+            "The agent {name} does not request this Sandbox with its present spec, so no Pod is created."
         )));
     }
     let access = observed.exec_access.as_ref()?;
@@ -188,7 +188,8 @@ fn waits_for_agent(observed: &Observed) -> Option<Lifecycle> {
         return Some(Lifecycle::Failed(failure.clone()));
     }
     let has_role = access.role.owned().is_some();
-    (!has_role).then(|| Lifecycle::WaitsForAgent("Waits for the role that its session makes for agents.".into()))
+    let message = "The sandbox waits for the role that its session creates for agents.";
+    (!has_role).then(|| Lifecycle::WaitsForAgent(message.into()))
 }
 
 fn present(observed: &Observed, pod: &Pod) -> Lifecycle {
@@ -210,7 +211,7 @@ fn present(observed: &Observed, pod: &Pod) -> Lifecycle {
     }
 }
 
-/// When a Pod that is to go is called overdue: its deletion time has its grace in it.
+/// When a Pod that is being deleted becomes overdue. Its deletion timestamp includes the grace period.
 pub(super) fn overdue_at(pod: &Pod) -> Option<Timestamp> {
     pod.metadata.deletion_timestamp.as_ref()?.0.checked_add(OVERDUE).ok()
 }
@@ -224,7 +225,7 @@ fn invalid(message: String) -> Lifecycle {
     Lifecycle::Blocked(Failure { reason: Reason::InvalidSpec, message })
 }
 
-/// The rules that admission cannot hold, or that are younger than the object.
+/// Checks the rules that admission cannot enforce, and rules that may be newer than the object.
 fn check(observed: &Observed, label: &Label, session: Option<&Arc<AigiseSession>>) -> Result<(), String> {
     let sandbox = &observed.sandbox;
     check_template(&sandbox.spec.template, &observed.settings).map_err(|message| format!("spec.{message}"))?;
@@ -239,7 +240,7 @@ fn membership<'a>(observed: &'a Observed, label: &Label) -> Result<Membership<'a
     let failed = |failure| Box::new(Lifecycle::Failed(failure));
     let hand_made = is_hand_made(sandbox);
     if hand_made && sandbox.name_any().contains("--") {
-        let message = "Names with `--` belong to the sandboxes of sessions; choose another name.";
+        let message = "metadata.name: names with `--` are reserved for the sandboxes of sessions; use another name.";
         return Err(blocked(Reason::InvalidSpec, message.into()));
     }
     let Some(name) = &sandbox.spec.session else { return Ok(Membership::Alone) };
@@ -248,11 +249,16 @@ fn membership<'a>(observed: &'a Observed, label: &Label) -> Result<Membership<'a
         Lookup::Failed(failure) => return Err(failed(failure.clone())),
         Lookup::Missing | Lookup::NotNamed => None,
     };
+    let misnamed = || {
+        let expected = name::child(name, label);
+        let message = format!("metadata.name must be {expected}: it is derived from session and type.");
+        blocked(Reason::InvalidSpec, message)
+    };
     if is_runner(sandbox) {
         return match session {
             Some(session) if sandbox.name_any() == name::child(name, label) => Ok(Membership::Of(session)),
-            Some(_) => Err(blocked(Reason::InvalidSpec, "An agent makes its sandbox by another name.".into())),
-            // It goes with its agent.
+            Some(_) => Err(misnamed()),
+            // The Sandbox is deleted with its agent.
             None => Ok(Membership::Orphaned),
         };
     }
@@ -261,14 +267,14 @@ fn membership<'a>(observed: &'a Observed, label: &Label) -> Result<Membership<'a
         return if sandbox.name_any() == name::child(name, label) {
             Ok(Membership::Of(session))
         } else {
-            Err(blocked(Reason::InvalidSpec, format!("The session {name} makes its {label} by another name.")))
+            Err(misnamed())
         };
     }
     if !hand_made {
         return if ownership::controller(&sandbox.metadata).is_none() {
             Ok(Membership::Orphaned)
         } else {
-            let message = format!("The session {name} was deleted; this sandbox goes with it.");
+            let message = format!("The session {name} was deleted; this sandbox is deleted with it.");
             Err(failed(Failure { reason: Reason::Terminating, message }))
         };
     }
@@ -282,7 +288,7 @@ fn membership<'a>(observed: &'a Observed, label: &Label) -> Result<Membership<'a
     match rival(observed, session, label) {
         Some(rival) => {
             let message = format!(
-                "The session {name} has a sandbox of the type {} already: {rival}. Delete one of them.",
+                "The session {name} already has a sandbox of the type {}: {rival}. Delete one of them.",
                 sandbox.spec.sandbox_type
             );
             Err(blocked(Reason::DuplicateType, message))
@@ -291,7 +297,7 @@ fn membership<'a>(observed: &'a Observed, label: &Label) -> Result<Membership<'a
     }
 }
 
-/// The sandbox that has the type of one that was made by hand: the session's own, or the oldest.
+/// The sandbox with which a user's sandbox competes for its type: the session's own, or the user's oldest sandbox of the type.
 fn rival(observed: &Observed, session: &AigiseSession, label: &Label) -> Option<String> {
     let own = launched(session).into_iter().find(|own| Label::of(own).as_ref() == Ok(label));
     if own.is_some() {
@@ -307,26 +313,32 @@ fn rival(observed: &Observed, session: &AigiseSession, label: &Label) -> Option<
     same.min_by_key(|sibling| age(sibling)).map(|sibling| sibling.name_any())
 }
 
-/// Claims that a sandbox mounts besides those of its session.
+/// Checks the claims that a sandbox mounts in addition to those of its session.
 fn check_volumes(sandbox: &Sandbox) -> Result<(), String> {
     let volumes = &sandbox.spec.volumes;
     for (index, volume) in volumes.iter().enumerate() {
         let place = segments(&volume.mount_path);
         if pod::VOLUMES.contains(&volume.name.as_str()) {
-            return Err(format!("spec.volumes[{index}].name: {} is the name of a volume of ours.", volume.name));
+            return Err(format!(
+                "spec.volumes[{index}].name: {} is reserved for a volume of the operator.",
+                volume.name
+            ));
         }
         if place.is_empty() || pod::MOUNT_PATHS.iter().any(|ours| segments(ours) == place) {
-            return Err(format!("spec.volumes[{index}].mountPath: {} is a place of ours.", volume.mount_path));
+            return Err(format!(
+                "spec.volumes[{index}].mountPath: {} is reserved for the operator.",
+                volume.mount_path
+            ));
         }
         let earlier = &volumes[..index];
         if earlier.iter().any(|other| other.name == volume.name || segments(&other.mount_path) == place) {
-            return Err(format!("spec.volumes[{index}]: another one has this name or place."));
+            return Err(format!("spec.volumes[{index}]: another volume has the same name or mountPath."));
         }
     }
     Ok(())
 }
 
-/// What a template may not ask for.
+/// Checks a template.
 ///
 /// # Errors
 /// A sentence that names the field.
@@ -369,10 +381,10 @@ mod tests {
         };
         assert_eq!(complaint(&[("a", "/a"), ("b", "/shared/b"), ("c", "/b/../c")]), Ok(()));
         for path in ["/", "/shared", "/aigise/", "/aigise/.", "//run/aigise/.", "/a/../shared"] {
-            assert!(complaint(&[("a", path)]).unwrap_err().contains("a place of ours"), "{path}");
+            assert!(complaint(&[("a", path)]).unwrap_err().contains("is reserved"), "{path}");
         }
         for path in ["/a", "/a/.", "/b/../a/"] {
-            assert!(complaint(&[("a", "/a"), ("b", path)]).unwrap_err().contains("another one"), "{path}");
+            assert!(complaint(&[("a", "/a"), ("b", path)]).unwrap_err().contains("another volume"), "{path}");
         }
     }
 }

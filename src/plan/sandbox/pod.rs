@@ -1,4 +1,4 @@
-//! The Pod of a sandbox, whole.
+//! Builds the Pod of a sandbox.
 
 use std::collections::BTreeMap;
 
@@ -33,16 +33,16 @@ use crate::{
 /// The volume that holds `sandboxd`.
 pub(super) const HELPER_VOLUME: &str = "aigise-helper";
 
-/// The init container that fills it where the cluster cannot mount an image.
+/// The init container that fills that volume if the cluster cannot mount images.
 pub(super) const HELPER_INSTALLER: &str = "install-helper";
 
-/// The volume that holds the configuration of the session, for a Pod that runs an agent.
+/// The volume with the configuration of the session, for the Pod of an agent.
 pub(super) const CONFIG_VOLUME: &str = "aigise-config";
 
-/// The names of the volumes that the operator gives to a sandbox.
+/// The names of the volumes that the operator adds to a sandbox.
 pub(super) const VOLUMES: [&str; 7] =
     ["scripts", "data", "tools", HELPER_VOLUME, WORK_VOLUME, STATE_VOLUME, CONFIG_VOLUME];
-/// Where they are.
+/// The mount paths of these volumes.
 pub(super) const MOUNT_PATHS: [&str; 6] = [
     "/sandbox_scripts",
     "/shared",
@@ -52,10 +52,10 @@ pub(super) const MOUNT_PATHS: [&str; 6] = [
     meta::CONFIG_FOLDER,
 ];
 
-/// The sandbox's Pod.
+/// Builds the sandbox's Pod.
 ///
 /// # Errors
-/// When its podTemplate does not fit: a sentence that names the field.
+/// When the podTemplate does not fit: a sentence that names the field.
 pub fn pod(observed: &Observed, label: &Label) -> Result<Pod, String> {
     let sandbox = &*observed.sandbox;
     let session = observed.session.found().map(|session| &**session);
@@ -66,7 +66,7 @@ pub fn pod(observed: &Observed, label: &Label) -> Result<Pod, String> {
     let init_volumes = (!init.is_empty()).then(init::volumes).into_iter().flatten();
     metadata.annotations = Some(annotations(observed).chain(init).collect());
 
-    // Who runs an agent has secrets, and shares no files with code that nobody trusts.
+    // The Pod of an agent has secrets, so it shares no files with sandboxes, which run untrusted code.
     let worked_in = session.filter(|_| !is_runner(sandbox));
     let config = session.filter(|_| is_runner(sandbox)).map(config_volume);
     let (helper_volume, helper_installer) = helper(&observed.settings);
@@ -98,7 +98,7 @@ pub fn pod(observed: &Observed, label: &Label) -> Result<Pod, String> {
             .map_err(|message| format!("spec.{message}"))?,
         None => pod,
     };
-    // No template gives a token. This one is the agent's own, which has it for the sandboxes of its session and nothing else.
+    // A template cannot request a token. This token is the agent's own, and grants exec access to the sandboxes of its session only.
     if let Some(spec) = pod.spec.as_mut().filter(|_| observed.may_exec()) {
         spec.service_account_name = Some(sandbox.name_any());
         spec.automount_service_account_token = Some(true);
@@ -106,7 +106,7 @@ pub fn pod(observed: &Observed, label: &Label) -> Result<Pod, String> {
     Ok(pod)
 }
 
-/// The session's configuration, as a file.
+/// The volume with the session's configuration file.
 fn config_volume(session: &AigiseSession) -> Volume {
     let file = KeyToPath { key: meta::CONFIG_FILE.into(), path: meta::CONFIG_FILE.into(), ..KeyToPath::default() };
     let secret = SecretVolumeSource {
@@ -186,8 +186,8 @@ fn container(observed: &Observed, template: &SandboxTemplate) -> Container {
     }
 }
 
-/// What every container of a session finds in its environment, before the template's own variables, so that these can refer to
-/// it as `$(AIGISE_MAIN_HOST)`.
+/// The environment variables of every container of a session. They precede the template's own variables, which can therefore refer to
+/// them, for example as `$(AIGISE_MAIN_HOST)`.
 fn environment(observed: &Observed) -> impl Iterator<Item = EnvVar> {
     let session = observed.session.found().map(|session| &**session);
     let variable = |name: String, value: String| EnvVar { name, value: Some(value), value_from: None };
@@ -214,7 +214,7 @@ fn environment(observed: &Observed) -> impl Iterator<Item = EnvVar> {
     own.into_iter().flatten().chain(hosts).chain(keys)
 }
 
-/// The keys of the session's models, for who runs an agent: `AIGISE_<MODEL>_API_KEY`.
+/// The keys of the session's models, for the Pod of an agent: `AIGISE_<MODEL>_API_KEY`.
 fn model_keys(session: &AigiseSession) -> impl Iterator<Item = EnvVar> {
     session.spec.models.iter().filter_map(|(name, model)| {
         let KeyRef { name: secret, key } = model.api_key_secret_ref.clone()?;
@@ -226,7 +226,7 @@ fn model_keys(session: &AigiseSession) -> impl Iterator<Item = EnvVar> {
     })
 }
 
-/// The volume that holds `sandboxd`, and what fills it where the cluster cannot mount an image.
+/// The volume that holds `sandboxd`, and the init container that fills it if the cluster cannot mount images.
 fn helper(settings: &Settings) -> (Volume, Option<Container>) {
     let volume = Volume { name: HELPER_VOLUME.into(), ..Volume::default() };
     match settings.helper_mount {
@@ -253,9 +253,9 @@ fn helper(settings: &Settings) -> (Volume, Option<Container>) {
     }
 }
 
-/// Names a template. It covers what the user wrote and what becomes of it in a Pod, and nothing that is derived: a new sibling,
-/// another helper image or another restart policy makes no sandbox out of date. What a gate has to ask and to install besides its
-/// steps stands in the session.
+/// The hash of a template. It covers the fields that the user wrote and that affect the Pod, and nothing that is derived: a new sibling,
+/// another helper image or another restart policy does not make a sandbox out of date. The MCP services and skills of the init work are
+/// in the session, and are covered as well.
 pub(super) fn template_hash(observed: &Observed) -> String {
     let spec = &observed.sandbox.spec;
     let of_the_pod = SandboxTemplate {
@@ -266,6 +266,7 @@ pub(super) fn template_hash(observed: &Observed) -> String {
         ..spec.template.clone()
     };
     if observed.may_exec() {
+        // This string is hashed: a change would make every Pod with exec access out of date.
         return digest::short(&(of_the_pod, "is let in"));
     }
     let work = init::work(observed).unwrap_or_default();

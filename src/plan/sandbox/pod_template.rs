@@ -1,11 +1,11 @@
-//! A sandbox's `podTemplate`: what it may say, and the Pod that comes of it. No client, no clock.
+//! A sandbox's `podTemplate`: what it may contain, and the Pod that results from it. No client, no clock.
 //!
-//! A template is laid over the Pod that we built, by the rules of [`overlay`](crate::overlay). [`check`] refuses
-//! beforehand, by name, what would take from the Pod what the operator relies on ([`ours`]), and what leads out of the sandbox
-//! ([`privilege`]). [`overlay`] looks at the outcome once more and gives no Pod rather than one that is not ours any longer.
+//! A template is laid over the Pod that the operator built, by the rules of [`overlay`](crate::overlay). [`check`] refuses in advance
+//! fields that would change what the operator relies on ([`reserved`]), and fields that break the isolation of the sandbox
+//! ([`privilege`]). [`overlay`] checks the resulting Pod again, and fails if the operator could no longer rely on it.
 //!
-//! Everything that Kubernetes would drop in silence is an error here: a field with a spelling mistake is never ignored, and one
-//! that is younger than the Pods this operator knows was never judged.
+//! Everything that Kubernetes would silently drop is an error here: a misspelled field is never ignored, and neither is a field that is
+//! newer than the Pod API this operator knows, since nobody has checked what it allows.
 
 mod reserved;
 
@@ -18,10 +18,10 @@ use serde_json::Value;
 use super::privilege;
 use crate::overlay as tree;
 
-/// Whether a template can be laid over a sandbox's Pod. `null`, also within it, means absent.
+/// Checks that a template can be laid over a sandbox's Pod. `null` means absent, for the template and for each field.
 ///
 /// # Errors
-/// The path of the first field that is in the way, why, and what to do instead.
+/// The path of the first refused field, why it is refused, and what to do instead.
 pub fn check(template: &Value, allow_privileged: bool) -> Result<(), String> {
     let mut said = Value::Null;
     tree::merge(&mut said, template);
@@ -33,14 +33,16 @@ pub fn check(template: &Value, allow_privileged: bool) -> Result<(), String> {
 
 fn check_said(said: &Value, allow_privileged: bool) -> Result<(), String> {
     let Some(fields) = said.as_object() else {
-        return Err(": it has `metadata` and `spec`, like the template of a Deployment.".into());
+        return Err(": a template has `metadata` and `spec`, like the template of a Deployment.".into());
     };
     if let Some(field) = fields.keys().find(|field| !["metadata", "spec"].contains(&field.as_str())) {
         return Err(format!(".{field}: a template has `metadata` and `spec` and nothing else."));
     }
     let mut metadata = fields.get("metadata").and_then(Value::as_object).into_iter().flat_map(|fields| fields.keys());
     if let Some(field) = metadata.find(|field| !["labels", "annotations"].contains(&field.as_str())) {
-        return Err(format!(".metadata.{field}: of a Pod's metadata only labels and annotations can be added to."));
+        return Err(format!(
+            ".metadata.{field}: a template can only add labels and annotations to the Pod's metadata."
+        ));
     }
     let PodTemplateSpec { metadata, spec } = shape::read_part(said)?;
     shape::check_names(said)?;
@@ -54,11 +56,11 @@ fn check_said(said: &Value, allow_privileged: bool) -> Result<(), String> {
     privilege::check_pod(&spec).map_err(|message| format!(".spec.{message}"))
 }
 
-/// The Pod with the template laid over it.
+/// Lays the template over the Pod.
 ///
 /// # Errors
-/// When no Pod that Kubernetes knows comes of it, or none that is ours any longer: the path, and a sentence. Some of it only the
-/// whole can show: a required field that is missing on both sides, and `args` without the image's own command.
+/// When the result is not a valid Pod, or changes what the operator relies on: the path, and a sentence. Some errors only show in the
+/// result: a required field that is missing on both sides, and `args` without the image's own command.
 pub fn overlay(pod: Pod, template: &Value, allow_privileged: bool) -> Result<Pod, String> {
     overlaid(&pod, template, allow_privileged).map_err(|message| format!("podTemplate{message}"))
 }

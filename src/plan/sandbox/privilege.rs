@@ -1,11 +1,11 @@
-//! What leads out of a sandbox: to its node, to the API of the cluster, or past the policy around its session. No client, no
-//! clock. One home for the fields of a sandbox and for its pod template.
+//! Checks for fields that break the isolation of a sandbox: from its node, from the cluster's API, or by the network policy of its
+//! session. No client, no clock. The checks apply to the fields of a sandbox and to its pod template.
 //!
-//! The measure is the Pod Security Standard `baseline`, and beyond it tokens and network file systems. What a debugger needs is
-//! let through: `SYS_PTRACE`, `SYS_NICE` and the profile `Unconfined` of seccomp or `AppArmor`; so is every user, root included. Whoever
-//! wants less has Pod Security Admission.
+//! The rules are those of the Pod Security Standard `baseline`; in addition, tokens and network file systems are refused. A debugger's
+//! needs are allowed: `SYS_PTRACE`, `SYS_NICE` and the profile `Unconfined` of seccomp or `AppArmor`. Every user is allowed, including
+//! root. Clusters that want to allow less can use Pod Security Admission.
 //!
-//! Types are taken apart without `..`, so that a field that Kubernetes adds is judged before it compiles.
+//! Types are destructured without `..`: if Kubernetes adds a field, the code does not compile until somebody decides about the field.
 
 use k8s_openapi::{
     api::core::v1::{
@@ -15,8 +15,8 @@ use k8s_openapi::{
     apimachinery::pkg::apis::meta::v1::ObjectMeta,
 };
 
-/// Capabilities that a container may add: those of the Pod Security Standard `baseline`, and what a debugger needs. The others
-/// lead out of the container.
+/// Capabilities that a container may add: those of the Pod Security Standard `baseline`, and those that a debugger needs. With the
+/// others, a process can leave its container.
 const CAPABILITIES: [&str; 15] = [
     "AUDIT_WRITE",
     "CHOWN",
@@ -35,10 +35,10 @@ const CAPABILITIES: [&str; 15] = [
     "SYS_PTRACE",
 ];
 
-/// Types of `SELinux` under which a container is confined.
+/// `SELinux` types under which a container is confined.
 const SELINUX_TYPES: [&str; 5] = ["", "container_t", "container_init_t", "container_kvm_t", "container_engine_t"];
 
-/// Settings of the kernel that concern one Pod alone.
+/// Kernel settings that affect only one Pod.
 const SAFE_SYSCTLS: [&str; 10] = [
     "kernel.shm_rmid_forced",
     "net.ipv4.ip_local_port_range",
@@ -52,7 +52,7 @@ const SAFE_SYSCTLS: [&str; 10] = [
     "net.ipv4.tcp_syncookies",
 ];
 
-/// Kinds of volumes that the kubelet fills from the cluster's own objects and registries, or that an administrator offers.
+/// Kinds of volumes that the kubelet fills from the cluster's own objects and registries, or that an administrator provides.
 const VOLUME_KINDS: [&str; 9] = [
     "configMap",
     "csi",
@@ -65,42 +65,42 @@ const VOLUME_KINDS: [&str; 9] = [
     "secret",
 ];
 
-/// Beginnings of labels and annotations by which well-known additions to a cluster open what a Pod's fields keep closed. It
-/// cannot be complete: what else is installed in a cluster is its administrator's to guard.
+/// Prefixes of labels and annotations with which well-known cluster components break the isolation that a Pod's fields provide. The list
+/// cannot be complete: administrators have to protect against other components that they install.
 const ESCAPING_METADATA: [(&str, &str); 16] = [
     ("aadpodidbinding", "it gives the Pod credentials of the cloud."),
-    ("azure.workload.identity/", "it has a token mounted, which a sandbox does not get."),
-    ("cni.projectcalico.org/", "it changes the Pod's addresses, past the policy of its session."),
+    ("azure.workload.identity/", "it mounts a token, which a sandbox must not have."),
+    ("cni.projectcalico.org/", "it changes the Pod's addresses, past the network policy of its session."),
     ("iam.amazonaws.com/", "it gives the Pod credentials of the cloud."),
     ("io.containers.", "it configures the container runtime of the node."),
     ("io.katacontainers.", "it configures the virtual machine from the inside."),
     ("io.kubernetes.cri-o.", "it configures the container runtime of the node."),
-    ("k8s.ovn.org/", "it puts the Pod into another network, past the policy of its session."),
-    ("k8s.v1.cni.cncf.io/", "it puts the Pod into another network, past the policy of its session."),
-    ("networking.gke.io/", "it puts the Pod into another network, past the policy of its session."),
+    ("k8s.ovn.org/", "it puts the Pod into another network, past the network policy of its session."),
+    ("k8s.v1.cni.cncf.io/", "it puts the Pod into another network, past the network policy of its session."),
+    ("networking.gke.io/", "it puts the Pod into another network, past the network policy of its session."),
     ("org.systemd.property.", "it configures systemd on the node."),
-    ("ovn.kubernetes.io/", "it puts the Pod into another network, past the policy of its session."),
+    ("ovn.kubernetes.io/", "it puts the Pod into another network, past the network policy of its session."),
     ("seccomp-profile.kubernetes.cri-o.io", "it configures the container runtime of the node."),
-    ("sidecar.istio.io/userVolume", "it has any volume mounted, also a folder of the node."),
-    ("vault.hashicorp.com/", "it has secrets put into the Pod, which a sandbox gets from Secrets alone."),
-    ("v1.multus-cni.io/", "it puts the Pod into another network, past the policy of its session."),
+    ("sidecar.istio.io/userVolume", "it mounts any volume, including folders of the node."),
+    ("vault.hashicorp.com/", "it injects secrets into the Pod; a sandbox may have secrets only from Secret objects."),
+    ("v1.multus-cni.io/", "it puts the Pod into another network, past the network policy of its session."),
 ];
 
-/// The sentence for what only a trusting administrator lets through.
+/// The message for a field that is only allowed if the administrator trusts templates.
 fn refused(field: &str, why: &str) -> String {
-    format!("{field}: {why} Leave it out, or have the operator run with --allow-privileged-templates.")
+    format!("{field}: {why} Leave the field out, or run the operator with --allow-privileged-templates.")
 }
 
 fn refuse_if(asked: bool, field: &str, why: &str) -> Result<(), String> {
     if asked { Err(refused(field, why)) } else { Ok(()) }
 }
 
-/// Puts the path to a checked part before what was found there.
+/// Prefixes the error of a check with the path of the checked part.
 fn below(path: &str, found: Result<(), String>) -> Result<(), String> {
     found.map_err(|message| format!("{path}.{message}"))
 }
 
-/// What a container may not ask of its node's kernel.
+/// Checks the security context of a container.
 ///
 /// # Errors
 /// The field, below `securityContext`, and a sentence.
@@ -119,36 +119,33 @@ pub fn check_security_context(context: &SecurityContext) -> Result<(), String> {
         run_as_user: _,
         seccomp_profile: _,
     } = context;
-    refuse_if(
-        *privileged == Some(true),
-        "privileged",
-        "a sandbox runs code that nobody trusts and is not privileged.",
-    )?;
+    refuse_if(*privileged == Some(true), "privileged", "a sandbox runs untrusted code and must not be privileged.")?;
     let added = capabilities.iter().flat_map(|capabilities| capabilities.add.iter().flatten());
     if let Some(capability) = added.into_iter().find(|capability| !CAPABILITIES.contains(&capability.as_str())) {
-        let why = format!("{capability} leads out of the sandbox; allowed are {}.", CAPABILITIES.join(", "));
+        let why =
+            format!("{capability} would break the isolation of the sandbox; allowed are {}.", CAPABILITIES.join(", "));
         return Err(refused("capabilities.add", &why));
     }
     refuse_if(
         proc_mount.as_deref().is_some_and(|mount| mount != "Default"),
         "procMount",
-        "a sandbox sees only the Default part of /proc.",
+        "a sandbox may only see the Default part of /proc.",
     )?;
     check_selinux(se_linux_options.as_ref())?;
     let host_process = windows_options.as_ref().is_some_and(|options| options.host_process == Some(true));
-    refuse_if(host_process, "windowsOptions.hostProcess", "a sandbox is no process of the host.")
+    refuse_if(host_process, "windowsOptions.hostProcess", "a sandbox must not run as a process of the host.")
 }
 
 fn check_selinux(options: Option<&SELinuxOptions>) -> Result<(), String> {
     let Some(SELinuxOptions { role, type_, user, level: _ }) = options else { return Ok(()) };
     let is_said = |word: &Option<String>| word.as_deref().is_some_and(|word| !word.is_empty());
     let confined = type_.as_deref().is_none_or(|selinux_type| SELINUX_TYPES.contains(&selinux_type));
-    refuse_if(!confined, "seLinuxOptions.type", "with another type than a container's it is not confined.")?;
-    refuse_if(is_said(role), "seLinuxOptions.role", "with another role than a container's it is not confined.")?;
-    refuse_if(is_said(user), "seLinuxOptions.user", "with another user than a container's it is not confined.")
+    refuse_if(!confined, "seLinuxOptions.type", "a sandbox is only confined with a container's type.")?;
+    refuse_if(is_said(role), "seLinuxOptions.role", "a sandbox is only confined with a container's role.")?;
+    refuse_if(is_said(user), "seLinuxOptions.user", "a sandbox is only confined with a container's user.")
 }
 
-/// Ports of a container: none of them is one of its node.
+/// Checks that no port of a container is a port of its node.
 ///
 /// # Errors
 /// The field, `ports`, and a sentence.
@@ -157,7 +154,7 @@ pub fn check_ports(ports: &[ContainerPort]) -> Result<(), String> {
     refuse_if(on_node, "ports", "hostPort would take a port of the node; sandboxes are reached by their DNS names.")
 }
 
-/// A probe of a container: it asks the container and no other host.
+/// Checks that a probe of a container connects to no other host.
 ///
 /// # Errors
 /// The field, below the probe, and a sentence.
@@ -190,12 +187,12 @@ fn check_handler(handler: &LifecycleHandler) -> Result<(), String> {
 
 fn check_hosts(http_get: Option<&str>, tcp_socket: Option<&str>) -> Result<(), String> {
     let is_said = |host: Option<&str>| host.is_some_and(|host| !host.is_empty());
-    let why = "the node itself would connect to that host, past the policy of the session.";
+    let why = "the node itself would connect to that host, past the network policy of the session.";
     refuse_if(is_said(http_get), "httpGet.host", why)?;
     refuse_if(is_said(tcp_socket), "tcpSocket.host", why)
 }
 
-/// The containers of a Pod, with their paths below its specification.
+/// The containers of a Pod, with their paths below its spec.
 pub(super) fn containers(spec: &PodSpec) -> impl Iterator<Item = (String, &Container)> {
     let of = |list: &'static str| {
         move |(position, container): (usize, _)| -> (String, &Container) { (format!("{list}[{position}]"), container) }
@@ -204,10 +201,10 @@ pub(super) fn containers(spec: &PodSpec) -> impl Iterator<Item = (String, &Conta
     before.chain(spec.containers.iter().enumerate().map(of("containers")))
 }
 
-/// All of the above for a whole Pod: its namespaces, its account, its volumes and each of its containers.
+/// Checks a whole Pod: its namespaces, its service account, its volumes and each of its containers.
 ///
 /// # Errors
-/// The field, below the Pod's specification, and a sentence.
+/// The field, below the Pod's spec, and a sentence.
 pub fn check_pod(spec: &PodSpec) -> Result<(), String> {
     let PodSpec {
         automount_service_account_token,
@@ -218,12 +215,12 @@ pub fn check_pod(spec: &PodSpec) -> Result<(), String> {
         service_account,
         service_account_name,
         volumes,
-        // Below, by `containers`.
+        // Checked below, by `containers`.
         containers: _,
         init_containers: _,
-        // The API server takes no Pod that is made with them.
+        // The API server refuses a Pod that is created with them.
         ephemeral_containers: _,
-        // To choose a node, its runtime or a priority opens none of them.
+        // The choice of a node, a runtime or a priority does not break their isolation.
         affinity: _,
         node_name: _,
         node_selector: _,
@@ -238,9 +235,9 @@ pub fn check_pod(spec: &PodSpec) -> Result<(), String> {
         scheduling_gates: _,
         tolerations: _,
         topology_spread_constraints: _,
-        // The kubelet's matter, not the Pod's.
+        // Only the kubelet uses them.
         image_pull_secrets: _,
-        // Stay inside the Pod. `hostUsers: true` is what a cluster without user namespaces does.
+        // Their effects are confined to the Pod. `hostUsers: true` is the behaviour of a cluster without user namespaces.
         active_deadline_seconds: _,
         dns_config: _,
         dns_policy: _,
@@ -256,7 +253,7 @@ pub fn check_pod(spec: &PodSpec) -> Result<(), String> {
         subdomain: _,
         termination_grace_period_seconds: _,
     } = spec;
-    let network = "the sandbox would be in the node's network, past the policy of its session.";
+    let network = "the sandbox would be in the node's network, past the network policy of its session.";
     refuse_if(*host_network == Some(true), "hostNetwork", network)?;
     refuse_if(*host_pid == Some(true), "hostPID", "the sandbox would see the processes of the node.")?;
     refuse_if(*host_ipc == Some(true), "hostIPC", "the sandbox would share memory with processes of the node.")?;
@@ -290,19 +287,19 @@ fn check_pod_security_context(context: &PodSecurityContext) -> Result<(), String
     check_selinux(se_linux_options.as_ref())?;
     if let Some(sysctl) = sysctls.iter().flatten().find(|sysctl| !SAFE_SYSCTLS.contains(&sysctl.name.as_str())) {
         let why =
-            format!("{} may concern other Pods of the node; allowed are {}.", sysctl.name, SAFE_SYSCTLS.join(", "));
+            format!("{} may affect other Pods of the node; allowed are {}.", sysctl.name, SAFE_SYSCTLS.join(", "));
         return Err(refused("sysctls", &why));
     }
     let host_process = windows_options.as_ref().is_some_and(|options| options.host_process == Some(true));
-    refuse_if(host_process, "windowsOptions.hostProcess", "a sandbox is no process of the host.")
+    refuse_if(host_process, "windowsOptions.hostProcess", "a sandbox must not run as a process of the host.")
 }
 
 fn check_volume(volume: &Volume) -> Result<(), String> {
-    refuse_if(volume.host_path.is_some(), "hostPath", "the folder would be one of the node.")?;
+    refuse_if(volume.host_path.is_some(), "hostPath", "the sandbox would have access to a folder of the node.")?;
     let fields = serde_json::to_value(volume).map_err(|error| error.to_string())?;
     let mut kinds = fields.as_object().into_iter().flat_map(|fields| fields.keys()).filter(|field| *field != "name");
     if let Some(kind) = kinds.find(|kind| !VOLUME_KINDS.contains(&kind.as_str())) {
-        let why = "the node itself would mount it, past the policy of the session; a claim can stand for it.";
+        let why = "the node itself would mount it, past the network policy of the session; use a claim instead.";
         return Err(refused(kind, why));
     }
     let sources = volume.projected.iter().flat_map(|projected| projected.sources.iter().flatten());
@@ -362,13 +359,13 @@ fn check_container(container: &Container) -> Result<(), String> {
     below("lifecycle.preStop", pre_stop.as_ref().map_or(Ok(()), check_handler))
 }
 
-/// Whether plugins of the node's runtime (NRI) read it: they mount folders and devices of the node.
+/// Whether plugins of the node's container runtime (NRI) read the key: they mount folders and devices of the node.
 fn is_for_node_plugins(key: &str) -> bool {
     let domain = key.split_once('/').map_or("", |(domain, _)| domain);
     domain == "nri.io" || domain.ends_with(".nri.io")
 }
 
-/// Labels and annotations that are known to open what the fields of a Pod keep closed.
+/// Checks for labels and annotations that are known to break the isolation that the fields of a Pod provide.
 ///
 /// # Errors
 /// The key, below `metadata`, and a sentence.

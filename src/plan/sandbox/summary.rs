@@ -1,4 +1,4 @@
-//! What a sandbox's lifecycle means to its user.
+//! The status of a sandbox: how its lifecycle is reported to users.
 
 mod conditions;
 
@@ -32,31 +32,31 @@ use crate::{
     },
 };
 
-/// How long the scheduler may be silent before we say that the Pod waits for it. It speaks within milliseconds, or when the
-/// claims are provisioned, which takes some seconds; what it says is worth a status, that the Pod was made is not.
+/// How long the scheduler may take before the status reports that the Pod waits for it. The scheduler reports within milliseconds, or
+/// when the claims are provisioned, which takes some seconds. Its report is worth a status write; the creation of the Pod is not.
 const SCHEDULER_PATIENCE: Duration = Duration::from_secs(10);
 
-/// How long a kubelet may be silent before we say that the container is on its way. Where the image is there it runs within a
-/// second or two, and a status for each of many sandboxes is as many writes.
+/// How long a kubelet may take before the status reports that the container is starting. If the image is present, the container runs
+/// within a second or two. One more status write per sandbox would be many writes if many sandboxes start.
 const KUBELET_PATIENCE: Duration = Duration::from_secs(3);
 
-/// How many Pods that are on their way make everybody wait a second longer: so many are started in one, at least. When a thousand
-/// come at once, what each has to say of its waiting would come just when the API server has least room for it.
+/// How many starting Pods extend the patience by a second: at least this many Pods start per second. If a thousand Pods start at once, a
+/// status write about each waiting Pod would come just when the API server has the least capacity.
 const A_SECOND: usize = 10;
 
-/// The most that anybody waits.
+/// The longest patience.
 const LONGEST_PATIENCE: Duration = Duration::from_secs(180);
 
-/// From when on Pods are counted that are on their way: one that is for longer is stuck.
+/// The earliest creation time of Pods that count as starting: a Pod that has been starting for longer is stuck.
 #[must_use]
 pub fn burst_begins(now: Timestamp) -> Timestamp {
     now.checked_sub(LONGEST_PATIENCE).unwrap_or(Timestamp::MIN)
 }
 
-/// How soon a Pod that is attached to is looked at again.
+/// The shortest interval between two reads of a Pod to which a sandbox attaches.
 const ATTACHED_POLL: Duration = Duration::from_secs(5);
 
-/// What one lifecycle means.
+/// How one lifecycle is reported.
 struct View {
     state: SandboxState,
     phase: SandboxPhase,
@@ -66,7 +66,7 @@ struct View {
     requeue: Requeue,
 }
 
-/// The status, the event and the next look.
+/// Builds the status, the event and the requeue.
 pub(super) fn report(observed: &Observed) -> Report<SandboxStatus> {
     let (sandbox, now) = (&observed.sandbox, observed.now);
     let lifecycle = Lifecycle::of(observed);
@@ -110,7 +110,7 @@ pub(super) fn report(observed: &Observed) -> Report<SandboxStatus> {
         }),
         conditions: status::conditions(conditions, &before.conditions, sandbox.metadata.generation, now),
     };
-    // A Pod that is attached to is not among those that are watched.
+    // The operator does not watch the Pod to which a sandbox attaches, so it polls.
     let attached = matches!(lifecycle, Lifecycle::Attached(_));
     let poll = attached.then(|| status::poll(ATTACHED_POLL, &status.conditions, ConditionType::Ready, now));
     let is_young = |meta: &ObjectMeta| {
@@ -118,19 +118,19 @@ pub(super) fn report(observed: &Observed) -> Report<SandboxStatus> {
             < patience(observed.on_their_way, SCHEDULER_PATIENCE)
     };
     let (is_new, young) = (is_young(&sandbox.metadata), pod.is_some_and(|pod| is_young(&pod.metadata)));
-    // Nobody has been told more than that it is on its way, and the scheduler or the kubelet is about to say more. Which session it belongs to
-    // is remembered at once: the sandbox goes with it.
+    // Nothing more than `uninitialized` has been reported, and the scheduler or the kubelet will soon report more. The session is
+    // recorded at once, since the sandbox is deleted with it.
     let unheard =
         before.state.is_none_or(|state| state == SandboxState::Uninitialized) && before.session == status.session;
     let write = match &lifecycle {
         _ if before == status => StatusWrite::Skip,
         Lifecycle::Pod(Progress::Created) if young && unheard => StatusWrite::Skip,
-        // Its agent, or its session, is about to act.
+        // The agent or the session will act soon.
         Lifecycle::WaitsForAgent(_) if is_new => StatusWrite::Skip,
         Lifecycle::Pod(progress) if unheard && kubelet_has(observed, progress).is_some() => StatusWrite::Skip,
         _ => StatusWrite::Now,
     };
-    // What lets a Pod in that is there already says nothing of itself when it is made, or cannot be.
+    // The objects of the exec access do not trigger a reconcile of the sandbox when they are created, or when that fails.
     let awaits_access = observed.exec_access.as_ref().is_some_and(ExecAccess::is_awaited);
     let changed = status::has_news(&before.conditions, view.reason);
     let worth_an_event =
@@ -153,7 +153,7 @@ pub(super) fn report(observed: &Observed) -> Report<SandboxStatus> {
     }
 }
 
-/// The Pod that is worked in.
+/// The Pod of the sandbox, or the Pod to which the sandbox attaches.
 fn pod<'a>(observed: &'a Observed, lifecycle: &Lifecycle) -> Option<&'a Arc<Pod>> {
     match lifecycle {
         Lifecycle::Attached(Attachment::To { .. }) => observed.attached.found(),
@@ -162,7 +162,8 @@ fn pod<'a>(observed: &'a Observed, lifecycle: &Lifecycle) -> Option<&'a Arc<Pod>
     }
 }
 
-/// The MCP services in the sandbox, where others reach them: a Pod that was there already has no name of ours.
+/// The MCP services in the sandbox, with the addresses at which others reach them. A Pod to which the sandbox attaches does not have the
+/// sandbox's DNS name, so its IP address is used.
 fn endpoints(observed: &Observed, lifecycle: &Lifecycle) -> BTreeMap<String, String> {
     let address = || pod(observed, lifecycle)?.status.as_ref()?.pod_ip.clone();
     let host = if let Lifecycle::Attached(_) = lifecycle { address() } else { observed.hostname() };
@@ -170,19 +171,19 @@ fn endpoints(observed: &Observed, lifecycle: &Lifecycle) -> BTreeMap<String, Str
     host.zip(session).map(|(host, session)| init::endpoints(session, &observed.sandbox, &host)).unwrap_or_default()
 }
 
-/// Of a sandbox that was made by hand: the session that it goes with.
+/// The session with which a user's sandbox is deleted.
 fn seen_session(observed: &Observed, before: &SandboxStatus) -> Option<SeenSession> {
     let session = observed.session.found().filter(|_| is_hand_made(&observed.sandbox));
     membership::remembered(before.session.as_ref(), session.map(AsRef::as_ref))
 }
 
-/// How long somebody may be silent who may be for so long where one sandbox is alone.
+/// How long the scheduler or a kubelet may take: `alone` for a single sandbox, and longer if many Pods are starting.
 fn patience(on_their_way: usize, alone: Duration) -> Duration {
     let more = u64::try_from(on_their_way.saturating_sub(1) / A_SECOND).unwrap_or(u64::MAX);
     alone.saturating_add(Duration::from_secs(more)).min(LONGEST_PATIENCE)
 }
 
-/// For how long the kubelet may still be silent.
+/// How much longer the kubelet may take before the status reports that the container is starting.
 fn kubelet_has(observed: &Observed, progress: &Progress) -> Option<Duration> {
     let Progress::Waiting { reason: Reason::ContainerCreating, .. } = progress else { return None };
     let until =
@@ -215,10 +216,10 @@ fn view(observed: &Observed, lifecycle: &Lifecycle) -> View {
             waiting(SandboxPhase::Terminating, Reason::Terminating, "The sandbox is being deleted.")
         }
         Lifecycle::SessionGone => {
-            let message = "Its session is gone; the sandbox goes with it.";
+            let message = "The session is gone; the sandbox is deleted with it.";
             View { requeue: Requeue::Backoff, ..waiting(SandboxPhase::Terminating, Reason::Terminating, message) }
         }
-        // What was in the way of taking a Pod away that is one too many may tell nobody when it is gone.
+        // The deletion of a surplus Pod failed, and its cause may disappear without a watch event.
         Lifecycle::Blocked(failure) if matches!(observed.pod, ChildState::Failed(_)) => {
             View { requeue: Requeue::Backoff, ..stalled(failure.reason, &failure.message) }
         }
@@ -226,12 +227,16 @@ fn view(observed: &Observed, lifecycle: &Lifecycle) -> View {
             stalled(failure.reason, &failure.message)
         }
         Lifecycle::Suspended { by_session, ending } => {
-            let by = if *by_session { "Its session is suspended or expired" } else { "It is suspended (spec.suspend)" };
+            let by = if *by_session {
+                "The session is suspended or expired"
+            } else {
+                "The sandbox is suspended (spec.suspend)"
+            };
             if *ending {
-                waiting(SandboxPhase::Pending, Reason::Suspended, &format!("{by}; its Pod is going."))
+                waiting(SandboxPhase::Pending, Reason::Suspended, &format!("{by}; the Pod is ending."))
             } else {
                 let failed = if has_failed_init(&observed.sandbox) {
-                    " Its initialiser had failed; status.init has the evidence."
+                    " The initialiser had failed; status.init has the evidence."
                 } else {
                     ""
                 };
@@ -239,12 +244,12 @@ fn view(observed: &Observed, lifecycle: &Lifecycle) -> View {
             }
         }
         Lifecycle::NameTaken(foreign) if foreign.leaving => {
-            let message = format!("Waits until {} of an earlier owner is gone.", foreign.object);
+            let message = format!("The sandbox waits until {} of an earlier owner is gone.", foreign.object);
             after(Duration::from_secs(1), waiting(SandboxPhase::Pending, Reason::NameTaken, &message))
         }
         Lifecycle::NameTaken(foreign) => {
             let message = format!(
-                "{} is not ours and has the name that the sandbox's Pod needs; delete or rename it.",
+                "{} does not belong to this sandbox and has a name that the sandbox needs; delete it, or rename the sandbox.",
                 foreign.object
             );
             after(Duration::from_secs(30), stalled(Reason::NameTaken, &message))
@@ -264,11 +269,11 @@ fn view(observed: &Observed, lifecycle: &Lifecycle) -> View {
         Lifecycle::WaitsForAgent(message) => {
             View { requeue: Requeue::Backoff, ..waiting(SandboxPhase::Pending, Reason::NoPod, message) }
         }
-        Lifecycle::NoPod(_) => waiting(SandboxPhase::Pending, Reason::NoPod, "The Pod is about to be made."),
+        Lifecycle::NoPod(_) => waiting(SandboxPhase::Pending, Reason::NoPod, "The Pod is about to be created."),
         Lifecycle::NodeLost { node, ending } => {
-            let what = if *ending { "its Pod should be gone and is not" } else { "its Pod was well until then" };
+            let what = if *ending { "the Pod should be gone and is not" } else { "the Pod was ready until then" };
             let message = format!(
-                "The node {node} does not answer; {what}. If the node is gone for good, taint it: kubectl taint node {node} node.kubernetes.io/out-of-service=nodeshutdown:NoExecute"
+                "The node {node} does not respond; {what}. If the node is gone for good, taint it: kubectl taint node {node} node.kubernetes.io/out-of-service=nodeshutdown:NoExecute"
             );
             waiting(SandboxPhase::Pending, Reason::NodeLost, &message)
         }
@@ -280,7 +285,7 @@ fn view(observed: &Observed, lifecycle: &Lifecycle) -> View {
         Lifecycle::Initializing(phase) => of_init(observed, phase),
         Lifecycle::InitFailed(failure) => {
             let message = format!(
-                "{} Mend it, then change the template or the annotation {} to start it; init.skip starts it without.",
+                "{} Fix the initialiser, then change the template or the annotation {} to restart the sandbox; with init.skip, the sandbox starts without its initialiser.",
                 init::in_words(failure),
                 meta::RESTART
             );
@@ -302,17 +307,17 @@ fn of_init(observed: &Observed, init_phase: &InitPhase) -> View {
         InitPhase::Waits { reason: reason @ Reason::Initializing, message } => {
             (KStatus::InProgress, *reason, message.clone())
         }
-        // A person has to do something, and not here: it goes on by itself when that is done.
+        // The user has to fix another object; then the sandbox continues.
         InitPhase::Waits { reason, message } => (KStatus::Stalled, *reason, message.clone()),
         InitPhase::Works { since, .. } => {
             let message = format!(
-                "The initialiser runs since {since}; `/aigise/sandboxd status` in the sandbox says how far it is."
+                "The initialiser has been running since {since}; `/aigise/sandboxd status` in the sandbox shows its progress."
             );
             (KStatus::InProgress, Reason::Initializing, message)
         }
         InitPhase::Silent => {
             let message = format!(
-                "The initialiser should have ended long ago, and nothing is heard of it: look at the events of the Pod. Change the annotation {} to start it anew.",
+                "The initialiser should have ended long ago and has not reported anything: look at the events of the Pod. Change the annotation {} to restart the sandbox.",
                 meta::RESTART
             );
             return View {
@@ -344,7 +349,7 @@ fn of_pod(observed: &Observed, lifecycle: &Lifecycle, progress: &Progress) -> Vi
         Progress::Terminating => {
             let overdue = observed.pod.owned().and_then(|pod| overdue_at(pod));
             let wait = overdue.and_then(|at| at.duration_since(observed.now).try_into().ok());
-            let message = "The previous Pod is still ending; a new one follows.".into();
+            let message = "The previous Pod is still ending; a new Pod follows.".into();
             let view = waiting(SandboxPhase::Pending, Reason::PodTerminating, message);
             View { requeue: view.requeue.within(wait), ..view }
         }
@@ -358,9 +363,9 @@ fn of_pod(observed: &Observed, lifecycle: &Lifecycle, progress: &Progress) -> Vi
         },
         Progress::Unschedulable { reason, message } => {
             let what = match reason {
-                Reason::ClaimNotReady => "Waits for a claim",
-                Reason::NoRoomOnSessionNode => "No room on the node that the session's volumes hold it on",
-                _ => "No node fits now",
+                Reason::ClaimNotReady => "The Pod waits for a claim",
+                Reason::NoRoomOnSessionNode => "The node to which the session's volumes tie the Pod lacks capacity",
+                _ => "No node fits the Pod now",
             };
             waiting(SandboxPhase::Pending, *reason, format!("{what}: {message}"))
         }
@@ -372,31 +377,31 @@ fn of_pod(observed: &Observed, lifecycle: &Lifecycle, progress: &Progress) -> Vi
             SandboxPhase::Starting,
             Reason::NotReady,
             format!(
-                "The container runs, and not all that has to answer does ({}); the events of its Pod say what.",
+                "The container runs, but not all services respond yet ({}); the events of the Pod show what is missing.",
                 template.mcp_services.join(", ")
             ),
         ),
         Progress::Running if template.readiness_probe.is_some() => waiting(
             SandboxPhase::Starting,
             Reason::NotReady,
-            "The container runs and its readinessProbe has not succeeded; its events have the probe's words.".into(),
+            "The container runs, but its readinessProbe has not succeeded yet; the events of the Pod show why.".into(),
         ),
         Progress::Running | Progress::Initializing { .. } | Progress::Silent => {
-            waiting(SandboxPhase::Starting, Reason::NotReady, "The container runs and is not ready yet.".into())
+            waiting(SandboxPhase::Starting, Reason::NotReady, "The container runs, but is not ready yet.".into())
         }
         Progress::Ready => view(
             SandboxState::Ready,
             SandboxPhase::Ready,
             KStatus::Ready,
             Reason::Ready,
-            "The sandbox can be worked in.".into(),
+            "The sandbox is ready.".into(),
         ),
         Progress::Ended { reason, message, .. } => {
             let hint = match lifecycle {
-                Lifecycle::Orphaned(_) => "Its session is gone, so it cannot be started again.".to_string(),
-                Lifecycle::Attached(_) => "The Pod is its owner's to start again.".to_string(),
+                Lifecycle::Orphaned(_) => "The session is gone, so the sandbox cannot be restarted.".to_string(),
+                Lifecycle::Attached(_) => "Only the owner of the Pod can restart it.".to_string(),
                 _ => format!(
-                    "{} Change the template or the annotation {} to start it.",
+                    "{} Change the template or the annotation {} to restart it.",
                     restart::exhausted(template),
                     meta::RESTART
                 ),

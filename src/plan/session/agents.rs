@@ -1,4 +1,4 @@
-//! The agents of a session, as far as they matter to it: how many there are and how they are, and whether one works.
+//! The agents of a session, as far as the session reports and uses them: their number, their states, and whether one is active.
 
 use std::{collections::BTreeMap, sync::Arc};
 
@@ -19,7 +19,7 @@ use crate::{
     },
 };
 
-/// The session's own agents: those of an earlier session of its name are on their way out, or left behind.
+/// The session's own agents, without agents of an earlier session with the same name.
 fn own(observed: &Observed) -> impl Iterator<Item = &Arc<Agent>> {
     observed.agents.values().filter(|agent| !agent::belonged_to_other_session(agent, &observed.session))
 }
@@ -28,7 +28,7 @@ fn state(agent: &Agent) -> AgentState {
     agent.status.as_ref().and_then(|status| status.status).unwrap_or(AgentState::Created)
 }
 
-/// How many there are.
+/// The numbers of agents, by state.
 pub(super) fn counts(observed: &Observed) -> Option<AgentCounts> {
     let mut counts = BTreeMap::new();
     for agent in own(observed) {
@@ -37,12 +37,12 @@ pub(super) fn counts(observed: &Observed) -> Option<AgentCounts> {
     (!counts.is_empty()).then(|| AgentCounts { total: counts.values().sum(), counts })
 }
 
-/// Whether one of them works.
+/// Whether an agent is active.
 pub(super) fn is_any_active(observed: &Observed) -> bool {
     own(observed).any(|agent| state(agent) == AgentState::Active)
 }
 
-/// When one of them was last made, edited, or became something else.
+/// When an agent was last created, edited, or changed its state.
 pub(super) fn last_activity(observed: &Observed) -> Option<Timestamp> {
     let times = own(observed).flat_map(|agent| {
         let updated = agent.status.as_ref().and_then(|status| status.updated_at.as_ref());
@@ -51,7 +51,8 @@ pub(super) fn last_activity(observed: &Observed) -> Option<Timestamp> {
     times.flatten().map(|time| time.0).max()
 }
 
-/// Whether all of them are as their users want them to be. A session is ready without: an agent may be made at any time.
+/// The condition `AgentsReady`: whether every agent is active, paused or stopped. A session can be ready without it, since agents may be
+/// created at any time.
 pub(super) fn agents_ready(observed: &Observed) -> ConditionValue {
     let kind = ConditionType::AgentsReady;
     let is_waiting = |agent: &&Arc<Agent>| match state(agent) {
@@ -62,9 +63,9 @@ pub(super) fn agents_ready(observed: &Observed) -> ConditionValue {
     match (waiting.first(), own(observed).count()) {
         (_, 0) => condition_value(kind, true, Reason::NoAgents, "The session has no agents."),
         (None, total) => {
-            condition_value(kind, true, Reason::Ready, format!("All agents are as they are wanted ({total})."))
+            condition_value(kind, true, Reason::Ready, format!("All agents are active, paused or stopped ({total})."))
         }
-        // What it says of itself is not repeated: news of many agents would be as much news of their session.
+        // The agent's own message is not repeated: otherwise each change of an agent would cause a status write for the session.
         (Some(first), total) => {
             let message =
                 format!("{} of {total} agents cannot work; the first is {}.", waiting.len(), first.name_any());

@@ -1,14 +1,16 @@
-//! A session's configuration file: what it is made of, what it says, and the session in effect, which is its own fields over
-//! those of the file.
+//! A session's configuration file: the objects that it is read from, its content, and the effective session, in which the session's own
+//! fields take precedence over the fields of the file.
 //!
-//! What the file says is kept in the session's status. So everybody who looks at the session knows it, the sandbox controller too,
-//! and a session whose file is broken by an edit goes on with what was last understood.
+//! The session's status keeps the content of the file. The sandbox controller, for example, reads it there. A session whose file becomes
+//! invalid continues with the content that was last read successfully.
 
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
-use k8s_openapi::{ByteString, api::core::v1::Secret as SecretObject, apimachinery::pkg::apis::meta::v1::Condition};
+use k8s_openapi::{ByteString, api::core::v1::Secret, apimachinery::pkg::apis::meta::v1::Condition};
 use kube::ResourceExt;
 use serde_json::Value;
+
+use secrecy::{ExposeSecret, SecretString};
 
 use super::{
     Applied, ChildState, Failure, Observed, Write,
@@ -23,7 +25,7 @@ use crate::{
         session::ConfigurationStatus,
     },
     config::{
-        self, ErrorKind, Ignored, Input, Origin, Secret, VariableValue, Variables,
+        self, ErrorKind, Ignored, Input, Origin, VariableValue, Variables,
         tree::Table,
         write::{self, Hosts},
     },
@@ -34,22 +36,22 @@ use crate::{
     },
 };
 
-/// How often a configuration is looked at that cannot be used: somebody is about to mend it.
+/// The interval at which an unusable configuration is read again: its user will probably fix it soon.
 const MENDING_POLL: Duration = Duration::from_secs(10);
 
-/// How often a ConfigMap with a configuration is read again. It is read by its name and not watched: the operator has no business
-/// with the others.
+/// The interval at which a ConfigMap with a configuration is read again. It is read by name and not watched, since the operator does not
+/// need the other ConfigMaps.
 pub const FILE_POLL: Duration = Duration::from_secs(60);
 
-/// How often a Secret is read again for as long as a session refers to it.
+/// The interval at which a Secret is read again while a session refers to it.
 pub const SECRET_POLL: Duration = Duration::from_secs(600);
 
-/// A key of an object that a configuration is made of.
+/// A key of an object from which a configuration is read.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Reference {
-    /// Of a ConfigMap: its name and the key.
+    /// A key of a ConfigMap: the ConfigMap's name, and the key.
     ConfigMap(String, String),
-    /// Of a Secret.
+    /// A key of a Secret: the Secret's name, and the key.
     Secret(String, String),
 }
 
@@ -77,33 +79,33 @@ impl std::fmt::Display for Reference {
     }
 }
 
-/// What was found under each reference: its text, nothing, or why it could not be read.
-pub type Contents = BTreeMap<Reference, Result<Option<Secret>, Failure>>;
+/// The result of reading each reference: its text, nothing, or why it could not be read.
+pub type Contents = BTreeMap<Reference, Result<Option<SecretString>, Failure>>;
 
-/// What is known of a session's configuration file.
+/// The state of a session's configuration file.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub enum Configuration {
-    /// There is none.
+    /// The session has no configuration file.
     #[default]
     None,
-    /// It was read.
+    /// The file was read.
     Read {
-        /// What it says of the session.
+        /// The fields of the session's spec that the file sets.
         spec: RawJson,
         /// The keys that have no effect.
         ignored: Vec<Ignored>,
     },
-    /// It cannot be used.
+    /// The file cannot be used.
     Unusable(Failure),
 }
 
-/// The Secret of a session, for the values that may stand nowhere else.
-#[derive(Clone, Debug, PartialEq)]
+/// The Secret of a session, for the sensitive values of its configuration.
+#[derive(Clone, Debug)]
 pub struct ConfigSecret {
-    /// What it has to hold.
-    pub wanted: BTreeMap<String, Secret>,
-    /// What is there.
-    pub child: ChildState<SecretObject>,
+    /// The desired content.
+    pub wanted: BTreeMap<String, SecretString>,
+    /// The live Secret.
+    pub child: ChildState<Secret>,
 }
 
 /// The name of a session's Secret.
@@ -112,7 +114,7 @@ pub fn secret_name(session: &AigiseSession) -> String {
     name::child(&session.name_any(), "config")
 }
 
-/// The file of a session.
+/// The configuration file of a session.
 #[must_use]
 pub fn file(session: &AigiseSession) -> Option<Reference> {
     let ConfigFrom { config_map_key_ref, secret_key_ref } = session.spec.config_from.as_ref()?;
@@ -121,7 +123,7 @@ pub fn file(session: &AigiseSession) -> Option<Reference> {
     config_map.or_else(|| secret_key_ref.as_ref().map(Reference::secret))
 }
 
-/// All that a session's configuration is made of.
+/// All references from which a session's configuration is read.
 #[must_use]
 pub fn references(session: &AigiseSession) -> Vec<Reference> {
     let variables = session.spec.variables.iter().filter_map(|variable| variable.value_from.as_ref());
@@ -129,14 +131,14 @@ pub fn references(session: &AigiseSession) -> Vec<Reference> {
     std::iter::once(file).chain(variables.map(|source| Reference::secret(&source.secret_key_ref))).collect()
 }
 
-/// Reads a session's configuration from what was found, and what its Secret has to hold: with the whole configuration, where an
-/// agent has a Pod that runs it.
+/// Reads a session's configuration from the contents of its references. Also returns the desired content of the session's Secret, which
+/// includes the complete configuration if an agent has a runner.
 #[must_use]
 pub fn read(
     session: &AigiseSession,
     contents: &Contents,
     has_runner: bool,
-) -> (Configuration, BTreeMap<String, Secret>) {
+) -> (Configuration, BTreeMap<String, SecretString>) {
     let (configuration, mut wanted, tree) = match file(session).map(|file| read_file(session, &file, contents)) {
         None => (Configuration::None, BTreeMap::new(), Table::default()),
         Some(Ok(config::Configuration { spec, ignored, secrets, file })) => {
@@ -146,12 +148,13 @@ pub fn read(
     };
     if has_runner {
         let text = whole(&effective_now(Arc::new(session.clone()), &configuration), tree);
-        wanted.insert(meta::CONFIG_FILE.into(), Secret::new(text));
+        wanted.insert(meta::CONFIG_FILE.into(), SecretString::from(text));
     }
     (configuration, wanted)
 }
 
-/// The effective configuration as the framework's file, with all values in it and the addresses of this cluster: for a Secret.
+/// The effective configuration in the format of the framework's file, with all values and the addresses in this cluster. It is for a
+/// Secret.
 fn whole(session: &AigiseSession, mut file: Table) -> String {
     let namespace = session.namespace().unwrap_or_default();
     let host = |sandbox_type: &str| Some(name::host(&Label::of(sandbox_type).ok()?, &session.name_any(), &namespace));
@@ -162,7 +165,7 @@ fn whole(session: &AigiseSession, mut file: Table) -> String {
             .collect(),
         neo4j: launchable(session).get(NEO4J).and_then(|sandbox_type| host(sandbox_type)),
     };
-    // What all types have in common is each one's own in the file.
+    // The file has no defaults for all types, so each type gets its complete template.
     let mut spec = session.spec.clone();
     if let Ok(layers) = Layers::of(session) {
         for (sandbox_type, sandbox) in &mut spec.sandboxes {
@@ -173,7 +176,7 @@ fn whole(session: &AigiseSession, mut file: Table) -> String {
     }
     write::put_own(&mut file, &serde_json::to_value(&spec).unwrap_or_default());
     write::put_hosts(&mut file, &hosts);
-    // What was read as TOML, or is put in here, can be written as TOML.
+    // This cannot fail: everything in the table was read from TOML, or put in above as TOML values.
     write::file(&file, write::Secrets::InClear).unwrap_or_default()
 }
 
@@ -192,24 +195,24 @@ fn read_file(session: &AigiseSession, file: &Reference, contents: &Contents) -> 
     }
     let origin = if matches!(file, Reference::Secret(..)) { Origin::Secret } else { Origin::Plain };
     let secret_name = secret_name(session);
-    let input = Input { file: text_of_file.reveal(), origin, variables: &variables, secret_name: &secret_name };
+    let input = Input { file: text_of_file.expose_secret(), origin, variables: &variables, secret_name: &secret_name };
     let read = config::read(input)
         .map_err(|error| Failure { reason: reason(error.mistake), message: format!("In {file}: {error}.") })?;
-    // The error would repeat what stands in the file.
+    // The error would repeat content of the file, so the message omits it.
     merged(session, &read.spec).map_err(|_| Failure {
         reason: Reason::BadValue,
-        message: format!("What {file} says and the session's own fields make no session together."),
+        message: format!("The session's own fields and {file} do not make a valid session together."),
     })?;
     Ok(read)
 }
 
-fn text(reference: &Reference, contents: &Contents) -> Result<Secret, Failure> {
+fn text(reference: &Reference, contents: &Contents) -> Result<SecretString, Failure> {
     match contents.get(reference) {
         Some(Ok(Some(text))) => Ok(text.clone()),
         Some(Err(failure)) => Err(failure.clone()),
         Some(Ok(None)) | None => Err(Failure {
             reason: Reason::ConfigNotFound,
-            message: format!("Waits for {reference}, which the configuration is made of."),
+            message: format!("The session waits for {reference}, from which its configuration is read."),
         }),
     }
 }
@@ -231,7 +234,7 @@ fn merged(session: &AigiseSession, from_file: &Value) -> serde_json::Result<Aigi
     serde_json::from_value(config::merge::merge(from_file, &own))
 }
 
-/// The session in effect: its own fields over those of its file, as the file was last understood.
+/// The effective session: its own fields over those of its file, as the file was last read successfully.
 #[must_use]
 pub fn effective(session: Arc<AigiseSession>) -> Arc<AigiseSession> {
     let from_file = session.status.as_ref().and_then(|status| status.configuration.as_ref());
@@ -241,7 +244,7 @@ pub fn effective(session: Arc<AigiseSession>) -> Arc<AigiseSession> {
     }
 }
 
-/// Likewise, by what is known of the file now.
+/// The effective session, with the file as it is now.
 #[must_use]
 pub fn effective_now(session: Arc<AigiseSession>, configuration: &Configuration) -> Arc<AigiseSession> {
     match configuration {
@@ -251,14 +254,14 @@ pub fn effective_now(session: Arc<AigiseSession>, configuration: &Configuration)
     }
 }
 
-/// What was merged once when the file was read is merged again; only an edit of the session's own since then can have made it no
-/// session, and that is looked at when the file is read for it.
+/// Merges the session's own fields over those of the file. They were already merged when the file was read, so this only fails if the
+/// session's own fields have changed since; the next read of the file then reports that.
 fn over(session: &AigiseSession, from_file: &RawJson) -> Option<AigiseSession> {
     session.spec.config_from.as_ref()?;
     Some(AigiseSession { spec: merged(session, &from_file.value()).ok()?, ..session.clone() })
 }
 
-/// What the status keeps of the file.
+/// The content of the file that the status keeps.
 pub(super) fn kept(observed: &Observed) -> Option<ConfigurationStatus> {
     match &observed.configuration {
         Configuration::None => None,
@@ -271,7 +274,7 @@ fn last_understood(observed: &Observed) -> Option<&ConfigurationStatus> {
     observed.session.status.as_ref()?.configuration.as_ref()
 }
 
-/// Why nothing can be made of the session: its file cannot be used, and never could.
+/// Why nothing can be created for the session: its file cannot be used, and was never read successfully.
 pub(super) fn obstacle(observed: &Observed) -> Option<&Failure> {
     trouble(observed).filter(|_| last_understood(observed).is_none())
 }
@@ -281,7 +284,7 @@ pub(super) fn trouble(observed: &Observed) -> Option<&Failure> {
     if let Configuration::Unusable(failure) = &observed.configuration { Some(failure) } else { None }
 }
 
-/// Whether the status says already what the file says. A sandbox reads it there, so that none is made or changed before.
+/// Whether the status already has the content of the file. Sandboxes read it from the status, so no Sandbox is created or changed before.
 pub(super) fn is_told(observed: &Observed) -> bool {
     match &observed.configuration {
         Configuration::Read { spec, .. } => last_understood(observed).is_some_and(|told| told.spec == *spec),
@@ -289,12 +292,12 @@ pub(super) fn is_told(observed: &Observed) -> bool {
     }
 }
 
-/// When to look again: at the file, or at what could not be done before it was told.
+/// The delay until the next reconcile: to read the file again, or to do what had to wait until the status has the file's content.
 pub(super) fn next(observed: &Observed, conditions: &[Condition]) -> Option<Duration> {
     match &observed.configuration {
         Configuration::Read { .. } if !is_told(observed) => Some(Duration::ZERO),
         Configuration::None => None,
-        // Somebody is about to mend it, or has forgotten it.
+        // The user will fix the file soon, or has forgotten it.
         Configuration::Unusable(_) => {
             Some(status::poll(MENDING_POLL, conditions, ConditionType::ConfigValid, observed.now))
         }
@@ -302,7 +305,7 @@ pub(super) fn next(observed: &Observed, conditions: &[Condition]) -> Option<Dura
     }
 }
 
-/// How long what was read of a file is good.
+/// How long the content of a file may be used before it is read again.
 #[must_use]
 pub fn poll(file: Option<&Reference>, configuration: &Configuration) -> Duration {
     match (configuration, file) {
@@ -312,7 +315,7 @@ pub fn poll(file: Option<&Reference>, configuration: &Configuration) -> Duration
     }
 }
 
-/// The condition.
+/// The condition `ConfigValid`.
 pub(super) fn config_valid(observed: &Observed) -> ConditionValue {
     let kind = ConditionType::ConfigValid;
     match &observed.configuration {
@@ -322,20 +325,20 @@ pub(super) fn config_valid(observed: &Observed) -> ConditionValue {
         }
         Configuration::Read { ignored, .. } => {
             let keys: Vec<_> = ignored.iter().map(|Ignored { key, reason }| format!("{key} ({reason})")).collect();
-            let message = format!("The configuration file was read. Without effect: {}.", keys.join("; "));
+            let message = format!("The configuration file was read. These keys have no effect: {}.", keys.join("; "));
             condition_value(kind, true, Reason::ConfigRead, message)
         }
         Configuration::Unusable(failure) => {
-            // That it could not be read just now says nothing of it.
+            // A failed read says nothing about the validity of the file.
             let holds = (failure.reason != Reason::ApiError).then_some(false);
-            let rest = if last_understood(observed).is_some() { " The session goes on as it was." } else { "" };
+            let rest = if last_understood(observed).is_some() { " The session continues unchanged." } else { "" };
             condition_value(kind, holds, failure.reason, format!("{}{rest}", failure.message))
         }
     }
 }
 
-/// The Secret, where it is missing, not as it should be, or no longer wanted. It is looked at when the file was read, and not in
-/// between: the operator watches no Secrets.
+/// The write for the Secret, if it is missing, out of date, or no longer needed. The Secret is read together with the file and not in
+/// between, since the operator does not watch Secrets.
 pub(super) fn writes(observed: &Observed) -> Vec<Write> {
     let Some(ConfigSecret { wanted, child }) = &observed.config_secret else { return vec![] };
     let write = match child {
@@ -355,22 +358,22 @@ pub(super) fn writes(observed: &Observed) -> Vec<Write> {
     write.into_iter().collect()
 }
 
-fn secret(observed: &Observed, wanted: &BTreeMap<String, Secret>) -> SecretObject {
+fn secret(observed: &Observed, wanted: &BTreeMap<String, SecretString>) -> Secret {
     let session = &*observed.session;
     let labels = ownership::labels(Some(session), Component::Config);
     let mut metadata = ownership::child_meta(session, secret_name(session), labels);
     if !session.spec.cleans_up() {
         metadata.owner_references = None;
     }
-    let bytes = |text: &Secret| ByteString(text.reveal().as_bytes().to_vec());
-    SecretObject {
+    let bytes = |text: &SecretString| ByteString(text.expose_secret().as_bytes().to_vec());
+    Secret {
         metadata,
         data: Some(wanted.iter().map(|(key, text)| (key.clone(), bytes(text))).collect()),
-        ..SecretObject::default()
+        ..Secret::default()
     }
 }
 
-/// Whether the Secret is as it has to be, as far as it was looked at.
+/// Whether the Secret is up to date, if it was read.
 #[must_use]
 pub fn is_kept(observed: &Observed) -> bool {
     match &observed.config_secret {

@@ -1,5 +1,5 @@
-//! What the specification of a session decides alone, whatever its agents, its sandboxes and the time say. It is decided once for
-//! each generation, since it is most of the work: up to 32 templates are each laid over defaults of up to 64 KiB, and checked.
+//! The decisions that depend only on a session's spec, and not on its agents, its sandboxes or the time. They are made once for each
+//! generation, since they are most of the work: up to 32 templates are laid over defaults of up to 64 KiB each, and checked.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -11,7 +11,7 @@ use crate::{
     plan::{Settings, name, sandbox::check_template},
 };
 
-/// What the specification of a session decides.
+/// The decisions that depend only on a session's spec.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Decided {
     invalid: Option<String>,
@@ -21,7 +21,7 @@ pub struct Decided {
 }
 
 impl Decided {
-    /// What this session's specification decides: its own fields over those of its configuration file.
+    /// Decides for an effective session, which includes the fields of its configuration file.
     #[must_use]
     pub fn of(session: &AigiseSession, settings: &Settings) -> Self {
         let roots = launch::own_roots(session).collect::<BTreeSet<_>>();
@@ -31,7 +31,7 @@ impl Decided {
         decided
     }
 
-    /// What is wrong with it: a sentence that names the field.
+    /// What is wrong with the spec: a sentence that names the field.
     pub(super) fn invalid(&self) -> Option<&str> {
         self.invalid.as_deref()
     }
@@ -41,19 +41,20 @@ impl Decided {
         self.templates.get(sandbox_type)
     }
 
-    /// The first-level folders of the tools that the session itself asks for: what else is staged was asked for by agents.
+    /// The first-level folders of the tools that the session itself requests. Agents request other folders.
     pub(super) fn roots(&self) -> &BTreeSet<String> {
         &self.roots
     }
 
-    /// About how many bytes it takes in memory.
+    /// The approximate size in memory, in bytes.
     #[must_use]
     pub fn size(&self) -> usize {
         self.size
     }
 }
 
-/// About how many bytes of templates have to be worked through to decide: the defaults once for each type, and the types' own.
+/// The approximate number of bytes of templates that have to be processed to decide: the defaults once for each type, and the types' own
+/// templates.
 #[must_use]
 pub fn bytes_to_decide(session: &AigiseSession) -> usize {
     let bytes = |template: &SandboxTemplate| template.pod_template.as_ref().map_or(0, |template| template.text().len());
@@ -61,7 +62,7 @@ pub fn bytes_to_decide(session: &AigiseSession) -> usize {
     session.spec.sandboxes.values().map(|sandbox| defaults + bytes(&sandbox.template)).sum()
 }
 
-/// The rules that admission cannot hold, or that are younger than the object.
+/// Checks the rules that admission cannot enforce, and rules that may be newer than the object.
 fn check(session: &AigiseSession, settings: &Settings, decided: &mut Decided) -> Result<(), String> {
     name::check_session(&session.name_any()).map_err(|error| format!("metadata.name: {error}."))?;
     if session.spec.sandboxes.is_empty() {
@@ -92,12 +93,12 @@ fn check(session: &AigiseSession, settings: &Settings, decided: &mut Decided) ->
     staging::check(session, settings)
 }
 
-/// Defaults are laid under every type, so that a large one is large many times.
+/// Checks the size of the defaults: they are part of every type, so large defaults are multiplied.
 fn check_defaults(session: &AigiseSession) -> Result<(), String> {
     let defaults = serde_json::to_vec(&session.spec.sandbox_defaults).map_err(|error| error.to_string())?;
     if defaults.len() > limits::DEFAULTS_BYTES {
         return Err(format!(
-            "spec.sandboxDefaults: it has {} bytes, and {} are allowed, since it is laid under every type.",
+            "spec.sandboxDefaults: the defaults have {} bytes, and {} are allowed, since they are part of every type.",
             defaults.len(),
             limits::DEFAULTS_BYTES
         ));
@@ -146,10 +147,10 @@ mod tests {
         let defaults = |bytes| json!({"sandboxes": {"main": {"image": "a"}, "fuzz": {"image": "b"}}, "sandboxDefaults": {"podTemplate": template(bytes)}});
         assert_eq!(invalid(defaults(limits::DEFAULTS_BYTES - 200)), None);
         let message = invalid(defaults(limits::DEFAULTS_BYTES)).unwrap();
-        assert!(message.starts_with("spec.sandboxDefaults: it has 65"), "{message}");
+        assert!(message.starts_with("spec.sandboxDefaults: the defaults have 65"), "{message}");
         let own = |bytes| json!({"sandboxes": {"main": {"image": "a", "podTemplate": template(bytes)}}});
         assert_eq!(invalid(own(limits::TEMPLATE_BYTES - 200)), None);
         let message = invalid(own(limits::TEMPLATE_BYTES)).unwrap();
-        assert!(message.starts_with("spec.sandboxes.main: with all that lies under it"), "{message}");
+        assert!(message.starts_with("spec.sandboxes.main: together with sandboxDefaults"), "{message}");
     }
 }

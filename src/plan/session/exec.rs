@@ -1,5 +1,5 @@
-//! What the agents of a session may do in its sandboxes, where they may do anything: one role for the session, to which each agent's
-//! Pod is [bound](crate::plan::sandbox::ExecAccess). It belongs to the Sandboxes of those agents, and goes with the last of them.
+//! The exec access of a session's agents: one role for the session, to which each agent's Pod is
+//! [bound](crate::plan::sandbox::ExecAccess). The Sandboxes of these agents own the role, so it is deleted with the last of them.
 
 use std::{collections::BTreeSet, sync::Arc};
 
@@ -18,14 +18,14 @@ use crate::{
     plan::{name, ownership, sandbox},
 };
 
-/// What is known of what agents may.
+/// The exec access of a session's agents.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Exec {
     /// The role.
     pub role: ChildState<Role>,
-    /// The Sandboxes of the agents that may.
+    /// The Sandboxes of the agents with exec access.
     pub runners: Vec<Arc<Sandbox>>,
-    /// The Pods in which they may: [`open_pods`].
+    /// The Pods in which they may run commands: [`open_pods`].
     pub pods: BTreeSet<String>,
 }
 
@@ -35,8 +35,8 @@ pub fn role_name(session: &AigiseSession) -> String {
     name::child(&session.name_any(), "exec")
 }
 
-/// The Pods in which agents may run commands: each is there, and made for a sandbox of this session. A name alone would be that of
-/// whoever's Pod comes to have it.
+/// The names of the Pods in which agents may run commands. Each Pod must exist and belong to a sandbox of this session: a name without a
+/// Pod could later be the name of a foreign Pod.
 pub fn open_pods(
     session: &AigiseSession,
     sandboxes: &[Arc<Sandbox>],
@@ -50,7 +50,7 @@ pub fn open_pods(
     sandboxes.iter().filter(is_open).map(|sandbox| sandbox.name_any()).collect()
 }
 
-/// The role, where it is missing or not as it should be.
+/// The write for the role, if the role is missing or out of date.
 #[must_use]
 pub fn writes(observed: &Observed) -> Vec<Write> {
     let is_going = observed.session.metadata.deletion_timestamp.is_some();
@@ -65,7 +65,7 @@ pub fn writes(observed: &Observed) -> Vec<Write> {
     write.into_iter().collect()
 }
 
-/// `kubectl exec` looks at a Pod before it runs something in it.
+/// The role. It includes `get` on Pods, since `kubectl exec` reads a Pod before it runs a command in it.
 fn role(session: &AigiseSession, runners: &[Arc<Sandbox>], pods: &BTreeSet<String>) -> Role {
     let rule = |resource: &str, verbs: &[&str]| PolicyRule {
         api_groups: Some(vec![String::new()]),
@@ -74,9 +74,9 @@ fn role(session: &AigiseSession, runners: &[Arc<Sandbox>], pods: &BTreeSet<Strin
         verbs: verbs.iter().map(|verb| (*verb).to_string()).collect(),
         ..PolicyRule::default()
     };
-    // Without a name, a rule would be about all Pods.
+    // Without names, a rule would apply to all Pods.
     let rules = (!pods.is_empty()).then(|| vec![rule("pods", &["get"]), rule("pods/exec", &["create", "get"])]);
-    // None of several owners controls it; it is the session's by its label.
+    // None of the owners is a controller; the label identifies the session.
     let owner = |runner: &Arc<Sandbox>| runner.owner_ref(&());
     let owners: Vec<OwnerReference> = runners.iter().filter_map(owner).collect();
     let metadata = ObjectMeta {
@@ -122,7 +122,7 @@ mod tests {
             sandbox("s--left-behind", owned("earlier"), json!({})),
             sandbox("by-hand", json!([]), json!({})),
             sandbox("of-earlier", json!([]), earlier),
-            // Over Pods of somebody else.
+            // Sandboxes with the names of foreign Pods.
             sandbox("db-0", json!([]), json!({})),
             sandbox("db-1", json!([]), suspended),
             sandbox("db-2", json!([]), said("InvalidSpec")),

@@ -1,4 +1,4 @@
-//! Which sandboxes a session wants, and of what each is made.
+//! Which sandboxes a session requires, and the template of each.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -18,8 +18,8 @@ use crate::{
     protocol::init::ALL_SKILLS,
 };
 
-/// The types that are started: those that `launch` names, or all, and those that they need. A type that is switched off or
-/// does not exist is none; [`check`] complains of it.
+/// The types that are started: those that `launch` names, or all, and those that they need. Types that are disabled or do not exist are
+/// omitted; [`check`] reports them.
 #[must_use]
 pub fn launched(session: &AigiseSession) -> BTreeSet<&str> {
     let types = session.spec.launch.as_ref().and_then(|launch| launch.types.as_ref());
@@ -41,7 +41,7 @@ pub fn launched(session: &AigiseSession) -> BTreeSet<&str> {
     launched
 }
 
-/// The types that may ever be started: all of them, where agents may ask for more than is started at once.
+/// The types that may ever be started: all of them if agents may request more types than are started at once.
 #[must_use]
 pub fn launchable(session: &AigiseSession) -> BTreeSet<&str> {
     if starts_on_demand(session) {
@@ -55,9 +55,9 @@ fn starts_on_demand(session: &AigiseSession) -> bool {
     session.spec.launch.as_ref().and_then(|launch| launch.mode) == Some(LaunchMode::OnDemand)
 }
 
-/// The session as its agents want it. With `launch.mode: OnDemand` those types are started that `launch.types` names, or `main`,
-/// those that have been started before, and those that agents require. Of the tools, where only some are staged, those are that
-/// agents and the session itself use. Neither grows less.
+/// The session with the demand of its agents. With `launch.mode: OnDemand`, the started types are those that `launch.types` names (or
+/// `main`), those that have been started before, and those that agents require. If only some folders of the tools are staged, these are
+/// the folders that the agents and the session itself use. Neither set ever shrinks.
 pub(super) fn with_demand(session: Arc<AigiseSession>, demand: &Demand) -> Arc<AigiseSession> {
     let mut types = None;
     if starts_on_demand(&session) {
@@ -72,7 +72,7 @@ pub(super) fn with_demand(session: Arc<AigiseSession>, demand: &Demand) -> Arc<A
         let volumes = session.status.as_ref().and_then(|status| status.volumes.as_ref());
         let staged = volumes.and_then(|volumes| volumes.tools.as_ref()).map(|tools| tools.roots.clone());
         let more = own_roots(&session).chain(demand.tools_roots.iter().cloned()).chain(staged.unwrap_or_default());
-        // In the user's order, and then in any that stays.
+        // The user's folders come first in their order, then the others in a stable order.
         let more: BTreeSet<_> = more.filter(|root| !named.contains(root)).collect();
         named.iter().cloned().chain(more).collect::<Vec<_>>()
     });
@@ -87,31 +87,31 @@ pub(super) fn with_demand(session: Arc<AigiseSession>, demand: &Demand) -> Arc<A
     Arc::new(session)
 }
 
-/// The first-level folders of the tools that the session names, or has skills in.
+/// The first-level folders of the tools that the session names, or in which it enables skills.
 pub(super) fn own_roots(session: &AigiseSession) -> impl Iterator<Item = String> {
     let of_skills = session.spec.enabled_skills.iter().flatten().filter_map(|skill| top_root(skill));
     session.spec.tools_top_roots.iter().flatten().cloned().chain(of_skills)
 }
 
-/// What the status remembers of what was started.
+/// The started types that the status records.
 pub(super) fn recorded(session: &AigiseSession) -> Vec<String> {
     let launched = if starts_on_demand(session) { launched(session) } else { BTreeSet::new() };
     launched.into_iter().map(String::from).collect()
 }
 
-/// The first-level folder of a skill; `all` names none.
+/// The first-level folder of a skill; `None` for `all`.
 #[must_use]
 pub fn top_root(skill: &str) -> Option<String> {
     skill.split('/').next().filter(|root| *root != ALL_SKILLS).map(String::from)
 }
 
-/// The type as the session spells it, if the session has it and did not switch it off.
+/// The type as the session spells it, if the session has the type and has not disabled it.
 fn enabled<'a>(session: &'a AigiseSession, sandbox_type: &str) -> Option<&'a str> {
     let (known, sandbox) = session.spec.sandboxes.get_key_value(sandbox_type)?;
     (sandbox.enabled != Some(false)).then_some(known)
 }
 
-/// What the type's template, or what all types have, says in a list. Where neither says anything, the profile does.
+/// A list in the type's template, or in the session's defaults; `None` if neither has the list, so the profile's list applies.
 fn stated<'a>(
     session: &'a AigiseSession,
     sandbox_type: &str,
@@ -133,7 +133,7 @@ fn depends_on<'a>(session: &'a AigiseSession, sandbox_type: &str) -> Vec<&'a str
     profile.template.depends_on.iter().map(String::as_str).chain(after).collect()
 }
 
-/// The MCP services that have to answer before a type is ready.
+/// The MCP services that have to respond before a type is ready.
 fn mcp_services<'a>(session: &'a AigiseSession, sandbox_type: &str) -> Vec<&'a str> {
     if let Some(stated) = stated(session, sandbox_type, |template| &template.mcp_services) {
         return stated.collect();
@@ -142,7 +142,7 @@ fn mcp_services<'a>(session: &'a AigiseSession, sandbox_type: &str) -> Vec<&'a s
     profile.into_iter().flat_map(|profile| &profile.template.mcp_services).map(String::as_str).collect()
 }
 
-/// The MCP services of a session: its own, and those that its types bring along.
+/// The MCP services of a session: its own, and those of its types' profiles.
 #[must_use]
 pub fn services(session: &AigiseSession) -> BTreeMap<&str, &McpService> {
     let profiles = session.spec.sandboxes.keys().filter_map(|sandbox_type| profile::of(session, sandbox_type));
@@ -150,30 +150,31 @@ pub fn services(session: &AigiseSession) -> BTreeMap<&str, &McpService> {
     brought.chain(&session.spec.mcp_services).map(|(name, service)| (name.as_str(), service)).collect()
 }
 
-/// What the templates of a session's types are made of: what all types have is read once.
+/// The layers of the templates of a session's types. The defaults of all types are converted once.
 pub struct Layers<'a> {
     session: &'a AigiseSession,
     defaults: Option<Value>,
 }
 
 impl<'a> Layers<'a> {
-    /// Those of a session.
+    /// The layers of a session.
     ///
     /// # Errors
-    /// When what all types have cannot be written as JSON.
+    /// When the defaults cannot be written as JSON.
     pub fn of(session: &'a AigiseSession) -> Result<Self, String> {
         let defaults = session.spec.sandbox_defaults.as_ref().map(tree).transpose()?;
         Ok(Self { session, defaults })
     }
 
-    /// The template of a type, over what all types have, over what its profile says; and about how many bytes it takes in memory.
+    /// The template of a type: its own fields over the session's defaults, and these over its profile. Also returns the approximate size
+    /// in memory, in bytes.
     ///
     /// # Errors
-    /// When they do not make a template together, or too large a one.
+    /// When the layers do not make a valid template together, or the template is too large.
     pub fn template(&self, sandbox_type: &str) -> Result<(SandboxTemplate, usize), String> {
         let session = self.session;
         let own = session.spec.sandboxes.get(sandbox_type).map(|sandbox| &sandbox.template);
-        // A Pod that is there already has its own settings.
+        // An existing Pod, to which the sandbox attaches, has its own settings.
         let defaults = self.defaults.as_ref().filter(|_| own.is_none_or(|own| own.attach.is_none()));
         let profile = profile::of(session, sandbox_type).map(|profile| SandboxTemplate {
             depends_on: depends_on(session, sandbox_type).into_iter().map(String::from).collect(),
@@ -188,7 +189,7 @@ impl<'a> Layers<'a> {
         let size = check_size(&merged)?;
         let is_alone = profile.is_none() && defaults.is_none();
         let merged: SandboxTemplate = serde_json::from_value(merged).map_err(|error| error.to_string())?;
-        // What nothing was laid over stays as it was written, `null` in a pod template included.
+        // A single layer stays as it was written, including `null` in a pod template.
         let template = if is_alone || merged.attach.is_some() { own.cloned().unwrap_or_default() } else { merged };
         Ok((template, size))
     }
@@ -198,22 +199,22 @@ fn tree(template: &SandboxTemplate) -> Result<Value, String> {
     serde_json::to_value(template).map_err(|error| error.to_string())
 }
 
-/// A Sandbox has to hold it. Gives about how many bytes it takes in memory.
+/// Checks that the template fits into a Sandbox, and returns its approximate size in memory, in bytes.
 fn check_size(template: &Value) -> Result<usize, String> {
     let (bytes, values) = (template.to_string().len(), limits::values(template));
     if bytes > limits::TEMPLATE_BYTES || values > limits::TEMPLATE_VALUES {
         return Err(format!(
-            "with all that lies under it, the template of the type has {bytes} bytes and {values} values, and {} and {} are allowed; make the type or sandboxDefaults smaller.",
+            "together with sandboxDefaults and the profile, the template of the type has {bytes} bytes and {values} values, and {} and {} are allowed; make the type or sandboxDefaults smaller.",
             limits::TEMPLATE_BYTES,
             limits::TEMPLATE_VALUES
         ));
     }
-    // A pod template is kept as text.
+    // A pod template is kept in memory as text.
     let of_text = template.get("podTemplate").map_or(0, limits::values);
     Ok(1024 + bytes + 128 * values.saturating_sub(of_text))
 }
 
-/// What is wrong with what is to be launched.
+/// Checks the types that are to be started, and what they need.
 ///
 /// # Errors
 /// A sentence that names the field, and the chain of dependencies that leads there.
@@ -233,15 +234,15 @@ pub fn check(session: &AigiseSession) -> Result<(), String> {
     check_skills(session)
 }
 
-/// Follows the dependencies of a type, depth first. Each type is looked at once in all: what was `followed` to its end leads into
-/// no circle.
+/// Follows the dependencies of a type, depth first, to find cycles. Each type is visited once: a type in `followed` is known not to lead
+/// into a cycle.
 fn follow<'a>(
     session: &'a AigiseSession,
     sandbox_type: &'a str,
     followed: &mut BTreeSet<&'a str>,
 ) -> Result<(), String> {
     let needs = |of: &'a str| depends_on(session, of).into_iter();
-    // The chain that leads to the type that is looked at, and what each of its types still has to be asked for.
+    // The chain that leads to the current type, and the remaining dependencies of each type in the chain.
     let (mut chain, mut waiting) = (vec![sandbox_type], vec![needs(sandbox_type)]);
     let mut in_chain = BTreeSet::from([sandbox_type]);
     while let (Some(&last), Some(rest)) = (chain.last(), waiting.last_mut()) {
@@ -255,12 +256,15 @@ fn follow<'a>(
         let complaint = |what: &str| {
             let by_profile = profile::of(session, last).is_some()
                 && stated(session, last, |template| &template.depends_on).is_none();
-            let hint =
-                if by_profile { " The type has this by its profile; init.profile: None takes it away." } else { "" };
+            let hint = if by_profile {
+                " The type's profile adds this dependency; init.profile: None removes it."
+            } else {
+                ""
+            };
             Err(format!("spec.sandboxes.{last}.dependsOn: {} → {needed}, {what}.{hint}", chain.join(" → ")))
         };
         if in_chain.contains(needed) {
-            return complaint("which is a circle");
+            return complaint("which is a cycle");
         }
         let Some(needed) = enabled(session, needed) else {
             return complaint(&format!("which {}", missing(session, needed)));
@@ -295,14 +299,14 @@ fn check_skills(session: &AigiseSession) -> Result<(), String> {
     let named = session.spec.enabled_skills.iter().flatten().find(|skill| *skill != ALL_SKILLS);
     match named {
         Some(skill) if !session.spec.has_tools() => Err(format!(
-            "spec.enabledSkills: {skill} is a folder of the tools, and the session has none (volumes.tools)."
+            "spec.enabledSkills: {skill} is a folder of the tools volume, and the session has no tools (volumes.tools)."
         )),
         Some(_) | None => Ok(()),
     }
 }
 
 fn missing(session: &AigiseSession, sandbox_type: &str) -> &'static str {
-    if session.spec.sandboxes.contains_key(sandbox_type) { "is switched off" } else { "is not among spec.sandboxes" }
+    if session.spec.sandboxes.contains_key(sandbox_type) { "is disabled" } else { "is not among spec.sandboxes" }
 }
 
 #[cfg(test)]
@@ -316,7 +320,7 @@ mod tests {
         serde_json::from_value(object).unwrap()
     }
 
-    /// `a>b,c` is a type with what it depends on; `-a` is switched off.
+    /// `a>b,c` is a type with its dependencies; `-a` is a disabled type.
     fn types(text: &str, launch: &[&str]) -> AigiseSession {
         let sandboxes: serde_json::Map<_, _> = text
             .split(' ')
@@ -343,22 +347,22 @@ mod tests {
         assert_eq!(launched("main fuzz>main joern>main,neo4j neo4j", &["joern"]), ["joern", "main", "neo4j"]);
         assert_eq!(launched("main fuzz>main codeql>joern joern>main", &["codeql"]), ["codeql", "joern", "main"]);
         assert_eq!(launched("main -fuzz joern", &[]), ["joern", "main"]);
-        assert_eq!(launched("a>b b>a", &["a"]), ["a", "b"], "a circle is followed once");
+        assert_eq!(launched("a>b b>a", &["a"]), ["a", "b"], "a cycle is followed once");
     }
 
     #[test]
     fn what_cannot_be_launched_is_refused_with_the_chain() {
         let complaint = |text, launch: &[&str]| check(&types(text, launch)).unwrap_err();
         assert_eq!(complaint("main", &["fuzz"]), "spec.launch.types: fuzz is not among spec.sandboxes.");
-        assert_eq!(complaint("main -fuzz", &["fuzz"]), "spec.launch.types: fuzz is switched off.");
-        assert_eq!(complaint("a>b b>c c>a", &["a"]), "spec.sandboxes.c.dependsOn: a → b → c → a, which is a circle.");
+        assert_eq!(complaint("main -fuzz", &["fuzz"]), "spec.launch.types: fuzz is disabled.");
+        assert_eq!(complaint("a>b b>c c>a", &["a"]), "spec.sandboxes.c.dependsOn: a → b → c → a, which is a cycle.");
         assert_eq!(
             complaint("main codeql>joern joern>neo4j", &[]),
             "spec.sandboxes.joern.dependsOn: codeql → joern → neo4j, which is not among spec.sandboxes."
         );
-        assert!(complaint("main>fuzz -fuzz", &[]).contains("main → fuzz, which is switched off"));
+        assert!(complaint("main>fuzz -fuzz", &[]).contains("main → fuzz, which is disabled"));
         assert_eq!(check(&types("main fuzz>main joern>main,fuzz", &["joern"])), Ok(()));
-        assert_eq!(check(&types("main bad>gone", &["main"])), Ok(()), "what is not launched is nobody's business");
+        assert_eq!(check(&types("main bad>gone", &["main"])), Ok(()), "types that are not launched are not checked");
     }
 
     #[test]
@@ -387,6 +391,6 @@ mod tests {
         assert_eq!(env, [("A", "1"), ("B", "2"), ("C", "2")]);
         let limits = fuzz.resources.unwrap().limits.unwrap();
         assert_eq!((limits["cpu"].0.as_str(), limits["memory"].0.as_str()), ("1", "4Gi"));
-        assert_eq!(template(&session, "there").unwrap().image, None, "a Pod that is there takes no defaults");
+        assert_eq!(template(&session, "there").unwrap().image, None, "an existing Pod gets no defaults");
     }
 }

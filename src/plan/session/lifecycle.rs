@@ -1,4 +1,4 @@
-//! Where a session is in its life, in one ordered chain: the first that holds is the one that a user reads.
+//! Where a session is in its life. The checks are in order, and users read the first that applies.
 
 use strum::IntoStaticStr;
 
@@ -17,59 +17,59 @@ use crate::{
 /// Where a session is in its life.
 #[derive(Clone, Debug, PartialEq, Eq, IntoStaticStr)]
 pub enum Lifecycle {
-    /// It is being deleted: what it made goes with it by garbage collection.
+    /// The session is being deleted; garbage collection deletes its children.
     Terminating,
-    /// Its time is over: Pods and volumes go, or the session itself.
+    /// The lifetime of the session is over: its Pods and volumes are deleted, or the session itself.
     Expired {
-        /// What is to happen.
+        /// What is deleted.
         then: OnExpiry,
-        /// Something is still there that is to go.
+        /// Whether an object that is to be deleted still exists.
         going: bool,
     },
-    /// Its configuration file cannot be used; nothing is made.
+    /// The configuration file cannot be used; nothing is created.
     Unconfigured(Failure),
-    /// Its specification cannot work; nothing is made or changed.
+    /// The spec cannot work; nothing is created or changed.
     Blocked(Failure),
-    /// Its Pods go, its volumes stay.
+    /// The session is suspended: its Pods are deleted, its volumes are kept.
     Suspended {
-        /// Why.
+        /// Why the session is suspended.
         by: SuspendReason,
-        /// The first whose Pod may still be there.
+        /// The first Pod that may still exist.
         active: Option<String>,
-        /// Why it could not go on as it is written.
+        /// Why the session could not be resumed with its present spec.
         invalid: Option<String>,
     },
-    /// An object that is not ours has one of its names. Waits, and touches nothing.
+    /// A foreign object has a name that the session needs. The session waits and changes nothing.
     NameTaken(Foreign),
-    /// Something could not be read or written.
+    /// An object could not be read or written.
     Failed(Failure),
-    /// An existing claim that it uses is not there yet.
+    /// A claim that the session uses by name does not exist yet.
     ClaimMissing(String),
-    /// A source is not there yet.
+    /// A source does not exist yet.
     SourceMissing(String),
-    /// The stage Pod is about to be made.
+    /// The stage Pod is about to be created.
     NotStaged,
-    /// The stage Pod is on its way.
+    /// The stage Pod is starting or running.
     Staging(Progress),
-    /// The cluster took the stage Pod away; it is made anew.
+    /// The cluster ended the stage Pod; it is recreated.
     StagingInterrupted(String),
     /// The volumes could not be filled.
     StagingFailed(String),
     /// Some sandboxes are not ready yet.
     Starting {
-        /// The first that is not ready, and why.
+        /// The first sandbox that is not ready, and why.
         cause: String,
     },
-    /// Some sandboxes will not come back by themselves.
+    /// Some sandboxes have failed and do not recover without the user.
     SandboxFailed {
-        /// Which, and why.
+        /// The sandboxes that failed, and why.
         cause: String,
     },
-    /// Likewise, and the session goes on with the others.
+    /// Some sandboxes have failed, and the session continues with the others.
     Degraded {
-        /// Which, and why.
+        /// The sandboxes that failed, and why.
         cause: String,
-        /// The first of the others that is not ready yet, and why.
+        /// The first other sandbox that is not ready yet, and why.
         waits_for: Option<String>,
     },
     /// All sandboxes are ready.
@@ -77,7 +77,7 @@ pub enum Lifecycle {
 }
 
 impl Lifecycle {
-    /// Where the session is.
+    /// Derives the lifecycle of the session.
     #[must_use]
     pub fn of(observed: &Observed) -> Self {
         let session = &observed.session;
@@ -90,7 +90,7 @@ impl Lifecycle {
         }
         let obstacle = configuration::obstacle(observed);
         let invalid = obstacle.map_or_else(|| check(observed).err(), |failure| Some(failure.message.clone()));
-        // What is to rest rests, whatever else it says.
+        // Suspension takes precedence: it works even if the rest of the spec is invalid.
         if let Some(by) = lifetime::rest(observed) {
             let stage_pod = staging::is_awake(observed).then(|| Observed::stage_pod_name(session));
             let active = sandboxes::active(observed).map(String::from).or(stage_pod);
@@ -124,7 +124,7 @@ impl Lifecycle {
         }
     }
 
-    /// Whether the volumes hold what their sources gave.
+    /// Whether the volumes hold the files of their sources.
     #[must_use]
     pub fn is_staged(&self) -> bool {
         match self {
@@ -158,7 +158,7 @@ fn of_sandboxes(observed: &Observed) -> Lifecycle {
     if !failed.is_empty() {
         let cause = failed.join(" ");
         return if observed.session.spec.continues_on_error() {
-            // One that waits for a person, as it depends on one that failed, does not move.
+            // A stalled sandbox, such as one whose dependency failed, makes no progress, so the session does not wait for it.
             let waits_for = first(all.iter().filter(waits).filter(|wanted| !wanted.is_stalled())).map(say);
             Lifecycle::Degraded { cause, waits_for }
         } else {
@@ -175,14 +175,14 @@ fn of_sandboxes(observed: &Observed) -> Lifecycle {
     }
 }
 
-/// The first that waits for more than for others; what those wait for is what holds it up.
+/// The first sandbox that does not only wait for other sandboxes, since these others are the cause; otherwise the first one.
 fn first<'a, 'b>(
     mut waiting: impl Iterator<Item = &'a sandboxes::Wanted<'b>> + Clone,
 ) -> Option<&'a sandboxes::Wanted<'b>> {
     waiting.clone().find(|wanted| !wanted.waits_for_others()).or_else(|| waiting.next())
 }
 
-/// What is wrong with the session: by its specification alone, or by what its annotations say.
+/// Checks the session's spec and annotations.
 fn check(observed: &Observed) -> Result<(), String> {
     match observed.decided.invalid() {
         Some(message) => Err(message.to_string()),

@@ -1,5 +1,5 @@
-//! How long a session lives, and when it rests. All times are counted from what the API server keeps, so they go on over
-//! restarts of the operator.
+//! The lifetime of a session, and its suspension when idle. All times are derived from objects in the API server, so they are independent
+//! of restarts of the operator.
 
 use std::time::Duration;
 
@@ -13,7 +13,7 @@ use crate::{
     plan::duration::{self, parse},
 };
 
-/// Why a session rests: its Pods are gone, its volumes stay.
+/// Why a session is suspended: its Pods are deleted, its volumes are kept.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum SuspendReason {
     /// `spec.suspend`.
@@ -22,13 +22,14 @@ pub enum SuspendReason {
     Idle,
 }
 
-/// How near to its end a session is called expiring: a tenth of its time, and this at most.
+/// How long before its end a session is expiring: a tenth of its lifetime, but at most this.
 const SOON: SignedDuration = SignedDuration::from_mins(10);
 
-/// Sessions that were made together do not end together: up to a twentieth of their time later, and this at most.
+/// How much later a session may end than its lifetime says: up to a twentieth of the lifetime, but at most this. Sessions that were
+/// created together therefore do not end together.
 const SPREAD: SignedDuration = SignedDuration::from_mins(1);
 
-/// What is wrong with the lifetime.
+/// Checks the lifetime.
 ///
 /// # Errors
 /// A sentence that names the field.
@@ -42,14 +43,14 @@ pub(super) fn check(session: &AigiseSession) -> Result<(), String> {
     }
     match session.annotations().get(meta::LAST_ACTIVITY) {
         Some(text) if text.parse::<Timestamp>().is_err() => Err(format!(
-            "metadata.annotations: `{text}` in {} is no time as in RFC 3339, such as 2026-01-31T12:00:00Z.",
+            "metadata.annotations: `{text}` in {} is not a valid RFC 3339 time, such as 2026-01-31T12:00:00Z.",
             meta::LAST_ACTIVITY
         )),
         _ => Ok(()),
     }
 }
 
-/// The time of the session, and when it ends.
+/// The lifetime of the session, and when it ends.
 fn end(session: &AigiseSession) -> Option<(SignedDuration, Timestamp)> {
     let ttl = parse(session.spec.lifetime.as_ref()?.ttl.as_ref()?)?;
     let created = session.metadata.creation_timestamp.as_ref()?.0;
@@ -61,13 +62,13 @@ fn end(session: &AigiseSession) -> Option<(SignedDuration, Timestamp)> {
     Some((ttl, created.checked_add(ttl).and_then(|end| end.checked_add(spread)).unwrap_or(Timestamp::MAX)))
 }
 
-/// When the time of the session ends.
+/// When the lifetime of the session ends.
 pub(super) fn expires_at(session: &AigiseSession) -> Option<Time> {
-    // Whole seconds, as the API server keeps them.
+    // The API server stores whole seconds.
     end(session).and_then(|(_, end)| Timestamp::from_second(end.as_second()).ok()).map(Time)
 }
 
-/// Whether its end is near.
+/// Whether the session is expiring.
 pub(super) fn expires_soon(observed: &Observed) -> bool {
     soon(&observed.session).is_some_and(|soon| soon <= observed.now)
 }
@@ -77,12 +78,12 @@ fn soon(session: &AigiseSession) -> Option<Timestamp> {
     end.checked_sub((ttl / 10).min(SOON)).ok()
 }
 
-/// Whether its time is over.
+/// Whether the session has expired.
 pub(super) fn is_expired(observed: &Observed) -> bool {
     end(&observed.session).is_some_and(|(_, end)| end <= observed.now)
 }
 
-/// When the sandboxes were last started: what was said before, unless the user suspended the session since.
+/// When the sandboxes were last started: the time in the status, unless the user has suspended the session.
 pub(super) fn started_at(observed: &Observed) -> Option<Time> {
     if observed.session.spec.is_suspended() {
         return None;
@@ -100,14 +101,13 @@ pub(super) fn ready_at(observed: &Observed, is_ready: bool) -> Option<Time> {
     before.or_else(|| is_ready.then_some(Time(observed.now)))
 }
 
-/// Since when nothing has been on its way. What is being filled, started or initialised is busy, however long that takes, and so is
-/// a session with an agent that works; a session
-/// that rests keeps the time by which it came to rest, or it would wake at once; and one that cannot be read or written for a
-/// moment is as it was.
+/// Since when the session has been settled, which is the start of its idle time. A session is not settled while it is staging, starting
+/// or initialising, however long that takes, or while one of its agents is active. An idle session keeps the time because of which it was
+/// suspended, otherwise it would become active again at once. A failed read or write keeps the time as well.
 pub(super) fn settled_at(observed: &Observed, phase: SessionPhase) -> Option<Time> {
     let before = observed.session.status.as_ref().and_then(|status| status.settled_at.clone());
     match phase {
-        // Who works is not idle.
+        // A session with an active agent is not idle.
         SessionPhase::Ready | SessionPhase::Degraded | SessionPhase::Error if agents::is_any_active(observed) => None,
         SessionPhase::Ready | SessionPhase::Degraded | SessionPhase::Error => {
             Some(before.unwrap_or(Time(observed.now)))
@@ -122,7 +122,7 @@ pub(super) fn settled_at(observed: &Observed, phase: SessionPhase) -> Option<Tim
     }
 }
 
-/// When a session in which nothing has been on its way since then will have been idle for long enough.
+/// When a session that settled at this time becomes idle.
 fn idle_at(observed: &Observed, settled: Option<&Time>) -> Option<Timestamp> {
     let session = &observed.session;
     let idle = parse(session.spec.lifetime.as_ref()?.idle.as_ref()?)?;
@@ -132,7 +132,7 @@ fn idle_at(observed: &Observed, settled: Option<&Time>) -> Option<Timestamp> {
     Some(last.checked_add(idle).unwrap_or(Timestamp::MAX))
 }
 
-/// Why the session rests, if it does.
+/// Why the session is suspended, if it is.
 pub(super) fn rest(observed: &Observed) -> Option<SuspendReason> {
     let session = &observed.session;
     if session.spec.is_suspended() {
@@ -142,13 +142,13 @@ pub(super) fn rest(observed: &Observed) -> Option<SuspendReason> {
     idle_at(observed, settled).filter(|&at| at <= observed.now).map(|_| SuspendReason::Idle)
 }
 
-/// How long until time alone changes something; that nothing is on its way any more may be news of this very moment.
+/// The delay until the next change that depends only on time. `settled` may have been determined in this reconcile.
 pub(super) fn next(observed: &Observed, settled: Option<&Time>) -> Option<Duration> {
     let session = &observed.session;
     let times = [soon(session), end(session).map(|(_, end)| end), idle_at(observed, settled)];
     let next = times.into_iter().flatten().filter(|&at| at > observed.now).min()?;
     let wait = Duration::try_from(next.duration_since(observed.now)).ok()?;
-    // The clock is read in whole seconds.
+    // The operator's time has whole seconds.
     Some(Duration::from_secs(wait.as_secs() + u64::from(wait.subsec_nanos() > 0)))
 }
 
@@ -185,7 +185,7 @@ mod tests {
             let (earliest, most) = (i64::from(ttl), i64::from(ttl / 20).min(60));
             prop_assert!((earliest..=earliest + most).contains(&end), "{} s after {} s", end, ttl);
             prop_assert_eq!(ends_after(&session(&uid, ttl)), end);
-            // A longer time has no other spread by chance: whoever raises it does not get less.
+            // The spread does not change at random with the lifetime: a longer lifetime never ends earlier.
             prop_assert!(ends_after(&session(&uid, ttl + 3600)) > end);
         }
     }

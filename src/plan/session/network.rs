@@ -1,4 +1,4 @@
-//! The Service that gives sandboxes their names, and the policy around them.
+//! The Service that gives sandboxes their DNS names, and the network policies of a session.
 
 use std::collections::BTreeMap;
 
@@ -28,9 +28,9 @@ use crate::{
     plan::{Settings, ownership, volumes::SharedVolume},
 };
 
-/// What is not the internet: private, shared, loopback, link-local (cloud metadata), multicast and reserved ranges, the relays of 6to4,
-/// and Azure's wire server, which gives a node its secrets at a public address. Cluster services, the API server and nodes live in
-/// these, or where [`Settings::cluster_ranges`] says.
+/// IPv4 ranges that do not belong to the internet: private, shared, loopback, link-local (cloud metadata), multicast and reserved ranges,
+/// the relays of 6to4, and Azure's wire server, which serves a node's secrets at a public address. Cluster services, the API server and
+/// nodes have addresses in these ranges, or in [`Settings::cluster_ranges`].
 const NOT_INTERNET_V4: [&str; 12] = [
     "0.0.0.0/8",
     "10.0.0.0/8",
@@ -45,15 +45,15 @@ const NOT_INTERNET_V4: [&str; 12] = [
     "198.18.0.0/15",
     "224.0.0.0/3",
 ];
-/// Likewise, and the prefixes that lead back into IPv4: translated (NAT64), Teredo and 6to4 addresses. The API server takes no mapped
-/// ones.
+/// IPv6 ranges that do not belong to the internet. They include the prefixes that map to IPv4: translated (NAT64), Teredo and 6to4
+/// addresses. IPv4-mapped ranges are missing because the API server rejects them.
 const NOT_INTERNET_V6: [&str; 8] =
     ["::1/128", "2001::/32", "2002::/16", "64:ff9b:1::/48", "64:ff9b::/96", "fc00::/7", "fe80::/10", "ff00::/8"];
 
 /// Where node-local DNS caches listen, by convention.
 const NODE_LOCAL_DNS: &str = "169.254.20.10/32";
 
-/// The Service and the policies, where they are missing or not as they should be.
+/// The writes for the Service and the policies, if they are missing or out of date.
 pub(super) fn writes(observed: &Observed) -> Vec<Write> {
     let policies = [
         (&observed.policy, wants_policy(observed).then(|| session_policy(observed))),
@@ -63,7 +63,7 @@ pub(super) fn writes(observed: &Observed) -> Vec<Write> {
     let service = service(observed);
     let is_well = match &observed.service {
         ChildState::Owned(live) => serves(live, &service),
-        ChildState::Foreign(_) | ChildState::Failed(_) => true, // as far as we may touch it, or know
+        ChildState::Foreign(_) | ChildState::Failed(_) => true, // it must not be changed, or its state is unknown
         ChildState::Absent => false,
     };
     if !is_well {
@@ -85,7 +85,7 @@ fn policy_write(child: &ChildState<NetworkPolicy>, wanted: Option<NetworkPolicy>
     }
 }
 
-/// The policies that the session wants, as they are.
+/// The state of the policies that the session requires.
 pub(super) fn policies(observed: &Observed) -> impl Iterator<Item = &ChildState<NetworkPolicy>> {
     let session = wants_policy(observed).then_some(&observed.policy);
     session.into_iter().chain(wants_stage_policy(observed).then_some(&observed.stage_policy))
@@ -95,13 +95,14 @@ fn wants_policy(observed: &Observed) -> bool {
     has_own_policy(&observed.session)
 }
 
-/// Whether the operator makes the policies of a session.
+/// Whether the operator manages the network policies of a session.
 #[must_use]
 pub fn has_own_policy(session: &AigiseSession) -> bool {
     session.spec.network_policy() == PolicyMode::Managed
 }
 
-/// Policies add up: where the sandboxes may not reach the internet, the commands that fill the volumes do by one of their own.
+/// Whether the stage Pod needs a policy of its own: the sandboxes may not reach the internet, but container sources may. Policies are
+/// additive.
 fn wants_stage_policy(observed: &Observed) -> bool {
     let fetches = SharedVolume::ALL.into_iter().flat_map(|volume| &volume.spec(&observed.session).sources);
     wants_policy(observed)
@@ -124,7 +125,7 @@ fn same_owners(live: &ObjectMeta, desired: &ObjectMeta) -> bool {
     owners(live) == owners(desired)
 }
 
-/// The API server fills in the rest of a Service, so only what we say is compared.
+/// Whether the live Service is up to date. The API server sets defaults, so only the fields that the operator sets are compared.
 fn serves(live: &Service, desired: &Service) -> bool {
     let said = |service: &Service| {
         let spec = service.spec.as_ref()?;
@@ -134,14 +135,14 @@ fn serves(live: &Service, desired: &Service) -> bool {
 }
 
 fn service(observed: &Observed) -> Service {
-    // The name of the session stands for its sandboxes; the stage Pod, which comes and goes, is none.
+    // The session's DNS name resolves to its sandboxes, and not to the temporary stage Pod.
     let mut selector = ownership::members(&observed.session);
     selector.insert(meta::COMPONENT.into(), Component::Sandbox.to_string());
     Service {
         metadata: metadata(observed, observed.session.name_any()),
         spec: Some(ServiceSpec {
             cluster_ip: Some("None".into()),
-            // An initialiser may need a neighbour that is up and not ready; readiness lives in status.
+            // An initialiser may need another sandbox that runs but is not ready. Readiness is reported in the status.
             publish_not_ready_addresses: Some(true),
             selector: Some(selector),
             ..ServiceSpec::default()
@@ -219,8 +220,8 @@ fn block(cidr: &str, except: Vec<String>) -> NetworkPolicyPeer {
     NetworkPolicyPeer { ip_block: Some(IPBlock { cidr: cidr.into(), except }), ..NetworkPolicyPeer::default() }
 }
 
-/// A user's rules as the API server keeps them: the protocol is TCP unless they say otherwise, and empty lists and maps are none. Were
-/// they sent as they are written, they would never be as they are wanted, and each look would write them again.
+/// Normalises a user's rules as the API server does: the default protocol is TCP, and empty lists and maps are omitted. Otherwise the
+/// desired rules would always differ from the live ones, and every reconcile would write them.
 fn as_kept(mut network: Network) -> Network {
     let keep_ports = |ports: &mut Option<Vec<NetworkPolicyPort>>| {
         ports.iter_mut().flatten().for_each(|port| _ = port.protocol.get_or_insert_with(|| "TCP".into()));
@@ -274,7 +275,7 @@ mod tests {
     use super::*;
     use crate::plan::HelperMount;
 
-    /// In the API server's own types these fields are left out where they are empty (`omitempty`).
+    /// The API server's own types omit these fields if they are empty (`omitempty`).
     #[test]
     fn what_is_empty_in_a_users_rule_is_left_out_as_the_api_server_leaves_it_out() {
         let rule = |written: bool| {

@@ -1,4 +1,4 @@
-//! What a sandbox has by its type: the framework's initialisers, as a file of data.
+//! The profiles of sandbox types: the framework's initialisers, in a data file.
 
 use std::{collections::BTreeMap, sync::LazyLock};
 
@@ -6,16 +6,16 @@ use serde::Deserialize;
 
 use crate::api::{AigiseSession, SandboxTemplate, init, session::McpService};
 
-/// What a type has.
+/// The profile of a type.
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct Profile {
-    /// What lies under the template, as it is in the file.
+    /// The template beneath the type's own, as written in the file.
     pub(super) template: SandboxTemplate,
-    /// Further types that it waits for, where the session has them.
+    /// More types that the type waits for, if the session has them.
     #[serde(default)]
     pub(super) after: Vec<String>,
-    /// MCP services that it brings along.
+    /// MCP services that the type provides.
     #[serde(default)]
     pub(super) services: BTreeMap<String, McpService>,
 }
@@ -26,7 +26,7 @@ const FILE: &str = include_str!("profiles.yaml");
 static PROFILES: LazyLock<BTreeMap<String, Profile>> =
     LazyLock::new(|| serde_yaml::from_str(FILE).expect("profiles.yaml is well-formed"));
 
-/// The profile of a type, if the session has scripts for it and nobody switched it off.
+/// The profile of a type, if the session has scripts for it and the profile is not disabled.
 pub(super) fn of(session: &AigiseSession, sandbox_type: &str) -> Option<&'static Profile> {
     let own = &session.spec.sandboxes.get(sandbox_type)?.template;
     let request = |template: &SandboxTemplate| template.init.as_ref().and_then(|init| init.profile);
@@ -36,7 +36,7 @@ pub(super) fn of(session: &AigiseSession, sandbox_type: &str) -> Option<&'static
 }
 
 impl Profile {
-    /// What lies under the template in this session: its `build` fills in what the steps are about.
+    /// The profile's template in this session: the session's `build` replaces the placeholders in its steps.
     pub(super) fn template(&self, session: &AigiseSession) -> SandboxTemplate {
         let build = session.spec.build.as_ref();
         let source = build.and_then(|build| build.source_dir.as_deref()).unwrap_or("/shared/code");
@@ -47,7 +47,7 @@ impl Profile {
             match argument.as_str() {
                 "$SOURCE_DIR" => *argument = source.into(),
                 "$COMPILE_COMMAND" => *argument = compile.into(),
-                _ => {} // it is meant as it is
+                _ => {} // not a placeholder
             }
         }
         template
@@ -60,7 +60,7 @@ mod tests {
 
     use super::*;
 
-    /// Whether all that the one says is said by the other.
+    /// Whether every field of one value is in the other.
     fn is_part(part: &Value, whole: &Value) -> bool {
         match (part, whole) {
             (Value::Object(part), Value::Object(whole)) => {
@@ -76,7 +76,7 @@ mod tests {
         for (sandbox_type, profile) in &*PROFILES {
             let understood = serde_json::to_value(&profile.template).unwrap();
             assert!(is_part(&file[sandbox_type]["template"], &understood), "{sandbox_type}: {understood:#}");
-            // The API server would fill it in, and the Sandbox would be written again and again.
+            // The API server would set the default, so the Sandbox would differ and be written in every reconcile.
             assert!(profile.template.ports.iter().all(|port| port.protocol.is_some()), "{sandbox_type}");
             for name in &profile.template.mcp_services {
                 assert_eq!(&profile.services[name].sandbox, sandbox_type);

@@ -1,4 +1,4 @@
-//! The Sandboxes of a session: one for each type, applied as the session says.
+//! The Sandboxes of a session: one for each type, kept in line with the session's spec.
 
 use std::sync::Arc;
 
@@ -20,7 +20,7 @@ use crate::{
     },
 };
 
-/// A type that the session wants, and its Sandbox as it is.
+/// A type that the session requires, and the state of its Sandbox.
 pub(super) struct Wanted<'a> {
     pub(super) sandbox_type: &'a str,
     pub(super) name: String,
@@ -28,7 +28,7 @@ pub(super) struct Wanted<'a> {
 }
 
 impl Wanted<'_> {
-    /// The Sandbox, if it says something about the specification that it has now.
+    /// The Sandbox, if its status is about its present generation.
     fn current(&self) -> Option<&Arc<Sandbox>> {
         let sandbox = self.child.owned()?;
         let observed = sandbox.status.as_ref()?.observed_generation;
@@ -44,17 +44,17 @@ impl Wanted<'_> {
         self.current().and_then(|sandbox| sandbox.status.as_ref()?.phase)
     }
 
-    /// It is as its user wants it to be, and that is not ready: nobody waits for it.
+    /// Whether the Sandbox is inactive, as its user asked: the session does not wait for it.
     pub(super) fn is_inactive(&self) -> bool {
         match self.phase() {
             Some(SandboxPhase::Finished) => true,
-            // By its user; what its session suspended is about to start when the session goes on.
+            // Suspended by its user. A Sandbox that its session suspended starts when the session is resumed.
             Some(SandboxPhase::Suspended) => self.child.owned().is_some_and(|own| own.spec.suspend == Some(true)),
             _ => false,
         }
     }
 
-    /// It says that it needs a person.
+    /// Whether the Sandbox reports that the user has to act.
     pub(super) fn is_stalled(&self) -> bool {
         let status = self.current().and_then(|sandbox| sandbox.status.as_ref());
         let stalled = ConditionType::Stalled.to_string();
@@ -62,7 +62,7 @@ impl Wanted<'_> {
         conditions.any(|condition| condition.type_ == stalled && condition.status == "True")
     }
 
-    /// It says that others of the session come first.
+    /// Whether the Sandbox reports that it waits for other sandboxes of the session.
     pub(super) fn waits_for_others(&self) -> bool {
         self.ready().is_some_and(|ready| ready.reason == Reason::DependencyNotReady.to_string())
     }
@@ -71,21 +71,22 @@ impl Wanted<'_> {
         status::ready(&self.current()?.status.as_ref()?.conditions)
     }
 
-    /// What the Sandbox says of itself.
+    /// The message of the Sandbox.
     pub(super) fn message(&self) -> &str {
         if self.child.owned().is_none() {
-            return "The sandbox is being made.";
+            return "The sandbox is being created.";
         }
         match self.phase() {
-            Some(SandboxPhase::Finished) => return "It has finished.",
-            Some(SandboxPhase::Suspended) => return "It is suspended.",
-            _ => {} // the others are told by Ready
+            Some(SandboxPhase::Finished) => return "The sandbox has finished.",
+            Some(SandboxPhase::Suspended) => return "The sandbox is suspended.",
+            _ => {} // in the other phases, there is a condition Ready
         }
-        self.ready().map_or("The sandbox takes in its specification.", |condition| condition.message.as_str())
+        let not_observed = "The sandbox controller has not observed the latest specification yet.";
+        self.ready().map_or(not_observed, |condition| condition.message.as_str())
     }
 }
 
-/// The types that the session wants.
+/// The types that the session requires.
 pub(super) fn wanted(observed: &Observed) -> impl Iterator<Item = Wanted<'_>> {
     launch::launched(&observed.session).into_iter().filter_map(|sandbox_type| {
         let name = observed.child_name(Label::of(sandbox_type).ok()?);
@@ -94,7 +95,7 @@ pub(super) fn wanted(observed: &Observed) -> impl Iterator<Item = Wanted<'_>> {
     })
 }
 
-/// Whether all that is still waited for is what the sandboxes have to do before they are ready.
+/// Whether the session only waits for init work of its sandboxes.
 pub(super) fn only_initialize(observed: &Observed) -> bool {
     let mut waiting =
         wanted(observed).filter(|wanted| wanted.state() == SandboxState::Uninitialized && !wanted.is_inactive());
@@ -108,13 +109,13 @@ pub(super) fn failed_init(observed: &Observed) -> Option<String> {
     (!types.is_empty()).then(|| types.join(", "))
 }
 
-/// Sandboxes of types that the session no longer wants.
+/// Deletes the Sandboxes of types that the session no longer requires.
 pub(super) fn removals(observed: &Observed) -> Vec<Write> {
     let names: Vec<_> = wanted(observed).map(|wanted| wanted.name).collect();
     removed(observed, |name| !names.contains(name))
 }
 
-/// All Sandboxes of the session.
+/// Deletes all Sandboxes of the session.
 pub(super) fn all_removals(observed: &Observed) -> Vec<Write> {
     removed(observed, |_| true)
 }
@@ -125,12 +126,12 @@ fn removed(observed: &Observed, goes: impl Fn(&String) -> bool) -> Vec<Write> {
     left.map(|sandbox| Write::delete_any_version(&**sandbox)).collect()
 }
 
-/// Whether the session may have any Sandbox.
+/// Whether any Sandbox of the session may exist.
 pub(super) fn exist(observed: &Observed) -> bool {
     observed.sandboxes.values().any(ChildState::may_be_there)
 }
 
-/// The first Sandbox of the session's own whose Pod may still be there.
+/// The first of the session's own Sandboxes whose Pod may still exist.
 pub(super) fn active(observed: &Observed) -> Option<&str> {
     let phase = |sandbox: &Sandbox| sandbox.status.as_ref().and_then(|status| status.phase);
     let is_awake = |child: &ChildState<Sandbox>| match child {
@@ -140,7 +141,7 @@ pub(super) fn active(observed: &Observed) -> Option<&str> {
     observed.sandboxes.iter().find(|(_, child)| is_awake(child)).map(|(name, _)| name.as_str())
 }
 
-/// Sandboxes that are missing, once the volumes are staged, and those that are not as the session says.
+/// The writes for Sandboxes that are missing, once the volumes are staged, and for Sandboxes that are out of date.
 pub(super) fn writes(observed: &Observed) -> Vec<Write> {
     if !configuration::is_told(observed) {
         return vec![];
@@ -160,7 +161,7 @@ pub(super) fn writes(observed: &Observed) -> Vec<Write> {
     writes.collect()
 }
 
-/// The Sandbox of a type, as the session says.
+/// The desired Sandbox of a type.
 pub(super) fn sandbox(observed: &Observed, wanted: &Wanted<'_>) -> Option<Sandbox> {
     let session = &*observed.session;
     let mut labels = ownership::labels(Some(session), Component::Sandbox);

@@ -1,4 +1,4 @@
-//! The stage Pod: it fills the volumes, once for each digest of their sources, and ends.
+//! Staging: the stage Pod fills the volumes once for each digest of their sources, and ends.
 
 use std::{collections::BTreeSet, time::Duration};
 
@@ -24,22 +24,22 @@ mod walls;
 
 pub(super) use self::sources::check;
 
-/// How far staging is.
+/// The progress of staging.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Staging {
-    /// No volume has a source, so there is nothing to do: every sandbox can write to an empty volume by its group.
+    /// No volume has a source, so there is nothing to stage. Every sandbox can write to an empty volume because of its group.
     Unneeded,
-    /// The stage Pod is missing.
+    /// The stage Pod does not exist.
     NotStarted,
-    /// The stage Pod is on its way.
+    /// The stage Pod is starting or running.
     InProgress(Progress),
-    /// The stage Pod speaks of something that is no more: it is made anew.
+    /// The stage Pod is for other sources or another claim: it is recreated.
     Superseded,
-    /// The cluster took the stage Pod away before it was through: it is made anew.
+    /// The cluster ended the stage Pod before it was done: it is recreated.
     Interrupted(String),
-    /// It ended badly: the same sources would end it in the same way.
+    /// The stage Pod failed, and would fail again with the same sources.
     Failed(String),
-    /// The volumes hold what their sources gave.
+    /// The volumes hold the files of their sources.
     Done {
         /// The digest of the sources.
         digest: String,
@@ -47,13 +47,13 @@ pub enum Staging {
         roots: Vec<String>,
         /// The skills in the tools volume, as far as they were reported.
         skills: Vec<String>,
-        /// How many files were there with other content, and were left as they were.
+        /// The number of files that already existed with other content, and were kept.
         kept: i64,
     },
 }
 
 impl Staging {
-    /// Reads the stage Pod.
+    /// Derives the progress from the stage Pod.
     #[must_use]
     pub fn of(observed: &Observed) -> Self {
         let Some(pod) = observed.stage_pod.owned() else {
@@ -83,8 +83,8 @@ impl Staging {
     }
 }
 
-/// What `sandboxd` says at its end. Where it says nothing, something ended it: the next run goes on where this one was. Only a
-/// run that needs more memory than there is would end again in the same way.
+/// Interprets the report of `sandboxd`. Without a report, `sandboxd` was interrupted, and the next run continues its work; only a run
+/// that ran out of memory would fail again.
 fn of_report(pod: &Pod, success: bool, reason: Reason, message: String, last_words: Option<&str>) -> Staging {
     match last_words.and_then(|words| serde_json::from_str(words).ok()) {
         Some(StagingReport::Staged { volumes }) if success => Staging::Done {
@@ -99,12 +99,12 @@ fn of_report(pod: &Pod, success: bool, reason: Reason, message: String, last_wor
     }
 }
 
-/// Names of folders, as sources have them.
+/// Printable names of folders; sources may contain any names.
 fn names(folders: &[String]) -> Vec<String> {
     folders.iter().map(|folder| printable(folder)).collect()
 }
 
-/// The container source that failed, how, and the last lines of what it said.
+/// The message for a container source that failed: which source, how it ended, and the last lines of its output.
 fn failed_source(pod: &Pod, session: &AigiseSession) -> Option<String> {
     let (name, terminated) = failed_init(pod)?;
     let source = sources::sources(session).find(|(source, ..)| source == name);
@@ -115,25 +115,25 @@ fn failed_source(pod: &Pod, session: &AigiseSession) -> Option<String> {
     let lines: Vec<_> = said.lines().map(str::trim_end).filter(|line| !line.is_empty()).collect();
     let last = lines[lines.len().saturating_sub(LAST_LINES)..].join("; ");
     let last: String = last.chars().filter(|letter| !letter.is_control()).collect();
-    // The runtime's own words are told already.
+    // The message may already contain the runtime's explanation.
     Some(if last.is_empty() || failure.ends_with(said) { failure } else { format!("{failure}: {last}") })
 }
 
-/// How many of the last lines of a container source are told: the rest is in its log.
+/// How many of the last lines of a container source are reported. The other lines are in its log.
 const LAST_LINES: usize = 5;
 
-/// The list of sources was edited after the Pod was made.
+/// Whether the list of sources was edited after the Pod was created.
 fn speaks_of_other_sources(pod: &Pod, session: &AigiseSession) -> bool {
     annotation(pod, meta::SOURCES_LIST) != Some(sources::list(session).as_str())
 }
 
-/// A claim was deleted and made anew: what was staged is not in it.
+/// Whether a claim was recreated after the Pod was created: the staged files are not in it.
 fn is_older_than_a_claim(pod: &Pod, observed: &Observed) -> bool {
     let claims = own_volumes(&observed.session).filter_map(|volume| observed.claims.get(&volume)?.owned());
     claims.into_iter().any(|claim| claim.metadata.creation_timestamp > pod.metadata.creation_timestamp)
 }
 
-/// Whether the content of the ConfigMaps matters now: the volumes are to be staged, or failed to be and may be mended.
+/// Whether the content of the ConfigMaps is needed now: staging is due, or it failed and its sources may have been fixed.
 #[must_use]
 pub fn wants_sources(observed: &Observed) -> bool {
     match Staging::of(observed) {
@@ -142,7 +142,7 @@ pub fn wants_sources(observed: &Observed) -> bool {
     }
 }
 
-/// A chosen root without a source is an error, which staging reports.
+/// Whether there is something to stage. A chosen root without a source counts: staging reports it as an error.
 fn is_needed(session: &AigiseSession) -> bool {
     sources::sources(session).next().is_some()
         || session.spec.tools_top_roots.as_ref().is_some_and(|roots| !roots.is_empty())
@@ -155,7 +155,7 @@ pub fn config_maps(session: &AigiseSession) -> BTreeSet<String> {
     sources.filter_map(|source| Some(source.config_map.as_ref()?.name.clone())).collect()
 }
 
-/// Whether the stage Pod may be there and has not ended.
+/// Whether the stage Pod may exist and has not ended.
 pub(super) fn is_awake(observed: &Observed) -> bool {
     match &observed.stage_pod {
         ChildState::Owned(pod) => !matches!(Progress::of(pod, meta::STAGE_CONTAINER), Progress::Ended { .. }),
@@ -163,52 +163,53 @@ pub(super) fn is_awake(observed: &Observed) -> bool {
     }
 }
 
-/// Takes the stage Pod away, where it is not done, or speaks of a claim that somebody has deleted: also an ended Pod keeps a claim
-/// from going. It is made anew when the session goes on.
+/// Deletes the stage Pod of a suspended session, if the Pod has not ended, or if one of its claims is being deleted: even an ended Pod
+/// blocks the deletion of a claim. The Pod is recreated when the session is resumed.
 pub(super) fn interruptions(observed: &Observed) -> Vec<Write> {
     let own = own_volumes(&observed.session).filter_map(|volume| observed.claims.get(&volume)?.owned());
     let loses_a_claim = own.into_iter().any(|claim| claim.metadata.deletion_timestamp.is_some());
     if is_awake(observed) || loses_a_claim { removals(observed) } else { vec![] }
 }
 
-/// Takes the stage Pod away, whatever it has become meanwhile: what it was doing goes on in the next one. Were it left for a
-/// status that changed just now, nobody might tell us to try again.
+/// Deletes the stage Pod even if it has changed: the next stage Pod continues its work. A deletion that failed because the Pod's status
+/// has just changed might not be retried.
 pub(super) fn removals(observed: &Observed) -> Vec<Write> {
     let pod = observed.stage_pod.owned().filter(|pod| pod.metadata.deletion_timestamp.is_none());
     pod.map(|pod| Write::delete_any_version(&**pod)).into_iter().collect()
 }
 
-/// Names what a ConfigMap holds.
+/// The hash of a ConfigMap's content.
 #[must_use]
 pub fn content_hash(config_map: &ConfigMap) -> String {
     digest::short(&(&config_map.data, &config_map.binary_data))
 }
 
-/// The first ConfigMap that is not there.
+/// The first ConfigMap that does not exist.
 pub(super) fn missing_source(observed: &Observed) -> Option<&str> {
     let missing = observed.config_maps.iter().find(|(_, content)| **content == ConfigMapContent::Missing);
     missing.map(|(name, _)| name.as_str())
 }
 
-/// How long a stage Pod that the cluster took away is left, so that a node which refuses it is not asked several times a second.
+/// The minimum age at which an interrupted stage Pod is recreated. Without it, a node that rejects the Pod would get several Pods a
+/// second.
 const REST: Duration = Duration::from_secs(10);
 
-/// How much of [`REST`] is left for a stage Pod that the cluster took away.
+/// How much of [`REST`] is left for an interrupted stage Pod.
 pub(super) fn rest(observed: &Observed) -> Duration {
     let made = observed.stage_pod.owned().and_then(|pod| pod.metadata.creation_timestamp.as_ref());
     let age = made.map(|made| Duration::try_from(observed.now.duration_since(made.0)).unwrap_or_default());
     age.map_or(Duration::ZERO, |age| REST.saturating_sub(age))
 }
 
-/// What a person is told of a stage Pod that is on its way.
+/// The message for a stage Pod that is starting or running.
 pub(super) fn in_words(session: &AigiseSession, progress: &Progress) -> String {
     match progress {
-        // In the scheduler's words: `0/3 nodes are available: 3 Insufficient memory.`
+        // The scheduler's message: `0/3 nodes are available: 3 Insufficient memory.`
         Progress::Unschedulable { message, .. } if pod::asks_for_room(session) && message.contains("Insufficient ") => {
-            format!("The Pod that fills the volumes asks for the room of all sandboxes: {message}")
+            format!("The Pod that fills the volumes requests the resources of all sandboxes: {message}")
         }
         Progress::Unschedulable { message, .. } => format!("The Pod that fills the volumes has no node: {message}"),
-        Progress::Silent => "The node of the Pod that fills the volumes does not answer.".to_string(),
+        Progress::Silent => "The node of the Pod that fills the volumes does not respond.".to_string(),
         Progress::Waiting { reason: Reason::ImagePull | Reason::ContainerConfig, message } => {
             format!("The Pod that fills the volumes cannot start: {message}")
         }
@@ -222,7 +223,7 @@ pub(super) fn in_words(session: &AigiseSession, progress: &Progress) -> String {
     }
 }
 
-/// What a person is told of volumes that are filled.
+/// The message for volumes that are filled.
 pub(super) fn done_in_words(observed: &Observed) -> String {
     let kept = match Staging::of(observed) {
         Staging::Done { kept, .. } => kept,
@@ -234,17 +235,17 @@ pub(super) fn done_in_words(observed: &Observed) -> String {
         | Staging::Failed(_) => 0,
     };
     let files = match kept {
-        0 => return "The volumes hold what their sources gave.".to_string(),
-        1 => "1 file that was".to_string(),
-        kept => format!("{kept} files that were"),
+        0 => return "The volumes hold the files of their sources.".to_string(),
+        1 => "1 file".to_string(),
+        kept => format!("{kept} files"),
     };
     let pod = Observed::stage_pod_name(&observed.session);
     format!(
-        "The volumes hold what their sources gave, but for {files} there with other content (the log of {pod} has the names)."
+        "The volumes hold the files of their sources, except for {files} already there with other content (the log of {pod} has the names)."
     )
 }
 
-/// Makes the stage Pod when it is missing, and takes it away when it speaks of something that is no more.
+/// Creates the stage Pod if it is missing, and deletes it if it has to be recreated.
 pub(super) fn writes(observed: &Observed) -> Vec<Write> {
     let known = observed.config_maps.values().all(|content| matches!(content, ConfigMapContent::Hash(_)));
     let pod = match &observed.stage_pod {
@@ -257,14 +258,13 @@ pub(super) fn writes(observed: &Observed) -> Vec<Write> {
     let remove = match Staging::of(observed) {
         Staging::Superseded => true,
         Staging::Interrupted(_) => rest(observed).is_zero(),
-        // The list is the same, so it is a ConfigMap that was mended.
+        // The list of sources is the same, so a different digest means that a ConfigMap was changed.
         Staging::Failed(_) => {
             let mended =
                 known && annotation(pod, meta::SOURCES_DIGEST) != Some(sources::manifest(observed).digest.as_str());
             mended || annotation(pod, meta::SESSION_RESTART) != restart(&observed.session)
         }
-        // It cannot start, and would be made in another way now: a newer operator brings another helper, or a template asks for
-        // less.
+        // The Pod cannot start, and a new Pod would differ: a newer operator has another helper image, or a template requests less.
         Staging::InProgress(
             Progress::Unschedulable { .. }
             | Progress::Waiting { reason: Reason::ImagePull | Reason::ContainerConfig, .. },
@@ -274,12 +274,12 @@ pub(super) fn writes(observed: &Observed) -> Vec<Write> {
     if remove { removals(observed) } else { vec![] }
 }
 
-/// What the user last said to have everything that is not ready started again.
+/// The session's restart annotation, which requests a restart of everything that is not ready.
 fn restart(session: &AigiseSession) -> Option<&str> {
     session.annotations().get(meta::RESTART).map(String::as_str)
 }
 
-/// The volumes that are filled: an existing claim is used as it is.
+/// The volumes that are staged. Existing claims are used as they are.
 fn own_volumes(session: &AigiseSession) -> impl Iterator<Item = SharedVolume> {
     SharedVolume::ALL.into_iter().filter(|volume| volume.existing(session).is_none())
 }

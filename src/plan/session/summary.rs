@@ -1,4 +1,4 @@
-//! What a session's lifecycle means to its user.
+//! The status of a session: how its lifecycle is reported to users.
 
 use std::time::Duration;
 
@@ -24,11 +24,11 @@ use crate::{
     },
 };
 
-/// How often a session looks whether a source has come, or a failed one has been mended. ConfigMaps are read by name and not
-/// watched: the operator has no business with the others.
+/// The interval at which a session checks whether a missing source exists, or a failed source has been fixed. ConfigMaps are read by name
+/// and not watched, since the operator does not need the other ConfigMaps.
 const SOURCE_POLL: Duration = Duration::from_secs(5);
 
-/// What one lifecycle means.
+/// How one lifecycle is reported.
 struct View {
     phase: SessionPhase,
     kstatus: KStatus,
@@ -37,7 +37,7 @@ struct View {
     requeue: Requeue,
 }
 
-/// The status, the event and the next look.
+/// Builds the status, the event and the requeue.
 pub(super) fn report(observed: &Observed) -> Report<AigiseSessionStatus> {
     let (session, now) = (&observed.session, observed.now);
     let lifecycle = Lifecycle::of(observed);
@@ -61,7 +61,7 @@ pub(super) fn report(observed: &Observed) -> Report<AigiseSessionStatus> {
     let polls =
         matches!(lifecycle, Lifecycle::ClaimMissing(_) | Lifecycle::SourceMissing(_) | Lifecycle::StagingFailed(_));
     let requeue = match view.requeue {
-        // What was refused leaves nothing behind that would wake us. Whom it keeps waiting says so.
+        // A failed write causes no watch event, so it has to be retried. The sandboxes that wait for the role report that themselves.
         _ if observed.write_error.is_some()
             || observed.exec.as_ref().is_some_and(|exec| exec.role.failure().is_some()) =>
         {
@@ -90,7 +90,7 @@ pub(super) fn report(observed: &Observed) -> Report<AigiseSessionStatus> {
         settled_at,
     };
     let write = match before.phase {
-        // It was deleted a moment ago: nobody is there to be told, or its own watch tells more.
+        // The session was deleted a moment ago: nobody can read its status, or the watch event of the deletion follows.
         _ if matches!(lifecycle, Lifecycle::Expired { then: OnExpiry::Delete, .. })
             && observed.write_error.is_none() =>
         {
@@ -119,8 +119,8 @@ pub(super) fn report(observed: &Observed) -> Report<AigiseSessionStatus> {
     }
 }
 
-/// A session that runs goes on by what its file last said, and tells that the file cannot be used: what was asked for is not there.
-/// Its phase stays that of its sandboxes.
+/// Reports an unusable configuration file of a running session. The session continues with the file's last usable content, but is
+/// stalled, since it is not what the user asked for. Its phase still depends on its sandboxes.
 fn misconfigured(observed: &Observed, lifecycle: &Lifecycle, view: View) -> View {
     let has_say = matches!(view.kstatus, KStatus::Ready | KStatus::InProgress)
         && !matches!(
@@ -134,14 +134,15 @@ fn misconfigured(observed: &Observed, lifecycle: &Lifecycle, view: View) -> View
         Some(failure) => View {
             kstatus: KStatus::Stalled,
             reason: failure.reason,
-            message: format!("{} The session goes on as it was.", failure.message),
+            message: format!("{} The session continues unchanged.", failure.message),
             ..view
         },
         None => view,
     }
 }
 
-/// Claims are bound one after the other, which is no news by itself: what else there is to say carries it along.
+/// The status without the phases of claims. Claims are bound one after the other, which alone is not worth a status write; the next write
+/// includes the phases.
 fn without_claim_phases(mut status: AigiseSessionStatus) -> AigiseSessionStatus {
     if let Some(VolumesStatus { scripts, data, tools, staged_digest: _ }) = &mut status.volumes {
         [scripts, data, tools].into_iter().flatten().for_each(|volume| volume.phase = None);
@@ -164,13 +165,13 @@ fn view(observed: &Observed, lifecycle: &Lifecycle, counts: &SandboxCounts) -> V
     match lifecycle {
         Lifecycle::Expired { .. } | Lifecycle::Suspended { .. } => inactive(observed, lifecycle),
         Lifecycle::ClaimMissing(name) => {
-            let message = format!("The claim {name}, which the session uses, is not there yet.");
+            let message = format!("The claim {name}, which the session uses, does not exist yet.");
             after(Requeue::After(SOURCE_POLL), view(Pending, InProgress, Reason::ClaimNotFound, &message))
         }
         Lifecycle::Terminating => {
             view(SessionPhase::Terminating, InProgress, Reason::Terminating, "The session is being deleted.")
         }
-        // It may be on its way.
+        // The file may be about to be created.
         Lifecycle::Unconfigured(failure) if matches!(failure.reason, Reason::ConfigNotFound | Reason::ApiError) => {
             view(Pending, InProgress, failure.reason, &failure.message)
         }
@@ -178,12 +179,12 @@ fn view(observed: &Observed, lifecycle: &Lifecycle, counts: &SandboxCounts) -> V
             view(Error, Stalled, failure.reason, &failure.message)
         }
         Lifecycle::NameTaken(foreign) if foreign.leaving => {
-            let message = format!("Waits until {} of an earlier owner is gone.", foreign.object);
+            let message = format!("The session waits until {} of an earlier owner is gone.", foreign.object);
             after(Requeue::After(Duration::from_secs(1)), view(Pending, InProgress, Reason::NameTaken, &message))
         }
         Lifecycle::NameTaken(foreign) => {
             let message = format!(
-                "{} is not ours and has a name that the session needs; delete it or rename the session.",
+                "{} does not belong to this session and has a name that the session needs; delete it, or rename the session.",
                 foreign.object
             );
             after(Requeue::After(Duration::from_secs(30)), view(Error, Stalled, Reason::NameTaken, &message))
@@ -198,7 +199,7 @@ fn view(observed: &Observed, lifecycle: &Lifecycle, counts: &SandboxCounts) -> V
             after(requeue, view(phase, kstatus, failure.reason, &failure.message))
         }
         Lifecycle::SourceMissing(name) => {
-            let message = format!("The ConfigMap {name}, a source of the volumes, is not there yet.");
+            let message = format!("The ConfigMap {name}, a source of the volumes, does not exist yet.");
             after(Requeue::After(SOURCE_POLL), view(Pending, InProgress, Reason::SourceNotFound, &message))
         }
         Lifecycle::NotStaged => view(Staging, InProgress, Reason::Staging, "The volumes are about to be filled."),
@@ -206,13 +207,12 @@ fn view(observed: &Observed, lifecycle: &Lifecycle, counts: &SandboxCounts) -> V
             view(Staging, InProgress, Reason::Staging, &staging::in_words(&observed.session, progress))
         }
         Lifecycle::StagingInterrupted(message) => {
-            let message = format!("{message} The Pod that fills the volumes is made anew.");
+            let message = format!("{message} The Pod that fills the volumes is recreated.");
             after(Requeue::After(staging::rest(observed)), view(Staging, InProgress, Reason::Staging, &message))
         }
         Lifecycle::StagingFailed(message) => {
             let message = message.trim_end_matches('.');
-            let message =
-                format!("The volumes could not be filled: {message}. Mend the source, and it is tried again.");
+            let message = format!("The volumes could not be filled: {message}. Fix the source; staging is retried.");
             after(Requeue::After(SOURCE_POLL), view(Error, Stalled, Reason::StagingFailed, &message))
         }
         Lifecycle::Starting { cause } if sandboxes::only_initialize(observed) && unbound(observed).is_none() => {
@@ -240,12 +240,12 @@ fn view(observed: &Observed, lifecycle: &Lifecycle, counts: &SandboxCounts) -> V
     }
 }
 
-/// A session whose Pods are gone, or going.
+/// The view of a session that is suspended or expired.
 fn inactive(observed: &Observed, lifecycle: &Lifecycle) -> View {
     use KStatus::{Current, InProgress};
     use SessionPhase::{Expired, Suspended};
 
-    // What takes away goes on where the API server would not have it.
+    // A deletion that failed is retried.
     let trouble = observed
         .failure()
         .or(observed.write_error.as_ref())
@@ -253,31 +253,35 @@ fn inactive(observed: &Observed, lifecycle: &Lifecycle) -> View {
     let (requeue, trouble) = trouble.unwrap_or((Requeue::AwaitChange, String::new()));
     let (phase, kstatus, reason, message) = match lifecycle {
         Lifecycle::Expired { then: OnExpiry::Delete, .. } => {
-            (Expired, InProgress, Reason::Expired, "Its time is over; it is deleted.".to_string())
+            let message = "The lifetime of the session is over; the session is being deleted.";
+            (Expired, InProgress, Reason::Expired, message.to_string())
         }
         Lifecycle::Expired { then: OnExpiry::Release, going: false } => {
-            let message = "Its time is over; its Pods are gone, and the volumes that were not to be kept. A longer lifetime.ttl starts it anew.";
+            let message = "The lifetime of the session is over; its Pods are gone, and so are the volumes that are not retained. A longer lifetime.ttl starts the session again.";
             (Expired, Current, Reason::Expired, message.to_string())
         }
         Lifecycle::Suspended { by, active, invalid } => {
             let (reason, why) = match by {
-                SuspendReason::Wanted => (Reason::Suspended, "It is suspended until spec.suspend is false"),
+                SuspendReason::Wanted => (Reason::Suspended, "The session is suspended until spec.suspend is false"),
                 SuspendReason::Idle => {
-                    (Reason::Idle, "It was idle and is suspended until aigise.dev/last-activity is newer")
+                    (Reason::Idle, "The session was idle and is suspended until aigise.dev/last-activity is newer")
                 }
             };
             let invalid = invalid.as_ref().map(|message| format!(" {message}")).unwrap_or_default();
             if let Some(name) = active {
-                (Suspended, InProgress, reason, format!("{why}; waits until the Pod {name} is gone.{invalid}"))
+                (Suspended, InProgress, reason, format!("{why}; the Pod {name} is not gone yet.{invalid}"))
             } else {
                 let failed = sandboxes::failed_init(observed).map_or(String::new(), |types| {
                     format!(" The initialiser of {types} had failed; status.init of the Sandbox has the evidence.")
                 });
-                (Suspended, Current, reason, format!("{why}; the volumes stay.{failed}{invalid}"))
+                (Suspended, Current, reason, format!("{why}; the volumes are kept.{failed}{invalid}"))
             }
         }
-        // Expired, and something is still there.
-        _ => (Expired, InProgress, Reason::Expired, "Its time is over; its Pods and volumes go.".to_string()),
+        // Expired, and some objects still exist.
+        _ => {
+            let message = "The lifetime of the session is over; its Pods and volumes are being deleted.";
+            (Expired, InProgress, Reason::Expired, message.to_string())
+        }
     };
     View { phase, kstatus, reason, message: message + &trouble, requeue }
 }
@@ -318,14 +322,14 @@ fn volumes(observed: &Observed) -> VolumesStatus {
     }
 }
 
-/// What agents asked for once is staged again with the rest, so that the list of sources is the same.
+/// The roots in the status. Roots that agents once requested are staged again, so the list of sources does not change.
 fn remembered_roots(observed: &Observed) -> Vec<String> {
     let volumes = observed.session.status.as_ref().and_then(|status| status.volumes.as_ref());
     volumes.and_then(|volumes| volumes.tools.as_ref()).map(|tools| tools.roots.clone()).unwrap_or_default()
 }
 
 fn volumes_ready(observed: &Observed, lifecycle: &Lifecycle, view: &View) -> ConditionValue {
-    // What rests, and what is ready but for the size of a claim, has filled them nevertheless.
+    // The volumes of a suspended session are filled, and so are those of a session that only waits for the expansion of a claim.
     let rests = matches!(lifecycle, Lifecycle::Suspended { .. });
     let is_small = matches!(lifecycle, Lifecycle::Failed(failure) if Some(failure) == observed.write_error.as_ref());
     let filled = matches!(Staging::of(observed), Staging::Unneeded | Staging::Done { .. });
@@ -343,7 +347,7 @@ fn sandboxes_ready(lifecycle: &Lifecycle, counts: &SandboxCounts, view: &View) -
     if counts.total > 0 && counts.ready == counts.total {
         condition_value(kind, true, Reason::Ready, format!("{} sandboxes are ready.", counts.summary))
     } else if *lifecycle == Lifecycle::Ready {
-        // Those that are not are as their users want them to be.
+        // The other sandboxes are inactive, as their users asked.
         condition_value(kind, true, Reason::Ready, view.message.clone())
     } else if lifecycle.is_staged() || matches!(lifecycle, Lifecycle::Suspended { .. } | Lifecycle::Expired { .. }) {
         condition_value(kind, false, view.reason, view.message.clone())
@@ -357,7 +361,7 @@ fn degraded(lifecycle: &Lifecycle) -> ConditionValue {
     if let Lifecycle::Degraded { cause, .. } = lifecycle {
         condition_value(kind, true, Reason::SandboxFailed, cause.clone())
     } else {
-        condition_value(kind, false, Reason::AsExpected, "No sandbox is missed while the others go on.")
+        condition_value(kind, false, Reason::AsExpected, "No sandbox has failed.")
     }
 }
 
@@ -366,7 +370,7 @@ fn suspended(lifecycle: &Lifecycle, view: &View) -> ConditionValue {
     if matches!(lifecycle, Lifecycle::Suspended { .. } | Lifecycle::Expired { .. }) {
         condition_value(kind, true, view.reason, view.message.clone())
     } else {
-        condition_value(kind, false, Reason::Active, "It is not suspended.")
+        condition_value(kind, false, Reason::Active, "The session is not suspended.")
     }
 }
 
@@ -374,11 +378,15 @@ fn expiring(observed: &Observed, lifecycle: &Lifecycle) -> ConditionValue {
     let kind = ConditionType::Expiring;
     let end = lifetime::expires_at(&observed.session).map(|end| end.0);
     match (lifecycle, end) {
-        (Lifecycle::Expired { .. }, _) => condition_value(kind, true, Reason::Expired, "Its time is over."),
-        (_, Some(end)) if lifetime::expires_soon(observed) => {
-            condition_value(kind, true, Reason::ExpiresSoon, format!("Its time ends at {end}."))
+        (Lifecycle::Expired { .. }, _) => {
+            condition_value(kind, true, Reason::Expired, "The lifetime of the session is over.")
         }
-        (_, Some(end)) => condition_value(kind, false, Reason::NotExpiring, format!("Its time ends at {end}.")),
-        (_, None) => condition_value(kind, false, Reason::NotExpiring, "It has no end."),
+        (_, Some(end)) if lifetime::expires_soon(observed) => {
+            condition_value(kind, true, Reason::ExpiresSoon, format!("The lifetime of the session ends at {end}."))
+        }
+        (_, Some(end)) => {
+            condition_value(kind, false, Reason::NotExpiring, format!("The lifetime of the session ends at {end}."))
+        }
+        (_, None) => condition_value(kind, false, Reason::NotExpiring, "The session has no lifetime limit."),
     }
 }

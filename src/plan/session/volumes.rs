@@ -13,7 +13,7 @@ use crate::{
     plan::{ownership, quantity::Amount, volumes::SharedVolume},
 };
 
-/// The claims that are missing, and those that are to have another owner.
+/// The writes for claims that are missing, or that need another owner reference.
 pub(super) fn writes(observed: &Observed) -> Vec<Write> {
     let writes = own(observed).filter_map(|(volume, child)| {
         let claim = claim(observed, volume);
@@ -29,31 +29,31 @@ pub(super) fn writes(observed: &Observed) -> Vec<Write> {
     writes.collect()
 }
 
-/// The claims that are to be larger.
+/// The writes that expand claims.
 pub(super) fn growth(observed: &Observed) -> Vec<Write> {
     let grown = own(observed).filter_map(|(volume, child)| larger(observed, volume, child.owned()?));
     grown.map(|claim| Write::PatchClaim(Box::new(claim))).collect()
 }
 
-/// Whether there is nothing to change of a claim but its size.
+/// Whether the size is the only thing to change in a claim.
 pub(super) fn only_grows(observed: &Observed, volume: SharedVolume, live: &PersistentVolumeClaim) -> bool {
     larger(observed, volume, live).is_some()
 }
 
-/// The claim as large as it should be, if it is smaller. Whose it is comes first, by itself: that it may not grow must not keep it
-/// from being kept.
+/// The claim with its desired size, if it is smaller now. The owner reference is patched separately, and first: a storage class that
+/// forbids expansion must not block that patch.
 fn larger(observed: &Observed, volume: SharedVolume, live: &PersistentVolumeClaim) -> Option<PersistentVolumeClaim> {
     let claim = claim(observed, volume);
     grown(live, claim.clone()).filter(|_| adopted(live, claim).is_none())
 }
 
-/// The claims of the session's own.
+/// The claims that the session owns, as opposed to existing claims.
 fn own(observed: &Observed) -> impl Iterator<Item = (SharedVolume, &ChildState<PersistentVolumeClaim>)> {
     let own = SharedVolume::ALL.into_iter().filter(|volume| volume.existing(&observed.session).is_none());
     own.filter_map(|volume| Some((volume, observed.claims.get(&volume)?)))
 }
 
-/// The claim with its owner, if it has another one.
+/// The claim with its desired owner reference, if it has another one now.
 fn adopted(live: &PersistentVolumeClaim, desired: PersistentVolumeClaim) -> Option<PersistentVolumeClaim> {
     let owners = |claim: &PersistentVolumeClaim| claim.metadata.owner_references.clone().unwrap_or_default();
     if live.metadata.deletion_timestamp.is_some() || owners(live) == owners(&desired) {
@@ -64,7 +64,7 @@ fn adopted(live: &PersistentVolumeClaim, desired: PersistentVolumeClaim) -> Opti
     Some(claim)
 }
 
-/// The claim with its size, if it is smaller.
+/// The claim with its desired size, if it is smaller now.
 fn grown(live: &PersistentVolumeClaim, desired: PersistentVolumeClaim) -> Option<PersistentVolumeClaim> {
     let size = |claim: &PersistentVolumeClaim| {
         claim.spec.as_ref()?.resources.as_ref()?.requests.as_ref()?.get("storage").cloned()
@@ -79,7 +79,7 @@ fn grown(live: &PersistentVolumeClaim, desired: PersistentVolumeClaim) -> Option
     Some(claim)
 }
 
-/// Takes away the claims that go with the session.
+/// Deletes the claims that do not outlive the session.
 pub(super) fn removals(observed: &Observed) -> Vec<Write> {
     let going = SharedVolume::ALL.into_iter().filter(|volume| volume.goes_with(&observed.session));
     let claims = going.filter_map(|volume| observed.claims.get(&volume)?.owned());
@@ -87,23 +87,24 @@ pub(super) fn removals(observed: &Observed) -> Vec<Write> {
     claims.map(|claim| Write::delete(&**claim)).collect()
 }
 
-/// Whether claims of the session's own may still be there though they are to go.
+/// Whether claims that do not outlive the session may still exist.
 pub(super) fn remaining(observed: &Observed) -> bool {
     let going = SharedVolume::ALL.into_iter().filter(|volume| volume.goes_with(&observed.session));
     going.into_iter().any(|volume| observed.claims.get(&volume).is_some_and(ChildState::may_be_there))
 }
 
-/// The first existing claim that the session uses and that is not there.
+/// The first claim that the session uses by name and that does not exist.
 pub(super) fn missing(observed: &Observed) -> Option<&str> {
     let existing =
         SharedVolume::ALL.into_iter().filter(|volume| observed.claims.get(volume) == Some(&ChildState::Absent));
     existing.into_iter().find_map(|volume| volume.existing(&observed.session))
 }
 
-/// What is in the way of the claims: one that may not grow, one that lost its volume. A claim that waits is not named: they are bound one after the other, and each would be news.
+/// The message for claims with a problem: an expansion that failed, a lost volume, or claims that are not bound yet. The message does not
+/// name the claims that are not bound: they are bound one after the other, and each would change the message.
 pub(super) fn unbound(observed: &Observed) -> Option<String> {
     if let Some(failure) = &observed.write_error {
-        return Some(format!("A claim cannot be made larger: {}", failure.message));
+        return Some(format!("A claim cannot be expanded: {}", failure.message));
     }
     let phase = |volume| {
         let claim = observed.claims.get(&volume).and_then(ChildState::owned)?;

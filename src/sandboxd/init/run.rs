@@ -76,16 +76,16 @@ fn spawn(step: &Step, log: &Log) -> io::Result<(Child, Receiver<()>)> {
         .stderr(input)
         .process_group(0)
         .spawn()?;
-    let (tell, printed) = channel();
-    log.follow(output, move || _ = tell.send(()));
+    let (sender, printed) = channel();
+    log.follow(output, move || _ = sender.send(()));
     Ok((child, printed))
 }
 
 fn watch(mut child: Child) -> Receiver<ExitStatus> {
-    let (tell, ended) = channel();
+    let (sender, ended) = channel();
     thread::spawn(move || {
         if let Ok(status) = child.wait() {
-            let _ = tell.send(status);
+            let _ = sender.send(status);
         }
     });
     ended

@@ -20,11 +20,11 @@ pub fn title(service: &Service) -> String {
     format!("service {}", service.name)
 }
 
-/// Waits until all services have answered. `tell` gets each answer: the index of the service, and the problem, if there is one.
+/// Waits until all services have answered. `report` gets each answer: the index of the service, and the problem, if there is one.
 ///
 /// # Errors
 /// The index of the first service that still has a problem at the deadline.
-pub fn wait(services: &[Service], deadline: Instant, mut tell: impl FnMut(usize, Option<&str>)) -> Result<(), usize> {
+pub fn wait(services: &[Service], deadline: Instant, mut report: impl FnMut(usize, Option<&str>)) -> Result<(), usize> {
     let (sender, answers) = channel();
     for (index, service) in services.iter().cloned().enumerate() {
         let sender = sender.clone();
@@ -35,7 +35,7 @@ pub fn wait(services: &[Service], deadline: Instant, mut tell: impl FnMut(usize,
     while let Some(&first) = waiting.first() {
         let left = deadline.saturating_duration_since(Instant::now());
         let (index, answer) = answers.recv_timeout(left).map_err(|_| first)?;
-        tell(index, answer.as_ref().err().map(String::as_str));
+        report(index, answer.as_ref().err().map(String::as_str));
         if answer.is_ok() {
             waiting.remove(&index);
         }

@@ -53,14 +53,14 @@ fn work(places: &Places, state: &State, progress: &mut InitProgress, log: &Log) 
     }
     progress.released = Some(now());
     let deadline = Instant::now() + Duration::from_secs(work.timeout);
-    let mut shift = InitRun { state, progress, log, mask: Mask::of(&work.secrets), deadline };
+    let mut run = InitRun { state, progress, log, mask: Mask::of(&work.secrets), deadline };
     for step in &work.steps {
-        shift.run(step)?;
+        run.run(step)?;
     }
     if let Some(skills) = &work.skills {
-        shift.install(places, skills)?;
+        run.install(places, skills)?;
     }
-    shift.wait(&work)
+    run.wait(&work)
 }
 
 /// The init work after its release.

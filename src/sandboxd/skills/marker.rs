@@ -40,17 +40,17 @@ impl Marker {
     /// # Errors
     /// When the files that the installer may read cannot be read.
     pub fn of(tools: &Path, skill: &Skill, places: [PathBuf; 2]) -> io::Result<Self> {
-        let mut seal = Digester { digest: Sha256::new(), files: 0, bytes: MOST_BYTES };
+        let mut digester = Digester { digest: Sha256::new(), files: 0, bytes: MOST_BYTES };
         // Another type of sandbox may use another installer over the same folder.
-        seal.add(&[&skill.path, &skill.installer.to_string_lossy()]);
+        digester.add(&[&skill.path, &skill.installer.to_string_lossy()]);
         let deps = Path::new(&skill.path).join("deps");
         let blocked = |blocked| io::Error::other(crate::sandboxd::sentence(&blocked));
         let deps = Folder::open(tools).and_then(|tools| tools.descend(&deps)).map_err(blocked)?;
-        seal.add_folder(&deps, 0)?;
+        digester.add_folder(&deps, 0)?;
         let plain = |c: char| if c.is_ascii_alphanumeric() || "-_.".contains(c) { c } else { '_' };
         let mut name: String = skill.path.chars().map(plain).take(SHOWN).collect();
         name.push('-');
-        for byte in seal.digest.finalize().iter().take(16) {
+        for byte in digester.digest.finalize().iter().take(16) {
             let _ = write!(name, "{byte:02x}");
         }
         Ok(Self { name, places })

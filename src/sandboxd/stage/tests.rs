@@ -699,18 +699,18 @@ fn each_source_is_told_with_what_became_of_its_files() {
     world.source("image two", "two", &[("a", "1")]);
     write(&world.volume().join("same"), "x");
     write(&world.volume().join("other"), "z");
-    let mut told = Vec::new();
+    let mut reported = Vec::new();
     stage(&world.manifest, &mut |step| {
         match step {
-            Step::Done { source, tally, .. } => told.push(format!("{} {tally:?}", source.description)),
-            Step::Keep { path, source, .. } => told.push(format!("{} {}", source.description, path.display())),
+            Step::Done { source, tally, .. } => reported.push(format!("{} {tally:?}", source.description)),
+            Step::Keep { path, source, .. } => reported.push(format!("{} {}", source.description, path.display())),
             _ => {}
         }
         Ok(())
     })
     .unwrap();
     assert_eq!(
-        told,
+        reported,
         [
             "image one other",
             "image one Tally { written: 1, bytes: 3, same: 1, kept: 1 }",

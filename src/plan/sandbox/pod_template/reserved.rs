@@ -1,7 +1,8 @@
-//! What of a sandbox's Pod is the operator's: refused by name in a template, and looked for in the Pod that comes of it.
+//! The parts of a sandbox's Pod that are reserved for the operator: a template must not contain them, and the resulting Pod must still
+//! have them.
 //!
-//! Who may write a template may create Pods in the namespace, with any label that some other Service or policy there selects. So
-//! of the labels only those are refused by which the operator knows its own.
+//! A user who may write a template can create Pods in the namespace, with any labels that other Services or policies there select.
+//! Therefore only the labels by which the operator identifies its own objects are refused.
 
 use k8s_openapi::{
     api::core::v1::{Container, Pod, PodAffinityTerm, PodSpec},
@@ -21,8 +22,8 @@ use crate::{
     protocol::init::FOLDER,
 };
 
-/// Labels and annotations by which the operator, its Services and its policies know their Pods: with those of another session a
-/// Pod would be a member of it.
+/// Whether the operator, its Services or its policies identify Pods by this label or annotation. With the labels of another session, a
+/// Pod would become a member of that session.
 fn is_our_key(key: &str) -> bool {
     let domain = key.split_once('/').map_or("", |(domain, _)| domain);
     let is_below = domain.strip_suffix(meta::GROUP).is_some_and(|rest| rest.is_empty() || rest.ends_with('.'));
@@ -38,7 +39,7 @@ fn our_keys(metadata: &ObjectMeta) -> impl Iterator<Item = (&'static str, &Strin
 pub(super) fn check_metadata(metadata: &ObjectMeta) -> Result<(), String> {
     match our_keys(metadata).next() {
         Some((field, key, _)) => Err(format!(
-            ".metadata.{field}[{key}]: the operator sets it and knows its Pods by it; choose a key of your own."
+            ".metadata.{field}[{key}]: the operator sets this key and identifies its Pods by it; use another key."
         )),
         None => Ok(()),
     }
@@ -49,24 +50,24 @@ pub(super) fn check_spec(spec: &PodSpec) -> Result<(), String> {
         (
             spec.restart_policy.is_some(),
             "restartPolicy",
-            "a sandbox is started again with a new Pod and never in its old one; leave it out.",
+            "a sandbox is restarted with a new Pod, and never in its old one; leave the field out.",
         ),
-        (spec.hostname.is_some(), "hostname", "sandboxes find each other by it; it follows from the type."),
-        (spec.subdomain.is_some(), "subdomain", "sandboxes find each other by it; it follows from the session."),
+        (spec.hostname.is_some(), "hostname", "it is derived from the type, and sandboxes find each other by it."),
+        (spec.subdomain.is_some(), "subdomain", "it is derived from the session, and sandboxes find each other by it."),
         (
             spec.node_name.is_some(),
             "nodeName",
-            "it passes by the scheduler, which keeps a session where its volumes are; use nodeSelector or affinity.",
+            "it bypasses the scheduler, which keeps a session's Pods where its volumes are; use nodeSelector or affinity.",
         ),
         (
             spec.ephemeral_containers.is_some(),
             "ephemeralContainers",
-            "no Pod is made with them; use containers, or `kubectl debug` later.",
+            "a Pod cannot be created with them; use containers, or `kubectl debug` later.",
         ),
         (
             fs_group(spec).is_some(),
             "securityContext.fsGroup",
-            "by it the sandboxes of a session share their volumes; use supplementalGroups for further groups.",
+            "the sandboxes of a session share their volumes by this group; use supplementalGroups for further groups.",
         ),
     ];
     if let Some((_, path, why)) = said.into_iter().find(|(is_said, _, _)| *is_said) {
@@ -92,19 +93,19 @@ fn is_our_volume(name: &str) -> bool {
         || SharedVolume::ALL.iter().any(|volume| name == <&str>::from(volume))
 }
 
-/// More than a merge keeps.
+/// Refuses more node selector terms than a merge keeps.
 fn check_node_terms(spec: &PodSpec) -> Result<(), String> {
     let node = spec.affinity.as_ref().and_then(|affinity| affinity.node_affinity.as_ref());
     let required = node.and_then(|node| node.required_during_scheduling_ignored_during_execution.as_ref());
     if required.is_some_and(|required| required.node_selector_terms.len() > MAX_NODE_TERMS) {
         return Err(format!(
-            ".spec.affinity.nodeAffinity.requiredDuringSchedulingIgnoredDuringExecution.nodeSelectorTerms: at most {MAX_NODE_TERMS} alternatives; the operator `In` of one term takes many values."
+            ".spec.affinity.nodeAffinity.requiredDuringSchedulingIgnoredDuringExecution.nodeSelectorTerms: at most {MAX_NODE_TERMS} terms are allowed; the operator `In` of one term takes many values."
         ));
     }
     Ok(())
 }
 
-/// A container that is the user's own: it may be anything, under a name of its own.
+/// Checks a container that the user adds. It may contain anything, but needs a name of its own.
 fn check_further(container: &Container) -> Result<(), String> {
     if [meta::SANDBOX_CONTAINER, HELPER_INSTALLER].contains(&container.name.as_str()) {
         return Err(format!("name: `{}` is a container of the operator; choose another name.", container.name));
@@ -112,45 +113,45 @@ fn check_further(container: &Container) -> Result<(), String> {
     check_helper_is_left_alone(container)
 }
 
-/// The working container: what runs in it is said elsewhere, and how it is watched is the operator's. `args` are let through,
-/// since nothing else gives any to the image's own command.
+/// Checks the working container. Its image and command are set by other fields of the sandbox, and its probes belong to the operator.
+/// `args` are allowed, since no other field adds arguments to the image's own command.
 fn check_working(container: &Container) -> Result<(), String> {
     let said = [
-        (container.image.is_some(), "image", "say it once, as the sandbox's own `image`."),
-        (container.command.is_some(), "command", "say it once, as the sandbox's own `command` or `entrypoint: Image`."),
+        (container.image.is_some(), "image", "set the sandbox's own `image` instead."),
+        (container.command.is_some(), "command", "set the sandbox's own `command` or `entrypoint: Image` instead."),
         (
             container.startup_probe.is_some(),
             "startupProbe",
-            "the operator initialises the sandbox by it; use the sandbox's own `readinessProbe`.",
+            "the operator needs it to initialise the sandbox; use the sandbox's own `readinessProbe`.",
         ),
         (
             container.restart_policy.is_some(),
             "restartPolicy",
-            "a sandbox is started again with a new Pod and never in its old one; leave it out.",
+            "a sandbox is restarted with a new Pod, and never in its old one; leave the field out.",
         ),
         (
             container.termination_message_path.is_some(),
             "terminationMessagePath",
-            "the operator reads there how the sandbox ended; leave it out.",
+            "the operator reads the default path to report how the sandbox ended; leave the field out.",
         ),
     ];
     if let Some((_, path, why)) = said.into_iter().find(|(is_said, _, _)| *is_said) {
         return Err(format!("{path}: {why}"));
     }
     if let Some((path, ours)) = mounted(container).find_map(|path| Some((path, hidden_by(path)?))) {
-        return Err(format!(
-            "volumeMounts: {path} is in the way of {ours}, which is the operator's; mount it elsewhere."
-        ));
+        return Err(format!("volumeMounts: {path} would hide {ours}, which the operator mounts; use another path."));
     }
     check_helper_is_left_alone(container)
 }
 
-/// Whoever could write there would run in place of the helper.
+/// Refuses mounts of the operator's own volumes: a container that can write to them could replace the helper.
 fn check_helper_is_left_alone(container: &Container) -> Result<(), String> {
     let mut mounts = container.volume_mounts.iter().flatten();
     let ours = [HELPER_VOLUME, WORK_VOLUME, STATE_VOLUME, CONFIG_VOLUME];
     match mounts.find(|mount| ours.contains(&mount.name.as_str())) {
-        Some(mount) => Err(format!("volumeMounts: `{}` is the operator's own volume; leave it out.", mount.name)),
+        Some(mount) => {
+            Err(format!("volumeMounts: `{}` is the operator's own volume; leave the mount out.", mount.name))
+        }
         None => Ok(()),
     }
 }
@@ -160,7 +161,7 @@ fn mounted(container: &Container) -> impl Iterator<Item = &str> {
     mounts.chain(container.volume_devices.iter().flatten().map(|device| device.device_path.as_str()))
 }
 
-/// The first path of ours of which a mount would hide the whole or a part.
+/// The first of the operator's mount paths that a mount would hide, wholly or in part.
 fn hidden_by(path: &str) -> Option<&'static str> {
     let ours = SharedVolume::ALL.into_iter().map(SharedVolume::mount_path).chain([
         meta::HELPER_PATH,
@@ -170,7 +171,7 @@ fn hidden_by(path: &str) -> Option<&'static str> {
     ours.into_iter().find(|ours| segments(path).iter().zip(segments(ours)).all(|(one, other)| *one == other))
 }
 
-/// The folders that lead to a path, as they are walked.
+/// The segments of a path, with `.` and `..` resolved.
 pub(in crate::plan::sandbox) fn segments(path: &str) -> Vec<&str> {
     let mut walked = vec![];
     for segment in path.split('/') {
@@ -183,10 +184,10 @@ pub(in crate::plan::sandbox) fn segments(path: &str) -> Vec<&str> {
     walked
 }
 
-/// Whether a Pod with a template laid over it still has all that the operator gave it. The checks above say it better, before;
-/// this holds whatever they overlook.
+/// Checks that a Pod with a template laid over it still has everything that the operator set. The checks above have better messages and
+/// run first; this check covers whatever they miss.
 pub(super) fn check_reserved_kept(ours: &Pod, overlaid: &Pod) -> Result<(), String> {
-    let lost = |what: &str| Err(format!(": the Pod would lose {what} that the operator gave it; leave that out."));
+    let lost = |what: &str| Err(format!(": the Pod would lose {what} that the operator set; leave that field out."));
     if !our_keys(&ours.metadata).eq(our_keys(&overlaid.metadata)) {
         return lost("the labels and annotations");
     }
@@ -194,7 +195,7 @@ pub(super) fn check_reserved_kept(ours: &Pod, overlaid: &Pod) -> Result<(), Stri
         return lost("the name and the owner");
     }
     let (Some(ours), Some(overlaid)) = (&ours.spec, &overlaid.spec) else {
-        return if ours.spec == overlaid.spec { Ok(()) } else { lost("the specification") };
+        return if ours.spec == overlaid.spec { Ok(()) } else { lost("the spec") };
     };
     if identity(ours) != identity(overlaid) {
         return lost("the restart policy, the DNS name, the node or the group");
@@ -217,7 +218,7 @@ pub(super) fn check_reserved_kept(ours: &Pod, overlaid: &Pod) -> Result<(), Stri
 }
 
 fn check_container_left(ours: &Container, overlaid: &Container) -> Result<(), String> {
-    let lost = |what: &str| Err(format!("{what}: the operator gives it to the container; leave it out."));
+    let lost = |what: &str| Err(format!("{what}: the operator sets this on the container; leave it out."));
     let said = |container: &Container| {
         let Container { name, image, command, startup_probe, restart_policy, termination_message_path, .. } =
             container.clone();
@@ -227,7 +228,7 @@ fn check_container_left(ours: &Container, overlaid: &Container) -> Result<(), St
         return lost("image, command, startupProbe, restartPolicy, terminationMessagePath");
     }
     if ours.command.is_some() && ours.args != overlaid.args {
-        let why = "they would be added to a command that is there; put them into the sandbox's own `command`, or choose `entrypoint: Image`.";
+        let why = "they would be appended to the container's command; put them into the sandbox's own `command`, or set `entrypoint: Image`.";
         return Err(format!("args: {why}"));
     }
     let present = ours.volume_mounts.as_ref().map_or(0, Vec::len);
@@ -256,7 +257,7 @@ fn begins_with<T: PartialEq>(list: Option<&[T]>, beginning: Option<&[T]>) -> boo
     list.unwrap_or_default().starts_with(beginning.unwrap_or_default())
 }
 
-/// The terms that keep the Pods of a session on one node.
+/// The affinity terms that keep the Pods of a session on one node.
 fn together(spec: &PodSpec) -> &[PodAffinityTerm] {
     let pods = spec.affinity.as_ref().and_then(|affinity| affinity.pod_affinity.as_ref());
     let required = pods.and_then(|pods| pods.required_during_scheduling_ignored_during_execution.as_deref());

@@ -1,4 +1,4 @@
-//! JSON that is read as a type of Kubernetes, and nothing of it lost on the way.
+//! Parses JSON as a Kubernetes type, without losing any field.
 
 use std::collections::BTreeSet;
 
@@ -7,21 +7,21 @@ use serde_json::Value;
 
 use crate::overlay;
 
-/// Reads what is to be laid over something: required fields may come from the other side.
+/// Parses an overlay: required fields may come from the object beneath it.
 pub(super) fn read_part<T: DeserializeOwned + Serialize>(value: &Value) -> Result<T, String> {
     read(value).map(|(read, _)| read)
 }
 
-/// Reads what stands for itself: required fields are there.
+/// Parses a complete object: required fields must be present.
 pub(super) fn read_whole<T: DeserializeOwned + Serialize>(value: &Value) -> Result<T, String> {
     let (read, understood) = read(value)?;
     match first_absent(&understood, value) {
-        Some(path) => Err(format!("{path}: it is required.")),
+        Some(path) => Err(format!("{path}: the field is required.")),
         None => Ok(read),
     }
 }
 
-/// What was read, and how it is written.
+/// The parsed object, and its JSON form.
 fn read<T: DeserializeOwned + Serialize>(value: &Value) -> Result<(T, Value), String> {
     let read: T = serde_path_to_error::deserialize(value).map_err(|error| match error.path().to_string().as_str() {
         "." => format!(": {}.", error.inner()),
@@ -29,12 +29,12 @@ fn read<T: DeserializeOwned + Serialize>(value: &Value) -> Result<(T, Value), St
     })?;
     let understood = serde_json::to_value(&read).map_err(|error| format!(": {error}."))?;
     match first_absent(value, &understood) {
-        Some(path) => Err(format!("{path}: the Pods that this operator knows have no such field; check the spelling.")),
+        Some(path) => Err(format!("{path}: this operator does not know this field of a Pod; check the spelling.")),
         None => Ok((read, understood)),
     }
 }
 
-/// The first path of a tree that another has not. Values are not compared: a quantity may be written as a number.
+/// The first path in a tree that another tree does not have. Values are not compared: a quantity may be written as a number.
 fn first_absent(tree: &Value, other: &Value) -> Option<String> {
     match (tree, other) {
         (Value::Object(tree), Value::Object(other)) => {
@@ -52,7 +52,7 @@ fn first_absent(tree: &Value, other: &Value) -> Option<String> {
     }
 }
 
-/// Entries that merge by a field have it, and each its own.
+/// Checks that the entries of lists that merge by a key have this key, each with a different value.
 pub(super) fn check_names(value: &Value) -> Result<(), String> {
     match value {
         Value::Object(fields) => fields.iter().try_for_each(|(field, value)| {
@@ -72,11 +72,11 @@ fn check_list(value: &Value, field: &str) -> Result<(), String> {
     for (position, entry) in entries.iter().enumerate() {
         let name = entry.get(key).and_then(Value::as_str).unwrap_or_default();
         if name.is_empty() {
-            return Err(format!("[{position}]: it has no `{key}`, by which it is merged."));
+            return Err(format!("[{position}]: the entry has no `{key}`, by which entries are merged."));
         }
-        // Kubernetes takes the last of several variables.
+        // If a variable occurs several times, Kubernetes uses the last one.
         if !names.insert(name) && field != "env" {
-            return Err(format!("[{position}]: there is another with the {key} `{name}`; make them one."));
+            return Err(format!("[{position}]: another entry has the {key} `{name}` as well; merge the two."));
         }
     }
     Ok(())

@@ -7,8 +7,8 @@ use serde_json::{Value, json};
 use super::{check, overlay};
 use crate::overlay::{MAX_NODE_TERMS, merge};
 
-/// The Pod of a sandbox as the operator makes it, with the container that copies the helper: what `tests/it/objects.rs` writes
-/// down.
+/// The Pod of a sandbox as the operator creates it, with the container that copies the helper: the snapshot that `tests/it/objects.rs`
+/// checks.
 fn pod() -> Pod {
     static POD: LazyLock<Pod> = LazyLock::new(read_pod);
     POD.clone()
@@ -25,7 +25,7 @@ fn read_pod() -> Pod {
     serde_json::from_value(pod).unwrap()
 }
 
-/// The Pod of a sandbox that runs what its image starts, and has no session.
+/// The Pod of a sandbox that runs its image's entrypoint, and has no session.
 fn pod_with_entrypoint() -> Pod {
     let mut pod = pod();
     let spec = pod.spec.as_mut().unwrap();
@@ -63,7 +63,7 @@ fn volume(source: Value) -> Value {
     spec(json!({"volumes": [volume]}))
 }
 
-/// What a template may say, and where it is found in the Pod.
+/// Templates that are allowed, and where the Pod has their value.
 #[expect(clippy::too_many_lines, reason = "one table")]
 fn allowed() -> Vec<(Value, &'static str, Value)> {
     let gpu = json!({"matchExpressions": [{"key": "gpu", "operator": "Exists"}]});
@@ -176,7 +176,7 @@ fn allowed() -> Vec<(Value, &'static str, Value)> {
     ]
 }
 
-/// What would take from the Pod what is the operator's: the template, the path, and a word of the reason.
+/// Templates that contain reserved fields: the template, the path, and a word of the reason.
 fn ours() -> Vec<(Value, &'static str, &'static str)> {
     let mount = |path: &str| working(json!({"volumeMounts": [{"name": "further", "mountPath": path}]}));
     let label = |key: &str| json!({"metadata": {"labels": {key: "x"}}});
@@ -186,22 +186,22 @@ fn ours() -> Vec<(Value, &'static str, &'static str)> {
         (json!({"metadata": {"namespace": "kube-system"}}), "metadata.namespace", "labels and annotations"),
         (json!({"metadata": {"finalizers": ["a/b"]}}), "metadata.finalizers", "labels and annotations"),
         (json!({"metadata": {"ownerReferences": []}}), "metadata.ownerReferences", "labels and annotations"),
-        (label("aigise.dev/session"), "metadata.labels[aigise.dev/session]", "knows its Pods"),
-        (label("aigise.dev/session-uid"), "metadata.labels[aigise.dev/session-uid]", "knows its Pods"),
-        (label("aigise.dev/anything"), "metadata.labels[aigise.dev/anything]", "knows its Pods"),
-        (label("sub.aigise.dev/x"), "metadata.labels[sub.aigise.dev/x]", "knows its Pods"),
-        (label("app.kubernetes.io/name"), "metadata.labels[app.kubernetes.io/name]", "knows its Pods"),
-        (label("app.kubernetes.io/managed-by"), "metadata.labels[app.kubernetes.io/managed-by]", "knows its Pods"),
-        (label("app.kubernetes.io/component"), "metadata.labels[app.kubernetes.io/component]", "knows its Pods"),
+        (label("aigise.dev/session"), "metadata.labels[aigise.dev/session]", "identifies its Pods"),
+        (label("aigise.dev/session-uid"), "metadata.labels[aigise.dev/session-uid]", "identifies its Pods"),
+        (label("aigise.dev/anything"), "metadata.labels[aigise.dev/anything]", "identifies its Pods"),
+        (label("sub.aigise.dev/x"), "metadata.labels[sub.aigise.dev/x]", "identifies its Pods"),
+        (label("app.kubernetes.io/name"), "metadata.labels[app.kubernetes.io/name]", "identifies its Pods"),
+        (label("app.kubernetes.io/managed-by"), "metadata.labels[app.kubernetes.io/managed-by]", "identifies its Pods"),
+        (label("app.kubernetes.io/component"), "metadata.labels[app.kubernetes.io/component]", "identifies its Pods"),
         (
             json!({"metadata": {"annotations": {"aigise.dev/template-hash": "x"}}}),
             "metadata.annotations[aigise.dev/template-hash]",
-            "knows its Pods",
+            "identifies its Pods",
         ),
         (
             json!({"metadata": {"annotations": {"kubectl.kubernetes.io/default-container": "x"}}}),
             "metadata.annotations[kubectl.kubernetes.io/default-container]",
-            "sets it",
+            "sets this key",
         ),
         (json!({"status": {"phase": "Running"}}), "status", "nothing else"),
         (spec(json!({"restartPolicy": "Always"})), "spec.restartPolicy", "new Pod"),
@@ -229,7 +229,7 @@ fn ours() -> Vec<(Value, &'static str, &'static str)> {
         (mount("//shared//"), "spec.containers[0].volumeMounts", "/shared"),
         (mount("/sandbox_scripts/x"), "spec.containers[0].volumeMounts", "/sandbox_scripts"),
         (mount("/bash_tools"), "spec.containers[0].volumeMounts", "/bash_tools"),
-        (mount("/"), "spec.containers[0].volumeMounts", "in the way"),
+        (mount("/"), "spec.containers[0].volumeMounts", "would hide"),
         (mount("aigise"), "spec.containers[0].volumeMounts", "/aigise"),
         (
             working(json!({"volumeDevices": [{"name": "further", "devicePath": "/aigise/sandboxd"}]})),
@@ -252,7 +252,7 @@ fn ours() -> Vec<(Value, &'static str, &'static str)> {
     ]
 }
 
-/// What leads out of the sandbox: the template, the path, and a word of the reason.
+/// Templates that break the isolation of the sandbox: the template, the path, and a word of the reason.
 #[expect(clippy::too_many_lines, reason = "one table")]
 fn privileged() -> Vec<(Value, &'static str, &'static str)> {
     let context = |fields: Value| json!({ "securityContext": fields });
@@ -298,17 +298,17 @@ fn privileged() -> Vec<(Value, &'static str, &'static str)> {
         (
             working(context(json!({"privileged": true}))),
             "spec.containers[0].securityContext.privileged",
-            "nobody trusts",
+            "untrusted code",
         ),
         (
             sidecar(context(json!({"privileged": true}))),
             "spec.containers[0].securityContext.privileged",
-            "nobody trusts",
+            "untrusted code",
         ),
         (
             init(context(json!({"privileged": true}))),
             "spec.initContainers[0].securityContext.privileged",
-            "nobody trusts",
+            "untrusted code",
         ),
         (
             working(context(json!({"capabilities": {"add": ["CHOWN", "SYS_ADMIN"]}}))),
@@ -318,7 +318,7 @@ fn privileged() -> Vec<(Value, &'static str, &'static str)> {
         (
             sidecar(context(json!({"capabilities": {"add": ["ALL"]}}))),
             "spec.containers[0].securityContext.capabilities.add",
-            "ALL leads",
+            "ALL would",
         ),
         (
             init(context(json!({"capabilities": {"add": ["CAP_NET_RAW"]}}))),
@@ -346,23 +346,27 @@ fn privileged() -> Vec<(Value, &'static str, &'static str)> {
         (
             working(json!({ "readinessProbe": http })),
             "spec.containers[0].readinessProbe.httpGet.host",
-            "past the policy",
+            "past the network policy",
         ),
         (
             working(json!({ "livenessProbe": tcp })),
             "spec.containers[0].livenessProbe.tcpSocket.host",
-            "past the policy",
+            "past the network policy",
         ),
-        (sidecar(json!({ "startupProbe": http })), "spec.containers[0].startupProbe.httpGet.host", "past the policy"),
+        (
+            sidecar(json!({ "startupProbe": http })),
+            "spec.containers[0].startupProbe.httpGet.host",
+            "past the network policy",
+        ),
         (
             working(json!({"lifecycle": {"postStart": http}})),
             "spec.containers[0].lifecycle.postStart.httpGet.host",
-            "past the policy",
+            "past the network policy",
         ),
         (
             sidecar(json!({"lifecycle": {"preStop": tcp}})),
             "spec.containers[0].lifecycle.preStop.tcpSocket.host",
-            "past the policy",
+            "past the network policy",
         ),
         (
             annotation("k8s.v1.cni.cncf.io/networks"),
@@ -439,7 +443,7 @@ fn what_leads_out_of_the_sandbox_is_refused_by_name_unless_the_operator_allows_i
     }
 }
 
-/// Where an administrator trusts the templates, a token is there when it is asked for and at no other time.
+/// If an administrator trusts the templates, a Pod has a token only if its template requests it.
 #[test]
 fn a_token_comes_only_by_name() {
     let mount = |template| overlay(pod(), &template, true).unwrap().spec.unwrap().automount_service_account_token;
@@ -447,17 +451,17 @@ fn a_token_comes_only_by_name() {
     assert_eq!(mount(spec(json!({"automountServiceAccountToken": true}))), Some(true));
 }
 
-/// Kubernetes would drop the unknown in silence, or refuse the Pod in words about a Pod that the user never wrote.
+/// Kubernetes would silently drop unknown fields, or refuse the Pod with a message about a Pod that the user did not write.
 #[test]
 fn a_mistake_is_named_with_its_path() {
     for (template, expected) in [
-        (json!(7), "podTemplate: it has `metadata` and `spec`"),
-        (json!([]), "podTemplate: it has `metadata` and `spec`"),
+        (json!(7), "podTemplate: a template has `metadata` and `spec`"),
+        (json!([]), "podTemplate: a template has `metadata` and `spec`"),
         (json!({"apiVersion": "v1"}), "podTemplate.apiVersion: "),
         (json!({"spec": 7}), "podTemplate.spec: invalid type: integer `7`"),
         (json!({"spec": []}), "podTemplate.spec: "),
         (json!({"metadata": {"labels": {"a": 1}}}), "podTemplate.metadata.labels.a: invalid type: integer `1`"),
-        (spec(json!({"tolerationz": []})), "podTemplate.spec.tolerationz: the Pods that this operator knows"),
+        (spec(json!({"tolerationz": []})), "podTemplate.spec.tolerationz: this operator does not know"),
         (spec(json!({"tolerations": [{}, {"keyz": "a"}]})), "podTemplate.spec.tolerations[1].keyz: "),
         (spec(json!({"hostNetwork": "true"})), "podTemplate.spec.hostNetwork: invalid type: string \"true\""),
         (
@@ -467,22 +471,22 @@ fn a_mistake_is_named_with_its_path() {
         (spec(json!({"nodeSelector": {"a": {}}})), "podTemplate.spec.nodeSelector.a: invalid type: map"),
         (spec(json!({"containers": {}})), "podTemplate.spec.containers: invalid type: map"),
         (spec(json!({"containers": [null]})), "podTemplate.spec.containers[0]: invalid type: null"),
-        (spec(json!({"containers": [{}]})), "podTemplate.spec.containers[0]: it has no `name`"),
-        (spec(json!({"containers": [{"name": ""}]})), "podTemplate.spec.containers[0]: it has no `name`"),
+        (spec(json!({"containers": [{}]})), "podTemplate.spec.containers[0]: the entry has no `name`"),
+        (spec(json!({"containers": [{"name": ""}]})), "podTemplate.spec.containers[0]: the entry has no `name`"),
         (
             spec(json!({"containers": [{"name": "a"}, {"name": null}]})),
-            "podTemplate.spec.containers[1]: it has no `name`",
+            "podTemplate.spec.containers[1]: the entry has no `name`",
         ),
-        (spec(json!({"volumes": [{"emptyDir": {}}]})), "podTemplate.spec.volumes[0]: it has no `name`"),
+        (spec(json!({"volumes": [{"emptyDir": {}}]})), "podTemplate.spec.volumes[0]: the entry has no `name`"),
         (
             spec(json!({"volumes": [{"name": "a"}, {"name": "a"}]})),
-            "podTemplate.spec.volumes[1]: there is another with the name `a`",
+            "podTemplate.spec.volumes[1]: another entry has the name `a`",
         ),
         (
             working(json!({"volumeMounts": [{"name": "a"}]})),
-            "podTemplate.spec.containers[0].volumeMounts[0]: it has no `mountPath`",
+            "podTemplate.spec.containers[0].volumeMounts[0]: the entry has no `mountPath`",
         ),
-        (working(json!({"env": [{"value": "1"}]})), "podTemplate.spec.containers[0].env[0]: it has no `name`"),
+        (working(json!({"env": [{"value": "1"}]})), "podTemplate.spec.containers[0].env[0]: the entry has no `name`"),
         (
             working(json!({"securityContext": {"priviledged": true}})),
             "podTemplate.spec.containers[0].securityContext.priviledged: ",
@@ -491,11 +495,11 @@ fn a_mistake_is_named_with_its_path() {
     ] {
         let message = check(&template, false).expect_err(&template.to_string());
         assert!(message.starts_with(expected), "{template}: {message}");
-        assert_eq!(check(&template, true), Err(message), "a mistake is one whoever is trusted");
+        assert_eq!(check(&template, true), Err(message), "an error stays an error with trusted templates");
     }
 }
 
-/// A newer API server knows fields that nobody has judged here, as a projected volume with a certificate of the Pod.
+/// A newer API server may have fields that nobody has checked here, such as a projected volume with a certificate of the Pod.
 #[test]
 fn a_field_that_is_younger_than_this_operator_is_refused() {
     for (template, path) in [
@@ -505,7 +509,7 @@ fn a_field_that_is_younger_than_this_operator_is_refused() {
             "spec.volumes[0].projected.sources[0].podCertificate",
         ),
     ] {
-        refusal(&template, true, path, "knows");
+        refusal(&template, true, path, "does not know");
         assert!(overlay(pod(), &template, true).is_err());
     }
 }
@@ -544,7 +548,7 @@ fn what_is_required_may_come_from_either_side_and_is_missed_in_the_whole() {
     let path_only = working(json!({"readinessProbe": {"httpGet": {"path": "/"}}}));
     assert_eq!(check(&path_only, false), Ok(()));
     let message = overlay(pod(), &path_only, false).unwrap_err();
-    assert_eq!(message, "podTemplate.spec.containers[0].readinessProbe.httpGet.port: it is required.");
+    assert_eq!(message, "podTemplate.spec.containers[0].readinessProbe.httpGet.port: the field is required.");
 
     let mut with_port = pod();
     let probe = json!({"httpGet": {"port": 80}});
@@ -552,7 +556,7 @@ fn what_is_required_may_come_from_either_side_and_is_missed_in_the_whole() {
     assert!(overlay(with_port, &path_only, false).is_ok());
 }
 
-/// A Pod without a session has none of a session's labels, and must not come by them.
+/// A Pod without a session has no labels of a session, and a template must not add them.
 #[test]
 fn a_sandbox_without_a_session_joins_none() {
     let template = json!({"metadata": {"labels": {"aigise.dev/session-uid": "uid-1"}}});
@@ -560,7 +564,7 @@ fn a_sandbox_without_a_session_joins_none() {
     assert!(overlay(pod_with_entrypoint(), &template, true).unwrap_err().contains("labels"));
 }
 
-/// What holds of any Pod that comes of a template, said in JSON and not in the words of the code.
+/// Asserts what must hold for any Pod that results from a template, in JSON and independently of the code.
 fn assert_ours(pod: &Value, base: &Value, allow_privileged: bool) {
     let ours = |key: &str| {
         key.starts_with("aigise.dev/")
@@ -618,7 +622,7 @@ fn assert_ours(pod: &Value, base: &Value, allow_privileged: bool) {
     }
 }
 
-/// No word that opens the sandbox, anywhere.
+/// Asserts that no field anywhere breaks the isolation of the sandbox.
 fn assert_confined(node: &Value) {
     match node {
         Value::Object(fields) => {
@@ -657,7 +661,7 @@ fn assert_confined(node: &Value) {
     }
 }
 
-/// A template of some of all that the tables know, laid over each other, with a word changed here and there.
+/// A template that combines some entries of the tables above.
 fn a_template() -> impl Strategy<Value = Value> {
     let harmless: Vec<Value> = allowed().into_iter().map(|(template, _, _)| template).collect();
     let harmful = ours().into_iter().chain(privileged()).map(|(template, _, _)| template).collect::<Vec<_>>();
@@ -673,7 +677,7 @@ fn a_template() -> impl Strategy<Value = Value> {
     })
 }
 
-/// Any JSON, of the words of Pods.
+/// Any JSON with words that occur in Pods.
 fn any_json() -> impl Strategy<Value = Value> {
     let word = || {
         proptest::sample::select(vec![
@@ -721,7 +725,8 @@ fn any_json() -> impl Strategy<Value = Value> {
 proptest! {
     #![proptest_config(ProptestConfig { cases: 512, ..ProptestConfig::default() })]
 
-    /// Whatever a template says, with or without being checked: no Pod, or one that is ours and confined.
+    /// Whatever a template contains, and whether or not it was checked, the result is an error or a Pod that the operator controls and
+    /// that is confined.
     #[test]
     fn no_pod_comes_of_a_template_that_is_not_ours_any_longer(template in a_template(), allow in any::<bool>(), alone in any::<bool>()) {
         let base = if alone { pod_with_entrypoint() } else { pod() };
@@ -737,7 +742,7 @@ proptest! {
         }
     }
 
-    /// One harmful word is enough, whatever harmless ones stand around it.
+    /// A template with one harmful field is refused, whatever harmless fields are around it.
     #[test]
     fn company_makes_nothing_harmless(
         position in 0..ours().len() + privileged().len(),

@@ -1,4 +1,4 @@
-//! The conditions of a sandbox besides the standard three.
+//! The conditions of a sandbox in addition to the three standard ones.
 
 use super::{Attachment, Lifecycle, Observed, Progress, View, init, is_outdated};
 use crate::{
@@ -29,7 +29,7 @@ pub(super) fn scheduled(lifecycle: &Lifecycle) -> ConditionValue {
             condition_value(kind, false, *reason, message.clone())
         }
         Lifecycle::Pod(_) | Lifecycle::Orphaned(_) | Lifecycle::Attached(Attachment::To { .. }) => {
-            condition_value(kind, None, Reason::PodCreated, "The scheduler has not spoken yet.")
+            condition_value(kind, None, Reason::PodCreated, "The scheduler has not reported yet.")
         }
         Lifecycle::Terminating
         | Lifecycle::SessionGone
@@ -51,38 +51,33 @@ pub(super) fn initialized(observed: &Observed, lifecycle: &Lifecycle, view: &Vie
         None => init::work(observed).is_some(),
     };
     if !has_init {
-        return condition_value(kind, true, Reason::NoInitializer, "Nothing has to be done before it is ready.");
+        return condition_value(kind, true, Reason::NoInitializer, "The sandbox has no init work.");
     }
     match (lifecycle, init::status(observed, &observed.sandbox.status.clone().unwrap_or_default())) {
         (Lifecycle::Initializing(_) | Lifecycle::InitFailed(_), _) => {
             condition_value(kind, false, view.reason, view.message.clone())
         }
         (_, Some(InitStatus { outcome: InitOutcome::Succeeded, .. })) => {
-            condition_value(kind, true, Reason::Initialized, "What was to be done before it is ready is done.")
+            condition_value(kind, true, Reason::Initialized, "The init work has succeeded.")
         }
         (_, Some(InitStatus { outcome: InitOutcome::Failed, .. })) => {
             condition_value(kind, false, Reason::InitFailed, "The initialiser failed; status.init has the evidence.")
         }
-        _ => condition_value(
-            kind,
-            false,
-            Reason::NotReady,
-            "What is to be done before it is ready is not known to be done.",
-        ),
+        _ => condition_value(kind, false, Reason::NotReady, "The init work is not known to have succeeded."),
     }
 }
 
 pub(super) fn up_to_date(observed: &Observed, lifecycle: &Lifecycle) -> ConditionValue {
     let kind = ConditionType::OutOfDate;
     if let Lifecycle::Attached(_) = lifecycle {
-        condition_value(kind, false, Reason::Attached, "The Pod is not made from a template of ours.")
+        condition_value(kind, false, Reason::Attached, "The Pod was not created from the sandbox's template.")
     } else if observed.pod.owned().is_none() {
         condition_value(kind, false, Reason::NoPod, "There is no Pod.")
     } else if is_outdated(observed) {
-        let message = "The template changed after the Pod started; the next start takes the change.";
+        let message = "The template changed after the Pod started; the next Pod uses the new template.";
         condition_value(kind, true, Reason::TemplateChanged, message)
     } else {
-        condition_value(kind, false, Reason::UpToDate, "The Pod is made from the present template.")
+        condition_value(kind, false, Reason::UpToDate, "The Pod was created from the present template.")
     }
 }
 
@@ -91,7 +86,7 @@ pub(super) fn suspended(lifecycle: &Lifecycle, view: &View) -> ConditionValue {
     if let Lifecycle::Suspended { .. } = lifecycle {
         condition_value(kind, true, Reason::Suspended, view.message.clone())
     } else {
-        condition_value(kind, false, Reason::Active, "It is not suspended.")
+        condition_value(kind, false, Reason::Active, "The sandbox is not suspended.")
     }
 }
 
@@ -102,9 +97,9 @@ pub(super) fn attached(lifecycle: &Lifecycle, view: &View) -> ConditionValue {
             kind,
             true,
             Reason::Attached,
-            format!("It works in the Pod {} (UID {}).", pin.name, pin.uid),
+            format!("The sandbox is attached to the Pod {} (UID {}).", pin.name, pin.uid),
         ),
         Lifecycle::Attached(_) => condition_value(kind, false, view.reason, view.message.clone()),
-        _ => condition_value(kind, false, Reason::NotAttached, "It has a Pod of its own."),
+        _ => condition_value(kind, false, Reason::NotAttached, "The sandbox has a Pod of its own."),
     }
 }

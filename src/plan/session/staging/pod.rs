@@ -1,4 +1,4 @@
-//! The stage Pod, whole.
+//! Builds the stage Pod.
 
 use std::{collections::BTreeMap, sync::Arc};
 
@@ -31,7 +31,7 @@ use crate::{
     protocol::staging,
 };
 
-/// Where a container source leaves its files.
+/// The path at which a container source writes its files.
 const CONTAINER_VOLUME: &str = "/volume";
 
 pub(super) fn stage_pod(observed: &Observed) -> Pod {
@@ -78,7 +78,7 @@ pub(super) fn stage_pod(observed: &Observed) -> Pod {
     }
 }
 
-/// Names what the Pod is made with besides its sources.
+/// The hash of everything that determines the Pod, except its sources.
 pub(super) fn hash(observed: &Observed) -> String {
     let (image, room) = (&observed.settings.helper_image, room(observed));
     match walls::of(&observed.session) {
@@ -87,8 +87,8 @@ pub(super) fn hash(observed: &Observed) -> String {
     }
 }
 
-/// The room that the sandboxes to come will ask for, where the node that this Pod is given has to be theirs as well. A Sandbox that
-/// is there has its place, or asks for it by itself; one that attaches to a Pod needs none.
+/// The resource requests of the Sandboxes that do not exist yet, if they have to run on the stage Pod's node. An existing Sandbox has its
+/// own Pod with its own requests; a Sandbox that attaches to a Pod requests nothing.
 fn room(observed: &Observed) -> PodResources {
     let session = &observed.session;
     if !asks_for_room(session) {
@@ -115,7 +115,7 @@ fn room(observed: &Observed) -> PodResources {
     rooms.sum()
 }
 
-/// Whether all Pods of the session have to be on the stage Pod's node, so that it asks for their room.
+/// Whether all Pods of the session have to run on the stage Pod's node, so the stage Pod includes their resource requests.
 pub(super) fn asks_for_room(session: &AigiseSession) -> bool {
     SharedVolume::ALL.iter().any(|volume| volume.is_on_one_node(session))
 }
@@ -125,7 +125,7 @@ fn with_room(container: Container, room: &PodResources) -> Container {
     Container { resources: Some(room.requirements(&own)), ..container }
 }
 
-/// The claims, and beside them all sources read-only.
+/// The mounts of the claims and, read-only, of all sources.
 fn mounts(session: &AigiseSession) -> Vec<VolumeMount> {
     let claims = own_volumes(session).map(|volume| VolumeMount {
         name: volume.to_string(),
@@ -160,8 +160,8 @@ fn source_volume(name: String, source: &VolumeSource) -> Volume {
     }
 }
 
-/// What a user's command runs in: as the image's own user, unless it says otherwise, and with nothing that the image does not bring but
-/// a folder to write to. The last of what it says becomes the message if it fails.
+/// The container of a container source. It runs as the image's own user, unless the source specifies another one, and has only the image
+/// and a folder to write to. If it fails, the end of its log becomes the termination message.
 fn source_container(session: &AigiseSession, name: String, source: &ContainerSource) -> Container {
     let session_name = EnvVar { name: "AIGISE_SESSION".into(), value: session.metadata.name.clone(), value_from: None };
     Container {
@@ -182,8 +182,8 @@ fn source_container(session: &AigiseSession, name: String, source: &ContainerSou
     }
 }
 
-/// What a user's command may do where its source does not say: nothing beyond its image's user, as every sandbox's container by the
-/// session's defaults.
+/// The security context of a container source. What the source does not specify gets restrictive defaults, and the profiles of the
+/// session's `sandboxDefaults`.
 fn confined(asked: SecurityContext, session: &AigiseSession) -> SecurityContext {
     let defaults = session.spec.sandbox_defaults.as_ref().and_then(|defaults| defaults.security_context.clone());
     let defaults = defaults.unwrap_or_default();

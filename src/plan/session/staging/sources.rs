@@ -1,4 +1,4 @@
-//! What the volumes are filled with: each source with a name, where the stage Pod finds it, and the digest of all.
+//! The sources of the volumes: their names, their mount paths in the stage Pod, and the digest of all sources.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -12,7 +12,7 @@ use crate::{
     protocol::staging::{self, Access, Manifest},
 };
 
-/// Every source, in the order in which they are staged: a name of its own, the volume that it goes into, its place in the list.
+/// All sources in the order in which they are staged, each with a unique name, its volume, and its index in the volume's list.
 pub(super) fn sources(session: &AigiseSession) -> impl Iterator<Item = (String, SharedVolume, usize, &VolumeSource)> {
     SharedVolume::ALL.into_iter().flat_map(move |volume| {
         let sources = volume.spec(session).sources.iter().enumerate();
@@ -20,13 +20,13 @@ pub(super) fn sources(session: &AigiseSession) -> impl Iterator<Item = (String, 
     })
 }
 
-/// What this cluster cannot do, and paths that lead out of their source: admission rules that are younger than the object.
+/// Checks the sources for what this cluster does not support, and for security contexts that are not allowed.
 pub(crate) fn check(session: &AigiseSession, settings: &Settings) -> Result<(), String> {
     for (_, volume, index, source) in sources(session) {
         let field = format!("spec.volumes.{volume}.sources[{index}]");
         if source.image.is_some() && settings.helper_mount == HelperMount::Copy {
             return Err(format!(
-                "{field}.image: this cluster cannot mount images, as the operator was told or found out; use a container source instead."
+                "{field}.image: this cluster cannot mount images, according to the operator's settings; use a container source instead."
             ));
         }
         let context = source.container.as_ref().and_then(|container| container.security_context.as_ref());
@@ -38,7 +38,7 @@ pub(crate) fn check(session: &AigiseSession, settings: &Settings) -> Result<(), 
     Ok(())
 }
 
-/// What a person calls a source.
+/// The description of a source for users.
 pub(super) fn describe(volume: SharedVolume, index: usize, source: &VolumeSource) -> String {
     match source {
         VolumeSource { config_map: Some(ConfigMapSource { name }), .. } => format!("configMap {name}"),
@@ -46,7 +46,7 @@ pub(super) fn describe(volume: SharedVolume, index: usize, source: &VolumeSource
             format!("persistentVolumeClaim {claim_name}")
         }
         VolumeSource { image: Some(ImageSource { reference, .. }), .. } => format!("image {reference}"),
-        // Several commands may well run in one image.
+        // Several commands may run in the same image, so the index is included.
         VolumeSource { container: Some(ContainerSource { image, .. }), .. } => {
             format!("container {image} ({volume}.sources[{index}])")
         }
@@ -61,8 +61,7 @@ pub(super) fn mount_path(name: &str) -> String {
     format!("/sources/{name}")
 }
 
-/// What the stage Pod is told, with the digest that names it together with the sources as they were written, and the content of
-/// the ConfigMaps.
+/// The manifest for the stage Pod. Its digest covers the manifest, the sources as they were written, and the content of the ConfigMaps.
 pub(super) fn manifest(observed: &Observed) -> Manifest {
     let mut volumes = volumes(&observed.session);
     let own = observed.decided.roots();
@@ -78,7 +77,7 @@ pub(super) fn manifest(observed: &Observed) -> Manifest {
     Manifest { digest, volumes }
 }
 
-/// Names the sources as they were written, commands and environments included, and what is done with them.
+/// The digest of the list of sources as they were written, including commands and environments, and of how they are staged.
 pub(super) fn list(session: &AigiseSession) -> String {
     let written: Vec<_> = sources(session).map(|(_, _, _, source)| source).collect();
     digest::short(&(volumes(session), written))
@@ -98,13 +97,13 @@ fn volumes(session: &AigiseSession) -> Vec<staging::Volume> {
             })
             .collect(),
         top_roots: session.spec.tools_top_roots.clone().filter(|_| volume == SharedVolume::Tools),
-        // What is wanted is the same, whoever wants it.
+        // The digest does not depend on whether the session or an agent requests a root.
         optional_roots: BTreeSet::new(),
     };
     super::own_volumes(session).map(volume).collect()
 }
 
-/// The folder that is copied: where the source is mounted, or a folder in it.
+/// The folder that is copied: the mount path of the source, or a folder below it.
 fn folder(name: &str, source: &VolumeSource) -> String {
     let claim = source.persistent_volume_claim.as_ref().and_then(|claim| claim.path.as_deref());
     let image = source.image.as_ref().and_then(|image| image.path.as_deref());

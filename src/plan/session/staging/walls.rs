@@ -1,5 +1,5 @@
-//! The walls around the stage Pod: those that the session's defaults put around every sandbox. A container source runs a stranger's
-//! image as much as a sandbox does.
+//! The isolation of the stage Pod: the same that the session's defaults give every sandbox. A container source runs an untrusted image,
+//! as a sandbox does.
 
 use k8s_openapi::{
     DeepMerge,
@@ -8,16 +8,16 @@ use k8s_openapi::{
 
 use crate::api::AigiseSession;
 
-/// Whether a profile of seccomp or `AppArmor` is one. A debugger needs none, and no source has anything to debug.
+/// Whether a profile of seccomp or `AppArmor` restricts the container. A debugger needs `Unconfined`, but a source does not debug.
 pub(super) fn is_wall(profile: &str) -> bool {
     profile != "Unconfined"
 }
 
-/// Where sandboxes run, behind what, and how their images are pulled, as `sandboxDefaults.podTemplate` says.
+/// The part of `sandboxDefaults.podTemplate` that concerns scheduling, isolation and image pulls.
 pub(super) fn of(session: &AigiseSession) -> PodSpec {
     let template = session.spec.sandbox_defaults.as_ref().and_then(|defaults| defaults.pod_template.as_ref());
     let spec = template.and_then(|template| serde_json::from_value(template.value().get("spec")?.clone()).ok());
-    // What does not fit makes the session invalid.
+    // A template that cannot be parsed makes the session invalid, so it is ignored here.
     let spec: PodSpec = spec.unwrap_or_default();
     let node_affinity = spec.affinity.and_then(|affinity| affinity.node_affinity);
     let security = spec.security_context.map(|context| PodSecurityContext {
@@ -38,7 +38,7 @@ pub(super) fn of(session: &AigiseSession) -> PodSpec {
     }
 }
 
-/// The Pod, behind them.
+/// Adds the isolation to the spec of the Pod.
 pub(super) fn around(mut pod: PodSpec, session: &AigiseSession) -> PodSpec {
     pod.merge_from(of(session));
     pod
