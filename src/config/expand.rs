@@ -184,7 +184,7 @@ impl Expansion<'_> {
             None => {
                 // In a file from a Secret, what looks like a variable may be part of a password.
                 let which = match self.origin {
-                    Origin::Plain => format!("the variable {} is not defined", shortened(name)),
+                    Origin::Plain => format!("nobody defines the variable {}", shortened(name)),
                     Origin::Secret => "it uses a variable that is not defined".to_string(),
                 };
                 return Err(SpannedError::new(ErrorKind::UnknownVariable, at, &path.text(), which));
@@ -289,7 +289,7 @@ mod tests {
         let file = "[t]\nx = ['a', 'hunter ${PASS}']";
         let fault = expanded(file, &Variables::new(), Origin::Plain).unwrap_err();
         assert_eq!((fault.path.as_str(), fault.at), ("t.x[1]", 14));
-        assert_eq!(fault.message, "the variable PASS is not defined");
+        assert_eq!(fault.message, "nobody defines the variable PASS");
         let fault = expanded(file, &Variables::new(), Origin::Secret).unwrap_err();
         assert!(!fault.message.contains("PASS"));
     }

@@ -102,7 +102,7 @@ mod tests {
     fn a_mistake_is_told_with_the_file_and_the_place() {
         let error = printed("task_name = '${TASK}'", &[], ConfigOutput::Toml).unwrap_err().to_string();
         assert!(
-            error.ends_with("config.toml: line 1, column 13, task_name: the variable TASK is not defined"),
+            error.ends_with("config.toml: line 1, column 13, task_name: nobody defines the variable TASK"),
             "{error}"
         );
     }

@@ -1,5 +1,7 @@
 //! Conditions. Every reconcile builds all conditions of an object; a transition time changes only when the condition's status changes.
 
+mod reworded;
+
 use std::time::Duration;
 
 use jiff::Timestamp;
@@ -122,19 +124,21 @@ pub fn conditions(
 ) -> Vec<Condition> {
     conditions
         .into_iter()
-        .map(|verdict| {
-            let type_ = verdict.kind.to_string();
-            let status = match verdict.holds {
+        .map(|value| {
+            let type_ = value.kind.to_string();
+            let status = match value.holds {
                 Some(true) => "True",
                 Some(false) => "False",
                 None => "Unknown",
             };
             let since = before.iter().find(|old| old.type_ == type_ && old.status == status);
+            let (reason, message) = (value.reason.to_string(), clip(value.message, 32_768));
+            let same = since.filter(|old| old.reason == reason && reworded::says_the_same(&old.message, &message));
             Condition {
                 last_transition_time: since.map_or(Time(now), |old| old.last_transition_time.clone()),
-                message: clip(verdict.message, 32_768),
+                message: same.map_or(message, |old| old.message.clone()),
                 observed_generation: generation,
-                reason: verdict.reason.to_string(),
+                reason,
                 status: status.to_string(),
                 type_,
             }
@@ -164,9 +168,9 @@ pub fn ready(conditions: &[Condition]) -> Option<&Condition> {
 
 /// The condition that explains the state of an object: `Ready`, or `Suspended` if the object is inactive.
 fn headline(conditions: &[Condition]) -> Option<&Condition> {
-    let at_rest =
+    let suspended =
         |condition: &&Condition| condition.type_ == ConditionType::Suspended.to_string() && condition.status == "True";
-    ready(conditions).or_else(|| conditions.iter().find(at_rest))
+    ready(conditions).or_else(|| conditions.iter().find(suspended))
 }
 
 /// Whether the reason for the object's state differs from the reason in an earlier status.

@@ -288,7 +288,7 @@ fn membership<'a>(observed: &'a Observed, label: &Label) -> Result<Membership<'a
     match rival(observed, session, label) {
         Some(rival) => {
             let message = format!(
-                "The session {name} already has a sandbox of the type {}: {rival}. Delete one of them.",
+                "The session {name} has a sandbox of the type {} already: {rival}. Delete one of them.",
                 sandbox.spec.sandbox_type
             );
             Err(blocked(Reason::DuplicateType, message))
