@@ -374,15 +374,15 @@ mod tests {
     /// The scheduler retries within seconds. A report would cost a status write and alarm the user.
     #[test]
     fn a_write_that_the_scheduler_met_is_no_cause() {
-        let told = |message: &str| {
+        let observed = |message: &str| {
             let conditions =
                 json!([{"type": "PodScheduled", "status": "False", "reason": "SchedulerError", "message": message}]);
             let pod = json!({"metadata": {"name": "s"}, "status": {"conditions": conditions}});
             Progress::of(&serde_json::from_value(pod).unwrap(), "sandbox")
         };
         let met = "running PreBind plugin \"VolumeBinding\": Operation cannot be fulfilled on persistentvolumeclaims \"s--scripts\": the object has been modified; please apply your changes to the latest version and try again";
-        assert_eq!(told(met), Progress::Created);
-        let late = told("running PreBind plugin \"VolumeBinding\": binding volumes: context deadline exceeded");
+        assert_eq!(observed(met), Progress::Created);
+        let late = observed("running PreBind plugin \"VolumeBinding\": binding volumes: context deadline exceeded");
         assert!(matches!(late, Progress::Unschedulable { .. }), "{late:?}");
     }
 

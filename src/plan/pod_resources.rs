@@ -105,8 +105,8 @@ fn is_shared(resource: &str) -> bool {
 }
 
 impl Sum for PodResources {
-    fn sum<I: Iterator<Item = Self>>(rooms: I) -> Self {
-        rooms.fold(Self::default(), |sum, room| sum.plus(&room))
+    fn sum<I: Iterator<Item = Self>>(requests: I) -> Self {
+        requests.fold(Self::default(), |sum, requests| sum.plus(&requests))
     }
 }
 
@@ -130,7 +130,7 @@ mod tests {
 
     use super::*;
 
-    fn room(spec: serde_json::Value) -> String {
+    fn requests(spec: serde_json::Value) -> String {
         PodResources::of_pod(&serde_json::from_value(spec).unwrap()).to_string()
     }
 
@@ -142,8 +142,8 @@ mod tests {
             {"name": "c"},
             {"name": "d", "resources": {"requests": {"cpu": "two"}}},
         ]);
-        assert_eq!(room(json!({"containers": containers})), "cpu 2100m, memory 1536Mi, nvidia.com/gpu 1");
-        assert_eq!(room(json!({"containers": [{"name": "a"}]})), "");
+        assert_eq!(requests(json!({"containers": containers})), "cpu 2100m, memory 1536Mi, nvidia.com/gpu 1");
+        assert_eq!(requests(json!({"containers": [{"name": "a"}]})), "");
     }
 
     #[test]
@@ -151,7 +151,7 @@ mod tests {
         let asks = |name: &str, cpu: &str| json!({"name": name, "resources": {"requests": {"cpu": cpu}}});
         let sidecar = json!({"name": "s", "restartPolicy": "Always", "resources": {"requests": {"cpu": "1"}}});
         let pod =
-            |inits: Vec<serde_json::Value>| room(json!({"initContainers": inits, "containers": [asks("a", "2")]}));
+            |inits: Vec<serde_json::Value>| requests(json!({"initContainers": inits, "containers": [asks("a", "2")]}));
         assert_eq!(pod(vec![asks("i", "5"), asks("j", "1")]), "cpu 5");
         assert_eq!(pod(vec![asks("i", "1")]), "cpu 2");
         assert_eq!(pod(vec![sidecar.clone()]), "cpu 3", "it stays beside the container");
@@ -166,7 +166,7 @@ mod tests {
             "resources": {"requests": {"cpu": "3"}, "limits": {"cpu": "9"}},
             "containers": [{"name": "a", "resources": {"requests": {"cpu": "1", "memory": "1Gi"}}}],
         });
-        assert_eq!(room(spec), "cpu 3, memory 1124Mi");
+        assert_eq!(requests(spec), "cpu 3, memory 1124Mi");
     }
 
     #[test]
@@ -178,8 +178,8 @@ mod tests {
         .unwrap();
         let asking = |amounts: serde_json::Value| {
             let spec = json!({"containers": [{"name": "a", "resources": {"requests": amounts}}]});
-            let room = PodResources::of_pod(&serde_json::from_value(spec).unwrap());
-            serde_json::to_value(room.requirements(&own)).unwrap()
+            let requests = PodResources::of_pod(&serde_json::from_value(spec).unwrap());
+            serde_json::to_value(requests.requirements(&own)).unwrap()
         };
         assert_eq!(asking(json!({})), serde_json::to_value(&own).unwrap());
         assert_eq!(

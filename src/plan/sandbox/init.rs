@@ -90,11 +90,11 @@ pub(super) fn volumes() -> [Volume; 2] {
         ..DownwardAPIVolumeFile::default()
     };
     let files = vec![file(WORK_FILE, meta::GATE), file(RELEASE_FILE, meta::RELEASE)];
-    let told = DownwardAPIVolumeSource { items: Some(files), ..DownwardAPIVolumeSource::default() };
+    let files = DownwardAPIVolumeSource { items: Some(files), ..DownwardAPIVolumeSource::default() };
     // The log has at most two files of 4 MiB.
     let kept = EmptyDirVolumeSource { size_limit: Some(Quantity("32Mi".into())), ..EmptyDirVolumeSource::default() };
     [
-        Volume { name: WORK_VOLUME.into(), downward_api: Some(told), ..Volume::default() },
+        Volume { name: WORK_VOLUME.into(), downward_api: Some(files), ..Volume::default() },
         Volume { name: STATE_VOLUME.into(), empty_dir: Some(kept), ..Volume::default() },
     ]
 }
@@ -479,8 +479,8 @@ mod tests {
             "Container sandbox exceeded its local ephemeral storage limit \"16Mi\". ",
         ] {
             let Lifecycle::InitFailed(failure) = lifecycle(words, None) else { panic!("{words}") };
-            let told = in_words(&failure);
-            assert!(told.contains(words.trim()) && !told.contains(". ."), "{told}");
+            let text = in_words(&failure);
+            assert!(text.contains(words.trim()) && !text.contains(". ."), "{text}");
             let later = lifecycle(words, Some(InitOutcome::Succeeded));
             assert!(matches!(later, Lifecycle::Restarting { .. }), "the init work had succeeded: {later:?}");
         }
@@ -515,7 +515,7 @@ mod tests {
     #[test]
     fn what_failed_is_told_until_there_is_another_pod() {
         let steps = json!({"steps": [{"name": "a", "command": ["a"]}]});
-        let told = |spec: serde_json::Value, pod: ChildState<Pod>| {
+        let outcome = |spec: serde_json::Value, pod: ChildState<Pod>| {
             let mut observed = observed(&spec, &json!({"sandboxes": {}}));
             let init = InitStatus { outcome: InitOutcome::Failed, exit_code: Some(2), ..InitStatus::default() };
             let seen = SandboxStatus { pod_uid: Some("old".into()), init: Some(init), ..SandboxStatus::default() };
@@ -523,12 +523,12 @@ mod tests {
             status_of(&observed).map(|init| (init.outcome, init.exit_code))
         };
         let works = json!({"type": "main", "session": "demo", "image": "i", "init": steps});
-        assert_eq!(told(works.clone(), ChildState::Absent), Some((InitOutcome::Failed, Some(2))));
+        assert_eq!(outcome(works.clone(), ChildState::Absent), Some((InitOutcome::Failed, Some(2))));
         let next = json!({"metadata": {"name": "s", "uid": "new", "annotations": {meta::GATE: "{}"}}});
         let next = ChildState::Owned(Arc::new(serde_json::from_value(next).unwrap()));
-        assert_eq!(told(works, next), Some((InitOutcome::Waiting, None)));
+        assert_eq!(outcome(works, next), Some((InitOutcome::Waiting, None)));
         let attached = json!({"type": "main", "session": "demo", "attach": {"podName": "theirs", "container": "c"}});
-        assert_eq!(told(attached, ChildState::Absent), None);
+        assert_eq!(outcome(attached, ChildState::Absent), None);
     }
 
     #[test]

@@ -287,7 +287,7 @@ pub(super) fn trouble(observed: &Observed) -> Option<&Failure> {
 /// Whether the status already has the content of the file. Sandboxes read it from the status, so no Sandbox is created or changed before.
 pub(super) fn is_told(observed: &Observed) -> bool {
     match &observed.configuration {
-        Configuration::Read { spec, .. } => last_understood(observed).is_some_and(|told| told.spec == *spec),
+        Configuration::Read { spec, .. } => last_understood(observed).is_some_and(|kept| kept.spec == *spec),
         Configuration::None | Configuration::Unusable(_) => true,
     }
 }

@@ -260,9 +260,9 @@ pub(super) fn writes(observed: &Observed) -> Vec<Write> {
         Staging::Interrupted(_) => rest(observed).is_zero(),
         // The list of sources is the same, so a different digest means that a ConfigMap was changed.
         Staging::Failed(_) => {
-            let mended =
+            let is_fixed =
                 known && annotation(pod, meta::SOURCES_DIGEST) != Some(sources::manifest(observed).digest.as_str());
-            mended || annotation(pod, meta::SESSION_RESTART) != restart(&observed.session)
+            is_fixed || annotation(pod, meta::SESSION_RESTART) != restart(&observed.session)
         }
         // The Pod cannot start, and a new Pod would differ: a newer operator has another helper image, or a template requests less.
         Staging::InProgress(

@@ -232,9 +232,9 @@ fn view(observed: &Observed, lifecycle: &Lifecycle, counts: &SandboxCounts) -> V
             view(SessionPhase::Ready, KStatus::Ready, Reason::Ready, &message)
         }
         Lifecycle::Ready => {
-            let resting: Vec<_> = sandboxes::wanted(observed).filter(sandboxes::Wanted::is_inactive).collect();
-            let resting = resting.iter().map(|wanted| format!(" {}: {}", wanted.sandbox_type, wanted.message()));
-            let message = format!("{} sandboxes are ready.{}", counts.summary, resting.collect::<String>());
+            let finished: Vec<_> = sandboxes::wanted(observed).filter(sandboxes::Wanted::is_inactive).collect();
+            let finished = finished.iter().map(|wanted| format!(" {}: {}", wanted.sandbox_type, wanted.message()));
+            let message = format!("{} sandboxes are ready.{}", counts.summary, finished.collect::<String>());
             view(SessionPhase::Ready, KStatus::Ready, Reason::Ready, &message)
         }
     }
@@ -330,10 +330,10 @@ fn remembered_roots(observed: &Observed) -> Vec<String> {
 
 fn volumes_ready(observed: &Observed, lifecycle: &Lifecycle, view: &View) -> ConditionValue {
     // The volumes of a suspended session are filled, and so are those of a session that only waits for the expansion of a claim.
-    let rests = matches!(lifecycle, Lifecycle::Suspended { .. });
+    let is_suspended = matches!(lifecycle, Lifecycle::Suspended { .. });
     let is_small = matches!(lifecycle, Lifecycle::Failed(failure) if Some(failure) == observed.write_error.as_ref());
     let filled = matches!(Staging::of(observed), Staging::Unneeded | Staging::Done { .. });
-    if !(filled && (lifecycle.is_staged() || rests || is_small)) {
+    if !(filled && (lifecycle.is_staged() || is_suspended || is_small)) {
         condition_value(ConditionType::VolumesReady, false, view.reason, view.message.clone())
     } else if let Some(cause) = unbound(observed) {
         condition_value(ConditionType::VolumesReady, false, Reason::VolumesPending, cause)

@@ -69,7 +69,7 @@ pub(super) fn stage_pod(observed: &Observed) -> Pod {
                     value_from: None,
                 }]),
                 volume_mounts: Some(mounts(session)),
-                ..with_room(helper_container(&observed.settings), &room(observed))
+                ..with_requests(helper_container(&observed.settings), &requests(observed))
             }],
             volumes: Some(claims.chain(sources_volumes).collect()),
             ..walls::around(base_spec(Some(session)), session)
@@ -80,16 +80,16 @@ pub(super) fn stage_pod(observed: &Observed) -> Pod {
 
 /// The hash of everything that determines the Pod, except its sources.
 pub(super) fn hash(observed: &Observed) -> String {
-    let (image, room) = (&observed.settings.helper_image, room(observed));
+    let (image, requests) = (&observed.settings.helper_image, requests(observed));
     match walls::of(&observed.session) {
-        walls if walls == PodSpec::default() => digest::short(&(image, room)),
-        walls => digest::short(&(image, room, walls)),
+        walls if walls == PodSpec::default() => digest::short(&(image, requests)),
+        walls => digest::short(&(image, requests, walls)),
     }
 }
 
 /// The resource requests of the Sandboxes that do not exist yet, if they have to run on the stage Pod's node. An existing Sandbox has its
 /// own Pod with its own requests; a Sandbox that attaches to a Pod requests nothing.
-fn room(observed: &Observed) -> PodResources {
+fn requests(observed: &Observed) -> PodResources {
     let session = &observed.session;
     if !asks_for_room(session) {
         return PodResources::default();
@@ -120,9 +120,9 @@ pub(super) fn asks_for_room(session: &AigiseSession) -> bool {
     SharedVolume::ALL.iter().any(|volume| volume.is_on_one_node(session))
 }
 
-fn with_room(container: Container, room: &PodResources) -> Container {
+fn with_requests(container: Container, requests: &PodResources) -> Container {
     let own = container.resources.unwrap_or_default();
-    Container { resources: Some(room.requirements(&own)), ..container }
+    Container { resources: Some(requests.requirements(&own)), ..container }
 }
 
 /// The mounts of the claims and, read-only, of all sources.
