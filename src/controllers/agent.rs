@@ -34,7 +34,7 @@ async fn reconcile(agent: Arc<Agent>, context: Arc<Context<Agent>>) -> Result<Ac
     context.enters(stage);
     let owner = observed.agent.metadata.clone();
     apply::execute(&context.client, context.counter(), &context.lines, &owner, writes, |_, outcome| {
-        observed.record(outcome)
+        observed.record(outcome);
     })
     .await;
     let report = agent::report(&observed);

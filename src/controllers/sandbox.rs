@@ -40,7 +40,7 @@ async fn reconcile(sandbox: Arc<Sandbox>, context: Arc<Context<Sandbox>>) -> Res
     }
     let owner = observed.sandbox.metadata.clone();
     apply::execute(&context.client, context.counter(), &context.lines, &owner, writes, |_, outcome| {
-        observed.record(outcome)
+        observed.record(outcome);
     })
     .await;
     let report = sandbox::report(&observed);

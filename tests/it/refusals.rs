@@ -152,7 +152,7 @@ fn a_claim_that_may_not_grow_is_in_the_way_of_nothing_else() {
     let writes = session::plan(&observed);
     let first = writes.iter().position(is_growth).unwrap();
     assert!(writes[first..].iter().all(is_growth), "{writes:?}");
-    let done: Vec<_> = writes[..first].iter().map(|write| write.name()).collect();
+    let done: Vec<_> = writes[..first].iter().map(Write::name).collect();
     assert_eq!(done, ["demo--old", "demo--main", "demo--new"]);
 
     let report = refused(&mut observed, is_growth);

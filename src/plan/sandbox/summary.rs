@@ -301,10 +301,7 @@ fn view(observed: &Observed, lifecycle: &Lifecycle) -> View {
 fn of_init(observed: &Observed, init_phase: &InitPhase) -> View {
     let (state, phase) = (SandboxState::Uninitialized, SandboxPhase::Initializing);
     let (kstatus, reason, message) = match init_phase {
-        InitPhase::Waits { reason: reason @ Reason::DependencyNotReady, message } => {
-            (KStatus::InProgress, *reason, message.clone())
-        }
-        InitPhase::Waits { reason: reason @ Reason::Initializing, message } => {
+        InitPhase::Waits { reason: reason @ (Reason::DependencyNotReady | Reason::Initializing), message } => {
             (KStatus::InProgress, *reason, message.clone())
         }
         // The user has to fix another object; then the sandbox continues.

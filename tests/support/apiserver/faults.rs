@@ -61,7 +61,7 @@ impl Effect {
     }
 }
 
-/// WorkQueue and how they were answered, a line for each.
+/// Requests and how they were answered, a line for each.
 pub fn lines<'a>(seen: impl IntoIterator<Item = &'a Seen>) -> String {
     let lines: Vec<_> = seen.into_iter().map(|seen| format!("{} -> {:?}", seen.line(), seen.code)).collect();
     lines.join("\n")
