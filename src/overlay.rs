@@ -15,6 +15,8 @@
 //!
 //! Entries of the base keep their order, new entries come last. Any two trees can be merged: a value of an unexpected shape is kept
 //! as it is, and the code that knows the shape reports it.
+//!
+//! Decided in docs/adr/0013-by-hand-although-a-library-is-near.md.
 
 use std::collections::{BTreeMap, BTreeSet};
 

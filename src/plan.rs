@@ -5,6 +5,8 @@
 //! the object forward; `report` builds the status that is true after these writes. The lifecycle is derived anew in every reconcile
 //! from the objects that exist now, and never stored. A decision depends only on `Observed`: the objects, the time, and the operator's
 //! settings.
+//!
+//! Decided in docs/adr/0001-one-package-pure-plan.md.
 
 pub mod agent;
 pub mod digest;

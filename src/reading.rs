@@ -4,6 +4,8 @@
 //! separately and within limits ([`limits`]). An object that exceeds a limit, or cannot be read for another reason, is [`Unreadable`],
 //! which has the object's name and the reason, but none of the object's content. Lists and watches are read as streams ([`objects`]) that
 //! hold one object at a time; single objects are read by [`live`].
+//!
+//! Decided in docs/adr/0011-one-object-is-one-object.md.
 
 pub mod live;
 pub mod objects;

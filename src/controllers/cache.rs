@@ -3,6 +3,8 @@
 //! `owns` and `watches` of the kube runtime start a watch for each controller, and after a lost connection they do not report objects
 //! that were deleted meanwhile. Here one watch serves all controllers. A change carries the object before and after, and a controller
 //! enqueues a reconcile only if the fields that it reads have changed.
+//!
+//! Decided in docs/adr/0003-own-watches.md.
 
 mod budget;
 mod dispatcher;

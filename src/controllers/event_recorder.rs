@@ -1,4 +1,6 @@
 //! Records Kubernetes events about objects.
+//!
+//! Decided in docs/adr/0013-by-hand-although-a-library-is-near.md.
 
 use std::{
     hash::{BuildHasher, BuildHasherDefault, DefaultHasher},

@@ -1,5 +1,7 @@
 //! The work queue of a controller. Namespaces take turns: a namespace with thousands of enqueued objects delays another namespace by one
 //! reconcile.
+//!
+//! Decided in docs/adr/0012-a-queue-by-namespace.md.
 
 use std::{
     collections::{BTreeSet, HashMap, VecDeque},

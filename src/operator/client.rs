@@ -1,4 +1,6 @@
 //! The client of the API server. It is built like the default client of kube, except for how much each connection reads ahead.
+//!
+//! Decided in docs/adr/0006-small-dependencies.md.
 
 use hyper_timeout::TimeoutConnector;
 use hyper_util::{

@@ -4,6 +4,8 @@
 //! Objects that outlive their session (a claim with `reclaim: Retain`, everything with `autoCleanup: false`) never have a controller
 //! reference, so no deletion of the session removes them, whatever its propagation policy. They belong to the session whose UID is in
 //! their label. It is safe to trust this label: a user who can set it could as well have named the object in the session's spec.
+//!
+//! Decided in docs/adr/0007-no-finalizer.md.
 
 use std::{collections::BTreeMap, sync::Arc};
 

@@ -1,4 +1,6 @@
 //! The common parts of sandbox Pods and stage Pods.
+//!
+//! Decided in docs/adr/0005-shared-group.md.
 
 use std::collections::BTreeMap;
 

@@ -1,5 +1,7 @@
 //! Kubernetes quantities as numbers that can be added: `500m`, `1.5Gi`, `2`, `1e3`. They have the precision that the API server has for
 //! resource requests: thousandths, to which it rounds up, and a maximum of 2^63-1.
+//!
+//! Decided in docs/adr/0013-by-hand-although-a-library-is-near.md.
 
 use std::fmt;
 

@@ -15,6 +15,8 @@
 //! same supervisor. So a step runs only once in a Pod, however often the probe is started.
 //!
 //! `sandboxd ready` is the readiness probe of a sandbox with services: it checks again whether they answer.
+//!
+//! Decided in docs/adr/0009-the-gate-is-a-startup-probe.md.
 
 use std::ffi::OsStr;
 use std::fs::{self, File};

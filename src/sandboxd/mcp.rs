@@ -8,6 +8,8 @@
 //!      ◄─────────────────────────── event message: the result
 //! POST endpoint, initialized ─────► 2xx, then the connection is closed
 //! ```
+//!
+//! Decided in docs/adr/0013-by-hand-although-a-library-is-near.md.
 
 use std::io;
 use std::time::{Duration, Instant};

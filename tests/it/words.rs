@@ -93,3 +93,19 @@ fn what_the_field_has_a_word_for_is_called_by_it() {
     }
     assert!(wrong.is_empty(), "{} lines\n{}", wrong.len(), wrong.join("\n"));
 }
+
+/// A decision is found from the code that it explains.
+#[test]
+fn every_adr_about_code_is_linked_from_it() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let mut all = vec![];
+    lines(&root.join("src"), &mut all);
+    let text: String = all.into_iter().map(|(_, _, line)| line + "\n").collect();
+    for entry in fs::read_dir(root.join("docs/adr")).unwrap() {
+        let name = entry.unwrap().file_name().into_string().unwrap();
+        // The README lists them; the cluster of the tests is made by scripts.
+        if name != "README.md" && !name.starts_with("0002") {
+            assert!(text.contains(&format!("docs/adr/{name}")), "{name} is linked from no code");
+        }
+    }
+}

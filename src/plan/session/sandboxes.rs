@@ -1,4 +1,6 @@
 //! The Sandboxes of a session: one for each type, kept in line with the session's spec.
+//!
+//! Decided in docs/adr/0008-sandboxes-are-replaced.md.
 
 use std::sync::Arc;
 

@@ -1,4 +1,6 @@
 //! Staging: the stage Pod fills the volumes once for each digest of their sources, and ends.
+//!
+//! Decided in docs/adr/0004-stage-pod-is-the-record.md.
 
 use std::{collections::BTreeSet, time::Duration};
 

@@ -361,7 +361,7 @@ fn degraded(lifecycle: &Lifecycle) -> ConditionValue {
     if let Lifecycle::Degraded { cause, .. } = lifecycle {
         condition_value(kind, true, Reason::SandboxFailed, cause.clone())
     } else {
-        condition_value(kind, false, Reason::AsExpected, "No sandbox has failed.")
+        condition_value(kind, false, Reason::AsExpected, "The session is not degraded.")
     }
 }
 

@@ -7,7 +7,7 @@
 const REWORDED: [(&str, &str); 71] = [
     ("Nothing is in progress.", "Nothing is on its way."),
     ("No user action is needed.", "Nothing needs a person."),
-    ("No sandbox has failed.", "No sandbox is missed while the others go on."),
+    ("The session is not degraded.", "No sandbox is missed while the others go on."),
     ("The sandbox is not suspended.", "It is not suspended."),
     ("The session is not suspended.", "It is not suspended."),
     ("The agent is not suspended.", "It is not suspended."),
