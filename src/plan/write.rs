@@ -1,4 +1,4 @@
-//! What the operator writes to the API server. Each write names its verb, so that [`apply`](crate) has nothing left to choose.
+//! What the operator writes to the API server. Each write names its verb, so that `apply` has nothing left to choose.
 
 use k8s_openapi::{
     api::{
@@ -102,16 +102,16 @@ pub enum Kind {
 }
 
 /// A type whose objects the operator writes.
-pub trait Written: Resource<DynamicType = ()> {
+pub trait Writable: Resource<DynamicType = ()> {
     /// Its kind.
     const KIND: Kind;
 }
 
-macro_rules! written {
-    ($($type:ident),*) => { $(impl Written for $type { const KIND: Kind = Kind::$type; })* };
+macro_rules! writable {
+    ($($type:ident),*) => { $(impl Writable for $type { const KIND: Kind = Kind::$type; })* };
 }
 
-written!(
+writable!(
     PersistentVolumeClaim,
     Pod,
     Service,
@@ -128,7 +128,7 @@ written!(
 impl Write {
     /// Deletes this object, if it still has the version on which the decision is based.
     #[must_use]
-    pub fn delete<K: Written>(live: &K) -> Self {
+    pub fn delete<K: Writable>(live: &K) -> Self {
         let ObjectMeta { name, uid, resource_version, .. } = live.meta();
         let name = name.clone().unwrap_or_default();
         Write::Delete(Target { kind: K::KIND, name, uid: uid.clone(), version: resource_version.clone() })
@@ -136,7 +136,7 @@ impl Write {
 
     /// Deletes this object even if it has changed.
     #[must_use]
-    pub fn delete_any_version<K: Written>(live: &K) -> Self {
+    pub fn delete_any_version<K: Writable>(live: &K) -> Self {
         match Self::delete(live) {
             Write::Delete(target) => Write::Delete(Target { version: None, ..target }),
             other => other,
