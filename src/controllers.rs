@@ -24,7 +24,7 @@ use jiff::Timestamp;
 use kube::{Client, Resource, ResourceExt, api::ObjectMeta, runtime::reflector::ObjectRef};
 use serde::Serialize;
 use tokio::{sync::watch, task::JoinSet};
-use tracing::{Instrument, Span, debug, field, info, info_span, warn};
+use tracing::{Instrument, Level, Span, debug, enabled, field, info, info_span, warn};
 
 use self::{
     backoff::Backoff,
@@ -400,7 +400,7 @@ async fn run<K, F>(
 {
     let name = context.name;
     let (context, reconcile) = (&context, &reconcile);
-    let pass = |Request { namespace, name: object }| async move {
+    let handle = |Request { namespace, name: object }| async move {
         let object = ObjectRef::new(&object).within(&namespace);
         let Some(stored) = context.cache.store().get(&object) else {
             debug!(controller = name, %object, "the object is gone");
@@ -416,14 +416,17 @@ async fn run<K, F>(
                     (error.category(), Action::requeue(delay))
                 }
             };
-            Span::current().record("outcome", outcome);
-            debug!("reconciled");
+            // Each field that is recorded formats the span anew.
+            if enabled!(Level::DEBUG) {
+                Span::current().record("outcome", outcome);
+                debug!("reconciled");
+            }
             action
         };
         reconciled.instrument(span).await
     };
     info!(controller = name, concurrency, "controller started");
-    requests.work(concurrency.into(), stop, pass).await;
+    requests.work(concurrency.into(), stop, handle).await;
     info!(controller = name, "controller stopped");
 }
 
