@@ -29,7 +29,7 @@ use std::{sync::Arc, time::Duration};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use kube::Resource;
 
-pub use self::write::{Applied, Created, Kind, Outcome, Target, Writable, Write};
+pub use self::write::{Applied, Created, Kind, Outcome, Target, Trouble, Writable, Write};
 use crate::api::condition::Reason;
 
 /// The result of looking up an object that a user refers to by name.

@@ -6,7 +6,7 @@ use quick_cache::sync::Cache;
 use tracing::{info, warn};
 
 use super::throttle::Throttle;
-use crate::plan::{ChildState, Failure, Foreign, Outcome, Write, status};
+use crate::plan::{Failure, Outcome, Trouble, Write, status};
 
 /// The burst of lines about one object, and the time after which one more line is allowed. This is twice what the start of a session
 /// takes.
@@ -74,41 +74,9 @@ impl Line {
                 warn!(verb, kind, name, %reason, refusal = short(message), dropped, "a write failed");
             }
             Some(Trouble::Foreign(foreign)) => {
-                warn!(verb, kind, name, owner = "other", found = foreign.object, dropped, "the name is taken");
+                warn!(verb, kind, name, found = foreign.object, dropped, "the name is taken");
             }
         });
-    }
-}
-
-/// Why a write did not lead to the object that was planned.
-pub(super) enum Trouble<'a> {
-    Failed(&'a Failure),
-    Foreign(&'a Foreign),
-}
-
-impl Outcome {
-    /// Why the write did not succeed, if it did not.
-    pub(super) fn trouble(&self) -> Option<Trouble<'_>> {
-        fn of<K>(child: &ChildState<K>) -> Option<Trouble<'_>> {
-            match child {
-                ChildState::Owned(_) | ChildState::Absent => None,
-                ChildState::Failed(failure) => Some(Trouble::Failed(failure)),
-                ChildState::Foreign(foreign) => Some(Trouble::Foreign(foreign)),
-            }
-        }
-        match self {
-            Outcome::Claim(child) => of(child),
-            Outcome::Pod(child) => of(child),
-            Outcome::Service(child) => of(child),
-            Outcome::NetworkPolicy(child) => of(child),
-            Outcome::Secret(child) => of(child),
-            Outcome::ServiceAccount(child) => of(child),
-            Outcome::Role(child) => of(child),
-            Outcome::RoleBinding(child) => of(child),
-            Outcome::Sandbox(child) => of(child),
-            Outcome::Session(child) => of(child),
-            Outcome::Agent(child) => of(child),
-        }
     }
 }
 

@@ -187,22 +187,22 @@ impl WorkQueue {
         &self,
         slots: usize,
         stop: impl Future<Output = ()>,
-        pass: impl Fn(Request) -> F,
+        reconcile: impl Fn(Request) -> F,
     ) {
-        let mut passes = FuturesUnordered::new();
+        let mut running = FuturesUnordered::new();
         let mut stop = std::pin::pin!(stop);
         loop {
-            while passes.len() < slots {
+            while running.len() < slots {
                 let Some(request) = self.queue().next(Instant::now()) else { break };
-                let ended = pass(request.clone());
-                passes.push(async move { (request, ended.await) });
+                let ended = reconcile(request.clone());
+                running.push(async move { (request, ended.await) });
             }
-            let is_full = passes.len() >= slots;
+            let is_full = running.len() >= slots;
             let due = self.queue().due();
             tokio::select! {
                 biased;
                 () = &mut stop => break,
-                Some((request, action)) = passes.next() => {
+                Some((request, action)) = running.next() => {
                     self.queue().done(request, action, Instant::now());
                     // Let the watches process the events of its writes that have arrived, before the next reconcile begins.
                     tokio::task::yield_now().await;
@@ -211,7 +211,7 @@ impl WorkQueue {
                 () = sleep_until(due.unwrap_or_else(Instant::now)), if !is_full && due.is_some() => {}
             }
         }
-        while passes.next().await.is_some() {}
+        while running.next().await.is_some() {}
     }
 }
 

@@ -27,7 +27,7 @@ use jiff::Timestamp;
 use self::lifecycle::Inactivity;
 pub use self::{lifecycle::Lifecycle, runner::LegacyExecAccess};
 use super::{
-    ChildState, Failure, Lookup, Outcome, Report, Settings, Write, membership,
+    ChildState, Failure, Lookup, Outcome, Report, Settings, Trouble, Write, membership,
     name::Label,
     sandbox::is_hand_made,
     session::{launchable, launched, top_root},
@@ -76,15 +76,10 @@ impl Observed {
 
     /// Records the outcome of a write.
     pub fn record(&mut self, outcome: Outcome) {
-        match outcome {
-            Outcome::Agent(ChildState::Failed(failure))
-            | Outcome::Sandbox(ChildState::Failed(failure))
-            | Outcome::NetworkPolicy(ChildState::Failed(failure))
-            | Outcome::ServiceAccount(ChildState::Failed(failure))
-            | Outcome::Role(ChildState::Failed(failure))
-            | Outcome::RoleBinding(ChildState::Failed(failure)) => self.write_error = Some(failure),
-            Outcome::Sandbox(child) => self.runner = child,
-            _ => {} // an agent writes no other children
+        if let Some(Trouble::Failed(failure)) = outcome.trouble() {
+            self.write_error = Some(failure.clone());
+        } else if let Outcome::Sandbox(child) = outcome {
+            self.runner = child;
         }
     }
 }

@@ -11,7 +11,7 @@ use k8s_openapi::{
 use kube::Resource;
 use strum::IntoStaticStr;
 
-use super::ChildState;
+use super::{ChildState, Failure, Foreign};
 use crate::api::{Agent, AigiseSession, Sandbox};
 
 /// One write to the API server. The writes of a plan are made in order, and the first that fails ends it: later writes may depend
@@ -216,4 +216,40 @@ pub enum Outcome {
     Session(ChildState<AigiseSession>),
     /// An agent.
     Agent(ChildState<Agent>),
+}
+
+/// Why a write did not lead to the object that was planned.
+#[derive(Clone, Copy, Debug)]
+pub enum Trouble<'a> {
+    /// The write failed.
+    Failed(&'a Failure),
+    /// An object that the operator does not own has the name.
+    Foreign(&'a Foreign),
+}
+
+impl Outcome {
+    /// Why the write did not succeed, if it did not.
+    #[must_use]
+    pub fn trouble(&self) -> Option<Trouble<'_>> {
+        fn of<K>(child: &ChildState<K>) -> Option<Trouble<'_>> {
+            match child {
+                ChildState::Owned(_) | ChildState::Absent => None,
+                ChildState::Failed(failure) => Some(Trouble::Failed(failure)),
+                ChildState::Foreign(foreign) => Some(Trouble::Foreign(foreign)),
+            }
+        }
+        match self {
+            Outcome::Claim(child) => of(child),
+            Outcome::Pod(child) => of(child),
+            Outcome::Service(child) => of(child),
+            Outcome::NetworkPolicy(child) => of(child),
+            Outcome::Secret(child) => of(child),
+            Outcome::ServiceAccount(child) => of(child),
+            Outcome::Role(child) => of(child),
+            Outcome::RoleBinding(child) => of(child),
+            Outcome::Sandbox(child) => of(child),
+            Outcome::Session(child) => of(child),
+            Outcome::Agent(child) => of(child),
+        }
+    }
 }

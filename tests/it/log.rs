@@ -2,12 +2,13 @@
 
 use std::{
     io::{self, Write},
-    sync::{Arc, Mutex},
+    sync::{Arc, LazyLock, Mutex},
     time::Duration,
 };
 
 use aigise_operator::operator::telemetry;
 use serde_json::{Value, json};
+use tracing::Dispatch;
 use tracing_subscriber::{EnvFilter, layer::SubscriberExt};
 
 use super::lives::{agent, session};
@@ -38,8 +39,18 @@ impl Log {
     }
 }
 
+/// With a single subscriber, tracing asks only the thread that reaches a line first whether the line is logged, and keeps the answer:
+/// a test beside these, which has no subscriber, would silence it for all. With several, it asks them.
+static SUBSCRIBERS: LazyLock<[Dispatch; 2]> = LazyLock::new(|| {
+    [(); 2].map(|()| {
+        let filter = EnvFilter::new(telemetry::DEFAULT_FILTER);
+        Dispatch::new(tracing_subscriber::registry().with(filter))
+    })
+});
+
 /// Lives in a world whose operator logs as it does in a cluster.
 fn logged<F: Future<Output = ()>>(live: impl FnOnce(World, Log) -> F) {
+    LazyLock::force(&SUBSCRIBERS);
     let log = Log::default();
     let writer = log.clone();
     let filter = EnvFilter::new(telemetry::DEFAULT_FILTER);

@@ -1020,9 +1020,11 @@ where
         return ChildState::Failed(failure);
     }
     let name = object.name_any();
+    let version = objects.get(&name).and_then(|live| live.resource_version()?.parse::<u64>().ok());
     if let Some(live) = objects.get(&name) {
         object.meta_mut().uid = live.uid();
     }
+    object.meta_mut().resource_version = Some(version.map_or(1, |version| version + 1).to_string());
     objects.insert(name, object.clone());
     ownership::child_state(Some(Arc::new(object)), owner)
 }
