@@ -84,13 +84,18 @@ async fn control(
     stopped: Stop,
 ) -> Result<(), Error> {
     let scope = Scope::of(args.watch_namespaces);
-    let helper_mount = tokio::select! {
-        mount = async { ready::wait_for_crds(&client, &scope).await; helper::mount(&client, args.helper_mount).await } => mount,
+    let detect = async {
+        ready::wait_for_crds(&client, &scope).await;
+        helper::image_volumes(&client, args.image_volumes, args.helper_mount).await
+    };
+    let image_volumes = tokio::select! {
+        image_volumes = detect => image_volumes,
         () = stopped.clone() => return Ok(()),
     };
     let settings = Settings {
         helper_image: args.helper_image,
-        helper_mount,
+        helper_mount: helper::mount(args.helper_mount, image_volumes),
+        image_volumes,
         allow_privileged_templates: args.allow_privileged_templates,
         allow_runner_exec: args.allow_runner_exec,
         cluster_ranges: args.cluster_ranges,

@@ -1,9 +1,9 @@
 //! Decides, from plain values, what the operator writes and what it reports. This module uses no client, no clock and no async code;
 //! `cargo check --lib --no-default-features` proves that.
 //!
-//! Each kind has the same three steps. `Lifecycle::of` determines where the object is in its life; `plan` lists the writes that move
-//! the object forward; `report` builds the status that is true after these writes. The lifecycle is derived anew in every reconcile
-//! from the objects that exist now, and never stored. A decision depends only on `Observed`: the objects, the time, and the operator's
+//! Each kind has the same three steps. `Situation::of` (for an agent, `Lifecycle::of`) determines where the object is in its life; `plan`
+//! lists the writes that move the object forward; `report` builds the status that is true after these writes. The lifecycle is derived
+//! anew in every reconcile from the objects that exist now, once more after writes, and never stored. A decision depends only on `Observed`: the objects, the time, and the operator's
 //! settings.
 //!
 //! Decided in docs/adr/0001-one-package-pure-plan.md.
@@ -224,6 +224,8 @@ pub struct Settings {
     pub helper_image: String,
     /// How `sandboxd` gets into a Pod.
     pub helper_mount: HelperMount,
+    /// Whether the cluster can mount images as volumes, so that an image can be a source.
+    pub image_volumes: bool,
     /// Whether a template may request privileges with which a sandbox can leave its container.
     pub allow_privileged_templates: bool,
     /// Whether the Pod of an agent may have a token with which it runs commands in the sandboxes of its session.

@@ -15,7 +15,7 @@ use crate::{
     apply::{self, Object},
     plan::{
         ChildState, Lookup,
-        agent::{self, LegacyExecAccess, Observed, runner},
+        agent::{self, LegacyExecAccess, Lifecycle, Observed, runner},
     },
 };
 
@@ -30,14 +30,16 @@ async fn reconcile(agent: Arc<Agent>, context: Arc<Context<Agent>>) -> Result<Ac
         return Ok(Action::await_change());
     }
     let rest = rest_of(observed.children.len());
-    let (stage, writes) = agent::decide(&observed);
-    context.enters(stage);
-    let owner = observed.agent.metadata.clone();
-    apply::execute(&context.client, context.counter(), &context.lines, &owner, writes, |_, outcome| {
-        observed.record(outcome);
-    })
-    .await;
-    let report = agent::report(&observed);
+    let mut lifecycle = Lifecycle::of(&observed);
+    context.enters((&lifecycle).into());
+    let writes = agent::plan(&observed, &lifecycle);
+    if !writes.is_empty() {
+        let owner = observed.agent.metadata.clone();
+        let record = |_: &str, outcome| observed.record(outcome);
+        apply::execute(&context.client, context.counter(), &context.lines, &owner, writes, record).await;
+        lifecycle = Lifecycle::of(&observed);
+    }
+    let report = agent::report(&observed, &lifecycle);
     Ok(context.publish(&*observed.agent, report).await?.not_before(rest))
 }
 

@@ -17,7 +17,7 @@ use crate::{
         ChildState, Created, Lookup, Write,
         agent::runner,
         ownership,
-        sandbox::{self, ExecAccess, Observed},
+        sandbox::{self, ExecAccess, Observed, Situation},
         session::exec,
     },
 };
@@ -32,18 +32,20 @@ async fn reconcile(sandbox: Arc<Sandbox>, context: Arc<Context<Sandbox>>) -> Res
     if sandbox::child_disappeared(&observed) && context.is_gone(&observed.sandbox).await {
         return Ok(Action::await_change());
     }
-    let (stage, mut writes) = sandbox::decide(&observed);
-    context.enters(stage);
+    let mut situation = Situation::of(&observed);
+    context.enters((&situation.lifecycle).into());
+    let mut writes = sandbox::plan(&observed, &situation);
     let wait = next_pod_waits(&writes, &observed.sandbox, &context);
     if wait.is_some() {
         writes.clear();
     }
-    let owner = observed.sandbox.metadata.clone();
-    apply::execute(&context.client, context.counter(), &context.lines, &owner, writes, |_, outcome| {
-        observed.record(outcome);
-    })
-    .await;
-    let report = sandbox::report(&observed);
+    if !writes.is_empty() {
+        let owner = observed.sandbox.metadata.clone();
+        let record = |_: &str, outcome| observed.record(outcome);
+        apply::execute(&context.client, context.counter(), &context.lines, &owner, writes, record).await;
+        situation = Situation::of(&observed);
+    }
+    let report = sandbox::report(&observed, &situation);
     Ok(context.publish(&*observed.sandbox, report).await?.within(wait))
 }
 

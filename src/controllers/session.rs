@@ -19,7 +19,7 @@ use crate::{
         ChildState, Write,
         agent::{self, runner},
         name,
-        session::{self, Decided, Observed, configuration::Configuration, exec::Exec},
+        session::{self, Decided, Observed, Situation, configuration::Configuration, exec::Exec},
         volumes::SharedVolume,
     },
     reading::Kept,
@@ -40,13 +40,17 @@ async fn reconcile(session: Arc<AigiseSession>, context: Arc<Context<AigiseSessi
     // The role for agents depends on no other child, and no other child depends on the role.
     let role = session::exec::writes(&observed);
     execute(role, &mut observed, &owner, &context).await;
-    let (stage, writes) = session::decide(&observed);
-    context.enters(stage);
-    execute(writes, &mut observed, &owner, &context).await;
+    let mut situation = Situation::of(&observed);
+    context.enters((&situation.lifecycle).into());
+    let writes = session::plan(&observed, &situation);
+    if !writes.is_empty() {
+        execute(writes, &mut observed, &owner, &context).await;
+        situation = Situation::of(&observed);
+    }
     if session::configuration::is_kept(&observed) {
         context.configurations.remember(&observed, read);
     }
-    let report = session::report(&observed);
+    let report = session::report(&observed, &situation);
     Ok(context.publish(&*observed.session, report).await?.not_before(rest))
 }
 

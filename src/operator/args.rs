@@ -43,6 +43,10 @@ pub struct RunArgs {
     #[arg(long, value_enum, default_value_t = HelperMountArg::Auto)]
     pub helper_mount: HelperMountArg,
 
+    /// Whether the nodes can mount images as volumes. `auto` detects it once, at the start.
+    #[arg(long, value_enum, default_value_t = ImageVolumes::Auto)]
+    pub image_volumes: ImageVolumes,
+
     /// Watch only these namespaces, and need no permissions in others: `--watch-namespaces a,b`. Default: all namespaces.
     #[arg(long, env = "WATCH_NAMESPACES", value_delimiter = ',', value_parser = namespace)]
     pub watch_namespaces: Vec<String>,
@@ -139,6 +143,17 @@ pub enum HelperMountArg {
     Image,
     /// Copied by an init container.
     Copy,
+}
+
+/// Whether the nodes can mount images as volumes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum ImageVolumes {
+    /// Detected from the versions of the API server and of the nodes' container runtimes.
+    Auto,
+    /// All nodes can.
+    True,
+    /// Some node cannot.
+    False,
 }
 
 /// The format of log lines.

@@ -1,25 +1,35 @@
-//! Decides how the helper gets into sandboxes on this cluster.
+//! Decides whether this cluster can mount images as volumes, and how the helper gets into sandboxes.
 
 use k8s_openapi::api::core::v1::Node;
 use kube::{Api, Client, api::ListParams};
 use tracing::info;
 
-use super::args::HelperMountArg;
+use super::args::{HelperMountArg, ImageVolumes};
 use crate::plan::HelperMount;
 
-/// Decides once, at the start. An image volume needs an API server of version 1.35 (the first with the feature on by default), and on
-/// every node a container runtime that supports it. If this cannot be determined, the helper is copied, which works everywhere.
-pub(super) async fn mount(client: &Client, wanted: HelperMountArg) -> HelperMount {
+/// Whether the cluster can mount images, decided once, at the start. An image volume needs an API server of version 1.35 (the first with
+/// the feature on by default), and on every node a container runtime that supports it. If this cannot be determined, images are not
+/// mounted. Where the helper is mounted as an image, all images can be mounted.
+pub(super) async fn image_volumes(client: &Client, stated: ImageVolumes, helper: HelperMountArg) -> bool {
+    match (stated, helper) {
+        (ImageVolumes::True, _) | (ImageVolumes::Auto, HelperMountArg::Image) => true,
+        (ImageVolumes::False, _) => false,
+        (ImageVolumes::Auto, HelperMountArg::Auto | HelperMountArg::Copy) => {
+            let obstacle = obstacle(client).await;
+            if let Some(obstacle) = &obstacle {
+                info!(obstacle, "image volumes are not used");
+            }
+            obstacle.is_none()
+        }
+    }
+}
+
+/// How the helper gets into a sandbox. A copy works everywhere.
+pub(super) fn mount(wanted: HelperMountArg, image_volumes: bool) -> HelperMount {
     match wanted {
         HelperMountArg::Image => HelperMount::Image,
-        HelperMountArg::Copy => HelperMount::Copy,
-        HelperMountArg::Auto => match obstacle(client).await {
-            None => HelperMount::Image,
-            Some(obstacle) => {
-                info!(obstacle, "image volumes are not used; the helper is copied into each sandbox");
-                HelperMount::Copy
-            }
-        },
+        HelperMountArg::Auto if image_volumes => HelperMount::Image,
+        HelperMountArg::Auto | HelperMountArg::Copy => HelperMount::Copy,
     }
 }
 
@@ -36,7 +46,7 @@ async fn obstacle(client: &Client) -> Option<String> {
         Ok(nodes) => nodes,
         Err(kube::Error::Api(status)) if status.is_forbidden() => {
             return Some(
-                "the operator may not read the nodes' container runtimes; set --helper-mount=image if they mount images".into(),
+                "the operator may not read the nodes' container runtimes; set --image-volumes=true if they mount images".into(),
             );
         }
         Err(error) => return Some(format!("nodes cannot be listed: {error}")),

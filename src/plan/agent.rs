@@ -14,6 +14,7 @@
 
 mod coverage;
 mod lifecycle;
+mod observed;
 pub mod runner;
 mod summary;
 
@@ -22,12 +23,10 @@ use std::{
     sync::Arc,
 };
 
-use jiff::Timestamp;
-
 use self::lifecycle::Inactivity;
-pub use self::{lifecycle::Lifecycle, runner::LegacyExecAccess};
+pub use self::{lifecycle::Lifecycle, observed::Observed, runner::LegacyExecAccess};
 use super::{
-    ChildState, Failure, Lookup, Outcome, Report, Settings, Trouble, Write, membership,
+    ChildState, Failure, Lookup, Report, Write, membership,
     name::Label,
     sandbox::is_hand_made,
     session::{launchable, launched, top_root},
@@ -40,49 +39,6 @@ use crate::api::{
 
 /// The largest number of ancestors of an agent.
 pub const MAX_DEPTH: usize = 32;
-
-/// Everything that decisions about an agent depend on.
-#[derive(Clone, Debug)]
-pub struct Observed {
-    /// The agent itself.
-    pub agent: Arc<Agent>,
-    /// The session that the agent names.
-    pub session: Lookup<AigiseSession>,
-    /// The agent that this agent names as its parent.
-    pub parent: Lookup<Agent>,
-    /// The known ancestors of the agent: the parent first, at most [`MAX_DEPTH`] and one more.
-    pub ancestors: Vec<Arc<Agent>>,
-    /// The names of the agent's direct children.
-    pub children: BTreeSet<String>,
-    /// The session's sandboxes of the types that the agent [reads](read_types): the first of each type.
-    pub sandboxes: Vec<Arc<Sandbox>>,
-    /// The agent's Sandbox.
-    pub runner: ChildState<Sandbox>,
-    /// The exec access that an earlier version of the operator created, if it is no longer in use.
-    pub legacy_exec_access: Option<LegacyExecAccess>,
-    /// The operator's settings.
-    pub settings: Arc<Settings>,
-    /// Why a write failed in this reconcile.
-    pub write_error: Option<Failure>,
-    /// The time.
-    pub now: Timestamp,
-}
-
-impl Observed {
-    /// The agent's session, if it exists, and is not another session with the same name.
-    fn own_session(&self) -> Option<&AigiseSession> {
-        self.session.found().map(AsRef::as_ref).filter(|session| !belonged_to_other_session(&self.agent, session))
-    }
-
-    /// Records the outcome of a write.
-    pub fn record(&mut self, outcome: Outcome) {
-        if let Some(Trouble::Failed(failure)) = outcome.trouble() {
-            self.write_error = Some(failure.clone());
-        } else if let Outcome::Sandbox(child) = outcome {
-            self.runner = child;
-        }
-    }
-}
 
 /// The session that the agent belongs to, according to its status.
 fn seen_session(agent: &Agent) -> Option<&SeenSession> {
@@ -165,18 +121,7 @@ fn unknown_types<'a>(observed: &'a Observed, session: &'a AigiseSession) -> Vec<
 
 /// The writes that move the agent forward.
 #[must_use]
-pub fn plan(observed: &Observed) -> Vec<Write> {
-    decide(observed).1
-}
-
-/// The name of the agent's lifecycle variant, and the writes that move the agent forward.
-#[must_use]
-pub fn decide(observed: &Observed) -> (&'static str, Vec<Write>) {
-    let lifecycle = Lifecycle::of(observed);
-    ((&lifecycle).into(), writes(observed, &lifecycle))
-}
-
-fn writes(observed: &Observed, lifecycle: &Lifecycle) -> Vec<Write> {
+pub fn plan(observed: &Observed, lifecycle: &Lifecycle) -> Vec<Write> {
     let writes = match lifecycle {
         Lifecycle::OwnerGone(_) => vec![Write::delete(&*observed.agent)],
         Lifecycle::NoRunner => runner::start(observed),
@@ -205,8 +150,8 @@ pub fn child_disappeared(observed: &Observed) -> bool {
 
 /// What to report about the agent.
 #[must_use]
-pub fn report(observed: &Observed) -> Report<AgentStatus> {
-    summary::report(observed)
+pub fn report(observed: &Observed, lifecycle: &Lifecycle) -> Report<AgentStatus> {
+    summary::report(observed, lifecycle)
 }
 
 /// The ancestors of an agent, the parent first; `find` returns an agent by name. The list ends at an agent without a parent, at the first

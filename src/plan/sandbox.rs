@@ -17,6 +17,7 @@ mod attach;
 mod exec_access;
 mod init;
 mod lifecycle;
+mod observed;
 mod pod;
 mod pod_template;
 mod privilege;
@@ -28,7 +29,6 @@ use std::{
     sync::Arc,
 };
 
-use jiff::Timestamp;
 use k8s_openapi::{
     api::core::v1::Pod,
     apimachinery::pkg::apis::meta::v1::{ObjectMeta, Time},
@@ -39,97 +39,20 @@ pub use self::{
     attach::Attachment,
     exec_access::{ExecAccess, child_state as exec_access_state, is_of_earlier},
     lifecycle::{Lifecycle, check_template},
+    observed::Observed,
     pod::pod,
     privilege::check_security_context,
     summary::burst_begins,
 };
 use super::{
-    ChildState, Created, Failure, Lookup, Outcome, Report, Settings, Write,
-    agent::runner,
-    membership,
+    ChildState, Created, Failure, Report, Write, membership,
     name::{self, Label},
     ownership,
     pod::{Progress, annotation},
 };
 use crate::api::{
-    Agent, AigiseSession, Sandbox, SandboxStatus, condition::Reason, init::InitOutcome, meta, template::UpdatePolicy,
+    AigiseSession, Sandbox, SandboxStatus, condition::Reason, init::InitOutcome, meta, template::UpdatePolicy,
 };
-
-/// Everything that decisions about a sandbox depend on.
-#[derive(Clone, Debug)]
-pub struct Observed {
-    /// The Sandbox itself.
-    pub sandbox: Arc<Sandbox>,
-    /// The session that the sandbox names.
-    pub session: Lookup<AigiseSession>,
-    /// The other sandboxes of the session on which decisions depend: [`siblings`].
-    pub siblings: Vec<Arc<Sandbox>>,
-    /// The sandbox's Pod, which has the same name.
-    pub pod: ChildState<Pod>,
-    /// The Pod to which the sandbox attaches.
-    pub attached: Lookup<Pod>,
-    /// The agent that the sandbox runs, if it belongs to an agent.
-    pub agent: Option<Arc<Agent>>,
-    /// The exec access of the Pod to the sandboxes of its session; absent if the Pod gets none.
-    pub exec_access: Option<ExecAccess>,
-    /// The operator's settings.
-    pub settings: Arc<Settings>,
-    /// How many Pods in the namespace were created [recently](burst_begins) and do not run yet, including the sandbox's own.
-    pub on_their_way: usize,
-    /// The time.
-    pub now: Timestamp,
-}
-
-impl Observed {
-    /// Records the outcome of a write. A sandbox writes only its Pod and the Pod's exec access.
-    pub fn record(&mut self, outcome: Outcome) {
-        match (outcome, &mut self.exec_access) {
-            (Outcome::Pod(child), _) => self.pod = child,
-            (Outcome::ServiceAccount(child), Some(access)) => access.account = child,
-            (Outcome::RoleBinding(child), Some(access)) => access.binding = child,
-            (Outcome::NetworkPolicy(child), Some(access)) => access.policy = child,
-            (Outcome::Role(child), Some(access)) => access.earlier_role = child,
-            _ => {} // a sandbox writes no other children
-        }
-    }
-
-    fn label(&self) -> Result<Label, name::NameError> {
-        let sandbox_type = &self.sandbox.spec.sandbox_type;
-        if is_runner(&self.sandbox) { Label::of_runner(sandbox_type) } else { Label::of(sandbox_type) }
-    }
-
-    /// Whether the Pod may run commands in the other sandboxes of the session.
-    fn may_exec(&self) -> bool {
-        self.agent.as_ref().is_some_and(|agent| runner::may_exec(agent, &self.settings))
-    }
-
-    /// Whether the sandbox's agent requests this exact Sandbox. Always true for a sandbox without an agent.
-    fn is_requested(&self) -> bool {
-        let agent = self.agent.as_deref().zip(self.session.found());
-        let asks = |(agent, session): (&Agent, &Arc<AigiseSession>)| {
-            runner::is_requested(&self.sandbox, agent, session, &self.settings)
-        };
-        !is_runner(&self.sandbox) || agent.is_some_and(asks)
-    }
-
-    /// The DNS name of the sandbox's Pod, if the sandbox belongs to a session.
-    #[must_use]
-    pub fn hostname(&self) -> Option<String> {
-        let session = self.pod.owned().and(self.sandbox.spec.session.as_ref())?;
-        let label = self.label().ok()?;
-        Some(name::host(&label, session, &self.sandbox.namespace().unwrap_or_default()))
-    }
-
-    /// Whether a user created the sandbox.
-    fn is_hand_made(&self) -> bool {
-        is_hand_made(&self.sandbox)
-    }
-
-    /// Whether the session created the sandbox.
-    fn is_sessions_own(&self, session: &AigiseSession) -> bool {
-        ownership::owner_uid(&self.sandbox.metadata) == session.metadata.uid.as_deref()
-    }
-}
 
 /// Whether a user created the sandbox: the Sandboxes of sessions and agents record their owner.
 #[must_use]
@@ -179,25 +102,31 @@ pub fn belonged_to_other_session(sandbox: &Sandbox, session: &AigiseSession) -> 
     is_hand_made(sandbox) && membership::is_other_session(seen, session)
 }
 
+/// What follows from the observed objects, derived once for the writes, and again for the report if anything was written.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Situation {
+    /// Where the sandbox is in its life.
+    pub lifecycle: Lifecycle,
+    /// Whether the Pod was created from another template than the Sandbox has now.
+    pub is_outdated: bool,
+}
+
+impl Situation {
+    /// Derives the situation.
+    #[must_use]
+    pub fn of(observed: &Observed) -> Self {
+        Self { lifecycle: Lifecycle::of(observed), is_outdated: is_outdated(observed) }
+    }
+}
+
 /// The writes that move the sandbox forward.
 #[must_use]
-pub fn plan(observed: &Observed) -> Vec<Write> {
-    decide(observed).1
-}
-
-/// The name of the sandbox's lifecycle variant, and the writes that move the sandbox forward.
-#[must_use]
-pub fn decide(observed: &Observed) -> (&'static str, Vec<Write>) {
-    let lifecycle = Lifecycle::of(observed);
-    ((&lifecycle).into(), writes(observed, lifecycle))
-}
-
-fn writes(observed: &Observed, lifecycle: Lifecycle) -> Vec<Write> {
+pub fn plan(observed: &Observed, situation: &Situation) -> Vec<Write> {
     let pod = || observed.pod.owned().map(|pod| Box::new(Pod::clone(pod)));
     let delete = || observed.pod.owned().map(|pod| Write::delete(&**pod));
     let is_going = || observed.pod.owned().is_some_and(|pod| pod.metadata.deletion_timestamp.is_some());
-    let write = match lifecycle {
-        Lifecycle::NoPod(pod) => Some(Write::Create(Created::Pod(pod))),
+    let write = match &situation.lifecycle {
+        Lifecycle::NoPod(pod) => Some(Write::Create(Created::Pod(pod.clone()))),
         Lifecycle::SessionGone => Some(Write::delete(&*observed.sandbox)),
         Lifecycle::Suspended { .. } | Lifecycle::Attached(_) => delete().filter(|_| !is_going()),
         Lifecycle::Restarting { .. }
@@ -205,11 +134,11 @@ fn writes(observed: &Observed, lifecycle: Lifecycle) -> Vec<Write> {
         | Lifecycle::Pod(_)
         | Lifecycle::Initializing(_)
         | Lifecycle::InitFailed(_)
-            if wants_new_pod(observed) =>
+            if wants_new_pod(observed, situation.is_outdated) =>
         {
             delete()
         }
-        Lifecycle::Restarting { count, at, .. } if at <= observed.now && restart::is_counted(observed, count) => {
+        Lifecycle::Restarting { count, at, .. } if *at <= observed.now && restart::is_counted(observed, *count) => {
             delete()
         }
         Lifecycle::Pod(Progress::Ready) => {
@@ -240,8 +169,8 @@ fn writes(observed: &Observed, lifecycle: Lifecycle) -> Vec<Write> {
 
 /// What to report about the sandbox.
 #[must_use]
-pub fn report(observed: &Observed) -> Report<SandboxStatus> {
-    summary::report(observed)
+pub fn report(observed: &Observed, situation: &Situation) -> Report<SandboxStatus> {
+    summary::report(observed, situation)
 }
 
 /// Whether the Pod that the sandbox's status names is missing: it was deleted, or the sandbox itself is gone and its watch event is late.
@@ -307,18 +236,16 @@ pub fn siblings(sandbox: &Sandbox, first: impl Fn(&Label) -> Vec<Arc<Sandbox>>) 
 
 /// Whether the Pod is to be replaced by a new one now: the user requested a restart of the sandbox, or the Pod is not ready and the
 /// template, or a restart request on the session, is newer than the Pod.
-fn wants_new_pod(observed: &Observed) -> bool {
+fn wants_new_pod(observed: &Observed, is_outdated: bool) -> bool {
     let Some(pod) = observed.pod.owned().filter(|_| observed.is_requested()) else { return false };
     let sandbox = &observed.sandbox;
     let update = sandbox.spec.template.update_policy() == UpdatePolicy::Recreate;
     match Progress::of(pod, meta::SANDBOX_CONTAINER) {
         Progress::Terminating => false,
-        Progress::Ready => {
-            restart_requested(pod, meta::RESTART, sandbox.annotations()) || (update && is_outdated(observed))
-        }
+        Progress::Ready => restart_requested(pod, meta::RESTART, sandbox.annotations()) || (update && is_outdated),
         _ => {
             restart_requested(pod, meta::RESTART, sandbox.annotations())
-                || is_outdated(observed)
+                || is_outdated
                 || observed.session.found().is_some_and(|session| session_restart_requested(pod, session))
         }
     }

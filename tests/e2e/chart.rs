@@ -182,6 +182,7 @@ fn a_misspelt_or_wrong_value_is_refused() {
         "allowPrivilegedTemplates=yes",
         "concurrency=0",
         "helperMount=volume",
+        "imageVolumes=maybe",
         "tolerations[0].keys=x",
         "resources.request.cpu=1",
         "image.digest=sha256:0",

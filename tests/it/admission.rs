@@ -176,7 +176,7 @@ proptest! {
         let name = session.metadata.name.clone().unwrap();
         let mut world = World::new();
         world.change(Event::ApplySession(Box::new(session)));
-        let stage = session::Lifecycle::of(&world.observe_session(&name));
+        let stage = session::Situation::of(&world.observe_session(&name)).lifecycle;
         if let session::Lifecycle::Blocked(Failure { reason: Reason::InvalidSpec, message }) = stage {
             let is_known = ONLY_OF_THE_PLAN.iter().any(|(words, _)| message.contains(words));
             prop_assert!(is_known, "admission could have said so: {}", message);

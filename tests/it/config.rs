@@ -22,7 +22,7 @@ use proptest::prelude::*;
 use serde_json::{Value, json};
 use strum::IntoEnumIterator;
 
-use super::model::settings;
+use super::model::{plan_session, settings};
 
 /// A file with what its first lines give.
 struct Case {
@@ -263,9 +263,9 @@ fn the_default_configuration_becomes_a_session_that_plans() {
     let spec = merge::merge(&configuration.spec, &json!({"sandboxes": {"pdb_mcp": {"workingDir": "/src"}}}));
     let observed = observed(session_of(&spec));
     assert_eq!(session::launched(&observed.session).len(), 7);
-    let stage = session::Lifecycle::of(&observed);
+    let stage = session::Situation::of(&observed).lifecycle;
     assert!(!matches!(stage, session::Lifecycle::Blocked(_)), "{stage:?}");
-    let sandboxes: BTreeSet<_> = session::plan(&observed)
+    let sandboxes: BTreeSet<_> = plan_session(&observed)
         .iter()
         .filter_map(|write| match write {
             Write::Create(Created::Sandbox(sandbox)) => sandbox.metadata.name.clone(),

@@ -1,11 +1,13 @@
 //! What a pass costs, counted: twice the input costs at most 2.2 times, for the largest objects that admission lets in. A walk that
 //! visits something twice as often as it is there shows in what it allocates; one that visits all paths does not come to an end.
 
-use aigise_operator::plan::{agent, sandbox, session};
+use aigise_operator::plan::session;
 use allocation_counter::measure;
 use serde_json::{Map, Value, json};
 
-use super::model::{Event, World, settings};
+use super::model::{
+    Event, World, plan_agent, plan_sandbox, plan_session, report_agent, report_sandbox, report_session, settings,
+};
 
 /// How much more twice the input may cost.
 const TWICE: f64 = 2.2;
@@ -47,24 +49,24 @@ fn of_session(world: &World) -> Cost {
     let observed = world.observe_session("demo");
     cost(|| {
         drop(session::Decided::of(&observed.session, &settings()));
-        drop(session::plan(&observed));
-        drop(session::report(&observed));
+        drop(plan_session(&observed));
+        drop(report_session(&observed));
     })
 }
 
 fn of_sandbox(world: &World, name: &str) -> Cost {
     let observed = world.observe_sandbox(name);
     cost(|| {
-        drop(sandbox::plan(&observed));
-        drop(sandbox::report(&observed));
+        drop(plan_sandbox(&observed));
+        drop(report_sandbox(&observed));
     })
 }
 
 fn of_agent(world: &World, name: &str) -> Cost {
     let observed = world.observe_agent(name);
     cost(|| {
-        drop(agent::plan(&observed));
-        drop(agent::report(&observed));
+        drop(plan_agent(&observed));
+        drop(report_agent(&observed));
     })
 }
 
@@ -107,7 +109,7 @@ fn the_largest_defaults_under_the_most_types_cost_as_much_as_is_written() {
     };
     let worlds = [30_000, 60_000].map(|bytes| world([session_of(&spec(bytes))]));
     for world in &worlds {
-        let conditions = session::report(&world.observe_session("demo")).status.conditions;
+        let conditions = report_session(&world.observe_session("demo")).status.conditions;
         assert!(conditions.iter().all(|condition| condition.reason != "InvalidSpec"), "{conditions:?}");
     }
     let [once, twice] = worlds.map(|world| of_session(&world));
@@ -123,8 +125,8 @@ fn what_a_specification_decides_alone_is_not_decided_again() {
         let world = world([session_of(&json!({"sandboxes": sandboxes, "sandboxDefaults": defaults(bytes)}))]);
         let observed = world.observe_session("demo");
         cost(|| {
-            drop(session::plan(&observed));
-            drop(session::report(&observed));
+            drop(plan_session(&observed));
+            drop(report_session(&observed));
         })
     };
     let [small, large] = [100, 60_000].map(cost_of);

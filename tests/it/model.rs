@@ -12,13 +12,13 @@ use secrecy::SecretString;
 
 use aigise_operator::{
     api::{
-        Agent, AigiseSession, Sandbox,
+        Agent, AgentStatus, AigiseSession, AigiseSessionStatus, Sandbox, SandboxStatus,
         condition::{RUNTIME_HEALTHY, Reason},
         meta,
     },
     plan::{
-        self, Applied, ChildState, Created, Failure, Lookup, ObjectEvent, Outcome, Requeue, Settings, StatusWrite,
-        Target, Write, agent, name, ownership,
+        self, Applied, ChildState, Created, Failure, Lookup, ObjectEvent, Outcome, Report, Requeue, Settings,
+        StatusWrite, Target, Write, agent, name, ownership,
         sandbox::{self, ExecAccess},
         session::{
             self, ConfigMapContent,
@@ -160,12 +160,43 @@ pub struct World {
     pub log: String,
 }
 
+/// What a session plans.
+pub fn plan_session(observed: &session::Observed) -> Vec<Write> {
+    session::plan(observed, &session::Situation::of(observed))
+}
+
+/// What a session reports.
+pub fn report_session(observed: &session::Observed) -> Report<AigiseSessionStatus> {
+    session::report(observed, &session::Situation::of(observed))
+}
+
+/// What a sandbox plans.
+pub fn plan_sandbox(observed: &sandbox::Observed) -> Vec<Write> {
+    sandbox::plan(observed, &sandbox::Situation::of(observed))
+}
+
+/// What a sandbox reports.
+pub fn report_sandbox(observed: &sandbox::Observed) -> Report<SandboxStatus> {
+    sandbox::report(observed, &sandbox::Situation::of(observed))
+}
+
+/// What an agent plans.
+pub fn plan_agent(observed: &agent::Observed) -> Vec<Write> {
+    agent::plan(observed, &agent::Lifecycle::of(observed))
+}
+
+/// What an agent reports.
+pub fn report_agent(observed: &agent::Observed) -> Report<AgentStatus> {
+    agent::report(observed, &agent::Lifecycle::of(observed))
+}
+
 pub const NAMESPACE: &str = "lab";
 
 pub fn settings() -> Settings {
     Settings {
         helper_image: "registry.example/aigise-operator:1".into(),
         helper_mount: plan::HelperMount::Image,
+        image_volumes: true,
         allow_privileged_templates: false,
         allow_runner_exec: true,
         cluster_ranges: vec![],
@@ -663,15 +694,15 @@ impl World {
 
     fn reconcile_session(&mut self, name: &str) {
         let mut observed = self.observe_session(name);
-        let writes = [exec::writes(&observed), session::plan(&observed)].concat();
-        self.note_stage("session", name, &format!("{:?}", session::Lifecycle::of(&observed)), &writes);
+        let writes = [exec::writes(&observed), plan_session(&observed)].concat();
+        self.note_stage("session", name, &format!("{:?}", session::Situation::of(&observed).lifecycle), &writes);
         let owner = observed.session.metadata.clone();
         for write in writes {
             let name = write.name().to_string();
             let outcome = self.write(&owner, write);
             observed.record(&name, outcome);
         }
-        let report = session::report(&observed);
+        let report = report_session(&observed);
         let before = observed.session.status.clone().unwrap_or_default();
         times_move_with_status(&before.conditions, &report.status.conditions);
         if report.write != StatusWrite::Skip {
@@ -694,14 +725,14 @@ impl World {
 
     fn reconcile_sandbox(&mut self, name: &str) {
         let mut observed = self.observe_sandbox(name);
-        let writes = sandbox::plan(&observed);
+        let writes = plan_sandbox(&observed);
         self.note_stage("sandbox", name, &format!("{:?}", sandbox::Lifecycle::of(&observed)), &writes);
         let owner = observed.sandbox.metadata.clone();
         for write in writes {
             let outcome = self.write(&owner, write);
             observed.record(outcome);
         }
-        let report = sandbox::report(&observed);
+        let report = report_sandbox(&observed);
         let before = observed.sandbox.status.clone().unwrap_or_default();
         times_move_with_status(&before.conditions, &report.status.conditions);
         if report.write != StatusWrite::Skip {
@@ -752,14 +783,14 @@ impl World {
 
     fn reconcile_agent(&mut self, name: &str) {
         let mut observed = self.observe_agent(name);
-        let writes = agent::plan(&observed);
+        let writes = plan_agent(&observed);
         self.note_stage("agent", name, &format!("{:?}", agent::Lifecycle::of(&observed)), &writes);
         let owner = observed.agent.metadata.clone();
         for write in writes {
             let outcome = self.write(&owner, write);
             observed.record(outcome);
         }
-        let report = agent::report(&observed);
+        let report = report_agent(&observed);
         let before = observed.agent.status.clone().unwrap_or_default();
         times_move_with_status(&before.conditions, &report.status.conditions);
         if report.write != StatusWrite::Skip {

@@ -32,7 +32,9 @@ use kube::ResourceExt;
 use proptest::prelude::*;
 use serde_json::json;
 
-use super::model::{Event, Kind, World};
+use super::model::{
+    Event, Kind, World, plan_agent, plan_sandbox, plan_session, report_agent, report_sandbox, report_session,
+};
 
 /// What a session may say besides its types, image and source, each now and then.
 fn a_wish() -> impl Strategy<Value = serde_json::Value> {
@@ -249,21 +251,21 @@ const OF_A_SANDBOX: [ConditionType; 8] = {
 fn check(world: &World) {
     for (name, live) in &world.sessions {
         let observed = world.observe_session(name);
-        let writes = session::plan(&observed);
-        assert_eq!(writes, session::plan(&observed), "P1: the same input, the same plan");
+        let writes = plan_session(&observed);
+        assert_eq!(writes, plan_session(&observed), "P1: the same input, the same plan");
         assert!(writes.is_empty() || world.refuses.is_some(), "P2: a world at rest is left alone: {writes:?}");
-        let report = session::report(&observed);
+        let report = report_session(&observed);
         assert!(report.write == StatusWrite::Skip || !writes.is_empty(), "P2: and has nothing new to say");
         let conditions = &report.status.conditions;
         conditions_are_whole(conditions, live.metadata.generation, &OF_A_SESSION);
     }
     for (name, live) in &world.sandboxes {
         let observed = world.observe_sandbox(name);
-        let writes = sandbox::plan(&observed);
+        let writes = plan_sandbox(&observed);
         let retried = world.refuses.is_some()
             || world.pods.get(name).is_some_and(|pod| ownership::controller(&pod.metadata).is_none());
         assert!(writes.is_empty() || retried, "P2: a world at rest is left alone: {writes:?}");
-        let report = sandbox::report(&observed);
+        let report = report_sandbox(&observed);
         assert!(report.write == StatusWrite::Skip || !writes.is_empty(), "P2: and has nothing new to say");
         let conditions = &report.status.conditions;
         conditions_are_whole(conditions, live.metadata.generation, &OF_A_SANDBOX);
@@ -277,9 +279,9 @@ fn check(world: &World) {
     }
     for (name, live) in &world.agents {
         let observed = world.observe_agent(name);
-        let writes = agent::plan(&observed);
+        let writes = plan_agent(&observed);
         assert!(writes.is_empty() || world.refuses.is_some(), "P2: a world at rest is left alone: {writes:?}");
-        let report = agent::report(&observed);
+        let report = report_agent(&observed);
         assert!(report.write == StatusWrite::Skip || !writes.is_empty(), "P2: and has nothing new to say");
         conditions_are_whole(&report.status.conditions, live.metadata.generation, &OF_AN_AGENT);
         if report.status.status == Some(AgentState::Paused) && world.refuses.is_none() {
@@ -327,22 +329,22 @@ fn what_goes_makes_nothing(world: &World) {
     for name in world.sessions.keys() {
         let mut observed = world.observe_session(name);
         is_going(&mut Arc::make_mut(&mut observed.session).metadata);
-        assert_eq!(session::plan(&observed), [], "P5: the session {name}");
+        assert_eq!(plan_session(&observed), [], "P5: the session {name}");
     }
     for name in world.sandboxes.keys() {
         let mut observed = world.observe_sandbox(name);
         if let Lookup::Found(session) = &mut observed.session {
             is_going(&mut Arc::make_mut(session).metadata);
-            let writes = made_and_taken_away(&sandbox::plan(&observed));
+            let writes = made_and_taken_away(&plan_sandbox(&observed));
             assert!(!writes.iter().any(|write| write.starts_with("make")), "P5: the session of {name}: {writes:?}");
         }
         is_going(&mut Arc::make_mut(&mut observed.sandbox).metadata);
-        assert_eq!(sandbox::plan(&observed), [], "P5: the sandbox {name}");
+        assert_eq!(plan_sandbox(&observed), [], "P5: the sandbox {name}");
     }
     for name in world.agents.keys() {
         let mut observed = world.observe_agent(name);
         is_going(&mut Arc::make_mut(&mut observed.agent).metadata);
-        assert_eq!(agent::plan(&observed), [], "P5: the agent {name}");
+        assert_eq!(plan_agent(&observed), [], "P5: the agent {name}");
     }
 }
 
@@ -422,20 +424,20 @@ fn what_is_not_read_leads_to_nothing(world: &World) {
     };
     for (name, live) in &world.sessions {
         let observed = world.observe_session(name);
-        let plan = |observed: &session::Observed| [session::exec::writes(observed), session::plan(observed)].concat();
+        let plan = |observed: &session::Observed| [session::exec::writes(observed), plan_session(observed)].concat();
         let writes = plan(&observed);
         for unread in unread_sessions(&observed) {
             is_less(&plan(&unread), &writes);
-            let report = session::report(&unread);
+            let report = report_session(&unread);
             conditions_are_whole(&report.status.conditions, live.metadata.generation, &OF_A_SESSION);
         }
     }
     for (name, live) in &world.sandboxes {
         let observed = world.observe_sandbox(name);
-        let writes = sandbox::plan(&observed);
+        let writes = plan_sandbox(&observed);
         for unread in unread_sandboxes(&observed) {
-            is_less(&sandbox::plan(&unread), &writes);
-            let report = sandbox::report(&unread);
+            is_less(&plan_sandbox(&unread), &writes);
+            let report = report_sandbox(&unread);
             conditions_are_whole(&report.status.conditions, live.metadata.generation, &OF_A_SANDBOX);
         }
     }
@@ -446,8 +448,8 @@ fn what_is_not_read_leads_to_nothing(world: &World) {
         let mut without_runner = observed.clone();
         forget(&mut without_runner.runner);
         for unread in [without_session, without_parent, without_runner] {
-            is_less(&agent::plan(&unread), &agent::plan(&observed));
-            let report = agent::report(&unread);
+            is_less(&plan_agent(&unread), &plan_agent(&observed));
+            let report = report_agent(&unread);
             conditions_are_whole(&report.status.conditions, live.metadata.generation, &OF_AN_AGENT);
         }
     }

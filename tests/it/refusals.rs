@@ -16,7 +16,7 @@ use aigise_operator::{
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 use serde_json::{Value, json};
 
-use super::model::{Event, World};
+use super::model::{Event, World, plan_session, report_session};
 
 const WORDS: &str = "the API server refused it: not now";
 
@@ -29,7 +29,7 @@ fn a_session(spec: Value) -> Event {
 
 /// Makes the writes of the plan as far as they come: the API server refuses those that are meant, and carries out the others.
 fn refused(observed: &mut Observed, meant: impl Fn(&Write) -> bool) -> Report<AigiseSessionStatus> {
-    for write in session::plan(observed) {
+    for write in plan_session(observed) {
         let refuse = meant(&write);
         let name = write.name().to_string();
         let outcome = left(write, refuse.then(|| Failure { reason: Reason::Forbidden, message: WORDS.into() }));
@@ -38,7 +38,7 @@ fn refused(observed: &mut Observed, meant: impl Fn(&Write) -> bool) -> Report<Ai
             break;
         }
     }
-    session::report(observed)
+    report_session(observed)
 }
 
 fn left(write: Write, failure: Option<Failure>) -> Outcome {
@@ -149,7 +149,7 @@ fn a_claim_that_may_not_grow_is_in_the_way_of_nothing_else() {
     let Event::ApplySession(edited) = a_session(edited) else { unreachable!() };
     world.sessions.get_mut("demo").unwrap().spec = edited.spec;
     let mut observed = world.observe_session("demo");
-    let writes = session::plan(&observed);
+    let writes = plan_session(&observed);
     let first = writes.iter().position(is_growth).unwrap();
     assert!(writes[first..].iter().all(is_growth), "{writes:?}");
     let done: Vec<_> = writes[..first].iter().map(Write::name).collect();

@@ -69,6 +69,7 @@ impl Told {
                 "Copy" => HelperMount::Copy,
                 other => panic!("helperMount: {other}"),
             },
+            image_volumes: self.helper_mount == "Image",
             allow_privileged_templates: self.allow_privileged_templates,
             allow_runner_exec: self.allow_runner_exec,
             cluster_ranges: vec![],

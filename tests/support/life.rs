@@ -85,6 +85,7 @@ impl World {
             settings: Arc::new(Settings {
                 helper_image: "registry.example/aigise-operator:1".into(),
                 helper_mount: HelperMount::Image,
+                image_volumes: true,
                 allow_privileged_templates: false,
                 allow_runner_exec: self.allow_runner_exec,
                 cluster_ranges: vec![],

@@ -34,24 +34,23 @@ struct View {
 }
 
 /// Builds the status, the event and the requeue.
-pub(super) fn report(observed: &Observed) -> Report<AgentStatus> {
+pub(super) fn report(observed: &Observed, lifecycle: &Lifecycle) -> Report<AgentStatus> {
     let (agent, now) = (&observed.agent, observed.now);
-    let lifecycle = Lifecycle::of(observed);
     let mut before = agent.status.clone().unwrap_or_default();
     status::retain_ours(&mut before.conditions);
-    let view = view(observed, &lifecycle);
+    let view = view(observed, lifecycle);
     let (kstatus, requeue) = status::force_first_ready(&before.conditions, view.kstatus, view.requeue);
     let view = View { kstatus, requeue, ..view };
     let conditions = status::standard(view.kstatus, view.reason, &view.message).into_iter().chain([
         sandboxes_ready(observed),
         tools_covered(observed),
         parent_found(observed),
-        suspended(&lifecycle, &view),
+        suspended(lifecycle, &view),
     ]);
     let generation = agent.metadata.generation;
     let runner = observed.runner.owned().and_then(|runner| runner.status.as_ref());
     // The suspension of the session does not count as an update of the agent: a session is suspended because nothing happened in it.
-    let became_another = before.status != Some(view.state) && lifecycle != Lifecycle::Inactive(Inactivity::BySession);
+    let became_another = before.status != Some(view.state) && *lifecycle != Lifecycle::Inactive(Inactivity::BySession);
     let is_new = became_another || before.observed_generation != generation;
     let status = AgentStatus {
         observed_generation: generation,
@@ -68,7 +67,7 @@ pub(super) fn report(observed: &Observed) -> Report<AgentStatus> {
             .or(before.exit_code.filter(|_| agent.spec.runner.is_some())),
         conditions: status::conditions(conditions, &before.conditions, generation, now),
     };
-    let write = match &lifecycle {
+    let write = match lifecycle {
         // The agent was deleted a moment ago, so nobody can read its status.
         Lifecycle::OwnerGone(_) if observed.write_error.is_none() => StatusWrite::Skip,
         _ if before == status => StatusWrite::Skip,

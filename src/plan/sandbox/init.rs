@@ -362,6 +362,7 @@ mod tests {
             settings: Arc::new(Settings {
                 helper_image: "helper".into(),
                 helper_mount: HelperMount::Image,
+                image_volumes: true,
                 allow_privileged_templates: false,
                 allow_runner_exec: false,
                 cluster_ranges: vec![],

@@ -12,9 +12,9 @@ use k8s_openapi::{
 use kube::ResourceExt;
 
 use super::{
-    Attachment, ExecAccess, Lifecycle, Observed, Progress, has_failed_init,
+    Attachment, ExecAccess, Lifecycle, Observed, Progress, Situation, has_failed_init,
     init::{self, InitPhase},
-    is_hand_made, is_outdated,
+    is_hand_made,
     lifecycle::overdue_at,
     restart,
 };
@@ -67,23 +67,23 @@ struct View {
 }
 
 /// Builds the status, the event and the requeue.
-pub(super) fn report(observed: &Observed) -> Report<SandboxStatus> {
+pub(super) fn report(observed: &Observed, situation: &Situation) -> Report<SandboxStatus> {
     let (sandbox, now) = (&observed.sandbox, observed.now);
-    let lifecycle = Lifecycle::of(observed);
+    let Situation { lifecycle, is_outdated } = situation;
     let mut before = sandbox.status.clone().unwrap_or_default();
     status::retain_ours(&mut before.conditions);
-    let view = view(observed, &lifecycle);
+    let view = view(observed, lifecycle);
     let (kstatus, requeue) = status::force_first_ready(&before.conditions, view.kstatus, view.requeue);
     let view = View { kstatus, requeue, ..view };
     let conditions = status::standard(view.kstatus, view.reason, &view.message).into_iter().chain([
-        conditions::scheduled(&lifecycle),
-        conditions::initialized(observed, &lifecycle, &view),
-        conditions::up_to_date(observed, &lifecycle),
-        conditions::suspended(&lifecycle, &view),
-        conditions::attached(&lifecycle, &view),
+        conditions::scheduled(lifecycle),
+        conditions::initialized(observed, lifecycle, &view),
+        conditions::up_to_date(observed, lifecycle, *is_outdated),
+        conditions::suspended(lifecycle, &view),
+        conditions::attached(lifecycle, &view),
     ]);
-    let pod = pod(observed, &lifecycle);
-    let restarts = match &lifecycle {
+    let pod = pod(observed, lifecycle);
+    let restarts = match lifecycle {
         Lifecycle::Restarting { count, .. } => *count,
         _ => restart::count(observed),
     };
@@ -96,7 +96,7 @@ pub(super) fn report(observed: &Observed) -> Report<SandboxStatus> {
         node_name: pod.and_then(|pod| node(pod)),
         pod_ip: pod.and_then(|pod| pod.status.as_ref()?.pod_ip.clone()),
         hostname: observed.hostname(),
-        endpoints: endpoints(observed, &lifecycle),
+        endpoints: endpoints(observed, lifecycle),
         ready_at: pod
             .and_then(|pod| restart::ready_at(observed, pod).cloned())
             .or_else(|| (view.state == SandboxState::Ready).then_some(Time(now))),
@@ -104,7 +104,7 @@ pub(super) fn report(observed: &Observed) -> Report<SandboxStatus> {
         exit_code: pod.and_then(|pod| exit_code(pod, meta::SANDBOX_CONTAINER)).or(before.exit_code),
         init: init::status(observed, &before),
         session: seen_session(observed, &before),
-        attached: sandbox.spec.template.attach.as_ref().and_then(|_| match &lifecycle {
+        attached: sandbox.spec.template.attach.as_ref().and_then(|_| match lifecycle {
             Lifecycle::Attached(attachment) => attachment.pin().cloned().or(before.attached.clone()),
             _ => before.attached.clone(),
         }),
@@ -122,7 +122,7 @@ pub(super) fn report(observed: &Observed) -> Report<SandboxStatus> {
     // recorded at once, since the sandbox is deleted with it.
     let unheard =
         before.state.is_none_or(|state| state == SandboxState::Uninitialized) && before.session == status.session;
-    let write = match &lifecycle {
+    let write = match lifecycle {
         _ if before == status => StatusWrite::Skip,
         Lifecycle::Pod(Progress::Created) if young && unheard => StatusWrite::Skip,
         // The agent or the session will act soon.

@@ -117,6 +117,7 @@ mod tests {
         Settings {
             helper_image: "h:1".into(),
             helper_mount: HelperMount::Image,
+            image_volumes: true,
             allow_privileged_templates: false,
             allow_runner_exec: false,
             cluster_ranges: vec![],

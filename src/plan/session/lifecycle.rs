@@ -78,8 +78,7 @@ pub enum Lifecycle {
 
 impl Lifecycle {
     /// Derives the lifecycle of the session.
-    #[must_use]
-    pub fn of(observed: &Observed) -> Self {
+    pub(super) fn of(observed: &Observed, staging: &Staging) -> Self {
         let session = &observed.session;
         if session.metadata.deletion_timestamp.is_some() {
             return Lifecycle::Terminating;
@@ -111,15 +110,15 @@ impl Lifecycle {
         if let Some(claim) = volumes::missing(observed) {
             return Lifecycle::ClaimMissing(claim.to_string());
         }
-        match Staging::of(observed) {
-            Staging::Failed(message) => Lifecycle::StagingFailed(message),
+        match staging {
+            Staging::Failed(message) => Lifecycle::StagingFailed(message.clone()),
             Staging::NotStarted => match staging::missing_source(observed) {
                 Some(name) => Lifecycle::SourceMissing(name.to_string()),
                 None => Lifecycle::NotStaged,
             },
             Staging::Superseded => Lifecycle::NotStaged,
-            Staging::Interrupted(message) => Lifecycle::StagingInterrupted(message),
-            Staging::InProgress(progress) => Lifecycle::Staging(progress),
+            Staging::Interrupted(message) => Lifecycle::StagingInterrupted(message.clone()),
+            Staging::InProgress(progress) => Lifecycle::Staging(progress.clone()),
             Staging::Unneeded | Staging::Done { .. } => of_sandboxes(observed),
         }
     }

@@ -307,6 +307,7 @@ mod tests {
         let settings = Settings {
             helper_image: "helper".into(),
             helper_mount: HelperMount::Image,
+            image_volumes: true,
             allow_privileged_templates: false,
             allow_runner_exec: false,
             cluster_ranges: ["203.0.113.0/24", "2001:db8::/32"].map(|range| range.parse().unwrap()).into(),

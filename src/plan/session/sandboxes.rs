@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 
-use super::{ChildState, Created, Observed, Write, configuration, launch, lifecycle::Lifecycle};
+use super::{ChildState, Created, Observed, Write, configuration, launch};
 use crate::{
     api::{
         Sandbox, SandboxSpec,
@@ -143,12 +143,11 @@ pub(super) fn active(observed: &Observed) -> Option<&str> {
     observed.sandboxes.iter().find(|(_, child)| is_awake(child)).map(|(name, _)| name.as_str())
 }
 
-/// The writes for Sandboxes that are missing, once the volumes are staged, and for Sandboxes that are out of date.
-pub(super) fn writes(observed: &Observed) -> Vec<Write> {
+/// The writes for Sandboxes that are missing, if the volumes are `staged`, and for Sandboxes that are out of date.
+pub(super) fn writes(observed: &Observed, staged: bool) -> Vec<Write> {
     if !configuration::is_told(observed) {
         return vec![];
     }
-    let staged = Lifecycle::of(observed).is_staged();
     let writes = wanted(observed).filter_map(|wanted| {
         let desired = sandbox(observed, &wanted)?;
         match wanted.child {

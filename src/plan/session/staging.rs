@@ -226,9 +226,9 @@ pub(super) fn in_words(session: &AigiseSession, progress: &Progress) -> String {
 }
 
 /// The message for volumes that are filled.
-pub(super) fn done_in_words(observed: &Observed) -> String {
-    let kept = match Staging::of(observed) {
-        Staging::Done { kept, .. } => kept,
+pub(super) fn done_in_words(session: &AigiseSession, staging: &Staging) -> String {
+    let kept = match staging {
+        Staging::Done { kept, .. } => *kept,
         Staging::Unneeded
         | Staging::NotStarted
         | Staging::InProgress(_)
@@ -241,14 +241,14 @@ pub(super) fn done_in_words(observed: &Observed) -> String {
         1 => "1 file".to_string(),
         kept => format!("{kept} files"),
     };
-    let pod = Observed::stage_pod_name(&observed.session);
+    let pod = Observed::stage_pod_name(session);
     format!(
         "The volumes hold the files of their sources, except for {files} already there with other content (the log of {pod} has the names)."
     )
 }
 
 /// Creates the stage Pod if it is missing, and deletes it if it has to be recreated.
-pub(super) fn writes(observed: &Observed) -> Vec<Write> {
+pub(super) fn writes(observed: &Observed, staging: &Staging) -> Vec<Write> {
     let known = observed.config_maps.values().all(|content| matches!(content, ConfigMapContent::Hash(_)));
     let pod = match &observed.stage_pod {
         ChildState::Absent if known && is_needed(&observed.session) => {
@@ -257,7 +257,7 @@ pub(super) fn writes(observed: &Observed) -> Vec<Write> {
         ChildState::Owned(pod) => pod,
         ChildState::Absent | ChildState::Foreign(_) | ChildState::Failed(_) => return vec![],
     };
-    let remove = match Staging::of(observed) {
+    let remove = match staging {
         Staging::Superseded => true,
         Staging::Interrupted(_) => rest(observed).is_zero(),
         // The list of sources is the same, so a different digest means that a ConfigMap was changed.

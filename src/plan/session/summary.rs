@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use super::{
-    Lifecycle, Observed, agents, configuration, launch,
+    Lifecycle, Observed, Situation, agents, configuration, launch,
     lifetime::{self, SuspendReason},
     network::service_name,
     sandboxes,
@@ -38,23 +38,23 @@ struct View {
 }
 
 /// Builds the status, the event and the requeue.
-pub(super) fn report(observed: &Observed) -> Report<AigiseSessionStatus> {
+pub(super) fn report(observed: &Observed, situation: &Situation) -> Report<AigiseSessionStatus> {
     let (session, now) = (&observed.session, observed.now);
-    let lifecycle = Lifecycle::of(observed);
+    let Situation { lifecycle, staging } = situation;
     let mut before = session.status.clone().unwrap_or_default();
     status::retain_ours(&mut before.conditions);
     let counts = counts(observed);
-    let view = misconfigured(observed, &lifecycle, view(observed, &lifecycle, &counts));
+    let view = misconfigured(observed, lifecycle, view(observed, lifecycle, &counts));
     let (kstatus, requeue) = status::force_first_ready(&before.conditions, view.kstatus, view.requeue);
     let view = View { kstatus, requeue, ..view };
     let conditions = status::standard(view.kstatus, view.reason, &view.message).into_iter().chain([
         configuration::config_valid(observed),
-        volumes_ready(observed, &lifecycle, &view),
-        sandboxes_ready(&lifecycle, &counts, &view),
+        volumes_ready(observed, situation, &view),
+        sandboxes_ready(lifecycle, &counts, &view),
         agents::agents_ready(observed),
-        degraded(&lifecycle),
-        suspended(&lifecycle, &view),
-        expiring(observed, &lifecycle),
+        degraded(lifecycle),
+        suspended(lifecycle, &view),
+        expiring(observed, lifecycle),
     ]);
     let settled_at = lifetime::settled_at(observed, view.phase);
     let conditions = status::conditions(conditions, &before.conditions, session.metadata.generation, now);
@@ -82,11 +82,11 @@ pub(super) fn report(observed: &Observed) -> Report<AigiseSessionStatus> {
         sandboxes: Some(counts),
         launched: launch::recorded(session),
         agents: agents::counts(observed),
-        volumes: Some(volumes(observed)).filter(|volumes| *volumes != VolumesStatus::default()),
+        volumes: Some(volumes(observed, staging)).filter(|volumes| *volumes != VolumesStatus::default()),
         service: Some(service_name(observed)),
         started_at: lifetime::started_at(observed),
         expires_at: lifetime::expires_at(session),
-        ready_at: lifetime::ready_at(observed, lifecycle == Lifecycle::Ready),
+        ready_at: lifetime::ready_at(observed, *lifecycle == Lifecycle::Ready),
         settled_at,
     };
     let write = match before.phase {
@@ -295,8 +295,8 @@ fn counts(observed: &Observed) -> SandboxCounts {
     SandboxCounts { total, ready, error, summary: format!("{ready}/{total}"), states }
 }
 
-fn volumes(observed: &Observed) -> VolumesStatus {
-    let (digest, roots, skills) = match Staging::of(observed) {
+fn volumes(observed: &Observed, staging: &Staging) -> VolumesStatus {
+    let (digest, roots, skills) = match staging.clone() {
         Staging::Done { digest, roots, skills, kept: _ } => (Some(digest), roots, skills),
         Staging::Unneeded
         | Staging::NotStarted
@@ -328,17 +328,23 @@ fn remembered_roots(observed: &Observed) -> Vec<String> {
     volumes.and_then(|volumes| volumes.tools.as_ref()).map(|tools| tools.roots.clone()).unwrap_or_default()
 }
 
-fn volumes_ready(observed: &Observed, lifecycle: &Lifecycle, view: &View) -> ConditionValue {
+fn volumes_ready(observed: &Observed, situation: &Situation, view: &View) -> ConditionValue {
+    let Situation { lifecycle, staging } = situation;
     // The volumes of a suspended session are filled, and so are those of a session that only waits for the expansion of a claim.
     let is_suspended = matches!(lifecycle, Lifecycle::Suspended { .. });
     let is_small = matches!(lifecycle, Lifecycle::Failed(failure) if Some(failure) == observed.write_error.as_ref());
-    let filled = matches!(Staging::of(observed), Staging::Unneeded | Staging::Done { .. });
+    let filled = matches!(staging, Staging::Unneeded | Staging::Done { .. });
     if !(filled && (lifecycle.is_staged() || is_suspended || is_small)) {
         condition_value(ConditionType::VolumesReady, false, view.reason, view.message.clone())
     } else if let Some(cause) = unbound(observed) {
         condition_value(ConditionType::VolumesReady, false, Reason::VolumesPending, cause)
     } else {
-        condition_value(ConditionType::VolumesReady, true, Reason::Staged, staging::done_in_words(observed))
+        condition_value(
+            ConditionType::VolumesReady,
+            true,
+            Reason::Staged,
+            staging::done_in_words(&observed.session, staging),
+        )
     }
 }
 

@@ -1,6 +1,6 @@
 //! The conditions of a sandbox in addition to the three standard ones.
 
-use super::{Attachment, Lifecycle, Observed, Progress, View, init, is_outdated};
+use super::{Attachment, Lifecycle, Observed, Progress, View, init};
 use crate::{
     api::{
         condition::{ConditionType, Reason},
@@ -67,13 +67,13 @@ pub(super) fn initialized(observed: &Observed, lifecycle: &Lifecycle, view: &Vie
     }
 }
 
-pub(super) fn up_to_date(observed: &Observed, lifecycle: &Lifecycle) -> ConditionValue {
+pub(super) fn up_to_date(observed: &Observed, lifecycle: &Lifecycle, is_outdated: bool) -> ConditionValue {
     let kind = ConditionType::OutOfDate;
     if let Lifecycle::Attached(_) = lifecycle {
         condition_value(kind, false, Reason::Attached, "The Pod was not created from the sandbox's template.")
     } else if observed.pod.owned().is_none() {
         condition_value(kind, false, Reason::NoPod, "There is no Pod.")
-    } else if is_outdated(observed) {
+    } else if is_outdated {
         let message = "The template changed after the Pod started; the next Pod uses the new template.";
         condition_value(kind, true, Reason::TemplateChanged, message)
     } else {

@@ -8,7 +8,7 @@ use crate::{
         AigiseSession, meta,
         session::{ClaimSource, ConfigMapSource, ContainerSource, ImageSource, VolumeSource},
     },
-    plan::{HelperMount, Settings, digest, sandbox::check_security_context, volumes::SharedVolume},
+    plan::{Settings, digest, sandbox::check_security_context, volumes::SharedVolume},
     protocol::staging::{self, Access, Manifest},
 };
 
@@ -24,7 +24,7 @@ pub(super) fn sources(session: &AigiseSession) -> impl Iterator<Item = (String, 
 pub(crate) fn check(session: &AigiseSession, settings: &Settings) -> Result<(), String> {
     for (_, volume, index, source) in sources(session) {
         let field = format!("spec.volumes.{volume}.sources[{index}]");
-        if source.image.is_some() && settings.helper_mount == HelperMount::Copy {
+        if source.image.is_some() && !settings.image_volumes {
             return Err(format!(
                 "{field}.image: this cluster cannot mount images, according to the operator's settings; use a container source instead."
             ));

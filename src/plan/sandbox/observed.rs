@@ -1,0 +1,94 @@
+//! What decisions about a sandbox depend on, and how the outcomes of writes change it.
+
+use std::sync::Arc;
+
+use jiff::Timestamp;
+use k8s_openapi::api::core::v1::Pod;
+use kube::ResourceExt;
+
+use super::{ExecAccess, is_hand_made, is_runner};
+use crate::{
+    api::{Agent, AigiseSession, Sandbox},
+    plan::{
+        ChildState, Lookup, Outcome, Settings,
+        agent::runner,
+        name::{self, Label},
+        ownership,
+    },
+};
+
+/// Everything that decisions about a sandbox depend on.
+#[derive(Clone, Debug)]
+pub struct Observed {
+    /// The Sandbox itself.
+    pub sandbox: Arc<Sandbox>,
+    /// The session that the sandbox names.
+    pub session: Lookup<AigiseSession>,
+    /// The other sandboxes of the session on which decisions depend: [`siblings`].
+    pub siblings: Vec<Arc<Sandbox>>,
+    /// The sandbox's Pod, which has the same name.
+    pub pod: ChildState<Pod>,
+    /// The Pod to which the sandbox attaches.
+    pub attached: Lookup<Pod>,
+    /// The agent that the sandbox runs, if it belongs to an agent.
+    pub agent: Option<Arc<Agent>>,
+    /// The exec access of the Pod to the sandboxes of its session; absent if the Pod gets none.
+    pub exec_access: Option<ExecAccess>,
+    /// The operator's settings.
+    pub settings: Arc<Settings>,
+    /// How many Pods in the namespace were created [recently](burst_begins) and do not run yet, including the sandbox's own.
+    pub on_their_way: usize,
+    /// The time.
+    pub now: Timestamp,
+}
+
+impl Observed {
+    /// Records the outcome of a write. A sandbox writes only its Pod and the Pod's exec access.
+    pub fn record(&mut self, outcome: Outcome) {
+        match (outcome, &mut self.exec_access) {
+            (Outcome::Pod(child), _) => self.pod = child,
+            (Outcome::ServiceAccount(child), Some(access)) => access.account = child,
+            (Outcome::RoleBinding(child), Some(access)) => access.binding = child,
+            (Outcome::NetworkPolicy(child), Some(access)) => access.policy = child,
+            (Outcome::Role(child), Some(access)) => access.earlier_role = child,
+            _ => {} // a sandbox writes no other children
+        }
+    }
+
+    pub(super) fn label(&self) -> Result<Label, name::NameError> {
+        let sandbox_type = &self.sandbox.spec.sandbox_type;
+        if is_runner(&self.sandbox) { Label::of_runner(sandbox_type) } else { Label::of(sandbox_type) }
+    }
+
+    /// Whether the Pod may run commands in the other sandboxes of the session.
+    pub(super) fn may_exec(&self) -> bool {
+        self.agent.as_ref().is_some_and(|agent| runner::may_exec(agent, &self.settings))
+    }
+
+    /// Whether the sandbox's agent requests this exact Sandbox. Always true for a sandbox without an agent.
+    pub(super) fn is_requested(&self) -> bool {
+        let agent = self.agent.as_deref().zip(self.session.found());
+        let asks = |(agent, session): (&Agent, &Arc<AigiseSession>)| {
+            runner::is_requested(&self.sandbox, agent, session, &self.settings)
+        };
+        !is_runner(&self.sandbox) || agent.is_some_and(asks)
+    }
+
+    /// The DNS name of the sandbox's Pod, if the sandbox belongs to a session.
+    #[must_use]
+    pub fn hostname(&self) -> Option<String> {
+        let session = self.pod.owned().and(self.sandbox.spec.session.as_ref())?;
+        let label = self.label().ok()?;
+        Some(name::host(&label, session, &self.sandbox.namespace().unwrap_or_default()))
+    }
+
+    /// Whether a user created the sandbox.
+    pub(super) fn is_hand_made(&self) -> bool {
+        is_hand_made(&self.sandbox)
+    }
+
+    /// Whether the session created the sandbox.
+    pub(super) fn is_sessions_own(&self, session: &AigiseSession) -> bool {
+        ownership::owner_uid(&self.sandbox.metadata) == session.metadata.uid.as_deref()
+    }
+}
