@@ -70,6 +70,12 @@ impl<K> Lookup<K> {
         }
     }
 
+    /// Why the object could not be read, if that failed.
+    #[must_use]
+    pub fn failure(&self) -> Option<&Failure> {
+        if let Lookup::Failed(failure) = self { Some(failure) } else { None }
+    }
+
     /// The object, if it exists.
     #[must_use]
     pub fn found(&self) -> Option<&Arc<K>> {

@@ -15,8 +15,8 @@ pub use self::{
         AgentCounts, AigiseSessionStatus, ConfigurationStatus, SandboxCounts, SessionPhase, VolumeStatus, VolumesStatus,
     },
     volumes::{
-        AccessMode, ClaimSource, ConfigMapSource, ContainerSource, ImageSource, PullPolicy, Reclaim, VolumeSource,
-        VolumeSpec, Volumes,
+        AccessMode, ClaimSource, ConfigMapSource, ContainerSource, ImageSource, PullPolicy, Reclaim, SourceKind,
+        VolumeSource, VolumeSpec, Volumes,
     },
 };
 use super::{

@@ -17,7 +17,7 @@ use super::memo::Memo;
 use crate::{
     apply::{self, Object},
     plan::{
-        ChildState, Failure, Lookup,
+        Failure, Lookup,
         session::{self, ConfigMapContent},
     },
     reading::{
@@ -124,12 +124,12 @@ impl LiveReads {
     }
 
     /// Reads a claim that a user created. It is read by name, since only the operator's own claims are watched.
-    pub(super) async fn claim(&self, namespace: &str, name: &str) -> Result<ChildState<PersistentVolumeClaim>, Busy> {
+    pub(super) async fn claim(&self, namespace: &str, name: &str) -> Result<Lookup<PersistentVolumeClaim>, Busy> {
         let (keep, bytes) = (PersistentVolumeClaim::PROJECTION, |claim: &PersistentVolumeClaim| size_of(claim));
         Ok(match self.content(&self.claims, namespace, name, keep, Clone::clone, bytes).await? {
-            Ok(Some(claim)) => ChildState::Owned(claim),
-            Ok(None) => ChildState::Absent,
-            Err(failure) => ChildState::Failed(failure),
+            Ok(Some(claim)) => Lookup::Found(claim),
+            Ok(None) => Lookup::Missing,
+            Err(failure) => Lookup::Failed(failure),
         })
     }
 

@@ -83,13 +83,12 @@ async fn observe(
     let session = session::configuration::effective_now(session, &configuration);
     let decided = decided(&session, &configuration, context).await?;
     let session = session::as_demanded(session, &agents);
-    let mut claims = BTreeMap::new();
+    let (mut claims, mut existing_claims) = (BTreeMap::new(), BTreeMap::new());
     for volume in SharedVolume::ALL {
-        let child = match volume.existing(&session) {
-            Some(existing) => context.live.claim(&namespace, existing).await?,
-            None => child(&caches.claims, &session, &volume.claim_name(&session)),
-        };
-        claims.insert(volume, child);
+        match volume.existing(&session) {
+            Some(existing) => _ = existing_claims.insert(volume, context.live.claim(&namespace, existing).await?),
+            None => _ = claims.insert(volume, child(&caches.claims, &session, &volume.claim_name(&session))),
+        }
     }
     let exec = exec(&session, &agents, context).await;
     let labels = session::launched(&session).into_iter().filter_map(|sandbox_type| name::Label::of(sandbox_type).ok());
@@ -100,6 +99,7 @@ async fn observe(
         configuration,
         config_secret,
         claims,
+        existing_claims,
         stage_pod: child(&caches.pods, &session, &Observed::stage_pod_name(&session)),
         service: child(&caches.services, &session, &name),
         policy: child(&caches.policies, &session, &name),

@@ -7,7 +7,7 @@ use std::time::Duration;
 use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
 
-use super::{Failure, Requeue};
+use super::{Failure, Foreign, Requeue};
 use crate::api::condition::{ConditionType, Reason};
 
 /// A condition without its transition time.
@@ -101,6 +101,22 @@ pub fn of_failure(failure: &Failure) -> (KStatus, Requeue) {
         Reason::Terminating => (KStatus::InProgress, Requeue::AwaitChange),
         // Other failures resolve without the user.
         _ => (KStatus::InProgress, Requeue::Backoff),
+    }
+}
+
+/// What a foreign object means for an object that needs its name: `owner` is `session`, `sandbox` or `agent`, and `needed_by` says which
+/// part of it needs the name. An object that is being deleted frees the name soon.
+#[must_use]
+pub fn name_taken(foreign: &Foreign, owner: &str, needed_by: &str) -> (KStatus, Requeue, String) {
+    let Foreign { object, leaving } = foreign;
+    if *leaving {
+        let message = format!("The {owner} waits until {object} of an earlier owner is gone.");
+        (KStatus::InProgress, Requeue::After(Duration::from_secs(1)), message)
+    } else {
+        let message = format!(
+            "{object} does not belong to this {owner} and has a name that {needed_by} needs; delete it, or rename the {owner}."
+        );
+        (KStatus::Stalled, Requeue::After(Duration::from_secs(30)), message)
     }
 }
 

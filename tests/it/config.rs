@@ -243,6 +243,7 @@ fn observed(session: AigiseSession) -> session::Observed {
         configuration: session::configuration::Configuration::None,
         config_secret: None,
         claims: BTreeMap::new(),
+        existing_claims: BTreeMap::new(),
         stage_pod: ChildState::Absent,
         service: ChildState::Absent,
         policy: ChildState::Absent,

@@ -540,15 +540,14 @@ impl World {
             .collect();
         let launched = session::launched(session).into_iter();
         names.extend(launched.filter_map(|t| Some(name::child(name, name::Label::of(t).ok()?))));
-        let claims = SharedVolume::ALL.map(|volume| {
+        let (mut claims, mut existing_claims) = (BTreeMap::new(), BTreeMap::new());
+        for volume in SharedVolume::ALL {
             let found = self.claims.get(&volume.claim_name(session)).cloned().map(Arc::new);
-            let slot = match (volume.existing(session), found) {
-                (None, found) => ownership::child_state(found, &session.metadata),
-                (Some(_), None) => ChildState::Absent,
-                (Some(_), Some(claim)) => ChildState::Owned(claim),
-            };
-            (volume, slot)
-        });
+            match volume.existing(session) {
+                Some(_) => _ = existing_claims.insert(volume, found.map_or(Lookup::Missing, Lookup::Found)),
+                None => _ = claims.insert(volume, ownership::child_state(found, &session.metadata)),
+            }
+        }
         let exec = self.observe_exec(session, &agents);
         let mut observed = session::Observed {
             exec,
@@ -556,7 +555,8 @@ impl World {
             session: Arc::new(session.clone()),
             configuration,
             config_secret,
-            claims: claims.into(),
+            claims,
+            existing_claims,
             stage_pod: slot(self.pods.get(&name::child(name, "stage"))),
             service: ownership::child_state(self.services.get(name).cloned().map(Arc::new), &session.metadata),
             policy: ownership::child_state(self.policies.get(name).cloned().map(Arc::new), &session.metadata),

@@ -381,6 +381,9 @@ fn unread_sessions(observed: &session::Observed) -> Vec<session::Observed> {
     for volume in observed.claims.keys() {
         with(&|observed| observed.claims.get_mut(volume).into_iter().for_each(forget));
     }
+    for volume in observed.existing_claims.keys() {
+        with(&|observed| _ = observed.existing_claims.insert(*volume, Lookup::Failed(unread())));
+    }
     with(&|observed| forget(&mut observed.stage_pod));
     with(&|observed| forget(&mut observed.service));
     with(&|observed| forget(&mut observed.policy));

@@ -151,6 +151,36 @@ pub struct VolumeSource {
     pub path: Option<String>,
 }
 
+/// What the files of a source come from.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum SourceKind<'a> {
+    /// A ConfigMap.
+    ConfigMap(&'a ConfigMapSource),
+    /// A claim.
+    PersistentVolumeClaim(&'a ClaimSource),
+    /// An image.
+    Image(&'a ImageSource),
+    /// A command.
+    Container(&'a ContainerSource),
+    /// Nothing: the API server refuses such a source.
+    Empty,
+}
+
+impl VolumeSource {
+    /// What the files of the source come from.
+    #[must_use]
+    pub fn kind(&self) -> SourceKind<'_> {
+        let Self { config_map, persistent_volume_claim, image, container, path: _ } = self;
+        match (config_map, persistent_volume_claim, image, container) {
+            (Some(config_map), ..) => SourceKind::ConfigMap(config_map),
+            (_, Some(claim), ..) => SourceKind::PersistentVolumeClaim(claim),
+            (_, _, Some(image), _) => SourceKind::Image(image),
+            (_, _, _, Some(container)) => SourceKind::Container(container),
+            (None, None, None, None) => SourceKind::Empty,
+        }
+    }
+}
+
 /// A ConfigMap as a source.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct ConfigMapSource {

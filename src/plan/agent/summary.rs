@@ -1,7 +1,5 @@
 //! The status of an agent: how its lifecycle is reported to users.
 
-use std::time::Duration;
-
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use kube::ResourceExt;
 
@@ -157,18 +155,10 @@ fn view(observed: &Observed, lifecycle: &Lifecycle) -> View {
         Lifecycle::NotCovered(missing) => {
             view(AgentState::PendingTools, KStatus::Stalled, Reason::NotCovered, not_covered(missing))
         }
-        Lifecycle::NameTaken(foreign) if foreign.leaving => {
-            let message = format!("The agent waits until {} of an earlier owner is gone.", foreign.object);
-            let view = view(AgentState::Created, KStatus::InProgress, Reason::NameTaken, message);
-            View { requeue: Requeue::After(Duration::from_secs(1)), ..view }
-        }
         Lifecycle::NameTaken(foreign) => {
-            let message = format!(
-                "{} does not belong to this agent and has a name that the agent's Pod needs; delete it, or rename the agent.",
-                foreign.object
-            );
-            let view = view(AgentState::Error, KStatus::Stalled, Reason::NameTaken, message);
-            View { requeue: Requeue::After(Duration::from_secs(30)), ..view }
+            let (kstatus, requeue, message) = status::name_taken(foreign, "agent", "the agent's Pod");
+            let state = if kstatus == KStatus::Stalled { AgentState::Error } else { AgentState::Created };
+            View { requeue, ..view(state, kstatus, Reason::NameTaken, message) }
         }
         Lifecycle::NoRunner => view(
             AgentState::Created,

@@ -243,16 +243,13 @@ fn view(observed: &Observed, lifecycle: &Lifecycle) -> View {
                 inactive(SandboxPhase::Suspended, Reason::Suspended, &format!("{by}.{failed}"))
             }
         }
-        Lifecycle::NameTaken(foreign) if foreign.leaving => {
-            let message = format!("The sandbox waits until {} of an earlier owner is gone.", foreign.object);
-            after(Duration::from_secs(1), waiting(SandboxPhase::Pending, Reason::NameTaken, &message))
-        }
         Lifecycle::NameTaken(foreign) => {
-            let message = format!(
-                "{} does not belong to this sandbox and has a name that the sandbox needs; delete it, or rename the sandbox.",
-                foreign.object
-            );
-            after(Duration::from_secs(30), stalled(Reason::NameTaken, &message))
+            let (kstatus, requeue, message) = status::name_taken(foreign, "sandbox", "the sandbox");
+            let view = match kstatus {
+                KStatus::Stalled => stalled(Reason::NameTaken, &message),
+                _ => waiting(SandboxPhase::Pending, Reason::NameTaken, &message),
+            };
+            View { requeue, ..view }
         }
         Lifecycle::Failed(failure) | Lifecycle::Attached(Attachment::Unknown(failure)) => {
             let (kstatus, requeue) = status::of_failure(failure);

@@ -23,7 +23,7 @@ use crate::{
     api::{
         AigiseSession,
         meta::{self, Component},
-        session::{Egress, Network, PolicyMode},
+        session::{Egress, Network, PolicyMode, SourceKind},
     },
     plan::{Settings, ownership, volumes::SharedVolume},
 };
@@ -107,7 +107,7 @@ fn wants_stage_policy(observed: &Observed) -> bool {
     let fetches = SharedVolume::ALL.into_iter().flat_map(|volume| &volume.spec(&observed.session).sources);
     wants_policy(observed)
         && observed.session.spec.egress() == Egress::SessionOnly
-        && fetches.into_iter().any(|source| source.container.is_some())
+        && fetches.into_iter().any(|source| matches!(source.kind(), SourceKind::Container(_)))
 }
 
 fn metadata(observed: &Observed, name: String) -> ObjectMeta {

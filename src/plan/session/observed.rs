@@ -17,7 +17,7 @@ use super::{
 };
 use crate::{
     api::{Agent, AigiseSession, Sandbox},
-    plan::{ChildState, Failure, Foreign, Outcome, Settings, name, volumes::SharedVolume},
+    plan::{ChildState, Failure, Foreign, Lookup, Outcome, Settings, name, volumes::SharedVolume},
 };
 
 /// Everything that decisions about a session depend on.
@@ -31,8 +31,10 @@ pub struct Observed {
     pub configuration: Configuration,
     /// The Secret for sensitive values of the file; absent if the file was not read in this reconcile.
     pub config_secret: Option<ConfigSecret>,
-    /// The session's claims, and the existing claims that the session uses, which the operator does not change.
+    /// The session's own claims.
     pub claims: BTreeMap<SharedVolume, ChildState<PersistentVolumeClaim>>,
+    /// The existing claims that the session uses instead. The operator never writes them.
+    pub existing_claims: BTreeMap<SharedVolume, Lookup<PersistentVolumeClaim>>,
     /// The Pod that fills the volumes.
     pub stage_pod: ChildState<Pod>,
     /// The Service that gives the sandboxes their DNS names.
@@ -105,6 +107,12 @@ impl Observed {
         }
     }
 
+    /// The claim of a volume, if it exists: the session's own, or an existing one.
+    pub(super) fn claim(&self, volume: SharedVolume) -> Option<&Arc<PersistentVolumeClaim>> {
+        let existing = || self.existing_claims.get(&volume).and_then(Lookup::found);
+        self.claims.get(&volume).and_then(ChildState::owned).or_else(existing)
+    }
+
     pub(super) fn child_name(&self, part: impl std::fmt::Display) -> String {
         name::child(&self.session.name_any(), part)
     }
@@ -138,6 +146,7 @@ impl Observed {
         let rest =
             [self.service.failure(), self.policy.failure(), self.stage_policy.failure(), self.stage_pod.failure()];
         let claims = self.claims.values().filter_map(ChildState::failure);
+        let claims = claims.chain(self.existing_claims.values().filter_map(Lookup::failure));
         let secret = self.config_secret.iter().filter_map(|secret| secret.child.failure());
         secret
             .chain(claims)

@@ -10,7 +10,7 @@ use kube::ResourceExt;
 
 use super::{ChildState, ConfigMapContent, Created, Observed, Write};
 use crate::{
-    api::{AigiseSession, condition::Reason, meta},
+    api::{AigiseSession, condition::Reason, meta, session::SourceKind},
     plan::{
         digest,
         pod::{Progress, annotation, failed_init, how},
@@ -131,8 +131,11 @@ fn speaks_of_other_sources(pod: &Pod, session: &AigiseSession) -> bool {
 
 /// Whether a claim was recreated after the Pod was created: the staged files are not in it.
 fn is_older_than_a_claim(pod: &Pod, observed: &Observed) -> bool {
-    let claims = own_volumes(&observed.session).filter_map(|volume| observed.claims.get(&volume)?.owned());
-    claims.into_iter().any(|claim| claim.metadata.creation_timestamp > pod.metadata.creation_timestamp)
+    observed
+        .claims
+        .values()
+        .filter_map(ChildState::owned)
+        .any(|claim| claim.metadata.creation_timestamp > pod.metadata.creation_timestamp)
 }
 
 /// Whether the content of the ConfigMaps is needed now: staging is due, or it failed and its sources may have been fixed.
@@ -154,7 +157,11 @@ fn is_needed(session: &AigiseSession) -> bool {
 #[must_use]
 pub fn config_maps(session: &AigiseSession) -> BTreeSet<String> {
     let sources = SharedVolume::ALL.into_iter().flat_map(|volume| &volume.spec(session).sources);
-    sources.filter_map(|source| Some(source.config_map.as_ref()?.name.clone())).collect()
+    let names = sources.filter_map(|source| match source.kind() {
+        SourceKind::ConfigMap(config_map) => Some(config_map.name.clone()),
+        _ => None, // the content of the other kinds is not read
+    });
+    names.collect()
 }
 
 /// Whether the stage Pod may exist and has not ended.
@@ -168,7 +175,7 @@ pub(super) fn is_awake(observed: &Observed) -> bool {
 /// Deletes the stage Pod of a suspended session, if the Pod has not ended, or if one of its claims is being deleted: even an ended Pod
 /// blocks the deletion of a claim. The Pod is recreated when the session is resumed.
 pub(super) fn interruptions(observed: &Observed) -> Vec<Write> {
-    let own = own_volumes(&observed.session).filter_map(|volume| observed.claims.get(&volume)?.owned());
+    let own = observed.claims.values().filter_map(ChildState::owned);
     let loses_a_claim = own.into_iter().any(|claim| claim.metadata.deletion_timestamp.is_some());
     if is_awake(observed) || loses_a_claim { removals(observed) } else { vec![] }
 }

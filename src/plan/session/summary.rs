@@ -18,7 +18,7 @@ use crate::{
         session::{OnExpiry, SandboxCounts, SessionPhase, VolumeStatus, VolumesStatus},
     },
     plan::{
-        ChildState, ObjectEvent, Report, Requeue, StatusWrite, Transition,
+        ObjectEvent, Report, Requeue, StatusWrite, Transition,
         status::{self, ConditionValue, KStatus, condition_value},
         volumes::SharedVolume,
     },
@@ -178,16 +178,10 @@ fn view(observed: &Observed, lifecycle: &Lifecycle, counts: &SandboxCounts) -> V
         Lifecycle::Unconfigured(failure) | Lifecycle::Blocked(failure) => {
             view(Error, Stalled, failure.reason, &failure.message)
         }
-        Lifecycle::NameTaken(foreign) if foreign.leaving => {
-            let message = format!("The session waits until {} of an earlier owner is gone.", foreign.object);
-            after(Requeue::After(Duration::from_secs(1)), view(Pending, InProgress, Reason::NameTaken, &message))
-        }
         Lifecycle::NameTaken(foreign) => {
-            let message = format!(
-                "{} does not belong to this session and has a name that the session needs; delete it, or rename the session.",
-                foreign.object
-            );
-            after(Requeue::After(Duration::from_secs(30)), view(Error, Stalled, Reason::NameTaken, &message))
+            let (kstatus, requeue, message) = status::name_taken(foreign, "session", "the session");
+            let phase = if kstatus == Stalled { Error } else { Pending };
+            after(requeue, view(phase, kstatus, Reason::NameTaken, &message))
         }
         Lifecycle::Failed(failure) => {
             let (kstatus, requeue) = status::of_failure(failure);
@@ -306,7 +300,7 @@ fn volumes(observed: &Observed, staging: &Staging) -> VolumesStatus {
         | Staging::Failed(_) => (None, remembered_roots(observed), vec![]),
     };
     let volume = |volume: SharedVolume| {
-        let claim = observed.claims.get(&volume).and_then(ChildState::owned)?;
+        let claim = observed.claim(volume)?;
         Some(VolumeStatus {
             claim_name: volume.claim_name(&observed.session),
             phase: claim.status.as_ref().and_then(|status| status.phase.clone()),

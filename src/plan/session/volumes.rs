@@ -10,12 +10,12 @@ use k8s_openapi::{
 use super::{ChildState, Created, Observed, Write};
 use crate::{
     api::{meta::Component, session::AccessMode},
-    plan::{ownership, quantity::Amount, volumes::SharedVolume},
+    plan::{Lookup, ownership, quantity::Amount, volumes::SharedVolume},
 };
 
 /// The writes for claims that are missing, or that need another owner reference.
 pub(super) fn writes(observed: &Observed) -> Vec<Write> {
-    let writes = own(observed).filter_map(|(volume, child)| {
+    let writes = observed.claims.iter().filter_map(|(&volume, child)| {
         let claim = claim(observed, volume);
         match child {
             ChildState::Absent => Some(Write::Create(Created::Claim(Box::new(claim)))),
@@ -31,7 +31,7 @@ pub(super) fn writes(observed: &Observed) -> Vec<Write> {
 
 /// The writes that expand claims.
 pub(super) fn growth(observed: &Observed) -> Vec<Write> {
-    let grown = own(observed).filter_map(|(volume, child)| larger(observed, volume, child.owned()?));
+    let grown = observed.claims.iter().filter_map(|(&volume, child)| larger(observed, volume, child.owned()?));
     grown.map(|claim| Write::PatchClaim(Box::new(claim))).collect()
 }
 
@@ -45,12 +45,6 @@ pub(super) fn only_grows(observed: &Observed, volume: SharedVolume, live: &Persi
 fn larger(observed: &Observed, volume: SharedVolume, live: &PersistentVolumeClaim) -> Option<PersistentVolumeClaim> {
     let claim = claim(observed, volume);
     grown(live, claim.clone()).filter(|_| adopted(live, claim).is_none())
-}
-
-/// The claims that the session owns, as opposed to existing claims.
-fn own(observed: &Observed) -> impl Iterator<Item = (SharedVolume, &ChildState<PersistentVolumeClaim>)> {
-    let own = SharedVolume::ALL.into_iter().filter(|volume| volume.existing(&observed.session).is_none());
-    own.filter_map(|volume| Some((volume, observed.claims.get(&volume)?)))
 }
 
 /// The claim with its desired owner reference, if it has another one now.
@@ -95,9 +89,8 @@ pub(super) fn remaining(observed: &Observed) -> bool {
 
 /// The first claim that the session uses by name and that does not exist.
 pub(super) fn missing(observed: &Observed) -> Option<&str> {
-    let existing =
-        SharedVolume::ALL.into_iter().filter(|volume| observed.claims.get(volume) == Some(&ChildState::Absent));
-    existing.into_iter().find_map(|volume| volume.existing(&observed.session))
+    let (volume, _) = observed.existing_claims.iter().find(|(_, claim)| **claim == Lookup::Missing)?;
+    volume.existing(&observed.session)
 }
 
 /// The message for claims with a problem: an expansion that failed, a lost volume, or claims that are not bound yet. The message does not
@@ -106,10 +99,7 @@ pub(super) fn unbound(observed: &Observed) -> Option<String> {
     if let Some(failure) = &observed.write_error {
         return Some(format!("A claim cannot be expanded: {}", failure.message));
     }
-    let phase = |volume| {
-        let claim = observed.claims.get(&volume).and_then(ChildState::owned)?;
-        claim.status.as_ref()?.phase.as_deref()
-    };
+    let phase = |volume| observed.claim(volume)?.status.as_ref()?.phase.as_deref();
     if let Some(lost) = SharedVolume::ALL.into_iter().find(|&volume| phase(volume) == Some("Lost")) {
         return Some(format!("The claim {} has lost its volume.", lost.claim_name(&observed.session)));
     }

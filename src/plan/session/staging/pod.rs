@@ -17,7 +17,7 @@ use crate::{
     api::{
         AigiseSession,
         meta::{self, Component},
-        session::{ContainerSource, VolumeSource},
+        session::{ClaimSource, ConfigMapSource, ContainerSource, ImageSource, SourceKind, VolumeSource},
     },
     plan::{
         Lookup, digest,
@@ -53,8 +53,11 @@ pub(super) fn stage_pod(observed: &Observed) -> Pod {
 
     let claims = own_volumes(session).map(|volume| claim_volume(session, volume, false));
     let sources_volumes = sources(session).map(|(name, _, _, source)| source_volume(name, source));
-    let runs = sources(session).filter_map(|(name, _, _, source)| Some((name, source.container.as_ref()?)));
-    let runs: Vec<_> = runs.map(|(name, container)| source_container(session, name, container)).collect();
+    let runs = sources(session).filter_map(|(name, _, _, source)| match source.kind() {
+        SourceKind::Container(container) => Some(source_container(session, name, container)),
+        _ => None, // nothing runs for the other kinds
+    });
+    let runs: Vec<_> = runs.collect();
     Pod {
         metadata,
         spec: Some(PodSpec {
@@ -142,21 +145,25 @@ fn mounts(session: &AigiseSession) -> Vec<VolumeMount> {
 }
 
 fn source_volume(name: String, source: &VolumeSource) -> Volume {
-    Volume {
-        name,
-        config_map: source.config_map.as_ref().map(|config_map| ConfigMapVolumeSource {
-            name: config_map.name.clone(),
-            ..ConfigMapVolumeSource::default()
-        }),
-        persistent_volume_claim: source.persistent_volume_claim.as_ref().map(|claim| {
-            PersistentVolumeClaimVolumeSource { claim_name: claim.claim_name.clone(), read_only: Some(true) }
-        }),
-        image: source.image.as_ref().map(|image| ImageVolumeSource {
-            reference: Some(image.reference.clone()),
-            pull_policy: image.pull_policy.map(|policy| policy.to_string()),
-        }),
-        empty_dir: source.container.as_ref().map(|_| EmptyDirVolumeSource::default()),
-        ..Volume::default()
+    let volume = Volume { name, ..Volume::default() };
+    match source.kind() {
+        SourceKind::ConfigMap(ConfigMapSource { name }) => {
+            let config_map = ConfigMapVolumeSource { name: name.clone(), ..ConfigMapVolumeSource::default() };
+            Volume { config_map: Some(config_map), ..volume }
+        }
+        SourceKind::PersistentVolumeClaim(ClaimSource { claim_name, path: _ }) => {
+            let claim = PersistentVolumeClaimVolumeSource { claim_name: claim_name.clone(), read_only: Some(true) };
+            Volume { persistent_volume_claim: Some(claim), ..volume }
+        }
+        SourceKind::Image(ImageSource { reference, pull_policy, path: _ }) => {
+            let image = ImageVolumeSource {
+                reference: Some(reference.clone()),
+                pull_policy: pull_policy.map(|policy| policy.to_string()),
+            };
+            Volume { image: Some(image), ..volume }
+        }
+        SourceKind::Container(_) => Volume { empty_dir: Some(EmptyDirVolumeSource::default()), ..volume },
+        SourceKind::Empty => volume,
     }
 }
 

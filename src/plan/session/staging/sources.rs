@@ -6,7 +6,7 @@ use super::super::{ConfigMapContent, Observed};
 use crate::{
     api::{
         AigiseSession, meta,
-        session::{ClaimSource, ConfigMapSource, ContainerSource, ImageSource, VolumeSource},
+        session::{ContainerSource, SourceKind, VolumeSource},
     },
     plan::{Settings, digest, sandbox::check_security_context, volumes::SharedVolume},
     protocol::staging::{self, Access, Manifest},
@@ -24,15 +24,23 @@ pub(super) fn sources(session: &AigiseSession) -> impl Iterator<Item = (String, 
 pub(crate) fn check(session: &AigiseSession, settings: &Settings) -> Result<(), String> {
     for (_, volume, index, source) in sources(session) {
         let field = format!("spec.volumes.{volume}.sources[{index}]");
-        if source.image.is_some() && !settings.image_volumes {
-            return Err(format!(
-                "{field}.image: this cluster cannot mount images, according to the operator's settings; use a container source instead."
-            ));
-        }
-        let context = source.container.as_ref().and_then(|container| container.security_context.as_ref());
-        if let Some(context) = context.filter(|_| !settings.allow_privileged_templates) {
-            check_security_context(context)
-                .map_err(|message| format!("{field}.container.securityContext.{message}"))?;
+        match source.kind() {
+            SourceKind::Image(_) if !settings.image_volumes => {
+                return Err(format!(
+                    "{field}.image: this cluster cannot mount images, according to the operator's settings; use a container source instead."
+                ));
+            }
+            SourceKind::Container(ContainerSource { security_context: Some(context), .. })
+                if !settings.allow_privileged_templates =>
+            {
+                check_security_context(context)
+                    .map_err(|message| format!("{field}.container.securityContext.{message}"))?;
+            }
+            SourceKind::ConfigMap(_)
+            | SourceKind::PersistentVolumeClaim(_)
+            | SourceKind::Image(_)
+            | SourceKind::Container(_)
+            | SourceKind::Empty => {}
         }
     }
     Ok(())
@@ -40,19 +48,13 @@ pub(crate) fn check(session: &AigiseSession, settings: &Settings) -> Result<(), 
 
 /// The description of a source for users.
 pub(super) fn describe(volume: SharedVolume, index: usize, source: &VolumeSource) -> String {
-    match source {
-        VolumeSource { config_map: Some(ConfigMapSource { name }), .. } => format!("configMap {name}"),
-        VolumeSource { persistent_volume_claim: Some(ClaimSource { claim_name, .. }), .. } => {
-            format!("persistentVolumeClaim {claim_name}")
-        }
-        VolumeSource { image: Some(ImageSource { reference, .. }), .. } => format!("image {reference}"),
+    match source.kind() {
+        SourceKind::ConfigMap(config_map) => format!("configMap {}", config_map.name),
+        SourceKind::PersistentVolumeClaim(claim) => format!("persistentVolumeClaim {}", claim.claim_name),
+        SourceKind::Image(image) => format!("image {}", image.reference),
         // Several commands may run in the same image, so the index is included.
-        VolumeSource { container: Some(ContainerSource { image, .. }), .. } => {
-            format!("container {image} ({volume}.sources[{index}])")
-        }
-        VolumeSource { config_map: None, persistent_volume_claim: None, image: None, container: None, path: _ } => {
-            "an empty source".to_string()
-        }
+        SourceKind::Container(container) => format!("container {} ({volume}.sources[{index}])", container.image),
+        SourceKind::Empty => "an empty source".to_string(),
     }
 }
 
@@ -105,9 +107,12 @@ fn volumes(session: &AigiseSession) -> Vec<staging::Volume> {
 
 /// The folder that is copied: the mount path of the source, or a folder below it.
 fn folder(name: &str, source: &VolumeSource) -> String {
-    let claim = source.persistent_volume_claim.as_ref().and_then(|claim| claim.path.as_deref());
-    let image = source.image.as_ref().and_then(|image| image.path.as_deref());
-    match claim.or(image).map(|path| path.trim_start_matches('/')) {
+    let within = match source.kind() {
+        SourceKind::PersistentVolumeClaim(claim) => claim.path.as_deref(),
+        SourceKind::Image(image) => image.path.as_deref(),
+        SourceKind::ConfigMap(_) | SourceKind::Container(_) | SourceKind::Empty => None,
+    };
+    match within.map(|path| path.trim_start_matches('/')) {
         None | Some("") => mount_path(name),
         Some(path) => format!("{}/{path}", mount_path(name)),
     }
