@@ -68,13 +68,13 @@ impl Verb {
             ["install", _] => Some(Self::Install { folder: PathBuf::from(&arguments[1]) }),
             ["stage"] => Some(Self::Stage { report: PathBuf::from(stage::TERMINATION_LOG) }),
             ["stage", "--report", _] => Some(Self::Stage { report: PathBuf::from(&arguments[2]) }),
-            [verb, ref rest @ ..] => Self::of_gate(verb, rest, &arguments),
+            [verb, ref rest @ ..] => Self::of_init(verb, rest, &arguments),
             [] => None,
         }
     }
 
     /// The verbs about the init work.
-    fn of_gate(verb: &str, rest: &[&str], arguments: &[OsString]) -> Option<Self> {
+    fn of_init(verb: &str, rest: &[&str], arguments: &[OsString]) -> Option<Self> {
         let (places, rest) = match rest {
             [rest @ .., "--folder", _] => (init::Places::below(arguments.last()?), rest),
             rest => (init::Places::default(), rest),

@@ -57,8 +57,8 @@ cargo bench --quiet --profile dev --bench "$part" --no-run
   printf '%s nodes on one machine of %s cores and %s GB, ' "$(kubectl get nodes -o name | wc -l)" "$(nproc)" \
     "$(awk '/MemTotal/ {printf "%.0f", $2 / 1e6}' /proc/meminfo)"
   printf 'whose load was %s before' "$(cut -d ' ' -f 1 /proc/loadavg)"
-  verdict=0
-  measured=$(bench --audit "$cluster audit" "${arguments[@]}" "$@") || verdict=$?
+  status=0
+  measured=$(bench --audit "$cluster audit" "${arguments[@]}" "$@") || status=$?
   printf ' and %s after.\n%s\n' "$(cut -d ' ' -f 1 /proc/loadavg)" "$measured"
-  [ "$verdict" = 0 ]
+  [ "$status" = 0 ]
 } | tee "$report"

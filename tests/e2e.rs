@@ -48,9 +48,9 @@ mod e2e {
     mod objects;
     mod pods;
     mod policy;
+    mod requests;
     mod restarts;
     mod resumed;
-    mod room;
     mod services;
     mod skills;
     mod sources;

@@ -24,7 +24,7 @@ mod init {
 
 const SANDBOXD: &str = env!("CARGO_BIN_EXE_sandboxd");
 
-/// The folder of a gate, in a Pod that is played.
+/// The folder of an init supervisor, in a Pod that is simulated.
 struct Ground(TempDir);
 
 impl Ground {
@@ -35,11 +35,11 @@ impl Ground {
         }
         fs::write(folder.path().join(RELEASE_FILE), "").unwrap();
         let ground = Self(folder);
-        ground.tell(work);
+        ground.write_work(work);
         ground
     }
 
-    fn tell(&self, work: &Work) {
+    fn write_work(&self, work: &Work) {
         fs::write(self.path(WORK_FILE), serde_json::to_string(work).unwrap()).unwrap();
     }
 
@@ -75,7 +75,7 @@ impl Ground {
         self.sandboxd(&["gate"]).spawn().unwrap()
     }
 
-    fn gate(&self) -> Output {
+    fn init(&self) -> Output {
         self.sandboxd(&["gate"]).output().unwrap()
     }
 
@@ -83,10 +83,10 @@ impl Ground {
         serde_json::from_str(&fs::read_to_string(self.path("state/progress.json")).ok()?).ok()
     }
 
-    /// Runs the gate, which has to fail, and gives its last words.
+    /// Runs the init work, which has to fail, and gives its last words.
     #[track_caller]
     fn failure(&self) -> InitFailure {
-        let output = self.gate();
+        let output = self.init();
         assert_eq!(output.status.code(), Some(1), "{output:?}");
         self.last_words()
     }
@@ -125,16 +125,16 @@ fn the_steps_run_in_their_order_once_it_is_released() {
     let steps = vec![step("one"), Step { env, ..step("two") }];
     fs::write(ground.path(WORK_FILE), serde_json::to_string(&work(steps)).unwrap()).unwrap();
 
-    let mut gate = ground.begin();
+    let mut init = ground.begin();
     eventually("the supervisor waits", || ground.progress());
     thread::sleep(Duration::from_millis(300));
-    assert!(!traces.exists() && gate.try_wait().unwrap().is_none(), "it waits for its release");
+    assert!(!traces.exists() && init.try_wait().unwrap().is_none(), "it waits for its release");
     ground.release();
-    assert!(gate.wait().unwrap().success());
+    assert!(init.wait().unwrap().success());
     assert_eq!(fs::read_to_string(&traces).unwrap(), "one\ntwo $HOME\n");
 
     // A probe that is started again finds it done.
-    assert!(ground.gate().status.success());
+    assert!(ground.init().status.success());
     assert_eq!(fs::read_to_string(&traces).unwrap(), "one\ntwo $HOME\n");
 }
 
@@ -166,7 +166,7 @@ fn a_step_that_fails_leaves_its_evidence() {
     assert_eq!((failure.step.as_deref(), failure.exit_code, failure.signal), (Some("compile"), Some(2), None));
     assert_eq!(failure.how, "ended with exit code 2");
     assert_eq!(failure.tail, "line one\nerror: no such file");
-    let output = ground.gate();
+    let output = ground.init();
     let said = String::from_utf8(output.stderr).unwrap();
     assert!(said.contains("the step compile ended with exit code 2"), "{said}");
     let status = String::from_utf8(ground.sandboxd(&["status"]).output().unwrap().stdout).unwrap();
@@ -206,10 +206,10 @@ fn time_is_kept_for_each_step_and_for_the_whole_also_against_who_does_not_listen
 }
 
 #[test]
-fn a_step_that_takes_no_time_is_no_trouble() {
+fn many_steps_that_take_no_time_succeed() {
     let many = (0..50).map(|n| Step { name: format!("s{n}"), command: vec!["true".into()], ..Step::default() });
     let ground = Ground::released(&work(many.collect()));
-    assert!(ground.gate().status.success());
+    assert!(ground.init().status.success());
     assert_eq!(ground.progress().unwrap().steps.len(), 50);
 }
 
@@ -224,7 +224,7 @@ fn what_a_step_leaves_in_the_background_lives_on_and_can_go_on_printing() {
     );
     fs::write(ground.path(WORK_FILE), serde_json::to_string(&work(vec![shell("start", &daemon)])).unwrap()).unwrap();
     ground.release();
-    assert!(ground.gate().status.success());
+    assert!(ground.init().status.success());
     fs::write(&go, "").unwrap();
     eventually("the daemon goes on", || ground.path("done").exists().then_some(()));
     eventually("what it prints is in the log", || {
@@ -246,7 +246,7 @@ fn a_step_that_prints_without_end_fills_no_disk_and_its_last_words_are_kept() {
 }
 
 #[test]
-fn secrets_are_not_told() {
+fn secrets_are_not_reported() {
     let secrets = Secrets { names: ["TOKEN".to_string()].into(), all_but: None };
     let ground = Ground::released(&Work { secrets, ..work(vec![shell("leaky", "echo using $TOKEN; exit 1")]) });
     let output = ground.sandboxd(&["gate"]).env("TOKEN", "hunter2").output().unwrap();
@@ -265,13 +265,13 @@ fn a_supervisor_that_is_killed_is_a_failure_and_is_not_begun_again() {
     );
     fs::write(ground.path(WORK_FILE), serde_json::to_string(&work(vec![step])).unwrap()).unwrap();
     ground.release();
-    let mut gate = ground.begin();
+    let mut init = ground.begin();
     let pid = eventually("the step runs", || fs::read_to_string(ground.path("pid")).ok()?.trim().parse().ok());
     kill_process(Pid::from_raw(pid).unwrap(), Signal::KILL).unwrap();
-    assert_eq!(gate.wait().unwrap().code(), Some(1));
+    assert_eq!(init.wait().unwrap().code(), Some(1));
     let failure = TerminationMessage::read(&fs::read_to_string(ground.path("termination-log")).unwrap()).unwrap();
     assert!(failure.how.contains("was killed from outside"), "{}", failure.how);
-    assert_eq!(ground.gate().status.code(), Some(1));
+    assert_eq!(ground.init().status.code(), Some(1));
     assert_eq!(fs::read_to_string(&traces).unwrap(), "ran\n");
 }
 
@@ -286,9 +286,9 @@ fn what_cannot_be_read_is_a_failure_and_not_a_success() {
 #[test]
 fn the_log_can_be_followed_until_the_work_is_over() {
     let ground = Ground::released(&work(vec![shell("one", "echo first; sleep 0.5; echo second")]));
-    let mut gate = ground.begin();
+    let mut init = ground.begin();
     eventually("it has begun", || ground.progress());
     let followed = ground.sandboxd(&["log", "-f"]).output().unwrap();
-    assert!(gate.wait().unwrap().success());
+    assert!(init.wait().unwrap().success());
     assert_eq!(String::from_utf8(followed.stdout).unwrap(), "==> one\nfirst\nsecond\n");
 }

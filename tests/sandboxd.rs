@@ -148,7 +148,7 @@ fn install_puts_a_program_that_runs() {
 }
 
 #[test]
-fn install_tells_why_it_failed() {
+fn install_says_why_it_failed() {
     let output = Command::new(SANDBOXD).args(["install", "/no/such"]).output().unwrap();
     assert_eq!(output.status.code(), Some(1));
     let expected = "sandboxd: cannot write /no/such/.sandboxd.part: No such file or directory (os error 2)\n";
@@ -367,7 +367,7 @@ fn a_bad_source_fails_with_a_sentence() {
 }
 
 #[test]
-fn a_full_volume_fails_with_a_sentence_and_is_completed_once_there_is_room() {
+fn a_full_volume_fails_with_a_sentence_and_is_completed_once_there_is_space() {
     if !is_root() {
         return;
     }
@@ -376,7 +376,7 @@ fn a_full_volume_fails_with_a_sentence_and_is_completed_once_there_is_room() {
     fs::write(pod.source().join("big"), vec![b'x'; 300_000]).unwrap();
     let volume = pod.volume().to_str().unwrap().to_owned();
     let kept = pod.base.path().join("kept");
-    // In one mount namespace: staged while there is no room, then again with more of it.
+    // In one mount namespace: staged while there is no space, then again with more of it.
     let script = format!(
         "mount -t tmpfs -o size=128k none {volume} && \"$@\"; echo \"code $?\"; cp \"$REPORT\" \"$REPORT.full\"; \
          mount -o remount,size=2m {volume} && \"$@\" && cp -a {volume} {}",

@@ -243,7 +243,7 @@ mod tests {
     }
 
     #[test]
-    fn what_passes_by_itself_is_told_from_what_a_person_has_to_change() {
+    fn what_passes_by_itself_is_distinguished_from_what_a_person_has_to_change() {
         for (message, expected) in [
             (
                 "pods \"p\" is forbidden: exceeded quota: q, requested: pods=1, used: pods=2, limited: pods=2",

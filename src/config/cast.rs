@@ -208,7 +208,7 @@ mod tests {
     }
 
     #[test]
-    fn what_has_no_effect_is_told_unless_it_says_nothing() {
+    fn what_has_no_effect_is_reported_unless_it_says_nothing() {
         let (_, ignored) = plain(
             "foo = 1\nBAR = 1\n[sandbox]\nunknown_key = 3\nabsolute_shared_data_path = ''\n[sandbox.sandboxes.main]\ndocker_args = ['-x']\nmounts = []\ngpus = 'all'\nusing_cached = false\n",
         );

@@ -251,7 +251,7 @@ mod tests {
     }
 
     #[test]
-    fn what_a_variable_brings_is_not_looked_at_again() {
+    fn what_a_variable_brings_is_not_expanded_again() {
         let table = expanded("A = '${B}'\nB = 1\nx = '${A}'\ny = '${A} '", &Variables::new(), Origin::Plain).unwrap();
         assert_eq!(table.get("x").unwrap().value, text("${B}"));
         assert_eq!(table.get("y").unwrap().value, text("${B} "));
@@ -260,7 +260,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_name_stays() {
+    fn what_is_not_a_name_stays() {
         for stays in ["${x}", "${}", "${ A }", "$A", "${A", "$", "${A-B}", "${a}${b}", "${Ä}"] {
             assert_eq!(value(&format!("x = '{stays}'"), &[]), text(stays));
         }

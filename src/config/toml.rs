@@ -132,7 +132,7 @@ mod tests {
     }
 
     #[test]
-    fn what_cannot_be_read_is_told_with_its_place() {
+    fn what_cannot_be_read_is_reported_with_its_place() {
         assert_eq!(mistake("a = 1\nb = \n"), (ErrorKind::Unparsable, 10));
         assert_eq!(mistake("a = 1\na = 2\n"), (ErrorKind::Unparsable, 6));
         assert_eq!(mistake("[a]\nb = 99999999999999999999\n"), (ErrorKind::BadValue, 8));

@@ -60,16 +60,16 @@ mod tests {
 
     #[tokio::test]
     async fn what_counts_is_work_and_not_waiting() {
-        let (pass, cpu_time) = CpuTime::of(tokio::time::sleep(2 * MOST));
-        pass.await;
+        let (reconcile, cpu_time) = CpuTime::of(tokio::time::sleep(2 * MOST));
+        reconcile.await;
         assert_eq!(cpu_time.too_much(), None);
-        let (pass, cpu_time) = CpuTime::of(async {
+        let (reconcile, cpu_time) = CpuTime::of(async {
             let begun = on_processor();
             while on_processor() < begun + 2 * MOST {
                 std::hint::spin_loop();
             }
         });
-        pass.await;
+        reconcile.await;
         assert!(cpu_time.too_much().is_some_and(|spent| spent >= 2 * MOST));
     }
 }

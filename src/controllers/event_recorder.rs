@@ -109,7 +109,7 @@ mod tests {
     use crate::api::condition::Reason;
 
     #[test]
-    fn what_is_told_is_printable_and_no_longer_than_an_event_may_be() {
+    fn what_is_recorded_is_printable_and_no_longer_than_an_event_may_be() {
         let message = format!("\u{1b}]0;pwned\u{7}{}", "x".repeat(2000));
         let recorded =
             as_recorded(&ObjectEvent { warning: true, reason: Reason::StagingFailed, message }).note.unwrap();

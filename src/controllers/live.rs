@@ -191,12 +191,12 @@ mod tests {
             .build()
             .unwrap()
             .block_on(async { LiveReads::new(Client::new(service, "default")) });
-        let mut passes: Vec<_> = (0..PASSES).map(|_| reads.begin("a").unwrap()).collect();
+        let mut running: Vec<_> = (0..PASSES).map(|_| reads.begin("a").unwrap()).collect();
         assert!(reads.begin("a").is_err());
         assert!(reads.begin("b").is_ok());
-        passes.pop();
+        running.pop();
         assert!(reads.begin("a").is_ok());
-        passes.clear();
+        running.clear();
         assert!(reads.passes.lock().unwrap().is_empty());
     }
 }

@@ -78,7 +78,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_pass_that_is_given_up_leaves_the_line() {
+    async fn a_reconcile_that_is_cancelled_leaves_the_queue() {
         let turns = Turns::default();
         let turn = turns.turn("a").await.unwrap();
         assert!(turns.turn("b").now_or_never().is_none(), "it waited and was cancelled");

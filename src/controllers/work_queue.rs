@@ -230,7 +230,7 @@ mod tests {
     const SECOND: Duration = Duration::from_secs(1);
 
     #[test]
-    fn a_namespace_waits_for_the_passes_in_flight_and_one_of_each_that_waits() {
+    fn a_namespace_waits_for_the_reconciles_in_flight_and_one_of_each_that_waits() {
         let (mut queue, now) = (Queue::default(), Instant::now());
         let others = 5;
         for name in 0..10_000 {
@@ -257,7 +257,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_asked_for_many_times_is_one_entry_and_one_pass() {
+    fn what_is_requested_many_times_is_one_entry_and_one_reconcile() {
         let (mut queue, now) = (Queue::default(), Instant::now());
         for _ in 0..1000 {
             queue.add(request("a", "x"), now);
@@ -279,7 +279,7 @@ mod tests {
     }
 
     #[test]
-    fn the_earliest_wish_counts_and_its_pass_is_for_all() {
+    fn the_earliest_request_counts_and_its_reconcile_serves_all() {
         let (mut queue, now) = (Queue::default(), Instant::now());
         queue.add(request("a", "x"), now);
         let x = queue.next(now).unwrap();
@@ -298,19 +298,19 @@ mod tests {
     }
 
     #[test]
-    fn one_that_rests_has_one_pass_for_all_who_ask_meanwhile_and_the_first_is_at_once() {
+    fn an_idle_object_has_one_reconcile_for_all_requests_meanwhile_and_the_first_is_at_once() {
         let (mut queue, mut now) = (Queue::default(), Instant::now());
-        let mut passes = 0;
+        let mut reconciles = 0;
         // It is enqueued a hundred times a second, for ten seconds.
         for _ in 0..1000 {
             queue.add(request("a", "x"), now);
             while let Some(x) = queue.next(now) {
-                passes += 1;
+                reconciles += 1;
                 queue.done(x, Action::await_change().not_before(SECOND), now);
             }
             now += SECOND / 100;
         }
-        assert_eq!(passes, 10);
+        assert_eq!(reconciles, 10);
         now += SECOND;
         let x = queue.next(now).unwrap();
         queue.done(x, Action::await_change().not_before(SECOND), now);
@@ -409,25 +409,25 @@ mod tests {
             requests.add("a", &name.to_string());
         }
         let ended = Cell::new(0);
-        let pass = async |_: Request| {
+        let reconcile = async |_: Request| {
             tokio::time::sleep(SECOND * 2).await;
             ended.set(ended.get() + 1);
             Action::await_change()
         };
-        requests.work(3, tokio::time::sleep(SECOND), pass).await;
+        requests.work(3, tokio::time::sleep(SECOND), reconcile).await;
         assert_eq!(ended.get(), 3);
     }
 
     #[tokio::test(start_paused = true)]
     async fn all_slots_are_used_and_no_more() {
         let requests = WorkQueue::default();
-        let (flying, most, passes) = (Cell::new(0), Cell::new(0), Cell::new(0));
-        let pass = async |_: Request| {
+        let (flying, most, reconciles) = (Cell::new(0), Cell::new(0), Cell::new(0));
+        let reconcile = async |_: Request| {
             flying.set(flying.get() + 1);
             most.set(most.get().max(flying.get()));
             tokio::time::sleep(SECOND).await;
             flying.set(flying.get() - 1);
-            passes.set(passes.get() + 1);
+            reconciles.set(reconciles.get() + 1);
             Action::requeue(SECOND * 3)
         };
         let ask = async {
@@ -437,7 +437,7 @@ mod tests {
             }
             tokio::time::sleep(SECOND * 5).await;
         };
-        requests.work(4, ask, pass).await;
-        assert_eq!((most.get(), passes.get()), (4, 9), "four at once, and each again after its delay");
+        requests.work(4, ask, reconcile).await;
+        assert_eq!((most.get(), reconciles.get()), (4, 9), "four at once, and each again after its delay");
     }
 }

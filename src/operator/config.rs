@@ -99,7 +99,7 @@ mod tests {
     }
 
     #[test]
-    fn a_mistake_is_told_with_the_file_and_the_place() {
+    fn a_mistake_is_reported_with_the_file_and_the_place() {
         let error = printed("task_name = '${TASK}'", &[], ConfigOutput::Toml).unwrap_err().to_string();
         assert!(
             error.ends_with("config.toml: line 1, column 13, task_name: nobody defines the variable TASK"),

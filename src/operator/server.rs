@@ -260,7 +260,7 @@ mod tests {
     }
 
     #[test]
-    fn probes_are_answered_while_the_worker_is_held_up_and_tell_it() {
+    fn probes_are_answered_while_the_worker_is_held_up_and_report_it() {
         let heartbeat = Heartbeat::new();
         let (probes, metrics) = operator(&heartbeat);
         assert!(ask(probes, "/livez").starts_with("HTTP/1.1 200"));
@@ -291,7 +291,7 @@ mod tests {
     }
 
     #[test]
-    fn the_oldest_connection_makes_room_for_one_more_than_there_may_be() {
+    fn the_oldest_connection_is_closed_for_one_more_than_there_may_be() {
         let port = start(hello(), Bounds { connections: 2, ..WIDE });
         let [first, second, third] = [(); 3].map(|()| says(port, "GET /hello HTTP/1.1\r\n"));
         assert_eq!(hears(first), "");

@@ -174,7 +174,7 @@ fn node_selector_terms_narrow_each_other_down() {
 }
 
 #[test]
-fn node_selector_terms_stay_few_and_no_node_is_let_in_by_that() {
+fn node_selector_terms_stay_few_and_no_further_node_matches_by_that() {
     let words: Vec<String> = (0..200).map(|number| format!("w{number}")).collect();
     let many = |prefix: &str| {
         node(&words.iter().map(|word| json!({"matchExpressions": [format!("{prefix}{word}")]})).collect())

@@ -218,7 +218,7 @@ fn waiting(pod: &Pod, working: Option<&ContainerStatus>) -> Progress {
             // The kubelet alternates between two messages for the same failure; the cause in them is the same.
             Reason::ImagePull => {
                 let cause = words.split_once("ErrImagePull: ").map_or(words, |(_, cause)| cause);
-                format!("{} cannot be pulled: {cause}", image_meant(&container.image, cause))
+                format!("{} cannot be pulled: {cause}", failing_image(&container.image, cause))
             }
             _ => format!("The container cannot be started: {words}"),
         };
@@ -231,7 +231,7 @@ fn waiting(pod: &Pod, working: Option<&ContainerStatus>) -> Progress {
 
 /// The image that the kubelet's message is about. The kubelet usually quotes it, with or without a registry. An image other than the
 /// container's own is mounted as a volume; the container waits for this as well.
-fn image_meant(own: &str, words: &str) -> String {
+fn failing_image(own: &str, words: &str) -> String {
     if words.contains("image \"") && !words.contains(&format!("{own}\"")) {
         "An image".to_string()
     } else {
@@ -373,7 +373,7 @@ mod tests {
 
     /// The scheduler retries within seconds. A report would cost a status write and alarm the user.
     #[test]
-    fn a_write_that_the_scheduler_met_is_no_cause() {
+    fn a_write_conflict_of_the_scheduler_is_not_a_cause() {
         let observed = |message: &str| {
             let conditions =
                 json!([{"type": "PodScheduled", "status": "False", "reason": "SchedulerError", "message": message}]);
@@ -421,7 +421,7 @@ mod tests {
 
     /// The kubelet restarts the sidecar. Until then it looks like an init container that failed.
     #[test]
-    fn a_sidecar_that_ends_is_no_end_of_the_sandbox() {
+    fn a_sidecar_that_ends_does_not_end_the_sandbox() {
         let status = |phase: &str, sandbox: serde_json::Value| {
             let ended = json!({"terminated": {"exitCode": 1, "reason": "Error"}});
             let container = |name: &str, ready: bool, state: serde_json::Value| json!({"name": name, "image": "a", "imageID": "", "ready": ready, "restartCount": 0, "state": state});
@@ -440,7 +440,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_in_the_way_of_a_container_is_told_apart() {
+    fn what_is_in_the_way_of_a_container_is_distinguished() {
         let waiting = |reason: &str| match with_state(json!({"waiting": {"reason": reason, "message": "words"}})) {
             Progress::Waiting { reason, .. } => reason,
             other => panic!("{other:?}"),
@@ -466,7 +466,7 @@ mod tests {
             ("failed to pull and unpack image \"docker.io/library/own:1\": not found", "The image own:1"),
             ("no route to host", "The image own:1"),
         ] {
-            assert_eq!(image_meant("own:1", words), image, "{words}");
+            assert_eq!(failing_image("own:1", words), image, "{words}");
         }
     }
 
@@ -480,7 +480,7 @@ mod tests {
 
     /// The conditions of a Pod whose node has stopped responding: the node lifecycle controller sets Ready to False without a reason.
     #[test]
-    fn a_pod_whose_node_went_silent_is_told_from_one_that_is_not_ready() {
+    fn a_pod_whose_node_went_silent_is_distinguished_from_one_that_is_not_ready() {
         let with = |ready: serde_json::Value, containers_ready: &str| {
             let say = |kind: &str, status: &str| json!({"type": kind, "status": status, "lastTransitionTime": "2026-01-01T00:00:00Z"});
             read(json!({
@@ -508,7 +508,7 @@ mod tests {
     }
 
     #[test]
-    fn what_the_scheduler_says_is_told_apart() {
+    fn what_the_scheduler_says_is_distinguished() {
         let says = |labels: serde_json::Value, words: &str| {
             let condition =
                 json!({"type": "PodScheduled", "status": "False", "reason": "Unschedulable", "message": words});
@@ -526,9 +526,9 @@ mod tests {
             }
         };
         let of_session = || json!({meta::SESSION: "s"});
-        let no_room = "0/3 nodes are available: 1 Insufficient memory, 2 node(s) didn't match pod affinity rules. preemption: 0/3 nodes are available: 1 No preemption victims found for incoming pod, 2 Preemption is not helpful for scheduling.";
-        assert_eq!(says(of_session(), no_room), Reason::NoRoomOnSessionNode);
-        assert_eq!(says(json!({}), no_room), Reason::Unschedulable, "it has no session");
+        let no_capacity = "0/3 nodes are available: 1 Insufficient memory, 2 node(s) didn't match pod affinity rules. preemption: 0/3 nodes are available: 1 No preemption victims found for incoming pod, 2 Preemption is not helpful for scheduling.";
+        assert_eq!(says(of_session(), no_capacity), Reason::NoRoomOnSessionNode);
+        assert_eq!(says(json!({}), no_capacity), Reason::Unschedulable, "it has no session");
         for (words, reason) in [
             ("0/2 nodes are available: 2 Insufficient cpu.", Reason::Unschedulable),
             ("0/2 nodes are available: 2 node(s) had untolerated taint(s).", Reason::Unschedulable),

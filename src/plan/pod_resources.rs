@@ -170,7 +170,7 @@ mod tests {
     }
 
     #[test]
-    fn a_container_asks_for_the_room_and_its_limits_are_never_below() {
+    fn a_container_requests_the_resources_and_its_limits_are_never_below() {
         let own = serde_json::from_value(json!({
             "requests": {"cpu": "10m", "memory": "16Mi"},
             "limits": {"cpu": "1", "memory": "512Mi"},

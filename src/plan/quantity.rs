@@ -169,7 +169,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_quantity_is_not_read() {
+    fn what_is_not_a_quantity_is_not_read() {
         for text in
             ["", ".", "m", "Gi", "-1", "1 ", " 1", "1.2.3", "1g", "1gi", "1KiB", "2 cores", "1e", "1e1.5", "0x1", "١"]
         {

@@ -259,7 +259,7 @@ mod tests {
     }
 
     #[test]
-    fn what_programs_write_is_not_taken_for_the_gates() {
+    fn what_programs_write_is_not_taken_for_the_init_supervisors() {
         for text in ["", "killed", "{}", r#"{"message":"x"}"#, "[1]"] {
             assert_eq!(TerminationMessage::read(text), None, "{text}");
         }

@@ -39,7 +39,7 @@ fn pod() -> Value {
 }
 
 #[test]
-fn all_that_is_looked_at_of_a_pod_is_kept() {
+fn all_that_is_read_of_a_pod_is_kept() {
     let whole: Pod = serde_json::from_value(pod()).unwrap();
     let kept: Pod = read(&pod()).unwrap();
     assert_eq!(Progress::of(&kept, meta::SANDBOX_CONTAINER), Progress::Ready);
@@ -95,7 +95,7 @@ fn why(text: &[u8]) -> Why {
 }
 
 #[test]
-fn what_passes_a_limit_is_told_by_its_name_and_by_nothing_of_its_content() {
+fn what_exceeds_a_limit_is_reported_by_its_name_and_by_nothing_of_its_content() {
     let deep = |levels: usize| with(&format!("{}1{}", r#"{"a":"#.repeat(levels), "}".repeat(levels)));
     // The object and its spec are levels as well.
     assert!(super::read::<Sandbox>(deep(limits::OBJECT_DEPTH - 2).as_bytes()).is_ok());
@@ -113,7 +113,7 @@ fn what_passes_a_limit_is_told_by_its_name_and_by_nothing_of_its_content() {
 }
 
 #[test]
-fn what_is_no_json_or_of_another_form_is_told_by_its_name() {
+fn what_is_not_json_or_of_another_form_is_reported_by_its_name() {
     assert_eq!(why(with("{]").as_bytes()), Why::NotJson);
     let mut broken = with("\"hidden\"").into_bytes();
     let at = broken.windows(6).position(|word| word == b"hidden").unwrap();

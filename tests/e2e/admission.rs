@@ -130,7 +130,7 @@ fn two_types_of_one_dns_name_need_a_person_and_nothing_is_made() {
     for kind in ["pod", "pvc", "service", "networkpolicy", "asb"] {
         assert_eq!(ground.names(kind, ""), Vec::<String>::new());
     }
-    // Mended, it goes on.
+    // Once it is fixed, it goes on.
     ground.patch("asess/s", &json!({"spec": {"sandboxes": {"gdb.mcp": null}}}));
     ground.until_ready("asess/s");
 }

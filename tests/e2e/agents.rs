@@ -30,7 +30,7 @@ fn selected(ground: &Ground, fields: &str) -> Vec<String> {
 
 #[test]
 #[ignore = "needs a cluster: make e2e"]
-fn an_agent_waits_for_its_session_works_rests_and_goes_with_it() {
+fn an_agent_waits_for_its_session_works_is_paused_and_goes_with_it() {
     let ground = Ground::new("agent");
     ground
         .apply(&agent("triager", json!({"name": "Triage", "creator": "root", "requires": {"sandboxes": ["gdb_mcp"]}})));
@@ -133,7 +133,7 @@ fn a_sandbox_is_started_when_the_first_agent_needs_it_and_stays() {
     ground.until_ready("asess/s");
     assert_eq!(ground.names("asb", ""), ["s--gdb-mcp", "s--main"], "it never shrinks by itself");
     assert_eq!(uid(&ground.get("pod/s--main")), uid(&main));
-    // What nobody has is told, and is in nobody's way.
+    // What nobody has is reported, and is in nobody's way.
     ground.apply(&agent("lost", json!({"requires": {"sandboxes": ["joern"]}})));
     let lost = until_status(&ground, "lost", "error");
     assert!(message(&lost).contains("no sandbox of the type joern"), "{}", message(&lost));
@@ -187,7 +187,7 @@ fn agents_below_an_agent_go_or_stay_as_they_say() {
     ground.until("aag/root", "has two children", |seen| {
         seen["status"]["children"] == json!({"total": 2, "names": ["child", "stays"]})
     });
-    // A circle is refused by everybody in it, and over when it is mended.
+    // A circle is refused by everybody in it, and over when it is fixed.
     ground.patch("aag/root", &json!({"spec": {"parent": "child"}}));
     let circle = until_status(&ground, "root", "error");
     assert!(message(&circle).contains("root → child → root"), "{}", message(&circle));
@@ -213,7 +213,7 @@ fn agents_below_an_agent_go_or_stay_as_they_say() {
     assert_eq!(condition(&left, "Suspended")["reason"], "SessionNotFound");
 }
 
-/// A program that tells what it sees, and then does what `/tmp/then` says.
+/// A program that prints what it sees, and then does what `/tmp/then` says.
 fn program() -> Value {
     let script = "cat $AIGISE_CONFIG; echo agent=$AIGISE_AGENT host=$AIGISE_MAIN_HOST key=$AIGISE_MAIN_API_KEY; \
         while [ ! -e /tmp/then ]; do sleep 0.2; done; exit $(cat /tmp/then)";
@@ -222,7 +222,7 @@ fn program() -> Value {
 
 #[test]
 #[ignore = "needs a cluster: make e2e"]
-fn a_runner_has_the_configuration_fails_rests_goes_on_and_ends() {
+fn a_runner_has_the_configuration_fails_is_paused_goes_on_and_ends() {
     let ground = Ground::new("runner");
     let secret =
         json!({"apiVersion": "v1", "kind": "Secret", "metadata": {"name": "keys"}, "stringData": {"main": "sesame"}});
@@ -332,7 +332,7 @@ fn a_runner_may_run_commands_in_the_sandboxes_of_its_session_and_in_no_others() 
     ground.until_ready("asb/s--fuzz");
     assert_eq!(inside("exec s--fuzz -- echo there").text().trim(), "there");
 
-    // What let it in goes when that is no longer asked for, and a Pod without a token follows.
+    // Its exec access goes when it is no longer requested, and a Pod without a token follows.
     let grant = [
         "role/s--exec".to_string(),
         format!("rolebinding/{pod}"),
@@ -362,16 +362,16 @@ fn a_runner_may_run_commands_in_the_sandboxes_of_its_session_and_in_no_others() 
 /// Whatever was said to end it, and whatever the operator may still do.
 #[test]
 #[ignore = "needs a cluster: make e2e"]
-fn what_lets_an_agent_in_goes_with_its_sandbox() {
+fn the_exec_access_of_an_agent_goes_with_its_sandbox() {
     let ground = Ground::new("exec-ends");
     let _alone = audit::operator_may_go();
     let _back = BackAgain::when_dropped();
-    let let_in = |it_is: bool| {
+    let allow_exec = |it_is: bool| {
         let value = format!("agents.runnerExec={it_is}");
         helm(&["upgrade", RELEASE, CHART, "-n", OPERATOR.0, "--reuse-values", "--set", &value]).text();
         kubectl(&["-n", OPERATOR.0, "rollout", "status", OPERATOR.1, "--timeout", "120s"]).text();
     };
-    let_in(true);
+    allow_exec(true);
     let mut runner = program();
     runner["sandboxExec"] = json!(true);
     let mut open = plain_session("open", &["main"]);
@@ -406,7 +406,7 @@ fn what_lets_an_agent_in_goes_with_its_sandbox() {
     }
 
     // The operator loses the right to make or delete any of it.
-    let_in(false);
+    allow_exec(false);
     for object in ["role/s--exec".to_string(), format!("rolebinding/{stays}"), format!("serviceaccount/{stays}")] {
         ground.until_gone(&object);
     }

@@ -31,8 +31,8 @@ impl<F: FnMut()> Drop for AtTheEnd<F> {
 
 /// The operator runs on any node, whatever its taints, as long as this lives.
 fn operator_anywhere() -> impl Drop {
-    let tolerations = |wish: &str| {
-        let patch = format!(r#"{{"spec":{{"template":{{"spec":{{"tolerations":{wish}}}}}}}}}"#);
+    let tolerations = |tolerations: &str| {
+        let patch = format!(r#"{{"spec":{{"template":{{"spec":{{"tolerations":{tolerations}}}}}}}}}"#);
         kubectl(&["-n", OPERATOR.0, "patch", OPERATOR.1, "--type", "merge", "-p", &patch]).text();
         kubectl(&["-n", OPERATOR.0, "rollout", "status", OPERATOR.1, "--timeout", "120s"]).text();
     };
@@ -57,7 +57,7 @@ fn a_node_that_is_tainted_takes_the_pods_and_its_return_brings_them_back_with_th
     let _end = AtTheEnd(end);
     ground.apply(&plain_session("later", &["main"]));
     let waiting = ground.until_not_ready("asess/later", "SandboxesNotReady");
-    ground.until("asess/later", "tells of the taint", |seen| message(seen).contains("untolerated taint"));
+    ground.until("asess/later", "reports the taint", |seen| message(seen).contains("untolerated taint"));
     assert!(!is_stalled(&waiting), "it goes on by itself");
     assert_eq!(ground.get("asess/s")["status"]["phase"], "Ready", "what runs there stays");
 
@@ -66,7 +66,7 @@ fn a_node_that_is_tainted_takes_the_pods_and_its_return_brings_them_back_with_th
     let evicted = ground.until_not_ready("asb/s--main", "Unschedulable");
     assert!(message(&evicted).contains("untolerated taint"), "{}", message(&evicted));
     assert_eq!(evicted["status"]["state"], "uninitialized");
-    ground.until("asess/s", "tells of the taint", |seen| message(seen).contains("untolerated taint"));
+    ground.until("asess/s", "reports the taint", |seen| message(seen).contains("untolerated taint"));
 
     end();
     ground.until_ready("asess/s");
@@ -74,7 +74,7 @@ fn a_node_that_is_tainted_takes_the_pods_and_its_return_brings_them_back_with_th
     assert_eq!(ground.run("s--main", "cat /shared/mine /shared/in/file"), "precious\nx");
 }
 
-/// A Pod that kills the operator's process when it is told to: by SIGKILL, from the node that both run on.
+/// A Pod that kills the operator's process on request: by SIGKILL, from the node that both run on.
 fn killer() -> Value {
     json!({
         "apiVersion": "v1",
@@ -135,11 +135,11 @@ fn an_operator_killed_in_the_middle_of_a_start_goes_on_where_it_was() {
 #[ignore = "needs a cluster: make e2e"]
 fn a_claim_or_pod_of_somebody_else_that_took_the_place_of_ours_is_named_and_left_alone() {
     let ground = Ground::new("taken-later");
-    let suspend = |wish: bool| ground.patch("asess/s", &json!({"spec": {"suspend": wish}}));
+    let suspend = |suspend: bool| ground.patch("asess/s", &json!({"spec": {"suspend": suspend}}));
     ground.apply(&plain_session("s", &["main"]));
     ground.until_ready("asess/s");
     suspend(true);
-    ground.until("asess/s", "rests", |seen| seen["status"]["phase"] == "Suspended");
+    ground.until("asess/s", "is suspended", |seen| seen["status"]["phase"] == "Suspended");
 
     let asleep = Asleep::begin();
     ground.kubectl(&["delete", "pvc/s--data"]).text();
@@ -277,7 +277,7 @@ fn a_session_with_volumes_of_one_node_runs_on_one_node_whatever_its_sandboxes_pr
     ground.run("s--a", "echo together >/shared/file");
     assert_eq!(ground.run("s--b", "cat /shared/file"), "together");
 
-    // One that has to be elsewhere is told why it cannot.
+    // One that has to be elsewhere reports why it cannot.
     let other = if node == *first { second } else { first };
     let must = json!({"requiredDuringSchedulingIgnoredDuringExecution": {"nodeSelectorTerms": [{"matchExpressions": here(other)}]}});
     let late = |affinity: Value| {
@@ -289,7 +289,7 @@ fn a_session_with_volumes_of_one_node_runs_on_one_node_whatever_its_sandboxes_pr
         .until("asb/s--late", "finds no node", |seen| ["NoRoomOnSessionNode", "Unschedulable"].contains(&reason(seen)));
     assert!(message(&waiting).contains("node affinity"), "{}", message(&waiting));
     assert_eq!((&waiting["status"]["state"], is_stalled(&waiting)), (&json!("uninitialized"), false));
-    ground.until("asess/s", "tells so", |seen| message(seen).contains("node affinity"));
+    ground.until("asess/s", "says so", |seen| message(seen).contains("node affinity"));
     ground.patch("asess/s", &late(json!({"requiredDuringSchedulingIgnoredDuringExecution": null})));
     ground.until_ready("asess/s");
     assert_eq!(node_of("pod/s--late"), node);
@@ -306,7 +306,7 @@ fn a_session_with_volumes_of_one_node_runs_on_one_node_whatever_its_sandboxes_pr
     assert_ne!(node_of("pod/one"), node_of("pod/two"));
 }
 
-/// A session whose one step says that it began, and ends when it is told to.
+/// A session whose one step says that it began, and ends on request.
 fn waits_for_go() -> Value {
     let script = "echo began >>/shared/runs; while [ ! -e /shared/go ]; do sleep 0.1; done; echo ended >>/shared/runs";
     let step = json!({"name": "wait", "command": ["sh", "-c", script]});

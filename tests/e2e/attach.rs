@@ -58,9 +58,9 @@ fn an_attached_sandbox_says_what_its_pod_lacks_and_leaves_it_alone() {
     ground.until_ready("asb/guest");
     let pod = ground.get("pod/theirs");
 
-    // Suspended, it is the sandbox that rests and not the Pod.
+    // Suspended, it is the sandbox that is inactive and not the Pod.
     ground.patch("asb/guest", &json!({"spec": {"suspend": true}}));
-    ground.until("asb/guest", "rests", |seen| seen["status"]["phase"] == "Suspended");
+    ground.until("asb/guest", "is suspended", |seen| seen["status"]["phase"] == "Suspended");
     is_left_alone(&ground, &pod);
     ground.patch("asb/guest", &json!({"spec": {"suspend": null}}));
     ground.until_ready("asb/guest");
@@ -101,7 +101,7 @@ fn a_type_of_a_session_works_in_a_pod_that_agrees_to_the_session() {
     ]));
     let refused = ground.until_not_ready("asb/s--db", "NotAttachable");
     assert!(message(&refused).contains("aigise.dev/attachable=s"), "{}", message(&refused));
-    ground.until("asess/s", "tells so", |seen| message(seen).contains("aigise.dev/attachable=s"));
+    ground.until("asess/s", "says so", |seen| message(seen).contains("aigise.dev/attachable=s"));
     ground.kubectl(&["annotate", "pod/theirs", "--overwrite", "aigise.dev/attachable=s"]).text();
     let ready = ground.until_ready("asess/s");
     assert_eq!(ready["status"]["sandboxes"]["summary"], "2/2");
@@ -115,7 +115,7 @@ fn a_type_of_a_session_works_in_a_pod_that_agrees_to_the_session() {
     assert_eq!(main["status"]["endpoints"], json!({ "y": name }));
 
     ground.patch("asess/s", &json!({"spec": {"suspend": true}}));
-    ground.until("asess/s", "rests", |seen| {
+    ground.until("asess/s", "is suspended", |seen| {
         seen["status"]["phase"] == "Suspended" && condition(seen, "Reconciling")["status"] == "False"
     });
     is_left_alone(&ground, &pod);

@@ -66,7 +66,7 @@ fn is_within_a_sandboxs_budget(writes: &[Write], name: &str) {
 #[ignore = "needs a cluster: make e2e"]
 fn an_operator_that_is_restarted_writes_nothing() {
     let ground = Ground::new("restart");
-    // In all of the states in which an object rests.
+    // In all of the states in which an object is settled.
     ground.apply(&list(&[
         config_map("files", &[("file", "x")]),
         staged_session("ready", &["main", "fuzz"]),
@@ -87,7 +87,7 @@ fn an_operator_that_is_restarted_writes_nothing() {
     let before = audit::writes(&ground);
     for round in ["first", "second"] {
         audit::restart_operator();
-        // What was there at the start is looked at before what comes later.
+        // What was there at the start is reconciled before what comes later.
         canary.apply(&plain_session(round, &["main"]));
         canary.until_ready(&format!("asess/{round}"));
     }

@@ -111,7 +111,7 @@ impl Drop for Namespaces {
     }
 }
 
-/// Runs all that a page has to paste, in its order, but for blocks that speak of some NAME. Each command has to end well, except
+/// Runs all that a page has to paste, in its order, but for blocks that contain some NAME. Each command has to end well, except
 /// one that says `# refused`.
 #[track_caller]
 fn paste(page: &str) {

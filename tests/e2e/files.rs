@@ -144,9 +144,10 @@ fn tools_top_roots_pick_all_none_or_some_of_the_roots() {
         let seen = ground.until_ready(&format!("asess/{name}"));
         let there = ground.run(&format!("{name}--main"), "ls /bash_tools");
         assert_eq!(&there.lines().collect::<Vec<_>>(), expected, "toolsTopRoots {name}");
-        let mut told: Vec<_> = seen["status"]["volumes"]["tools"]["roots"].as_array().into_iter().flatten().collect();
-        told.sort_by_key(ToString::to_string);
-        assert_eq!(&told, expected, "toolsTopRoots {name}");
+        let mut reported: Vec<_> =
+            seen["status"]["volumes"]["tools"]["roots"].as_array().into_iter().flatten().collect();
+        reported.sort_by_key(ToString::to_string);
+        assert_eq!(&reported, expected, "toolsTopRoots {name}");
     }
     assert_eq!(ground.run("some--main", "cat /bash_tools/fuzz/afl/SKILL.md"), "a skill");
 }

@@ -1,4 +1,4 @@
-//! What the rules of the namespace forbid: told in the words of the API server, and well when the template keeps to them.
+//! What the rules of the namespace forbid: reported in the words of the API server, and well when the template keeps to them.
 
 use serde_json::{Value, json};
 
@@ -42,7 +42,7 @@ fn a_namespace_of_the_standard_restricted_holds_a_whole_session() {
 
 #[test]
 #[ignore = "needs a cluster: make e2e"]
-fn a_pod_that_the_standard_forbids_is_told_in_its_words_and_starts_when_the_template_keeps_to_it() {
+fn a_pod_that_the_standard_forbids_is_reported_in_its_words_and_starts_when_the_template_keeps_to_it() {
     let ground = Ground::new("pod-security");
     ground.enforce("restricted");
     ground.apply(&plain_session("s", &["main"]));
@@ -51,7 +51,7 @@ fn a_pod_that_the_standard_forbids_is_told_in_its_words_and_starts_when_the_temp
     for word in [words, "allowPrivilegeEscalation != false", "runAsNonRoot != true"] {
         assert!(message(&refused).contains(word), "{}", message(&refused));
     }
-    assert!(is_stalled(&refused), "nobody but a person can mend that");
+    assert!(is_stalled(&refused), "nobody but a person can fix that");
     ground.until("asess/s", "has the words", |seen| message(seen).contains(words));
 
     // Allowed, and an image that runs as root nevertheless: then it is the kubelet that does not start it.

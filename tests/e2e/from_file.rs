@@ -18,7 +18,7 @@ fn the_example_of_a_file_becomes_a_session_whose_secret_is_in_the_container_and_
     assert_eq!(ready["status"]["sandboxes"]["summary"], "2/2");
     let valid = condition(&ready, "ConfigValid");
     assert!(valid["message"].as_str().unwrap().contains("sandbox.sandboxes.main.docker_args"), "{valid}");
-    // Text stays text, a bool is told as the framework tells it.
+    // Text stays text, a bool is written as the framework writes it.
     let env = "printenv LEVEL VERBOSE NEO4J_PASSWORD; pwd";
     assert_eq!(ground.run("from-toml--main", env), "0123\nTrue\ncallgraph\n/shared");
     let main = ground.get("asb/from-toml--main");
@@ -36,7 +36,7 @@ fn the_example_of_a_file_becomes_a_session_whose_secret_is_in_the_container_and_
 
 #[test]
 #[ignore = "needs a cluster: make e2e"]
-fn an_edit_that_breaks_the_file_is_told_and_leaves_the_session_as_it_is() {
+fn an_edit_that_breaks_the_file_is_reported_and_leaves_the_session_as_it_is() {
     let ground = Ground::new("broken-file");
     let from_file = json!({"configFrom": {"configMapKeyRef": {"name": "file", "key": "config.toml"}}});
     ground.apply(&session("s", from_file.clone()));

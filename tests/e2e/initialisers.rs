@@ -31,8 +31,8 @@ fn steps_run_in_the_container_before_it_is_ready_also_without_rights_and_on_a_fi
     assert_eq!(ready["status"]["init"]["outcome"], "Succeeded");
     assert_eq!(condition(&ready, "Initialized")["status"], "True");
     assert_eq!(ground.run("s--main", "cat /shared/user"), "1000\n$(HOME) $HOME");
-    let told = ground.run("s--main", "/aigise/sandboxd status");
-    assert!(told.starts_with("The initialiser has succeeded.") && told.contains("1. one"), "{told}");
+    let status = ground.run("s--main", "/aigise/sandboxd status");
+    assert!(status.starts_with("The initialiser has succeeded.") && status.contains("1. one"), "{status}");
     ground.until_ready("asess/s");
 }
 
@@ -72,7 +72,7 @@ fn a_step_that_fails_keeps_its_evidence_and_is_tried_again_when_somebody_wants_i
     ground.apply(&secret);
     let mut main = with_steps(&json!([
         shell("fine", "echo well"),
-        shell("compile", "echo using $TOKEN; [ -e /shared/mended ] || { echo 'a.c:1: error' >&2; exit 2; }"),
+        shell("compile", "echo using $TOKEN; [ -e /shared/fixed ] || { echo 'a.c:1: error' >&2; exit 2; }"),
     ]));
     main["env"] = json!([{"name": "TOKEN", "valueFrom": {"secretKeyRef": {"name": "k", "key": "v"}}}]);
     let mut waits = with_steps(&json!([shell("never", "true")]));
@@ -86,8 +86,8 @@ fn a_step_that_fails_keeps_its_evidence_and_is_tried_again_when_somebody_wants_i
     assert_eq!(init["tail"], "using ***\na.c:1: error");
     assert!(message(&failed).contains("compile") && message(&failed).contains("a.c:1: error"), "{}", message(&failed));
     ground.until_not_ready("asb/s--fuzz", "DependencyFailed");
-    let told = ground.until_not_ready("asess/s", "SandboxFailed");
-    assert!(message(&told).contains("a.c:1: error"), "{}", message(&told));
+    let blocked = ground.until_not_ready("asess/s", "SandboxFailed");
+    assert!(message(&blocked).contains("a.c:1: error"), "{}", message(&blocked));
     assert_eq!(failed["status"]["restarts"], Value::Null, "it is never started again by itself");
     let event = ground.until_event("asb/s--main", "InitFailed");
     assert!(event.contains("compile") && event.contains("a.c:1: error") && !event.contains("hunter2"), "{event}");
@@ -97,18 +97,18 @@ fn a_step_that_fails_keeps_its_evidence_and_is_tried_again_when_somebody_wants_i
     ground.patch("asess/s", &json!({"spec": {"continueOnError": true}}));
     ground.until("asess/s", "is degraded", |seen| condition(seen, "Degraded")["status"] == "True");
 
-    // While it rests, its Pods are gone and the evidence is not. A resume is a start.
+    // While it is suspended, its Pods are gone and the evidence is not. A resume is a start.
     ground.patch("asess/s", &json!({"spec": {"suspend": true}}));
-    ground.until("asess/s", "rests, and says what failed", |seen| {
-        let told = condition(seen, "Suspended")["message"].as_str().unwrap_or_default();
-        seen["status"]["phase"] == "Suspended" && told.contains("initialiser of main had failed")
+    ground.until("asess/s", "is suspended, and says what failed", |seen| {
+        let reported = condition(seen, "Suspended")["message"].as_str().unwrap_or_default();
+        seen["status"]["phase"] == "Suspended" && reported.contains("initialiser of main had failed")
     });
     assert_eq!(ground.get("asb/s--main")["status"]["init"], *init);
     ground.patch("asess/s", &json!({"spec": {"suspend": false}}));
     ground.until_ready("asb/s--other");
     ground.until_not_ready("asb/s--main", "InitFailed");
 
-    ground.run("s--other", "touch /shared/mended");
+    ground.run("s--other", "touch /shared/fixed");
     ground.kubectl(&["annotate", "asess/s", "aigise.dev/restart=1"]).text();
     ground.until_ready("asess/s");
     assert_eq!(ground.get("asb/s--main")["status"]["init"]["outcome"], "Succeeded");
@@ -194,8 +194,8 @@ fn what_a_step_leaves_in_the_background_holds_up_nobody_and_goes_on() {
     ground.apply(&sandbox("main", json!({"type": "main", "image": ROOT_IMAGE, "init": {"steps": steps}})));
     let ready = ground.until_ready("asb/main");
     assert_eq!(ready["status"]["init"]["outcome"], "Succeeded");
-    let told = ground.run("main", "/aigise/sandboxd status");
-    assert!(told.contains("1. daemon") && told.contains("2. nothing"), "{told}");
+    let status = ground.run("main", "/aigise/sandboxd status");
+    assert!(status.contains("1. daemon") && status.contains("2. nothing"), "{status}");
     let beats = ground.run("main", "cat /tmp/beat; sleep 1; cat /tmp/beat; kill -0 $(cat /tmp/pid) && echo lives");
     let beats: Vec<_> = beats.lines().collect();
     assert_ne!(beats[0], beats[1], "it has stopped");
@@ -234,7 +234,7 @@ fn what_a_step_prints_need_not_be_text() {
 
 #[test]
 #[ignore = "needs a cluster: make e2e"]
-fn a_step_that_fills_the_disk_is_told_so() {
+fn a_step_that_fills_the_disk_is_reported() {
     let ground = Ground::new("init-disk");
     let fills = |name: &str, place: &str, template: Value| {
         let script = format!("echo fills; dd if=/dev/zero of={place}/big bs=1M count=64 && sleep 100");
@@ -260,7 +260,7 @@ fn a_step_that_fills_the_disk_is_told_so() {
     assert!(message(&evicted).contains("more disk") && message(&evicted).contains("16Mi"), "{}", message(&evicted));
     assert_eq!(evicted["status"]["init"]["outcome"], "Failed");
     assert_eq!(evicted["status"]["restarts"], Value::Null);
-    // With room, it is well.
+    // With enough disk, it is well.
     ground.patch("asb/limit", &json!({"spec": {"resources": {"limits": {"ephemeral-storage": "256Mi"}}, "init": {"steps": [shell("fill", "dd if=/dev/zero of=/tmp/big bs=1M count=64")]}}}));
     ground.until_ready("asb/limit");
 }

@@ -136,7 +136,7 @@ fn an_operator_of_one_namespace_works_there_and_has_no_right_anywhere_else() {
     watched.patch("asess/s", &json!({"spec": {"sandboxes": {"gdb": {"image": ROOT_IMAGE}}}}));
     watched.until_ready("asb/s--gdb");
     watched.until_ready("asess/s");
-    // This one was told to trust those who write templates, unlike the one that sleeps.
+    // This one is configured to trust those who write templates, unlike the one that sleeps.
     let open = json!({"type": "main", "image": ROOT_IMAGE, "podTemplate": {"spec": {"hostNetwork": true}}});
     watched.apply(&sandbox("open", open));
     watched.until_ready("asb/open");

@@ -9,7 +9,7 @@ use super::{
     client::{OPERATOR, kubectl_json},
     ground::Ground,
     objects::{ROOT_IMAGE, config_map, list, plain, plain_session, sandbox, session, staged_session, uid},
-    policy::{self, LISTENS, LISTENS_ON, Peer, connects, lets_in, lets_out},
+    policy::{self, LISTENS, LISTENS_ON, Peer, allows_egress, allows_ingress, connects},
 };
 
 fn names(names: &[&str]) -> BTreeSet<String> {
@@ -84,11 +84,11 @@ fn of_a_closed_session_only_the_pod_that_fetches_is_let_out() {
     let (all, stage) = (ground.get("networkpolicy/s"), ground.get("networkpolicy/s--stage"));
     assert_eq!(selected_by(&ground, &all), names(&["s--stage", "s--main"]));
     assert_eq!(selected_by(&ground, &stage), names(&["s--stage"]));
-    let lets_out = |policy: &Value| policy["spec"]["egress"].to_string().contains("0.0.0.0/0");
-    assert!(!lets_out(&all) && lets_out(&stage));
+    let allows_egress = |policy: &Value| policy["spec"]["egress"].to_string().contains("0.0.0.0/0");
+    assert!(!allows_egress(&all) && allows_egress(&stage));
     ground.patch("asess/s", &json!({"spec": {"network": null}}));
     ground.until_gone("networkpolicy/s--stage");
-    assert!(lets_out(&ground.get("networkpolicy/s")), "one is enough again");
+    assert!(allows_egress(&ground.get("networkpolicy/s")), "one is enough again");
 }
 
 #[test]
@@ -136,11 +136,11 @@ fn by_its_policy_a_session_reaches_the_internet_and_nothing_of_the_cluster_but_i
     let policy = ground.get("networkpolicy/s");
     let sibling = Peer::pod(&ground.get("pod/s--fuzz"), 1111);
     let stranger = Peer::pod(&ground.get("pod/other--main"), 1111);
-    assert!(lets_out(&policy, &sibling) && lets_in(&policy, &sibling));
-    assert!(!lets_out(&policy, &stranger) && !lets_in(&policy, &stranger));
+    assert!(allows_egress(&policy, &sibling) && allows_ingress(&policy, &sibling));
+    assert!(!allows_egress(&policy, &stranger) && !allows_ingress(&policy, &stranger));
 
     for (address, port) in api_server() {
-        assert!(!lets_out(&policy, &Peer::at(&address, port)), "the API server at {address}:{port}");
+        assert!(!allows_egress(&policy, &Peer::at(&address, port)), "the API server at {address}:{port}");
     }
     let nodes = kubectl_json(&["get", "nodes"]);
     for node in nodes["items"].as_array().unwrap() {
@@ -148,22 +148,22 @@ fn by_its_policy_a_session_reaches_the_internet_and_nothing_of_the_cluster_but_i
         let own = addresses.iter().filter(|address| address["type"] == "InternalIP");
         for address in own.map(|address| address["address"].as_str().unwrap()) {
             let kubelet = Peer::at(address, 10250);
-            assert!(!lets_out(&policy, &kubelet) && !lets_in(&policy, &kubelet), "the node at {address}");
+            assert!(!allows_egress(&policy, &kubelet) && !allows_ingress(&policy, &kubelet), "the node at {address}");
         }
     }
     for private in
         ["169.254.169.254", "10.0.0.1", "172.31.0.1", "192.168.1.1", "100.64.0.1", "127.0.0.1", "fd00::1", "::1"]
     {
-        assert!(!lets_out(&policy, &Peer::at(private, 80)), "{private}");
+        assert!(!allows_egress(&policy, &Peer::at(private, 80)), "{private}");
     }
     for public in ["1.1.1.1", "172.32.0.1", "2606:4700:4700::1111"] {
         let there = Peer::at(public, 443);
-        assert!(lets_out(&policy, &there) && !lets_in(&policy, &there), "{public}");
+        assert!(allows_egress(&policy, &there) && !allows_ingress(&policy, &there), "{public}");
     }
     let dns = kubectl_json(&["-n", "kube-system", "get", "pods", "-l", "k8s-app=kube-dns"]);
     let dns = &dns["items"][0];
-    assert!(lets_out(&policy, &Peer::pod(dns, 53)) && lets_out(&policy, &Peer::pod(dns, 53).by_udp()));
-    assert!(!lets_out(&policy, &Peer::pod(dns, 9153)), "its other ports");
+    assert!(allows_egress(&policy, &Peer::pod(dns, 53)) && allows_egress(&policy, &Peer::pod(dns, 53).by_udp()));
+    assert!(!allows_egress(&policy, &Peer::pod(dns, 9153)), "its other ports");
 }
 
 #[test]
@@ -180,23 +180,25 @@ fn what_a_session_allows_besides_is_in_its_policy() {
     ground.until_ready("asess/s");
     ground.patch("asess/s", &json!({"spec": {"network": network}}));
     let there = |port| Peer::at("10.20.30.40", port);
-    let policy = ground.until("networkpolicy/s", "lets out", |policy| lets_out(policy, &there(443)));
-    assert!(!lets_out(&policy, &there(80)));
-    assert!(!lets_out(&policy, &Peer::at("10.20.30.9", 443)) && !lets_out(&policy, &Peer::at("10.20.31.1", 443)));
-    assert!(!lets_out(&policy, &Peer::at("1.1.1.1", 443)), "the session is closed");
+    let policy = ground.until("networkpolicy/s", "lets out", |policy| allows_egress(policy, &there(443)));
+    assert!(!allows_egress(&policy, &there(80)));
+    assert!(
+        !allows_egress(&policy, &Peer::at("10.20.30.9", 443)) && !allows_egress(&policy, &Peer::at("10.20.31.1", 443))
+    );
+    assert!(!allows_egress(&policy, &Peer::at("1.1.1.1", 443)), "the session is closed");
     let main = ground.get("pod/s--main");
     let from = |app: &str, port| {
         let mut pod = main.clone();
         pod["metadata"]["labels"] = json!({ "app": app });
         Peer::pod(&pod, port)
     };
-    assert!(lets_in(&policy, &from("gateway", 8080)) && lets_in(&policy, &from("gateway", 8081)));
-    assert!(!lets_in(&policy, &from("gateway", 8082)) && !lets_in(&policy, &from("other", 8080)));
+    assert!(allows_ingress(&policy, &from("gateway", 8080)) && allows_ingress(&policy, &from("gateway", 8081)));
+    assert!(!allows_ingress(&policy, &from("gateway", 8082)) && !allows_ingress(&policy, &from("other", 8080)));
     ground.until_ready("asess/s");
 
     ground.patch("asess/s", &json!({"spec": {"network": {"egress": "Any", "allowIngress": null}}}));
-    let any = ground.until("networkpolicy/s", "lets out", |policy| lets_out(policy, &Peer::at("10.0.0.1", 80)));
-    assert!(!lets_in(&any, &from("gateway", 8080)));
+    let any = ground.until("networkpolicy/s", "lets out", |policy| allows_egress(policy, &Peer::at("10.0.0.1", 80)));
+    assert!(!allows_ingress(&any, &from("gateway", 8080)));
 }
 
 #[test]

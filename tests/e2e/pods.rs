@@ -53,8 +53,8 @@ fn a_missing_image_is_named_and_the_sandbox_starts_when_it_comes() {
     assert!(message(&waiting).contains(&image), "{}", message(&waiting));
     assert_eq!(waiting["status"]["state"], "uninitialized");
     assert!(!is_stalled(&waiting));
-    let told = ground.until("asess/s", "names the image", |session| message(session).contains(&image));
-    assert!(message(&told).starts_with("late: "), "{}", message(&told));
+    let blocked = ground.until("asess/s", "names the image", |session| message(session).contains(&image));
+    assert!(message(&blocked).starts_with("late: "), "{}", message(&blocked));
     let event = ground.until_event("asb/s--late", "ImagePull");
     assert!(event.contains(&image), "{event}");
 
@@ -120,8 +120,8 @@ fn a_foreign_pod_that_has_the_name_is_never_touched() {
     let taken = ground.until_not_ready("asb/s--main", "NameTaken");
     assert!(message(&taken).contains("Pod s--main"), "{}", message(&taken));
     assert!(is_stalled(&taken));
-    let told = ground.until("asess/s", "names the Pod", |session| message(session).contains("Pod s--main"));
-    assert_eq!(told["status"]["sandboxes"]["ready"], 0);
+    let blocked = ground.until("asess/s", "names the Pod", |session| message(session).contains("Pod s--main"));
+    assert_eq!(blocked["status"]["sandboxes"]["ready"], 0);
     assert_eq!(taken["status"]["podName"], json!(null), "the foreign Pod is shown as ours");
 
     let after = ground.get("pod/s--main");

@@ -16,7 +16,7 @@ pub struct Peer {
 }
 
 impl Peer {
-    /// Something that is no Pod.
+    /// Something that is not a Pod.
     pub fn at(address: &str, port: u16) -> Self {
         let address = address.parse().unwrap_or_else(|error| panic!("{address}: {error}"));
         Self { address, port, protocol: "TCP", pod: None }
@@ -38,12 +38,12 @@ impl Peer {
 }
 
 /// Whether the policy lets the Pods that it selects connect to there.
-pub fn lets_out(policy: &Value, to: &Peer) -> bool {
+pub fn allows_egress(policy: &Value, to: &Peer) -> bool {
     allows(policy, "egress", "to", to)
 }
 
 /// Whether the policy lets somebody connect to a port of the Pods that it selects.
-pub fn lets_in(policy: &Value, from: &Peer) -> bool {
+pub fn allows_ingress(policy: &Value, from: &Peer) -> bool {
     allows(policy, "ingress", "from", from)
 }
 

@@ -25,8 +25,8 @@ fn a_container_that_ends_is_started_again_until_the_limit() {
 
     // A template that works begins anew.
     ground.patch("asb/ends", &json!({"spec": {"command": null}}));
-    let mended = ground.until_ready("asb/ends");
-    assert_eq!(mended["status"]["restarts"], Value::Null);
+    let fixed = ground.until_ready("asb/ends");
+    assert_eq!(fixed["status"]["restarts"], Value::Null);
 }
 
 #[test]
@@ -81,7 +81,7 @@ fn a_pod_that_the_kubelet_evicts_comes_back() {
         "resources": {"limits": {"ephemeral-storage": "16Mi"}},
     });
     ground.apply(&session("s", json!({"sandboxes": {"main": main}})));
-    let lost = ground.until("asb/s--main", "is told to be evicted", |seen| message(seen).contains("Evicted"));
+    let lost = ground.until("asb/s--main", "is reported as evicted", |seen| message(seen).contains("Evicted"));
     assert_eq!((reason(&lost), lost["status"]["state"].as_str()), ("Restarting", Some("uninitialized")));
     let back = ground.until_ready("asess/s");
     assert_eq!(back["status"]["sandboxes"]["summary"], "1/1");
@@ -133,7 +133,7 @@ fn a_changed_template_is_taken_at_once_where_that_is_wanted() {
     let before = ground.get("pod/r");
     ground.patch("asb/r", &json!({"spec": {"restart": {"limit": 9}}}));
     ground.until("asb/r", "is seen", |seen| seen["status"]["observedGeneration"] == seen["metadata"]["generation"]);
-    assert_eq!(uid(&ground.get("pod/r")), uid(&before), "how often it is restarted is no matter of its Pod");
+    assert_eq!(uid(&ground.get("pod/r")), uid(&before), "how often it is restarted does not concern its Pod");
     ground.patch("asb/r", &json!({"spec": {"env": [{"name": "NEW", "value": "yes"}]}}));
     ground.until("asb/r", "is ready with another Pod", |seen| {
         seen["status"]["state"] == "ready" && seen["status"]["podUID"] != before["metadata"]["uid"]

@@ -1,4 +1,4 @@
-//! A staging that is ended in the middle, or has no room, is completed by the next one.
+//! A staging that is ended in the middle, or has no space, is completed by the next one.
 
 use serde_json::{Value, json};
 

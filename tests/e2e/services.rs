@@ -11,7 +11,7 @@ use super::{
 pub const PYTHON_IMAGE: &str = "localhost/crash-triage:dev";
 
 /// An MCP server over SSE, as small as it can be. It listens while there is a file `/shared/on`, and does what is in it: `mcp`,
-/// `500`, or `page` for something that is no event stream.
+/// `500`, or `page` for something that is not an event stream.
 pub const SERVER: &str = r#"
 import http.server, json, os, queue, socketserver, sys, threading, time
 streams = {}
@@ -51,7 +51,7 @@ while True:
     time.sleep(0.05)
 "#;
 
-/// A sandbox that offers the service on this port, when it is told to.
+/// A sandbox that offers the service on this port, on request.
 fn server(port: u16) -> Value {
     json!({"image": PYTHON_IMAGE, "command": ["python3", "-c", SERVER, port.to_string()]})
 }
@@ -69,8 +69,8 @@ fn a_sandbox_is_ready_while_its_service_answers() {
     ground.apply(&session("s", json!({"sandboxes": {"gdb_mcp": gdb, "main": waits}, "mcpServices": services})));
     ground.until_not_ready("asb/s--gdb-mcp", "Initializing");
     ground.until_not_ready("asb/s--main", "Initializing");
-    let told = ground.run("s--main", "until /aigise/sandboxd status | grep refused; do sleep 0.1; done");
-    assert!(told.contains("connection refused"), "{told}");
+    let status = ground.run("s--main", "until /aigise/sandboxd status | grep refused; do sleep 0.1; done");
+    assert!(status.contains("connection refused"), "{status}");
 
     ground.run("s--gdb-mcp", "echo mcp >/shared/on");
     let ready = ground.until_ready("asb/s--gdb-mcp");

@@ -57,14 +57,14 @@ fn skills_are_installed_where_they_are_for_by_priority_and_once() {
     assert_eq!(
         ready["status"]["volumes"]["tools"]["skills"],
         json!(["fuzz/a", "fuzz/b", "fuzz/c", "fuzz/d", "fuzzy"]),
-        "what was found is told"
+        "what was found is reported"
     );
     let installed = ground.run("s--main", "cat /shared/installed");
     let of_main: Vec<_> = installed.lines().filter(|line| line.ends_with("main")).collect();
     assert_eq!(of_main, ["c in main", "b in main", "a in main"]);
     assert_eq!(installed.lines().count(), 4, "{installed}");
-    let told = ground.run("s--main", "/aigise/sandboxd status");
-    assert!(told.contains("skill fuzz/c"), "{told}");
+    let status = ground.run("s--main", "/aigise/sandboxd status");
+    assert!(status.contains("skill fuzz/c"), "{status}");
 
     // More of them are a change of what the sandboxes are made of: taken at the next start, by the container that comes then.
     ground.patch("asess/s", &json!({"spec": {"enabledSkills": ["all"]}}));
@@ -84,8 +84,8 @@ fn skills_are_installed_where_they_are_for_by_priority_and_once() {
 #[ignore = "needs a cluster: make e2e"]
 fn a_skill_that_cannot_be_installed_fails_the_sandbox_by_its_name() {
     let ground = Ground::new("bad-skill");
-    let mended = "test -e /shared/mended || { echo no network >&2; exit 3; }";
-    let skills = vec![skill("net/scan", "main", None, mended), skill("net/other", "other", None, "exit 1")];
+    let fixed = "test -e /shared/fixed || { echo no network >&2; exit 3; }";
+    let skills = vec![skill("net/scan", "main", None, fixed), skill("net/other", "other", None, "exit 1")];
     let sandboxes = json!({"main": {"image": ROOT_IMAGE}, "look": {"image": ROOT_IMAGE}});
     apply(&ground, skills, json!({"sandboxes": sandboxes, "enabledSkills": ["net/scan"]}));
     let failed = ground.until_not_ready("asb/s--main", "InitFailed");
@@ -100,11 +100,11 @@ fn a_skill_that_cannot_be_installed_fails_the_sandbox_by_its_name() {
         message(&failed)
     );
     ground.until_ready("asb/s--look");
-    ground.run("s--look", "touch /shared/mended");
+    ground.run("s--look", "touch /shared/fixed");
     ground.kubectl(&["annotate", "asess/s", "aigise.dev/restart=1"]).text();
     ground.until_ready("asess/s");
 
-    // A name that is not there is told with those that are.
+    // A name that is not there is reported with those that are.
     ground.patch("asess/s", &json!({"spec": {"enabledSkills": ["net/scam"]}}));
     ground.kubectl(&["annotate", "asb/s--main", "aigise.dev/restart=1"]).text();
     let failed = ground.until_not_ready("asb/s--main", "InitFailed");

@@ -55,10 +55,10 @@ fn an_image_that_is_missing_is_named_and_one_without_the_folder_as_well() {
 #[ignore = "needs a cluster: make e2e"]
 fn what_commands_leave_is_a_source_whoever_they_run_as() {
     let ground = Ground::new("command-source");
-    let tells = "id -u >user; pwd >place; grep CapEff /proc/self/status >rights; ls /var/run/secrets >token 2>&1; \
+    let script = "id -u >user; pwd >place; grep CapEff /proc/self/status >rights; ls /var/run/secrets >token 2>&1; \
                  env >env; printf '#!/bin/sh\\necho ran' >run; chmod 755 run; mkdir -p a/b; umask 027; echo deep >a/b/c";
     let by = |image: &str, path: &str| {
-        let mut source = from_command(image, tells, path);
+        let mut source = from_command(image, script, path);
         source["container"]["workingDir"] = json!("/volume");
         source["container"]["env"] = json!([{"name": "FLAVOUR", "value": "of $(AIGISE_SESSION)"}]);
         source
@@ -68,13 +68,13 @@ fn what_commands_leave_is_a_source_whoever_they_run_as() {
     ground.apply(&with_sources(&json!([by(ROOT_IMAGE, "root"), by(USER_IMAGE, "user"), alone])));
     ground.until_ready("asess/s");
     for (folder, user) in [("root", "0"), ("user", "1000")] {
-        let tell = |file: &str| ground.run("s--main", &format!("cat /shared/{folder}/{file}"));
-        assert_eq!(tell("user"), user);
-        assert_eq!(tell("place"), "/volume");
-        assert_eq!(tell("rights").split_whitespace().last(), Some("0000000000000000"), "{folder} has capabilities");
-        assert!(tell("token").contains("No such file"), "{folder} has a token: {}", tell("token"));
-        assert!(tell("env").lines().any(|line| line == "FLAVOUR=of s"), "{}", tell("env"));
-        assert_eq!(tell("a/b/c"), "deep");
+        let content = |file: &str| ground.run("s--main", &format!("cat /shared/{folder}/{file}"));
+        assert_eq!(content("user"), user);
+        assert_eq!(content("place"), "/volume");
+        assert_eq!(content("rights").split_whitespace().last(), Some("0000000000000000"), "{folder} has capabilities");
+        assert!(content("token").contains("No such file"), "{folder} has a token: {}", content("token"));
+        assert!(content("env").lines().any(|line| line == "FLAVOUR=of s"), "{}", content("env"));
+        assert_eq!(content("a/b/c"), "deep");
         assert_eq!(ground.run("s--main", &format!("/shared/{folder}/run")), "ran");
     }
     assert_eq!(ground.run("s--main", "cat /shared/alone/count"), "0");
@@ -82,7 +82,7 @@ fn what_commands_leave_is_a_source_whoever_they_run_as() {
 
 #[test]
 #[ignore = "needs a cluster: make e2e"]
-fn a_command_that_fails_is_named_with_its_last_words_and_run_again_when_it_is_mended() {
+fn a_command_that_fails_is_named_with_its_last_words_and_run_again_when_it_is_fixed() {
     let ground = Ground::new("command-fails");
     let fails = "echo about to; echo 'fatal: no such repository' >&2; exit 3";
     let sources = |command: &str| with_sources(&json!([from_command(ROOT_IMAGE, command, "in")]));

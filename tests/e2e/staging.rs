@@ -1,4 +1,4 @@
-//! Sources that are missing or do not fit, and how a session goes on once they are mended.
+//! Sources that are missing or do not fit, and how a session goes on once they are fixed.
 
 use serde_json::json;
 
@@ -25,7 +25,7 @@ fn a_missing_config_map_is_named_and_waited_for() {
 
 #[test]
 #[ignore = "needs a cluster: make e2e"]
-fn two_sources_that_disagree_are_named_and_mended_by_a_change() {
+fn two_sources_that_disagree_are_named_and_fixed_by_a_change() {
     let ground = Ground::new("conflict");
     let sources = json!({"data": {"sources": [from_config_map("first", "in"), from_config_map("second", "in")]}});
     ground.apply(&list(&[

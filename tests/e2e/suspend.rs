@@ -14,7 +14,7 @@ fn is_current(object: &Value) -> bool {
     seen && !is("Reconciling", "True") && !is("Stalled", "True") && !is("Ready", "False") && !is("Ready", "Unknown")
 }
 
-fn rests(object: &Value) -> bool {
+fn is_inactive(object: &Value) -> bool {
     condition(object, "Suspended")["status"] == "True" && condition(object, "Ready").is_null() && is_current(object)
 }
 
@@ -28,10 +28,10 @@ fn a_suspended_session_keeps_its_data_and_comes_back() {
     let claim = ground.get("pvc/s--data");
 
     ground.patch("asess/s", &json!({"spec": {"suspend": true}}));
-    let suspended = ground.until("asess/s", "rests", rests);
+    let suspended = ground.until("asess/s", "is inactive", is_inactive);
     assert_eq!(suspended["status"]["phase"], "Suspended");
     assert!(ground.names("pod", "").is_empty(), "{:?}", ground.names("pod", ""));
-    assert!(rests(&ground.get("asb/s--main")) && rests(&ground.get("asb/s--fuzz")));
+    assert!(is_inactive(&ground.get("asb/s--main")) && is_inactive(&ground.get("asb/s--fuzz")));
     assert_eq!(uid(&ground.get("pvc/s--data")), uid(&claim));
 
     ground.patch("asess/s", &json!({"spec": {"suspend": false}}));
@@ -50,7 +50,7 @@ fn a_session_is_suspended_during_its_start_and_resumed_during_its_end() {
     ground.apply(&list(&[config_map("files", &[("file", "x")]), spec(false)]));
     ground.until("pod/s--stage", "is there", |pod| !pod.is_null());
     ground.apply(&spec(true));
-    ground.until("asess/s", "rests", rests);
+    ground.until("asess/s", "is inactive", is_inactive);
     assert!(ground.names("pod", "").is_empty(), "the stage Pod goes on");
 
     ground.apply(&spec(false));
@@ -70,7 +70,7 @@ fn a_session_that_is_made_suspended_makes_no_pod_until_it_is_resumed() {
     let ground = Ground::new("suspend-born");
     let spec = |suspend: bool| session("s", json!({"sandboxes": plain(&["main"]), "suspend": suspend}));
     ground.apply(&spec(true));
-    ground.until("asess/s", "rests", rests);
+    ground.until("asess/s", "is inactive", is_inactive);
     assert!(ground.names("pod", "").is_empty());
     ground.apply(&spec(false));
     ground.until_ready("asess/s");
@@ -83,7 +83,7 @@ fn one_sandbox_is_suspended_by_its_user_and_the_session_leaves_it_so() {
     ground.apply(&plain_session("s", &["main", "fuzz"]));
     ground.until_ready("asess/s");
     ground.patch("asb/s--fuzz", &json!({"spec": {"suspend": true}}));
-    ground.until("asb/s--fuzz", "rests", rests);
+    ground.until("asb/s--fuzz", "is inactive", is_inactive);
     ground.until_gone("pod/s--fuzz");
     // The session takes it for what was wanted, also when it writes to the Sandbox for another reason.
     ground.patch("asess/s", &json!({"spec": {"sandboxes": {"fuzz": {"env": [{"name": "A", "value": "b"}]}}}}));
@@ -97,13 +97,13 @@ fn one_sandbox_is_suspended_by_its_user_and_the_session_leaves_it_so() {
 
 #[test]
 #[ignore = "needs a cluster: make e2e"]
-fn an_idle_session_rests_until_somebody_works_in_it() {
+fn an_idle_session_is_suspended_until_somebody_works_in_it() {
     let ground = Ground::new("idle");
     ground.apply(&session("s", json!({"sandboxes": plain(&["main"]), "lifetime": {"idle": "12s"}})));
     ground.until_ready("asess/s");
-    let resting = ground.until("asess/s", "rests", rests);
-    assert_eq!(condition(&resting, "Suspended")["reason"], "Idle");
-    assert_eq!(resting["spec"]["suspend"], json!(null), "the operator writes no spec");
+    let idle = ground.until("asess/s", "is inactive", is_inactive);
+    assert_eq!(condition(&idle, "Suspended")["reason"], "Idle");
+    assert_eq!(idle["spec"]["suspend"], json!(null), "the operator writes no spec");
     let now = Ground::run_here("date -u +%FT%TZ");
     let activity = format!("aigise.dev/last-activity={now}");
     ground.kubectl(&["annotate", "asess/s", "--overwrite", &activity]).text();
@@ -129,7 +129,7 @@ fn a_session_whose_time_is_over_keeps_only_what_is_to_be_kept() {
     let kept = ground.get("pvc/s--data");
     ground.patch("asess/s", &json!({"spec": {"lifetime": {"ttl": "40s"}}}));
 
-    let expired = ground.until("asess/s", "rests", rests);
+    let expired = ground.until("asess/s", "is inactive", is_inactive);
     assert_eq!(expired["status"]["phase"], "Expired");
     assert_eq!(condition(&expired, "Expiring")["reason"], "Expired");
     for kind in ["pod", "asb"] {
@@ -165,7 +165,7 @@ fn a_failed_sandbox_fails_the_session_or_degrades_it() {
     assert_eq!(degraded["status"]["sandboxes"]["summary"], "1/2");
     assert_eq!(reason(&ground.get("asb/s--main")), "Ready");
 
-    let mended = json!({"command": null});
-    ground.patch("asess/s", &json!({"spec": {"sandboxes": {"fails": mended}}}));
+    let fixed = json!({"command": null});
+    ground.patch("asess/s", &json!({"spec": {"sandboxes": {"fails": fixed}}}));
     ground.until_ready("asess/s");
 }

@@ -20,8 +20,8 @@ fn a_quota_is_named_and_its_end_is_noticed() {
     ground.apply(&quota(1));
     ground.until("resourcequota/few", "is counted", |seen| !seen["status"]["used"].is_null());
     ground.apply(&plain_session("s", &["main", "fuzz"]));
-    let told = ground.until("asess/s", "names the quota", |seen| message(seen).contains("exceeded quota: few"));
-    assert!(!is_stalled(&told), "it goes on by itself");
+    let blocked = ground.until("asess/s", "names the quota", |seen| message(seen).contains("exceeded quota: few"));
+    assert!(!is_stalled(&blocked), "it goes on by itself");
     let names = ["asb/s--main", "asb/s--fuzz"];
     let refused = names.into_iter().find(|name| super::objects::reason(&ground.get(name)) == "QuotaExceeded");
     assert!(refused.is_some(), "no sandbox says so");
@@ -31,8 +31,8 @@ fn a_quota_is_named_and_its_end_is_noticed() {
 
 #[test]
 #[ignore = "needs a cluster: make e2e"]
-fn a_pod_that_fits_nowhere_is_told_in_the_schedulers_words() {
-    let ground = Ground::new("no-room");
+fn a_pod_that_fits_nowhere_is_reported_in_the_schedulers_words() {
+    let ground = Ground::new("no-node");
     let big = |cpu: &str| {
         sandbox("big", json!({"type": "main", "image": ROOT_IMAGE, "resources": {"requests": {"cpu": cpu}}}))
     };
@@ -77,7 +77,7 @@ fn what_the_api_server_refuses_is_stalled_with_its_words() {
 
 #[test]
 #[ignore = "needs a cluster: make e2e"]
-fn a_command_that_is_not_in_the_image_is_told_so() {
+fn a_command_that_is_not_in_the_image_is_reported() {
     let ground = Ground::new("no-command");
     let main = json!({"image": ROOT_IMAGE, "command": ["/no/such/program"], "restart": {"limit": 1}});
     ground.apply(&session("s", json!({"sandboxes": {"main": main}})));

@@ -1,4 +1,4 @@
-//! What a step or a sandbox may do to the gate.
+//! What a step or a sandbox may do to the init supervisor.
 
 use std::fs;
 use std::os::unix::fs::symlink;
@@ -12,7 +12,7 @@ use crate::{Ground, eventually, shell, work};
 const FULL: &str = "/dev/full";
 
 #[test]
-fn a_daemon_in_a_session_of_its_own_does_not_hold_the_gate_and_lives_on() {
+fn a_daemon_in_a_session_of_its_own_does_not_block_the_init_work_and_lives_on() {
     let ground = Ground::new(&work(vec![]));
     let (go, done) = (ground.path("go"), ground.path("done"));
     let daemon = format!(
@@ -21,10 +21,10 @@ fn a_daemon_in_a_session_of_its_own_does_not_hold_the_gate_and_lives_on() {
         done.display()
     );
     let step = shell("start", &format!("setsid sh -c '{daemon}' & exit 0"));
-    ground.tell(&work(vec![step, shell("next", "true")]));
+    ground.write_work(&work(vec![step, shell("next", "true")]));
     ground.release();
     let began = Instant::now();
-    assert!(ground.gate().status.success());
+    assert!(ground.init().status.success());
     assert!(began.elapsed() < Duration::from_secs(5), "{:?}", began.elapsed());
     fs::write(&go, "").unwrap();
     eventually("the daemon goes on", || done.exists().then_some(()));
@@ -34,7 +34,7 @@ fn a_daemon_in_a_session_of_its_own_does_not_hold_the_gate_and_lives_on() {
 }
 
 #[test]
-fn a_daemon_of_a_step_that_fails_does_not_hold_the_gate_either() {
+fn a_daemon_of_a_step_that_fails_does_not_block_the_init_work_either() {
     let ground = Ground::released(&work(vec![shell("start", "setsid sleep 20 & echo began; exit 7")]));
     let began = Instant::now();
     let failure = ground.failure();
@@ -59,7 +59,7 @@ fn a_log_on_a_full_disk_keeps_nobody_from_working_and_the_last_words_are_kept() 
 fn a_disk_that_is_full_from_the_start_is_a_failure_and_nothing_runs() {
     let ground = Ground::released(&work(vec![]));
     let traces = ground.path("traces");
-    ground.tell(&work(vec![shell("one", &format!("echo ran >>{}", traces.display()))]));
+    ground.write_work(&work(vec![shell("one", &format!("echo ran >>{}", traces.display()))]));
     symlink(FULL, ground.path("state/progress.part")).unwrap();
     let failure = ground.failure();
     assert!(failure.how.contains("could not record its outcome"), "{}", failure.how);
@@ -72,15 +72,15 @@ fn a_disk_that_becomes_full_is_a_failure_and_runs_nothing_twice() {
     let traces = ground.path("traces");
     let fill =
         format!("ln -s {FULL} {}; echo ran >>{}", ground.path("state/progress.part").display(), traces.display());
-    ground.tell(&work(vec![shell("fill", &fill), shell("next", &format!("echo ran >>{}", traces.display()))]));
+    ground.write_work(&work(vec![shell("fill", &fill), shell("next", &format!("echo ran >>{}", traces.display()))]));
     let failure = ground.failure();
     assert!(failure.how.contains("could not record its outcome"), "{}", failure.how);
-    assert_eq!(ground.gate().status.code(), Some(1));
+    assert_eq!(ground.init().status.code(), Some(1));
     assert_eq!(fs::read_to_string(&traces).unwrap(), "ran\nran\n", "each step once");
 }
 
 #[test]
-fn output_that_is_no_text_is_kept_as_it_is_and_told_as_far_as_it_can() {
+fn output_that_is_not_text_is_kept_as_it_is_and_reported_as_far_as_possible() {
     let ground = Ground::released(&work(vec![shell("odd", "printf 'a\\377\\000b\\n'; exit 1")]));
     assert_eq!(ground.failure().tail, "a\u{fffd}\0b");
     assert_eq!(fs::read(ground.path("state/log")).unwrap(), b"==> odd\na\xff\0b\n");
@@ -94,7 +94,7 @@ fn output_that_is_no_text_is_kept_as_it_is_and_told_as_far_as_it_can() {
 fn a_hundred_megabytes_leave_a_log_of_two_pages() {
     const PAGE: u64 = 4 * 1024 * 1024 + 16 * 1024;
     let ground = Ground::released(&work(vec![shell("loud", "head -c 100000000 /dev/zero | tr '\\0' x")]));
-    assert!(ground.gate().status.success());
+    assert!(ground.init().status.success());
     for name in ["state/log", "state/log.1"] {
         let length = fs::metadata(ground.path(name)).unwrap().len();
         assert!(length <= PAGE, "{name}: {length} bytes");

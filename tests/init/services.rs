@@ -29,11 +29,11 @@ fn status(ground: &Ground) -> String {
 }
 
 #[test]
-fn the_gate_shakes_hands_with_every_service_after_the_steps() {
+fn the_init_work_shakes_hands_with_every_service_after_the_steps() {
     let servers = [Server::start(Manner::Polite), Server::start(Manner::Talkative)];
     let services = [servers[0].service("gdb"), servers[1].service("pdb")];
     let ground = Ground::released(&Work { steps: vec![shell("one", "true")], ..with_services(&services) });
-    assert!(ground.gate().status.success());
+    assert!(ground.init().status.success());
     for server in &servers {
         let seen = server.seen();
         assert_eq!(seen[0], "GET /sse HTTP/1.1");
@@ -51,12 +51,12 @@ fn the_gate_shakes_hands_with_every_service_after_the_steps() {
 fn a_service_that_opens_late_is_waited_for_and_status_says_what_is_wrong_meanwhile() {
     let port = closed_port();
     let ground = Ground::released(&with_services(&[service("gdb", port)]));
-    let mut gate = ground.begin();
+    let mut init = ground.begin();
     eventually("it is asked", || status(&ground).contains("s so far: connection refused").then_some(()));
     assert!(status(&ground).contains("1. service gdb"), "{}", status(&ground));
     let server = Server::start_at(port, Manner::Polite);
     let opened = Instant::now();
-    assert!(gate.wait().unwrap().success());
+    assert!(init.wait().unwrap().success());
     assert!(opened.elapsed() < Duration::from_secs(8), "{:?}", opened.elapsed());
     assert!(!status(&ground).contains("refused"), "{}", status(&ground));
     drop(server);
@@ -78,7 +78,7 @@ fn a_service_that_never_answers_fails_the_work_with_what_was_wrong_last() {
 }
 
 #[test]
-fn a_service_that_says_nothing_at_all_does_not_hold_the_gate_longer_than_its_time() {
+fn a_service_that_says_nothing_at_all_does_not_block_the_init_work_longer_than_its_timeout() {
     let server = Server::start(Manner::Mute);
     let ground = Ground::released(&Work { timeout: 1, ..with_services(&[server.service("gdb")]) });
     let began = Instant::now();
@@ -89,7 +89,7 @@ fn a_service_that_says_nothing_at_all_does_not_hold_the_gate_longer_than_its_tim
 }
 
 #[test]
-fn what_only_looks_like_a_service_is_told_apart() {
+fn what_only_looks_like_a_service_is_distinguished() {
     let cases = [
         (Manner::Status(500), "answers with status 500"),
         (Manner::Status(404), "does not exist at this path (404)"),
@@ -151,7 +151,7 @@ fn a_service_that_dies_takes_the_readiness_along_and_brings_it_back() {
     let server = Server::start(Manner::Polite);
     let port = server.port();
     let ground = Ground::released(&with_services(&[server.service("gdb")]));
-    assert!(ground.gate().status.success());
+    assert!(ground.init().status.success());
     assert_eq!(ready(&ground).0, Some(0));
     drop(server);
     let (code, said) = ready(&ground);
@@ -225,7 +225,7 @@ fn the_sandboxs_own_probe_is_asked_as_well() {
 }
 
 #[test]
-fn a_probe_that_hangs_or_shouts_is_ended_and_tells_no_secrets() {
+fn a_probe_that_hangs_or_shouts_is_ended_and_reveals_no_secrets() {
     let (code, said) = ready(&with_probe(command("trap '' TERM; sleep 60")));
     assert!(code == Some(1) && said.contains("did not end within its timeout"), "{said}");
     let secrets = Secrets { names: ["TOKEN".to_string()].into(), all_but: None };
@@ -237,20 +237,20 @@ fn a_probe_that_hangs_or_shouts_is_ended_and_tells_no_secrets() {
     assert_eq!(fs::read_dir(ground.path("state")).unwrap().count(), 1, "it writes nothing down");
 }
 
-/// A kubelet that is restarted asks although the gate is at work.
+/// A kubelet that is restarted probes while the init work is still running.
 #[test]
-fn nothing_is_ready_before_the_gate_has_succeeded() {
+fn nothing_is_ready_before_the_init_work_has_succeeded() {
     let ground = Ground::new(&work(vec![shell("slow", "sleep 0.5")]));
     let not_yet = (Some(1), "the initialiser has not succeeded".to_string());
     assert_eq!(ready(&ground), not_yet);
-    let mut gate = ground.begin();
+    let mut init = ground.begin();
     ground.release();
     eventually("the step has begun", || (ground.progress()?.steps.len() == 1).then_some(()));
     assert_eq!(ready(&ground), not_yet);
-    assert!(gate.wait().unwrap().success());
+    assert!(init.wait().unwrap().success());
     assert_eq!(ready(&ground), (Some(0), String::new()));
     let failed = Ground::released(&work(vec![shell("bad", "exit 1")]));
-    assert!(!failed.gate().status.success());
+    assert!(!failed.init().status.success());
     assert_eq!(ready(&failed), not_yet);
 }
 

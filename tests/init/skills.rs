@@ -31,13 +31,13 @@ impl Ground {
         fs::write(path, text).unwrap();
     }
 
-    /// Runs the gate of another Pod over the same folders, which has to succeed, and gives the traces that it left.
+    /// Runs the init work of another Pod over the same folders, which has to succeed, and gives the traces that it left.
     fn again(&self) -> Vec<String> {
         for name in ["progress.json", "log"] {
             let _ = fs::remove_file(self.path("state").join(name));
         }
         let _ = fs::remove_file(self.path("traces"));
-        let output = self.gate();
+        let output = self.init();
         assert!(output.status.success(), "{output:?}");
         fs::read_to_string(self.path("traces")).unwrap_or_default().lines().map(String::from).collect()
     }
@@ -52,7 +52,7 @@ fn installers_run_after_the_steps_in_their_order() {
     let mut work = with_skills(&["all"]);
     let ground = Ground::released(&work);
     work.steps = vec![shell("step", &format!("echo step >{}", ground.path("traces").display()))];
-    ground.tell(&work);
+    ground.write_work(&work);
     for (path, priority) in [("a", "later"), ("b", "2"), ("c/d", "1"), ("c", "2")] {
         ground.skill(path, "fuzz", priority);
         ground.installer(&format!("{path}/deps/install.sh"), "");
@@ -88,7 +88,7 @@ fn a_skill_is_installed_once_for_its_content() {
 }
 
 #[test]
-fn where_the_container_cannot_be_written_the_gates_own_folder_remembers() {
+fn where_the_container_cannot_be_written_the_init_supervisors_own_folder_remembers() {
     let ground = Ground::released(&with_skills(&["all"]));
     fs::write(ground.path("skills"), "in the way").unwrap();
     ground.skill("afl", "fuzz", "1");
@@ -122,10 +122,10 @@ fn an_installer_that_fails_leaves_its_evidence_and_is_tried_again() {
     let secrets = Secrets { names: ["TOKEN".to_string()].into(), all_but: None };
     let ground = Ground::released(&Work { secrets, ..with_skills(&["all"]) });
     ground.skill("fuzz/afl", "fuzz", "1");
-    ground.installer("fuzz/afl/deps/install.sh", "test -e $MENDED || { echo no $TOKEN >&2; exit 4; }");
+    ground.installer("fuzz/afl/deps/install.sh", "test -e $FIXED || { echo no $TOKEN >&2; exit 4; }");
     ground.skill("later", "fuzz", "2");
     ground.installer("later/deps/install.sh", "");
-    let output = ground.sandboxd(&["gate"]).env("TOKEN", "hunter2").env("MENDED", "/no/such").output().unwrap();
+    let output = ground.sandboxd(&["gate"]).env("TOKEN", "hunter2").env("FIXED", "/no/such").output().unwrap();
     assert_eq!(output.status.code(), Some(1));
     let said = String::from_utf8(output.stderr).unwrap();
     assert_eq!(said, "the skill fuzz/afl ended with exit code 4\n");
@@ -138,7 +138,7 @@ fn an_installer_that_fails_leaves_its_evidence_and_is_tried_again() {
     for name in ["progress.json", "log"] {
         fs::remove_file(ground.path("state").join(name)).unwrap();
     }
-    assert!(ground.sandboxd(&["gate"]).env("MENDED", "/").status().unwrap().success());
+    assert!(ground.sandboxd(&["gate"]).env("FIXED", "/").status().unwrap().success());
 }
 
 #[test]
@@ -168,7 +168,7 @@ fn a_document_that_cannot_be_read_matters_only_where_it_is_enabled() {
     let ground = Ground::released(&with_skills(&["good"]));
     ground.skill("good", "fuzz", "1");
     ground.put("bad/SKILL.md", "---\nname: [\n---\n");
-    assert!(ground.gate().status.success());
+    assert!(ground.init().status.success());
     let ground = Ground::released(&with_skills(&["all"]));
     ground.put("bad/SKILL.md", "---\nname: [\n---\n");
     let failure = ground.failure();
@@ -195,7 +195,7 @@ fn links_that_lead_in_circles_or_out_are_not_followed() {
 
 #[test]
 fn without_tools_there_is_nothing_to_install() {
-    assert!(Ground::released(&with_skills(&["all"])).gate().status.success());
+    assert!(Ground::released(&with_skills(&["all"])).init().status.success());
     let how = Ground::released(&with_skills(&["x"])).failure().how;
     assert!(how.ends_with("; there are none"), "{how}");
 }

@@ -99,20 +99,20 @@ fn each_file_becomes_the_session_that_is_written_down() {
 }
 
 #[test]
-fn each_mistake_is_told_with_its_place_and_without_what_stands_there() {
-    let mut told = String::new();
+fn each_mistake_is_reported_with_its_place_and_without_what_stands_there() {
+    let mut reported = String::new();
     let mut kinds = BTreeSet::new();
     for path in files(&folder().join("mistakes")) {
         let case = Case::of(&path);
         let error = case.read().expect_err(stem(&path));
-        writeln!(told, "{}\n  {}: {error}", stem(&path), error.mistake).unwrap();
+        writeln!(reported, "{}\n  {}: {error}", stem(&path), error.mistake).unwrap();
         kinds.insert(error.mistake.to_string());
         for secret in ["hunter2", "TWO", "apples", "perhaps", "lxc"] {
             assert!(!format!("{error} {error:?}").contains(secret), "{error}");
         }
     }
     insta::with_settings!({ snapshot_path => "../config", prepend_module_to_snapshot => false, omit_expression => true }, {
-        insta::assert_snapshot!("mistakes", told);
+        insta::assert_snapshot!("mistakes", reported);
     });
     let missing: Vec<_> = ErrorKind::iter().filter(|kind| !kinds.contains(&kind.to_string())).collect();
     assert!(missing.is_empty(), "no file shows {missing:?}");
@@ -422,7 +422,7 @@ fn what_a_file_adds_has_a_limit() {
 }
 
 #[test]
-fn of_many_keys_without_an_effect_the_first_are_told() {
+fn of_many_keys_without_an_effect_the_first_are_reported() {
     let keys = (0..10_000).map(|index| format!("unknown{index} = 1\n")).collect::<Vec<_>>().concat();
     let file = format!("[sandbox.sandboxes.main]\nimage = \"a\"\n[{}]\n{keys}", "x".repeat(300_000));
     let variables = Variables::new();

@@ -75,15 +75,15 @@ fn files_and_secrets_are_read_by_name_and_no_oftener_than_they_have_to_be() {
         let world = ready("hunter2").await;
         let files = |world: &World| reads(world, "get configmaps/arvo");
         let secrets = |world: &World| reads(world, "get secrets/neo4j");
-        let looks =
+        let checks =
             |world: &World| (reads(world, "get-metadata configmaps/arvo"), reads(world, "get-metadata secrets/neo4j"));
         assert_eq!((files(&world), secrets(&world)), (1, 1), "once for a start, whatever else happens in it");
         tokio::time::sleep(Duration::from_secs(30)).await;
         let writes = world.operator_writes().len();
         tokio::time::sleep(Duration::from_secs(3600)).await;
-        let (of_file, of_secret) = looks(&world);
-        assert!((55..=66).contains(&of_file), "{of_file} looks at the file in an hour");
-        assert!((5..=7).contains(&of_secret), "{of_secret} looks at the Secret in an hour");
+        let (of_file, of_secret) = checks(&world);
+        assert!((55..=66).contains(&of_file), "{of_file} checks of the file in an hour");
+        assert!((5..=7).contains(&of_secret), "{of_secret} checks of the Secret in an hour");
         assert_eq!((files(&world), secrets(&world)), (1, 1), "what has not changed is not read again");
         assert_eq!(world.operator_writes().len(), writes, "and nothing is written");
         assert_eq!(reads(&world, "list secrets") + reads(&world, "watch secrets"), 0);
@@ -112,22 +112,22 @@ fn what_changes_is_followed() {
 }
 
 #[test]
-fn a_broken_edit_is_told_and_what_runs_goes_on_also_after_a_restart() {
+fn a_broken_edit_is_reported_and_what_runs_goes_on_also_after_a_restart() {
     in_fast_time(async {
         let mut world = ready("hunter2").await;
         world.apply(file("[sandbox.sandboxes.main]\nimage = \"${PASSWORD}\"\n")).await;
         tokio::time::sleep(Duration::from_secs(70)).await;
-        let told = (
+        let reported = (
             "False".to_string(),
             "SecretInPlainField".to_string(),
             "In the key config.toml of the ConfigMap arvo: line 2, column 9, sandbox.sandboxes.main.image: everybody could read the secret here; put secrets into `environment`. The session continues unchanged.".to_string(),
         );
-        assert_eq!(condition(&world, "ConfigValid"), told);
+        assert_eq!(condition(&world, "ConfigValid"), reported);
         assert_eq!(condition(&world, "Stalled").0, "True");
         assert_eq!(condition(&world, "SandboxesReady").0, "True");
         world.restart();
         world.settle().await;
-        assert_eq!(condition(&world, "ConfigValid"), told);
+        assert_eq!(condition(&world, "ConfigValid"), reported);
         // It is as it was to its sandboxes as well.
         let pod = json!({"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "demo--main"}});
         world.delete(pod).await;

@@ -29,7 +29,7 @@ fn every_life_costs_no_more_than_its_budget() {
     for life in &LIVES {
         in_fast_time(async {
             let world = lived(life).await;
-            // What is refused is looked at below; a name that somebody has is asked for every half a minute.
+            // What is refused is counted below; a name that somebody has is asked for every half a minute.
             let writes = world.operator_writes().iter().filter(|seen| seen.code.is_some_and(|code| code < 400)).count();
             assert!(writes <= life.writes, "{}: {writes} writes\n{}", life.name, lines(&world));
         });
@@ -71,10 +71,10 @@ fn a_cold_sandbox_costs_three_writes_and_four_reconciles() {
     });
 }
 
-/// A gate says once that it works. One that waits says so besides, and is released; here its work goes on for more than three
+/// Init work reports once that it runs. One that waits reports that besides, and is released; here it goes on for more than three
 /// seconds, so that the release is written a second time.
 #[test]
-fn a_gate_costs_one_write_more_and_waiting_for_another_three() {
+fn init_work_costs_one_write_more_and_waiting_for_another_three() {
     in_fast_time(async {
         let mut world = World::new();
         let step = json!({"steps": [{"name": "one", "command": ["true"]}]});
@@ -95,7 +95,7 @@ fn a_gate_costs_one_write_more_and_waiting_for_another_three() {
 }
 
 #[test]
-fn a_world_at_rest_costs_nothing() {
+fn an_idle_world_costs_nothing() {
     in_fast_time(async {
         let mut world = lived(life("a session with sources")).await;
         world
@@ -114,7 +114,7 @@ fn a_world_at_rest_costs_nothing() {
         nothing_new(&world, "an hour");
         world.restart();
         world.settle().await;
-        assert!(world.reconciles("sandbox") >= 4, "it has looked at all of them");
+        assert!(world.reconciles("sandbox") >= 4, "it has reconciled all of them");
         nothing_new(&world, "a restart");
         world.api.cut_watches();
         world.settle().await;
@@ -226,7 +226,7 @@ fn many_agents_with_pods_cost_as_much_each_as_few() {
 
 /// Each sandbox is started three times, and has one event for it that says so.
 #[test]
-fn what_happens_again_is_counted_and_not_told_anew() {
+fn what_happens_again_is_counted_and_not_reported_anew() {
     in_fast_time(async {
         let mut world = World::new();
         let names = ["one", "two", "three"];

@@ -1,5 +1,6 @@
-//! What a pass costs, counted: twice the input costs at most 2.2 times, for the largest objects that admission lets in. A walk that
-//! visits something twice as often as it is there shows in what it allocates; one that visits all paths does not come to an end.
+//! What a reconcile costs, counted: twice the input costs at most 2.2 times, for the largest objects that admission accepts. A
+//! walk that visits something twice as often as it is there shows in what it allocates; one that visits all paths does not come
+//! to an end.
 
 use aigise_operator::plan::session;
 use allocation_counter::measure;
@@ -35,11 +36,10 @@ struct Cost {
     bytes: f64,
 }
 
-fn cost(pass: impl FnMut()) -> Cost {
-    let mut pass = pass;
+fn cost(mut reconcile: impl FnMut()) -> Cost {
     // What is made once is not counted.
-    pass();
-    let counted = measure(&mut pass);
+    reconcile();
+    let counted = measure(&mut reconcile);
     #[expect(clippy::cast_precision_loss, reason = "a ratio")]
     Cost { allocations: counted.count_total as f64, bytes: counted.bytes_total as f64 }
 }
@@ -156,7 +156,7 @@ fn sandboxes_by_hand_that_depend_on_many_cost_as_much_as_is_written() {
 
 /// Only the first of its type and what it depends on are its matter, and an agent's only what it requires.
 #[test]
-fn a_pass_costs_the_same_beside_few_siblings_and_beside_many() {
+fn a_reconcile_costs_the_same_beside_few_siblings_and_beside_many() {
     let of = |count: usize| {
         let sandbox = |index: usize, sandbox_type: &str, needs: &[&str]| {
             let name = format!("s{index:03}");

@@ -74,7 +74,7 @@ sweeps! {
     a_session_is_deleted_at_its_end: "a session is deleted at its end",
     a_session_leaves_everything_behind: "a session leaves everything behind",
     a_volume_outlives_its_session: "a volume outlives its session",
-    a_bad_source_is_mended: "a bad source is mended",
+    a_bad_source_is_fixed: "a bad source is fixed",
     a_template_changes_and_is_taken_at_once: "a template changes and is taken at once",
     sandboxes_are_made_by_hand: "sandboxes are made by hand",
     an_initialiser_fails_and_is_tried_again: "an initialiser fails and is tried again",

@@ -88,7 +88,7 @@ fn what_goes_wrong_by_chance_changes_nothing_in_the_end() {
     }
 }
 
-/// Watches that end, tell late or have to begin anew make the operator slow, and nothing worse.
+/// Watches that end, report late or have to begin anew make the operator slow, and nothing worse.
 #[test]
 fn watches_may_be_late_or_cut_at_any_time() {
     for life in &LIVES {
@@ -144,7 +144,7 @@ fn old_lists_at_a_start_do_no_harm() {
 /// A sandbox that was made by hand goes with its session. That another session has the name is not believed of a cache, which may
 /// be older than the session.
 #[test]
-fn a_sandbox_made_by_hand_is_no_orphan_to_an_old_cache() {
+fn a_sandbox_made_by_hand_is_not_an_orphan_to_an_old_cache() {
     in_fast_time(async {
         let mut world = World::new();
         let demo = || session(json!({"sandboxes": {"main": {"image": "a:1"}}}));

@@ -1,4 +1,4 @@
-//! Objects that cannot be read, as anybody may store them: each is told by its name, and no other object notices.
+//! Objects that cannot be read, as anybody may store them: each is reported by its name, and no other object notices.
 
 use std::{
     io::Write,
@@ -25,7 +25,7 @@ fn maps(count: usize) -> Value {
     json!({ SECRET: vec![json!({"a": 0}); count] })
 }
 
-/// What makes an object unreadable, and the words that tell it.
+/// What makes an object unreadable, and the words that report it.
 fn poisons() -> [(&'static str, Value, &'static str); 4] {
     [
         ("deep", deep(140), "nested more than 100 levels deep"),
@@ -106,7 +106,7 @@ impl Log {
 }
 
 #[test]
-fn what_cannot_be_read_is_told_by_its_name_and_everybody_else_is_served() {
+fn what_cannot_be_read_is_reported_by_its_name_and_everybody_else_is_served() {
     let ((), log) = Log::of(|| {
         in_fast_time(async {
             let mut world = World::new();
@@ -119,7 +119,7 @@ fn what_cannot_be_read_is_told_by_its_name_and_everybody_else_is_served() {
             // In a watch.
             others_are_served(&mut world, "first").await;
             world.settle().await;
-            let told = |world: &World| {
+            let are_reported = |world: &World| {
                 // The API server takes no status of an object without a specification.
                 for (name, _, words) in poisons().into_iter().filter(|(name, ..)| *name != "odd") {
                     for (plural, _) in of_each_kind(name) {
@@ -131,7 +131,7 @@ fn what_cannot_be_read_is_told_by_its_name_and_everybody_else_is_served() {
                     }
                 }
             };
-            told(&world);
+            are_reported(&world);
             let events = events(&world);
             assert!(events.iter().all(|event| !event.contains(SECRET)), "{events:?}");
             for (name, _, words) in poisons() {
@@ -143,13 +143,13 @@ fn what_cannot_be_read_is_told_by_its_name_and_everybody_else_is_served() {
             world.restart();
             others_are_served(&mut world, "second").await;
             world.settle().await;
-            told(&world);
+            are_reported(&world);
             let new = world.operator_writes().split_off(writes);
             // What the API server did not take is tried once more.
             let of_others = |seen: &Seen| ["second", "odd"].contains(&seen.key.name.as_str());
             assert!(
                 new.iter().all(of_others),
-                "nothing is told again: {}",
+                "nothing is reported again: {}",
                 crate::support::apiserver::faults::lines(&new)
             );
             let metrics = world.operator.as_ref().unwrap();
@@ -192,7 +192,7 @@ fn what_was_read_and_can_no_longer_be_is_not_acted_on() {
         let volumes = &world.get("aigisesessions", "demo")["status"]["volumes"];
         assert!(volumes["stagedDigest"].is_string(), "{volumes}");
         assert_eq!(condition(&world, "aigisesessions", "demo", "Ready").0, "Unreadable");
-        // Mended, it goes on where it was.
+        // Once it is fixed, it goes on where it was.
         for (plural, name) in [("aigisesessions", "demo"), ("sandboxes", "demo--fuzz")] {
             world.api.edit(&World::key(plural, name), |object| {
                 object["spec"].as_object_mut().unwrap().remove("podTemplate");
@@ -211,7 +211,7 @@ fn what_was_read_and_can_no_longer_be_is_not_acted_on() {
 }
 
 #[test]
-fn what_is_mended_and_rests_says_nothing_of_it_any_more() {
+fn what_is_fixed_and_suspended_says_nothing_of_it_any_more() {
     in_fast_time(async {
         let mut world = World::new();
         world.apply(named(sandbox(json!({"type": "main", "image": "a:1", "suspend": true})), "deep")).await;
@@ -227,7 +227,7 @@ fn what_is_mended_and_rests_says_nothing_of_it_any_more() {
         assert_eq!(
             condition(&world, "sandboxes", "deep", "Ready").0,
             "",
-            "one that rests has no such condition: {writes}"
+            "a suspended one has no such condition: {writes}"
         );
         assert_eq!(world.get("sandboxes", "deep")["status"]["phase"], "Suspended");
     });
@@ -285,7 +285,7 @@ fn the_deletion_of_what_cannot_be_read_is_noticed() {
 }
 
 #[test]
-fn an_object_that_changes_all_the_time_is_told_of_once_a_minute() {
+fn an_object_that_changes_all_the_time_is_reported_once_a_minute() {
     in_fast_time(async {
         let mut world = World::new();
         world.apply(named(sandbox(json!({"type": "main", "image": "a:1"})), "deep")).await;
@@ -304,7 +304,7 @@ fn an_object_that_changes_all_the_time_is_told_of_once_a_minute() {
 }
 
 #[test]
-fn a_watch_that_fails_for_long_is_told() {
+fn a_watch_that_fails_for_long_is_reported() {
     in_fast_time(async {
         let mut world = World::new();
         others_are_served(&mut world, "first").await;
@@ -318,7 +318,7 @@ fn a_watch_that_fails_for_long_is_told() {
         world.api.fault(usize::MAX, Effect::code(500), is_of_pods);
         world.api.cut_watches();
         tokio::time::sleep(Duration::from_secs(30)).await;
-        assert_eq!(deaf(&world), Vec::<String>::new(), "a failure that passes is nobody's business");
+        assert_eq!(deaf(&world), Vec::<String>::new(), "a failure that is over soon is nobody's business");
         tokio::time::sleep(Duration::from_secs(90)).await;
         assert_eq!(deaf(&world), ["Pod"]);
     });

@@ -36,7 +36,7 @@ pub const LIVES: [Life; 24] = [
     Life { name: "a session is deleted at its end", live: |world| Box::pin(deleted_at_its_end(world)), writes: 18 },
     Life { name: "a session leaves everything behind", live: |world| Box::pin(left_behind(world)), writes: 20 },
     Life { name: "a volume outlives its session", live: |world| Box::pin(volume_kept(world)), writes: 16 },
-    Life { name: "a bad source is mended", live: |world| Box::pin(source_mended(world)), writes: 24 },
+    Life { name: "a bad source is fixed", live: |world| Box::pin(source_fixed(world)), writes: 24 },
     Life { name: "a template changes and is taken at once", live: |world| Box::pin(recreated(world)), writes: 10 },
     Life { name: "sandboxes are made by hand", live: |world| Box::pin(by_hand(world)), writes: 28 },
     Life {
@@ -174,7 +174,7 @@ async fn deleted_while_staging(world: &mut World) {
     assert_eq!(phase(world), "gone");
 }
 
-/// The file, which has a password by a variable. It comes after the session, is broken by an edit, and mended.
+/// The file, which has a password by a variable. It comes after the session, is broken by an edit, and fixed.
 async fn from_file(world: &mut World) {
     let file = |text: &str| json!({"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "arvo"}, "data": {"config.toml": text}});
     let image = |image: &str| {
@@ -258,7 +258,7 @@ async fn dependencies(world: &mut World) {
 }
 
 async fn suspended(world: &mut World) {
-    let suspend = |wish: bool| session(json!({"sandboxes": {"main": {"image": "a:1"}}, "suspend": wish}));
+    let suspend = |suspend: bool| session(json!({"sandboxes": {"main": {"image": "a:1"}}, "suspend": suspend}));
     world.apply(suspend(false)).await;
     world.settle().await;
     assert_eq!(phase(world), "Ready");
@@ -276,19 +276,19 @@ async fn idle(world: &mut World) {
     let mut session = session(json!({"sandboxes": {"main": {"image": "a:1"}}, "lifetime": {"idle": "15m"}}));
     world.apply(session.clone()).await;
     world.until("it is ready", |world| phase(world) == "Ready").await;
-    world.until("it rests", |world| phase(world) == "Suspended").await;
+    world.until("it is suspended", |world| phase(world) == "Suspended").await;
     world.settle().await;
     assert_eq!((phase(world).as_str(), world.get("pods", "demo--main")), ("Suspended", Value::Null));
     // Somebody works in it again, and goes.
     session["metadata"]["annotations"] = json!({"aigise.dev/last-activity": world.api.now().to_string()});
     world.apply(session).await;
     world.until("it is ready again", |world| phase(world) == "Ready").await;
-    world.until("it rests again", |world| phase(world) == "Suspended").await;
+    world.until("it is suspended again", |world| phase(world) == "Suspended").await;
     world.settle().await;
     assert_eq!((phase(world).as_str(), world.get("pods", "demo--main")), ("Suspended", Value::Null));
 }
 
-/// Each death is counted once, and before the Pod that tells of it is deleted.
+/// Each death is counted once, and before the Pod that shows it is deleted.
 async fn started_again(world: &mut World) {
     let restart = json!({"policy": "Always", "limit": 1});
     world.apply(sandbox(json!({"type": "main", "image": "a:1", "restart": restart}))).await;
@@ -370,7 +370,7 @@ async fn volume_kept(world: &mut World) {
     assert_eq!(names(world, "persistentvolumeclaims"), ["demo--tools"]);
 }
 
-async fn source_mended(world: &mut World) {
+async fn source_fixed(world: &mut World) {
     world.cluster.spoil_sources(true);
     world.apply(config_map()).await;
     let volumes = json!({"data": {"sources": [{"configMap": {"name": "poc"}}]}});
@@ -378,9 +378,9 @@ async fn source_mended(world: &mut World) {
     world.settle().await;
     assert_eq!((phase(world).as_str(), world.get("sandboxes", "demo--main")), ("Error", Value::Null));
     world.cluster.spoil_sources(false);
-    let mut mended = config_map();
-    mended["data"]["crash.txt"] = json!("BBBB");
-    world.apply(mended).await;
+    let mut fixed = config_map();
+    fixed["data"]["crash.txt"] = json!("BBBB");
+    world.apply(fixed).await;
     world.settle().await;
     assert_eq!(phase(world), "Ready");
 }
@@ -418,14 +418,14 @@ async fn by_hand(world: &mut World) {
 }
 
 async fn initialized_again(world: &mut World) {
-    world.cluster.break_gate("a:1");
+    world.cluster.break_init("a:1");
     let init = json!({"steps": [{"name": "build", "command": ["make"]}]});
     let mut one = sandbox(json!({"type": "main", "image": "a:1", "init": init}));
     world.apply(one.clone()).await;
     world.settle().await;
     let outcome = |world: &World| world.get("sandboxes", "alone")["status"]["init"]["outcome"].clone();
     assert_eq!((state(world).as_str(), outcome(world)), ("error", json!("Failed")));
-    world.cluster.mend_gate("a:1");
+    world.cluster.fix_init("a:1");
     one["metadata"]["annotations"] = json!({"aigise.dev/restart": "once"});
     world.apply(one).await;
     world.settle().await;
@@ -469,7 +469,7 @@ async fn agents(world: &mut World) {
     assert_eq!((names(world, "agents").len(), names(world, "sandboxes").len()), (0, 0));
 }
 
-/// It fails and is started again, rests, goes on, and ends.
+/// It fails and is started again, is paused, goes on, and ends.
 async fn runner(world: &mut World) {
     let one = || session(json!({"sandboxes": {"main": {"image": "a:1"}}}));
     let of = |desired: &str| {

@@ -1,4 +1,4 @@
-//! A namespace under load, and what it costs itself and others: passes, wake-ups and writes, counted.
+//! A namespace under load, and what it costs itself and others: reconciles, wake-ups and writes, counted.
 
 use std::time::Duration;
 
@@ -23,7 +23,7 @@ fn alone() -> Value {
 }
 
 #[test]
-fn a_cold_sandbox_beside_a_flood_waits_for_the_passes_in_flight() {
+fn a_cold_sandbox_beside_a_flood_waits_for_the_reconciles_in_flight() {
     in_fast_time(async {
         let mut world = World::new();
         for name in ["flood", "quiet"] {
@@ -43,7 +43,7 @@ fn a_cold_sandbox_beside_a_flood_waits_for_the_passes_in_flight() {
 }
 
 /// A session with so many sandboxes by hand, and what is counted while they all go at once.
-fn passes_of_a_clean_up(count: usize, sandbox_type: impl Fn(usize) -> String) -> u64 {
+fn reconciles_of_a_clean_up(count: usize, sandbox_type: impl Fn(usize) -> String) -> u64 {
     in_fast_time(async {
         let mut world = World::new();
         world.apply(session(json!({"sandboxes": {"main": {"image": "a:1"}}}))).await;
@@ -67,9 +67,9 @@ fn passes_of_a_clean_up(count: usize, sandbox_type: impl Fn(usize) -> String) ->
 #[test]
 fn a_sandbox_that_goes_wakes_the_next_of_its_type_and_no_other() {
     // Each of a type of its own, so that nobody waits for one that goes.
-    assert_eq!(passes_of_a_clean_up(40, |n| format!("t{n}")), 0);
-    let passes = passes_of_a_clean_up(40, |_| "extra".into());
-    assert!((1..=40 * 2).contains(&passes), "{passes} passes for 40 of one type");
+    assert_eq!(reconciles_of_a_clean_up(40, |n| format!("t{n}")), 0);
+    let reconciles = reconciles_of_a_clean_up(40, |_| "extra".into());
+    assert!((1..=40 * 2).contains(&reconciles), "{reconciles} reconciles for 40 of one type");
 }
 
 #[test]
@@ -89,13 +89,13 @@ fn a_sandbox_that_flaps_wakes_the_agents_that_require_it_and_no_other() {
             world.cluster.end(&World::key("pods", "mine"), 1);
             world.settle().await;
         }
-        let passes = world.reconciles("agent") - before;
-        assert!((3..=3 * 3).contains(&passes), "{passes} passes of agents");
+        let reconciles = world.reconciles("agent") - before;
+        assert!((3..=3 * 3).contains(&reconciles), "{reconciles} reconciles of agents");
     });
 }
 
 #[test]
-fn news_of_many_agents_are_one_pass_of_their_session_in_a_second() {
+fn changes_of_many_agents_are_one_reconcile_of_their_session_in_a_second() {
     in_fast_time(async {
         let mut world = World::new();
         world.apply(session(json!({"sandboxes": {"main": {"image": "a:1"}}}))).await;
@@ -114,8 +114,8 @@ fn news_of_many_agents_are_one_pass_of_their_session_in_a_second() {
                 tokio::time::sleep(Duration::from_millis(5)).await;
             }
         }
-        let (passes, seconds) = (world.reconciles("session") - before, since.elapsed().as_secs());
-        assert!((1..=seconds + 2).contains(&passes), "{passes} passes in {seconds} seconds");
+        let (reconciles, seconds) = (world.reconciles("session") - before, since.elapsed().as_secs());
+        assert!((1..=seconds + 2).contains(&reconciles), "{reconciles} reconciles in {seconds} seconds");
         world.settle().await;
         let counts = &world.get("aigisesessions", "demo")["status"]["agents"]["counts"];
         assert_eq!(counts, &json!({"active": 100}), "nothing is lost");
@@ -166,7 +166,7 @@ fn a_sandbox_that_is_to_start_again_all_the_time_has_so_many_pods_and_events_a_m
         world.settle().await;
         let (pod, sandbox) = (world.get("pods", "flaps"), world.get("sandboxes", "flaps"));
         let last = (MINUTES * 60 * 2 - 1).to_string();
-        assert_eq!(pod["metadata"]["annotations"]["aigise.dev/restart"], last, "the last wish is heeded");
+        assert_eq!(pod["metadata"]["annotations"]["aigise.dev/restart"], last, "the last requested restart is done");
         assert_eq!(sandbox["status"]["state"], "ready");
     });
 }

@@ -84,7 +84,7 @@ pub enum Event {
     ImageMissing(String),
     /// The container runs, and its startup probe has not succeeded.
     Initializes(String),
-    /// Its gate fails: the kubelet ends the container.
+    /// Its init work fails: the kubelet ends the container.
     InitFailed { pod: String, failure: protocol::init::InitFailure },
     /// The container runs; without a probe that is all that readiness asks.
     Running(String),
@@ -118,7 +118,7 @@ pub enum Event {
     After(u32),
     /// The kubelet no longer answers.
     NodeSilent(String),
-    /// The operator restarts: all is looked at again.
+    /// The operator restarts: all is reconciled again.
     Restart,
 }
 
@@ -590,8 +590,8 @@ impl World {
     }
 
     fn observe_exec(&self, session: &AigiseSession, agents: &BTreeMap<String, Arc<Agent>>) -> Option<Exec> {
-        let let_in = agents.values().filter(|agent| agent::runner::may_exec(agent, &settings()));
-        let runners = let_in.filter_map(|agent| {
+        let allowed = agents.values().filter(|agent| agent::runner::may_exec(agent, &settings()));
+        let runners = allowed.filter_map(|agent| {
             let live = self.sandboxes.get(&agent::runner::name(agent)).cloned().map(Arc::new);
             ownership::child_state(live, &agent.metadata).owned().cloned()
         });
@@ -651,8 +651,8 @@ impl World {
         let agent = ownership::controller(&sandbox.metadata)
             .and_then(|owner| self.agents.get(&owner.name).filter(|agent| agent.uid().as_ref() == Some(&owner.uid)))
             .map(|agent| Arc::new(agent.clone()));
-        let let_in = agent.as_ref().filter(|agent| agent::runner::may_exec(agent, &settings()));
-        let exec_access = let_in.zip(session.found()).map(|(agent, session)| ExecAccess {
+        let allowed = agent.as_ref().filter(|agent| agent::runner::may_exec(agent, &settings()));
+        let exec_access = allowed.zip(session.found()).map(|(agent, session)| ExecAccess {
             role: {
                 let role = self.roles.get(&exec::role_name(session)).cloned().map(Arc::new);
                 ownership::child_state(role, &session.metadata)
@@ -676,7 +676,7 @@ impl World {
         }
     }
 
-    /// The first sandboxes of a session's type, as the caches tell them.
+    /// The first sandboxes of a session's type, as the caches return them.
     fn first_of_type(&self, session: &str, label: &name::Label) -> Vec<Arc<Sandbox>> {
         let is_of_type = |sandbox: &&Sandbox| {
             sandbox.spec.session.as_deref() == Some(session)
@@ -991,7 +991,7 @@ fn has_owner(desired: &ObjectMeta, owner: &ObjectMeta) {
     assert_eq!(ownership::owner_uid(desired), owner.uid.as_deref(), "every child has its owner");
 }
 
-/// The first apply looks before it writes; a later one names the UID of what it speaks of.
+/// The first apply reads before it writes; a later one has the UID of the object.
 fn may_write<K: ResourceExt>(live: Option<&K>, desired: &ObjectMeta, owner: &ObjectMeta) {
     has_owner(desired, owner);
     if let Some(live) = live {

@@ -177,7 +177,7 @@ fn strangers_commands_run_behind_the_walls_of_the_sandboxes() {
     let hash = |pod: &Value| pod["metadata"]["annotations"]["aigise.dev/stage-hash"].clone();
     assert_ne!(hash(&walled), hash(&plain));
 
-    // What a debugger needs is no wall.
+    // What a debugger needs is not a wall.
     let debugger = json!({"securityContext": {"seccompProfile": {"type": "Unconfined"}}, "podTemplate": {"spec": {"securityContext": {"seccompProfile": {"type": "Unconfined"}}}}});
     assert_eq!(stage_pod(debugger, json!({})).unwrap()["spec"], plain["spec"]);
 
@@ -252,14 +252,14 @@ fn a_sandbox_that_its_agent_does_not_ask_for_gets_nothing_of_an_agents() {
     assert!(matches!(stage, sandbox::Lifecycle::WaitsForAgent(_)), "{stage:?}");
     assert_eq!(plan_sandbox(&world.observe_sandbox(&name)), []);
 
-    // Nobody tells a Sandbox whose Pod is there that its session has made the role: it looks again.
+    // Nothing enqueues a Sandbox whose Pod is there when its session has made the role: it is requeued.
     let mut world = with_agent("active");
     let next = |world: &World| report_sandbox(&world.observe_sandbox(&name)).requeue;
     assert_ne!(next(&world), plan::Requeue::Backoff);
     world.roles.clear();
     assert_eq!(next(&world), plan::Requeue::Backoff);
 
-    // What lets in one that goes is not made again while its owner's deletion takes it away.
+    // The exec access of one that is being deleted is not made again while its owner's deletion takes it away.
     let mut world = with_agent("active");
     world.accounts.clear();
     let plan_of = |world: &World| plan_sandbox(&world.observe_sandbox(&name));
@@ -268,7 +268,7 @@ fn a_sandbox_that_its_agent_does_not_ask_for_gets_nothing_of_an_agents() {
     going.metadata.deletion_timestamp = Some(serde_json::from_value(json!("2026-01-01T00:00:00Z")).unwrap());
     assert_eq!(plan_of(&world), []);
 
-    // One for an agent that rests, and one by another name.
+    // One for an inactive agent, and one by another name.
     let mut world = with_agent("paused");
     let owner = world.agents["a"].metadata.uid.clone().unwrap();
     for forged_name in [name.clone(), "demo--agent-0123456789ab".into()] {
@@ -283,9 +283,9 @@ fn a_sandbox_that_its_agent_does_not_ask_for_gets_nothing_of_an_agents() {
     }
 }
 
-/// Whatever the operator may still do, what lets an agent's Pod in goes with the Sandbox that owns it.
+/// Whatever the operator may still do, the exec access of an agent's Pod goes with the Sandbox that owns it.
 #[test]
-fn a_sandbox_that_was_let_in_goes_when_that_is_over() {
+fn a_sandbox_with_exec_access_goes_when_that_is_over() {
     let world = with_agent("active");
     let name = plan::agent::runner::name(&world.agents["a"]);
     let is_owner = |meta: &ObjectMeta| {

@@ -37,7 +37,7 @@ use super::model::{
 };
 
 /// What a session may say besides its types, image and source, each now and then.
-fn a_wish() -> impl Strategy<Value = serde_json::Value> {
+fn a_request() -> impl Strategy<Value = serde_json::Value> {
     prop_oneof![
         4 => Just(json!({})),
         1 => Just(json!({"suspend": true})),
@@ -73,19 +73,21 @@ fn a_session() -> impl Strategy<Value = AigiseSession> {
     let types = proptest::collection::btree_set(prop_oneof!["main", "gdb_mcp", "Gdb.mcp", "fuzz", "stage", "1x"], 0..4);
     let image = prop_oneof![Just("registry.example/a:1"), Just("registry.example/b:1"), Just("")];
     let name = prop_oneof![8 => Just("demo"), 1 => Just("demo--x")];
-    (types, image, proptest::option::of(Just("poc")), name, a_wish()).prop_map(|(types, image, source, name, wish)| {
-        let sandboxes: serde_json::Map<_, _> = types.into_iter().map(|t| (t, json!({"image": image}))).collect();
-        let sources: Vec<_> = source.into_iter().map(|name| json!({"configMap": {"name": name}})).collect();
-        let mut spec = json!({"sandboxes": sandboxes, "volumes": {"data": {"sources": sources}}});
-        spec.as_object_mut().unwrap().extend(wish.as_object().unwrap().clone());
-        serde_json::from_value(json!({
-            "apiVersion": "aigise.dev/v1alpha1",
-            "kind": "AigiseSession",
-            "metadata": {"name": name},
-            "spec": spec,
-        }))
-        .unwrap()
-    })
+    (types, image, proptest::option::of(Just("poc")), name, a_request()).prop_map(
+        |(types, image, source, name, request)| {
+            let sandboxes: serde_json::Map<_, _> = types.into_iter().map(|t| (t, json!({"image": image}))).collect();
+            let sources: Vec<_> = source.into_iter().map(|name| json!({"configMap": {"name": name}})).collect();
+            let mut spec = json!({"sandboxes": sandboxes, "volumes": {"data": {"sources": sources}}});
+            spec.as_object_mut().unwrap().extend(request.as_object().unwrap().clone());
+            serde_json::from_value(json!({
+                "apiVersion": "aigise.dev/v1alpha1",
+                "kind": "AigiseSession",
+                "metadata": {"name": name},
+                "spec": spec,
+            }))
+            .unwrap()
+        },
+    )
 }
 
 /// A sandbox made by hand: alone, in the session, or attached to a Pod.
@@ -112,7 +114,7 @@ fn a_sandbox() -> impl Strategy<Value = Sandbox> {
 /// An agent of the session, or of another, anywhere in a tree.
 fn an_agent() -> impl Strategy<Value = Agent> {
     let name = || prop_oneof!["root", "child", "leaf"];
-    let wish = prop_oneof![
+    let request = prop_oneof![
         3 => Just(json!({})),
         1 => Just(json!({"desiredStatus": "paused"})),
         1 => Just(json!({"desiredStatus": "stopped"})),
@@ -124,9 +126,9 @@ fn an_agent() -> impl Strategy<Value = Agent> {
         1 => Just(json!({"session": "other"})),
     ];
     let parent = proptest::option::of(name());
-    (name(), parent, any::<bool>(), wish).prop_map(|(name, parent, goes, wish)| {
+    (name(), parent, any::<bool>(), request).prop_map(|(name, parent, goes, request)| {
         let mut spec = json!({"session": "demo", "parent": parent});
-        spec.as_object_mut().unwrap().extend(wish.as_object().unwrap().clone());
+        spec.as_object_mut().unwrap().extend(request.as_object().unwrap().clone());
         if goes {
             spec["onParentDeleted"] = json!("Delete");
         }
@@ -213,8 +215,8 @@ fn alone() -> Sandbox {
 /// P7: the full set, each with the present generation, a known reason and a sentence.
 fn conditions_are_whole(conditions: &[Condition], generation: Option<i64>, full: &[ConditionType]) {
     let types: Vec<_> = conditions.iter().map(|condition| condition.type_.clone()).collect();
-    let at_rest = !types.contains(&ConditionType::Ready.to_string());
-    let full = full.iter().filter(|kind| !at_rest || **kind != ConditionType::Ready);
+    let is_inactive = !types.contains(&ConditionType::Ready.to_string());
+    let full = full.iter().filter(|kind| !is_inactive || **kind != ConditionType::Ready);
     assert_eq!(types, full.map(ToString::to_string).collect::<Vec<_>>());
     for condition in conditions {
         assert_eq!(condition.observed_generation, generation);
@@ -225,8 +227,8 @@ fn conditions_are_whole(conditions: &[Condition], generation: Option<i64>, full:
     let standard = [ConditionType::Ready, ConditionType::Reconciling, ConditionType::Stalled].map(holds);
     assert_eq!(
         standard.iter().filter(|&&holds| holds).count(),
-        usize::from(!at_rest),
-        "exactly one of Ready, Reconciling and Stalled, and none at rest: {conditions:?}"
+        usize::from(!is_inactive),
+        "exactly one of Ready, Reconciling and Stalled, and none for an inactive object: {conditions:?}"
     );
 }
 
@@ -253,7 +255,7 @@ fn check(world: &World) {
         let observed = world.observe_session(name);
         let writes = plan_session(&observed);
         assert_eq!(writes, plan_session(&observed), "P1: the same input, the same plan");
-        assert!(writes.is_empty() || world.refuses.is_some(), "P2: a world at rest is left alone: {writes:?}");
+        assert!(writes.is_empty() || world.refuses.is_some(), "P2: a settled world is left alone: {writes:?}");
         let report = report_session(&observed);
         assert!(report.write == StatusWrite::Skip || !writes.is_empty(), "P2: and has nothing new to say");
         let conditions = &report.status.conditions;
@@ -264,7 +266,7 @@ fn check(world: &World) {
         let writes = plan_sandbox(&observed);
         let retried = world.refuses.is_some()
             || world.pods.get(name).is_some_and(|pod| ownership::controller(&pod.metadata).is_none());
-        assert!(writes.is_empty() || retried, "P2: a world at rest is left alone: {writes:?}");
+        assert!(writes.is_empty() || retried, "P2: a settled world is left alone: {writes:?}");
         let report = report_sandbox(&observed);
         assert!(report.write == StatusWrite::Skip || !writes.is_empty(), "P2: and has nothing new to say");
         let conditions = &report.status.conditions;
@@ -280,7 +282,7 @@ fn check(world: &World) {
     for (name, live) in &world.agents {
         let observed = world.observe_agent(name);
         let writes = plan_agent(&observed);
-        assert!(writes.is_empty() || world.refuses.is_some(), "P2: a world at rest is left alone: {writes:?}");
+        assert!(writes.is_empty() || world.refuses.is_some(), "P2: a settled world is left alone: {writes:?}");
         let report = report_agent(&observed);
         assert!(report.write == StatusWrite::Skip || !writes.is_empty(), "P2: and has nothing new to say");
         conditions_are_whole(&report.status.conditions, live.metadata.generation, &OF_AN_AGENT);

@@ -27,10 +27,10 @@ fn a_session(spec: Value) -> Event {
     Event::ApplySession(Box::new(serde_json::from_value::<AigiseSession>(session).unwrap()))
 }
 
-/// Makes the writes of the plan as far as they come: the API server refuses those that are meant, and carries out the others.
-fn refused(observed: &mut Observed, meant: impl Fn(&Write) -> bool) -> Report<AigiseSessionStatus> {
+/// Makes the writes of the plan as far as they come: the API server refuses the chosen ones, and carries out the others.
+fn refused(observed: &mut Observed, is_refused: impl Fn(&Write) -> bool) -> Report<AigiseSessionStatus> {
     for write in plan_session(observed) {
-        let refuse = meant(&write);
+        let refuse = is_refused(&write);
         let name = write.name().to_string();
         let outcome = left(write, refuse.then(|| Failure { reason: Reason::Forbidden, message: WORDS.into() }));
         observed.record(&name, outcome);
@@ -82,7 +82,7 @@ fn condition(status: &AigiseSessionStatus, kind: ConditionType) -> &Condition {
     status.conditions.iter().find(|condition| condition.type_ == kind.to_string()).unwrap()
 }
 
-/// It is on its way, the reason is told, and it is tried again.
+/// It is on its way, the reason is reported, and it is tried again.
 fn goes_on(report: &Report<AigiseSessionStatus>, phase: SessionPhase) {
     assert_eq!((report.status.phase, report.requeue), (Some(phase), Requeue::Backoff));
     let condition = condition(&report.status, ConditionType::Reconciling);
@@ -97,24 +97,24 @@ fn with_sources(mut more: Value) -> Event {
 }
 
 #[test]
-fn a_session_is_not_at_rest_while_something_could_not_be_deleted() {
+fn a_session_is_not_finished_while_something_could_not_be_deleted() {
     let mut world = World::new();
     world.happens(with_sources(json!({"lifetime": {"ttl": "1h"}})));
     world.happens(Event::Staged { pod: "demo--stage".into(), roots: vec![] });
-    let is_meant: [fn(&Write) -> bool; 3] = [
+    let is_refused: [fn(&Write) -> bool; 3] = [
         |write| deletes(write, Kind::Sandbox),
         |write| deletes(write, Kind::Pod),
         |write| deletes(write, Kind::PersistentVolumeClaim) && write.name() == "demo--tools",
     ];
-    for is_meant in is_meant {
+    for is_refused in is_refused {
         let mut observed = world.observe_session("demo");
         observed.now += Duration::from_secs(7200);
-        goes_on(&refused(&mut observed, is_meant), SessionPhase::Expired);
+        goes_on(&refused(&mut observed, is_refused), SessionPhase::Expired);
     }
 }
 
 #[test]
-fn a_suspended_session_is_not_at_rest_while_the_stage_pod_could_not_be_deleted() {
+fn a_suspended_session_is_not_inactive_while_the_stage_pod_could_not_be_deleted() {
     let mut world = World::new();
     world.happens(with_sources(json!({})));
     world.happens(Event::Running("demo--stage".into()));
@@ -137,7 +137,7 @@ fn is_growth(write: &Write) -> bool {
     matches!(write, Write::PatchClaim(_))
 }
 
-/// A storage class that lets nothing grow is no reason to leave the rest of an edit out.
+/// A storage class that forbids expansion is not a reason to leave the rest of an edit out.
 #[test]
 fn a_claim_that_may_not_grow_is_in_the_way_of_nothing_else() {
     let mut world = World::new();

@@ -1,4 +1,4 @@
-//! The stage Pod: what is in it for each kind of source, what room it asks for, and what becomes of one that does not end well.
+//! The stage Pod: what is in it for each kind of source, what resources it requests, and what becomes of one that does not end well.
 
 use std::{collections::BTreeMap, sync::Arc};
 
@@ -252,7 +252,7 @@ fn a_stage_pod_is_taken_away_whatever_it_has_become_but_no_other_of_its_name() {
 }
 
 /// Three sandboxes, of which one has more of each.
-fn roomy(modes: &str, memory: &str) -> Event {
+fn with_limits(modes: &str, memory: &str) -> Event {
     let volume = json!({"accessModes": [modes]});
     a_session(json!({
         "sandboxes": {
@@ -271,10 +271,10 @@ fn asked(world: &World) -> Value {
 }
 
 #[test]
-fn the_stage_pod_asks_for_the_room_of_all_sandboxes_where_they_have_to_follow_it() {
+fn the_stage_pod_requests_the_resources_of_all_sandboxes_where_they_have_to_follow_it() {
     let own = json!([{"cpu": "10m", "memory": "16Mi"}, {"cpu": "1", "memory": "512Mi"}]);
     let mut world = World::new();
-    world.happens(roomy("ReadWriteOnce", "6Gi"));
+    world.happens(with_limits("ReadWriteOnce", "6Gi"));
     let all = json!([
         {"cpu": "2500m", "memory": "6Gi", "nvidia.com/gpu": "1"},
         {"cpu": "2500m", "memory": "6Gi", "nvidia.com/gpu": "1"},
@@ -282,14 +282,14 @@ fn the_stage_pod_asks_for_the_room_of_all_sandboxes_where_they_have_to_follow_it
     assert_eq!(asked(&world), all);
 
     let mut world = World::new();
-    world.happens(roomy("ReadWriteMany", "6Gi"));
+    world.happens(with_limits("ReadWriteMany", "6Gi"));
     assert_eq!(asked(&world), own, "any node will do for each");
 }
 
 #[test]
 fn a_session_that_fits_nowhere_says_so_and_goes_on_when_it_asks_for_less() {
     let mut world = World::new();
-    world.happens(roomy("ReadWriteOnce", "6Gi"));
+    world.happens(with_limits("ReadWriteOnce", "6Gi"));
     let unschedulable = |message: &str| Event::Unschedulable { pod: STAGE.into(), message: message.into() };
     world.happens(unschedulable("persistentvolumeclaim \"corpus\" not found"));
     assert_eq!(
@@ -301,7 +301,7 @@ fn a_session_that_fits_nowhere_says_so_and_goes_on_when_it_asks_for_less() {
     assert_eq!(said(&world), ("Staging".into(), expected.into()));
     let first = world.pods[STAGE].clone();
 
-    world.happens(roomy("ReadWriteOnce", "2Gi"));
+    world.happens(with_limits("ReadWriteOnce", "2Gi"));
     assert!(world.pods[STAGE].metadata.deletion_timestamp.is_some(), "the one that waits asks for too much");
     world.happens(Event::PodGone(STAGE.into()));
     assert_eq!(asked(&world)[0]["memory"], "2Gi");
@@ -309,17 +309,17 @@ fn a_session_that_fits_nowhere_says_so_and_goes_on_when_it_asks_for_less() {
 
     // It has a node now: what is asked for comes too late, and would only begin the work anew.
     world.happens(Event::Scheduled(STAGE.into()));
-    world.happens(roomy("ReadWriteOnce", "1Gi"));
+    world.happens(with_limits("ReadWriteOnce", "1Gi"));
     assert_eq!(asked(&world)[0]["memory"], "2Gi");
 }
 
-/// Beside its running sandboxes, a session would not have room for itself a second time.
+/// Beside its running sandboxes, the resources of a session would not fit on the node a second time.
 #[test]
-fn volumes_are_filled_again_without_asking_for_the_room_of_sandboxes_that_are_there() {
+fn volumes_are_filled_again_without_requesting_the_resources_of_sandboxes_that_are_there() {
     let mut world = World::new();
-    world.happens(roomy("ReadWriteOnce", "6Gi"));
+    world.happens(with_limits("ReadWriteOnce", "6Gi"));
     world.happens(Event::Staged { pod: STAGE.into(), roots: vec!["fuzz".into()] });
-    let Event::ApplySession(mut session) = roomy("ReadWriteOnce", "6Gi") else { unreachable!() };
+    let Event::ApplySession(mut session) = with_limits("ReadWriteOnce", "6Gi") else { unreachable!() };
     session.spec.tools_top_roots = Some(vec!["coverage".into()]);
     let late = json!({"image": "a", "resources": {"requests": {"memory": "3Gi"}}});
     session.spec.sandboxes.insert("late".into(), serde_json::from_value(late).unwrap());

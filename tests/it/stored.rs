@@ -47,20 +47,20 @@ struct Capture {
 struct About {
     time: Timestamp,
     namespace: String,
-    settings: Told,
+    settings: OperatorSettings,
 }
 
-/// What the operator had been told.
+/// What the operator had been configured with.
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase")]
-struct Told {
+struct OperatorSettings {
     helper_image: String,
     helper_mount: String,
     allow_privileged_templates: bool,
     allow_runner_exec: bool,
 }
 
-impl Told {
+impl OperatorSettings {
     fn settings(&self) -> Settings {
         Settings {
             helper_image: self.helper_image.clone(),
@@ -175,7 +175,7 @@ fn readable<K: Kept>(cache: &Cache<K>) -> usize {
 const SHOWN: usize = 10;
 
 /// What was written, and what became of the first objects by that.
-fn told(writes: &[Seen], before: &[(Key, Arc<Value>)], server: &ApiServer) -> String {
+fn described(writes: &[Seen], before: &[(Key, Arc<Value>)], server: &ApiServer) -> String {
     let after = server.all();
     let changed = before.iter().filter_map(|(key, old)| {
         let new = after.iter().find(|(other, _)| other == key).map_or(&Value::Null, |(_, new)| &**new);
@@ -210,8 +210,8 @@ fn differences(old: &Value, new: &Value, path: String, found: &mut Vec<String>) 
 /// What a later version writes on purpose, by the version that stored it.
 ///
 /// v0: more is not the internet, so that the policies of sessions are written once more. An agent that may run commands in sandboxes
-/// is bound to the role of its session, and what let one in that rests goes.
-fn is_meant(folder: &str, write: &Seen) -> bool {
+/// is bound to the role of its session, and the exec access of an inactive one goes.
+fn is_expected(folder: &str, write: &Seen) -> bool {
     let of_an_agent = write.key.name.contains("--agent-");
     folder == "v0"
         && match write.key.plural {
@@ -234,7 +234,7 @@ fn what_is_stored_is_read_and_nothing_is_written() {
         in_fast_time(async {
             let server = capture.server();
             let before = server.all();
-            // The second finds what the first has left, and comes a day later: what rests does not wait for a time.
+            // The second finds what the first has left, and comes a day later: what is inactive does not wait for a time.
             for (name, later) in [("operator/1", SignedDuration::ZERO), ("operator/2", SignedDuration::from_hours(24))]
             {
                 let operator = Operator::start(&server, &capture.about, name, capture.about.time + later);
@@ -249,29 +249,29 @@ fn what_is_stored_is_read_and_nothing_is_written() {
                 server.kill(name);
                 operator.task.abort();
                 // Events are writes as well.
-                let (meant, others): (Vec<_>, Vec<_>) =
-                    server.writes().into_iter().partition(|write| is_meant(folder, write));
+                let (expected, others): (Vec<_>, Vec<_>) =
+                    server.writes().into_iter().partition(|write| is_expected(folder, write));
                 let left = server
                     .all()
                     .iter()
                     .filter(|(key, _)| key.plural == "roles" && key.name.contains("--agent-"))
                     .count();
                 assert_eq!(left, 0, "{folder}: {name} leaves roles of single agents");
-                assert!(others.is_empty(), "{folder}: {name} writes:\n{}", told(&others, &before, &server));
+                assert!(others.is_empty(), "{folder}: {name} writes:\n{}", described(&others, &before, &server));
                 assert!(
-                    meant.iter().all(|write| write.code.is_some_and(|code| code < 400)),
+                    expected.iter().all(|write| write.code.is_some_and(|code| code < 400)),
                     "{}",
-                    told(&meant, &before, &server)
+                    described(&expected, &before, &server)
                 );
                 let objects: BTreeSet<_> =
-                    meant.iter().map(|write| (&write.key, format!("{:?}", write.verb))).collect();
-                assert_eq!(objects.len(), meant.len(), "{folder}: {name} writes something twice");
+                    expected.iter().map(|write| (&write.key, format!("{:?}", write.verb))).collect();
+                assert_eq!(objects.len(), expected.len(), "{folder}: {name} writes something twice");
             }
         });
     }
 }
 
-/// What is not stored is not looked at above.
+/// What is not stored is not checked above.
 #[test]
 fn every_phase_is_stored() {
     let captures = captures();

@@ -43,7 +43,7 @@ customize() {
   [ -e /sys/fs/cgroup/cgroup.controllers ] || sed -i 's/SystemdCgroup = true/SystemdCgroup = false/' "$root/etc/containerd/config.toml"
 
   # For machines with less than kind expects. Without CAP_SYS_RESOURCE nothing may lower its oom_score_adj; with cgroup v1 the
-  # kubelet has to be told. In the image, so that kind-config.yaml needs nothing of it.
+  # kubelet has to be configured for that. In the image, so that kind-config.yaml needs nothing of it.
   sed -i 's/restrict_oom_score_adj = false/restrict_oom_score_adj = true/' "$root/etc/containerd/config.toml"
   sed -i 's|KUBELET_EXTRA_ARGS=|&--config-dir=/etc/kubernetes/kubelet.conf.d |' "$root/etc/default/kubelet"
   cat >"$root/etc/kubernetes/kubelet.conf.d/10-machine.conf" <<K

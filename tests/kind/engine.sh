@@ -10,7 +10,7 @@ own_engine
 if [ -e /sys/fs/cgroup/cgroup.procs ]; then hierarchies=(/sys/fs/cgroup); else hierarchies=(/sys/fs/cgroup/*/); fi
 processes=${hierarchies[0]%/}/$engine_name
 [ ! -d /sys/fs/cgroup/pids ] || processes=/sys/fs/cgroup/pids/$engine_name
-# Folders that dockerd and containerd make outside of the places they are told.
+# Folders that dockerd and containerd make outside of the places they are configured with.
 shared=(/run/containerd /run/docker)
 forwarding=/proc/sys/net/ipv4/ip_forward
 

@@ -73,7 +73,7 @@ struct State {
     dead: BTreeSet<String>,
     /// Counts how often all watches were cut.
     cuts: u64,
-    /// How late watches tell.
+    /// How late watches report changes.
     lag: Duration,
 }
 
@@ -141,7 +141,7 @@ impl ApiServer {
         self.0.state.lock().expect("no request panics")
     }
 
-    /// Does something to the state, and tells the watches.
+    /// Does something to the state, and notifies the watches.
     fn with<T>(&self, act: impl FnOnce(&mut State) -> T) -> T {
         let mut state = self.state();
         let result = act(&mut state);
@@ -411,7 +411,7 @@ impl ApiServer {
         });
     }
 
-    /// Tells of every change.
+    /// Reports every change.
     pub fn changes(&self) -> watch::Receiver<u64> {
         self.0.version.subscribe()
     }
@@ -479,7 +479,7 @@ impl ApiServer {
         state.store.compacted = state.store.version();
     }
 
-    /// From now on watches tell so late.
+    /// From now on watches report changes this late.
     pub fn lag(&self, lag: Duration) {
         self.state().lag = lag;
     }

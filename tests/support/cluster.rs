@@ -27,7 +27,7 @@ use super::apiserver::{ApiServer, Key, is_deleting, text};
 const SCHEDULING: Duration = Duration::from_millis(10);
 const PREPARING: Duration = Duration::from_millis(30);
 const STARTING: Duration = Duration::from_millis(400);
-/// How long the gate of a sandbox works.
+/// How long the init work of a sandbox takes.
 const INITIALIZING: Duration = Duration::from_secs(5);
 const STAGING: Duration = Duration::from_millis(600);
 const ENDING: Duration = Duration::from_millis(200);
@@ -41,7 +41,7 @@ pub struct Cluster {
     api: ApiServer,
     /// Images that no registry has.
     missing: Arc<Mutex<BTreeSet<String>>>,
-    /// Images in which no gate succeeds.
+    /// Images in which no init work succeeds.
     broken: Arc<Mutex<BTreeSet<String>>>,
     /// No staging succeeds.
     is_spoilt: Arc<AtomicBool>,
@@ -76,12 +76,12 @@ impl Cluster {
     }
 
     /// From now on what is to be done in a sandbox of this image fails.
-    pub fn break_gate(&self, image: &str) {
+    pub fn break_init(&self, image: &str) {
         self.broken.lock().unwrap().insert(image.into());
     }
 
     /// It succeeds again.
-    pub fn mend_gate(&self, image: &str) {
+    pub fn fix_init(&self, image: &str) {
         self.broken.lock().unwrap().remove(image);
     }
 
@@ -192,7 +192,7 @@ impl Cluster {
                 if !pod["metadata"]["annotations"][meta::RELEASE].is_null() {
                     tokio::time::sleep(INITIALIZING).await;
                     if self.broken.lock().unwrap().contains(text(pod, "/spec/containers/0/image")) {
-                        return self.terminate(key, 143, Some(gate_failure()));
+                        return self.terminate(key, 143, Some(init_failure()));
                     }
                     self.edit_running(key, |pod| {
                         let state = pod["status"]["containerStatuses"][0]["state"].clone();
@@ -354,21 +354,21 @@ fn set_state(pod: &mut Value, state: Value) {
     }]);
 }
 
-/// What a stage Pod is told; other Pods are told nothing.
+/// What a stage Pod gets as its manifest; other Pods get none.
 fn manifest(pod: &Value) -> Option<Manifest> {
     let container = &pod["spec"]["containers"][0];
     if container["name"] != meta::STAGE_CONTAINER {
         return None;
     }
     let variables = container["env"].as_array()?.iter();
-    let told = variables
+    let manifest = variables
         .filter(|variable| variable["name"] == staging::MANIFEST_ENV)
         .find_map(|variable| variable["value"].as_str())?;
-    serde_json::from_str(&told.replace("$$", "$")).ok()
+    serde_json::from_str(&manifest.replace("$$", "$")).ok()
 }
 
 /// What `sandboxd gate` says when a step fails.
-fn gate_failure() -> String {
+fn init_failure() -> String {
     let failure = init::InitFailure {
         step: Some("build".into()),
         how: "ended with exit code 2".into(),

@@ -40,7 +40,7 @@ pub struct World {
     /// A user's client.
     pub user: kube::Client,
     pub operator: Option<Operator>,
-    /// Whether the operator is started with the right to let agents in.
+    /// Whether the operator is started with the right to give agents exec access.
     pub allow_runner_exec: bool,
     starts: usize,
     hands: JoinHandle<()>,
@@ -126,16 +126,16 @@ impl World {
 
     /// Waits until nothing is written any more, and starts the operator anew where it was killed.
     pub async fn settle(&mut self) {
-        let mut rests_since = (Instant::now(), self.version());
+        let mut idle_since = (Instant::now(), self.version());
         // Many failures in a row make long delays.
         for _ in 0..20_000 {
             tokio::time::sleep(LOOK_EVERY).await;
             if self.is_dead() {
                 self.restart();
             }
-            if rests_since.1 != self.version() {
-                rests_since = (Instant::now(), self.version());
-            } else if rests_since.0.elapsed() > LONGEST_POLL {
+            if idle_since.1 != self.version() {
+                idle_since = (Instant::now(), self.version());
+            } else if idle_since.0.elapsed() > LONGEST_POLL {
                 return;
             }
         }

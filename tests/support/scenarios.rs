@@ -206,16 +206,16 @@ async fn an_apply_with_a_uid_makes_nothing_anew(ground: &Ground) {
     let mut versioned = sandbox("a");
     versioned["metadata"]["resourceVersion"] = json!("1");
     refused(ground.apply("one", &versioned).await, 409, "Conflict");
-    // A status is written whatever UID it speaks of; only a version keeps it off what was made anew.
+    // A status is written whatever UID it has; only a version keeps it from an object that was made anew.
     let status = |metadata: &Value| {
         let status = json!({"apiVersion": "aigise.dev/v1alpha1", "kind": "Sandbox", "metadata": metadata, "status": {"state": "ready"}});
         Patch::Apply(status)
     };
     let (api, params) = (ground.api("Sandbox"), PatchParams::apply("one").force());
     refused(api.patch_status("a", &params, &status(&json!({"resourceVersion": "1"}))).await, 409, "Conflict");
-    let landed = api.patch_status("a", &params, &status(&other["metadata"])).await.unwrap();
-    assert_eq!(landed.data["status"]["state"], "ready");
-    let version = json!({"resourceVersion": version(&landed), "uid": landed.uid()});
+    let written = api.patch_status("a", &params, &status(&other["metadata"])).await.unwrap();
+    assert_eq!(written.data["status"]["state"], "ready");
+    let version = json!({"resourceVersion": version(&written), "uid": written.uid()});
     api.patch_status("a", &params, &status(&version)).await.unwrap();
     object["metadata"]["uid"] = json!(made.uid());
     object["spec"]["image"] = json!("registry.example/none:2");

@@ -138,7 +138,7 @@ mod tests {
     }
 
     #[test]
-    fn lists_of_several_kinds_that_run_beside_each_other_share_the_room() {
+    fn lists_of_several_kinds_that_run_beside_each_other_share_the_budget() {
         let budget = MemoryBudget::default();
         let large = NAMESPACE_BYTES / 2;
         for share in [0, 1] {

@@ -56,7 +56,7 @@ mod tests {
     use super::*;
 
     #[tokio::test(start_paused = true)]
-    async fn a_watch_that_fails_for_long_is_told_until_it_is_well() {
+    async fn a_watch_that_fails_for_long_is_reported_until_it_recovers() {
         let health = Health::default();
         health.fails("Pod", None);
         tokio::time::advance(Duration::from_secs(50)).await;

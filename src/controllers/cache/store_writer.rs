@@ -226,7 +226,7 @@ mod tests {
     }
 
     #[test]
-    fn a_list_tells_what_was_made_changed_and_deleted_meanwhile() {
+    fn a_list_reports_what_was_made_changed_and_deleted_meanwhile() {
         let mut watched = Watched::a_and_b();
         watched.lists(B, &["one"]);
         watched.lists(A, &["changes=x", "goes", "stays"]);
@@ -249,7 +249,7 @@ mod tests {
     }
 
     #[test]
-    fn changes_are_told_with_what_was_before() {
+    fn changes_are_reported_with_what_was_before() {
         let mut watched = Watched::a_and_b();
         watched.lists(A, &["one=x"]);
         assert_eq!(watched.update(A, Event::Apply(object("a", "one=y"))), ["~a/one=x a/one=y"]);
@@ -259,7 +259,7 @@ mod tests {
     }
 
     #[test]
-    fn it_is_filled_when_every_namespace_has_spoken_and_keeps_what_came_before() {
+    fn it_is_filled_when_every_namespace_has_synced_and_keeps_what_came_before() {
         let mut watched = Watched::a_and_b();
         watched.lists(A, &["one", "two"]);
         watched.update(A, Event::Delete(object("a", "two")));

@@ -34,7 +34,7 @@ pub(super) enum Coverage {
 
 impl Coverage {
     pub(super) fn of(agent: &Agent, session: &AigiseSession) -> Self {
-        if !has_volumes(session) && rests_on_staging(agent, session) {
+        if !has_volumes(session) && depends_on_staging(agent, session) {
             return Coverage::Unknown;
         }
         let missing = missing(agent, session);
@@ -54,7 +54,7 @@ fn missing(agent: &Agent, session: &AigiseSession) -> Vec<String> {
 }
 
 /// Whether the coverage depends on the content of the tools volume.
-fn rests_on_staging(agent: &Agent, session: &AigiseSession) -> bool {
+fn depends_on_staging(agent: &Agent, session: &AigiseSession) -> bool {
     let offered = Offered::by(session);
     !skills(agent).is_empty() || tools(agent).iter().any(|tool| !offered.has(tool))
 }

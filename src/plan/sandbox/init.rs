@@ -384,7 +384,7 @@ mod tests {
     }
 
     #[test]
-    fn who_waits_for_each_other_is_told_the_chain() {
+    fn a_circular_wait_is_reported_with_its_chain() {
         let sibling = |sandbox_type: &str, needs: &str| {
             Arc::new(sandbox(&json!({"type": sandbox_type, "session": "demo", "dependsOn": [needs]})))
         };
@@ -514,7 +514,7 @@ mod tests {
     }
 
     #[test]
-    fn what_failed_is_told_until_there_is_another_pod() {
+    fn what_failed_is_reported_until_there_is_another_pod() {
         let steps = json!({"steps": [{"name": "a", "command": ["a"]}]});
         let outcome = |spec: serde_json::Value, pod: ChildState<Pod>| {
             let mut observed = observed(&spec, &json!({"sandboxes": {}}));
@@ -560,7 +560,7 @@ mod tests {
     }
 
     #[test]
-    fn only_what_has_something_to_do_or_to_wait_for_has_a_gate() {
+    fn only_what_has_something_to_do_or_to_wait_for_has_init_work() {
         let work = |spec| work(&observed(&spec, &json!({"sandboxes": {}})));
         assert_eq!(work(json!({"type": "main"})), None);
         assert_eq!(work(json!({"type": "main", "init": {"timeout": "5m"}})), None);
@@ -572,7 +572,7 @@ mod tests {
     }
 
     #[test]
-    fn what_comes_from_a_secret_is_named_to_the_gate() {
+    fn what_comes_from_a_secret_is_named_in_the_init_work() {
         let env = json!([
             {"name": "PLAIN", "value": "1"},
             {"name": "TOKEN", "valueFrom": {"secretKeyRef": {"name": "s", "key": "k"}}},

@@ -285,7 +285,7 @@ pub(super) fn trouble(observed: &Observed) -> Option<&Failure> {
 }
 
 /// Whether the status already has the content of the file. Sandboxes read it from the status, so no Sandbox is created or changed before.
-pub(super) fn is_told(observed: &Observed) -> bool {
+pub(super) fn is_reported(observed: &Observed) -> bool {
     match &observed.configuration {
         Configuration::Read { spec, .. } => last_understood(observed).is_some_and(|kept| kept.spec == *spec),
         Configuration::None | Configuration::Unusable(_) => true,
@@ -295,7 +295,7 @@ pub(super) fn is_told(observed: &Observed) -> bool {
 /// The delay until the next reconcile: to read the file again, or to do what had to wait until the status has the file's content.
 pub(super) fn next(observed: &Observed, conditions: &[Condition]) -> Option<Duration> {
     match &observed.configuration {
-        Configuration::Read { .. } if !is_told(observed) => Some(Duration::ZERO),
+        Configuration::Read { .. } if !is_reported(observed) => Some(Duration::ZERO),
         Configuration::None => None,
         // The user will fix the file soon, or has forgotten it.
         Configuration::Unusable(_) => {

@@ -91,7 +91,7 @@ impl Lifecycle {
         let invalid = obstacle.map_or_else(|| check(observed).err(), |failure| Some(failure.message.clone()));
         // Suspension takes precedence: it works even if the rest of the spec is invalid.
         if let Some(by) = lifetime::rest(observed) {
-            let stage_pod = staging::is_awake(observed).then(|| Observed::stage_pod_name(session));
+            let stage_pod = staging::is_active(observed).then(|| Observed::stage_pod_name(session));
             let active = sandboxes::active(observed).map(String::from).or(stage_pod);
             return Lifecycle::Suspended { by, active, invalid };
         }

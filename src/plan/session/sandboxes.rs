@@ -145,7 +145,7 @@ pub(super) fn active(observed: &Observed) -> Option<&str> {
 
 /// The writes for Sandboxes that are missing, if the volumes are `staged`, and for Sandboxes that are out of date.
 pub(super) fn writes(observed: &Observed, staged: bool) -> Vec<Write> {
-    if !configuration::is_told(observed) {
+    if !configuration::is_reported(observed) {
         return vec![];
     }
     let writes = wanted(observed).filter_map(|wanted| {

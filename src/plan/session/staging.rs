@@ -70,7 +70,7 @@ impl Staging {
             | Progress::Silent
             | Progress::Ended { .. } => false,
         };
-        if !is_busy && (speaks_of_other_sources(pod, &observed.session) || is_older_than_a_claim(pod, observed)) {
+        if !is_busy && (has_other_sources(pod, &observed.session) || is_older_than_a_claim(pod, observed)) {
             return Staging::Superseded;
         }
         match progress {
@@ -125,7 +125,7 @@ fn failed_source(pod: &Pod, session: &AigiseSession) -> Option<String> {
 const LAST_LINES: usize = 5;
 
 /// Whether the list of sources was edited after the Pod was created.
-fn speaks_of_other_sources(pod: &Pod, session: &AigiseSession) -> bool {
+fn has_other_sources(pod: &Pod, session: &AigiseSession) -> bool {
     annotation(pod, meta::SOURCES_LIST) != Some(sources::list(session).as_str())
 }
 
@@ -165,7 +165,7 @@ pub fn config_maps(session: &AigiseSession) -> BTreeSet<String> {
 }
 
 /// Whether the stage Pod may exist and has not ended.
-pub(super) fn is_awake(observed: &Observed) -> bool {
+pub(super) fn is_active(observed: &Observed) -> bool {
     match &observed.stage_pod {
         ChildState::Owned(pod) => !matches!(Progress::of(pod, meta::STAGE_CONTAINER), Progress::Ended { .. }),
         other => other.may_be_there(),
@@ -177,7 +177,7 @@ pub(super) fn is_awake(observed: &Observed) -> bool {
 pub(super) fn interruptions(observed: &Observed) -> Vec<Write> {
     let own = observed.claims.values().filter_map(ChildState::owned);
     let loses_a_claim = own.into_iter().any(|claim| claim.metadata.deletion_timestamp.is_some());
-    if is_awake(observed) || loses_a_claim { removals(observed) } else { vec![] }
+    if is_active(observed) || loses_a_claim { removals(observed) } else { vec![] }
 }
 
 /// Deletes the stage Pod even if it has changed: the next stage Pod continues its work. A deletion that failed because the Pod's status
@@ -214,7 +214,9 @@ pub(super) fn rest(observed: &Observed) -> Duration {
 pub(super) fn in_words(session: &AigiseSession, progress: &Progress) -> String {
     match progress {
         // The scheduler's message: `0/3 nodes are available: 3 Insufficient memory.`
-        Progress::Unschedulable { message, .. } if pod::asks_for_room(session) && message.contains("Insufficient ") => {
+        Progress::Unschedulable { message, .. }
+            if pod::requests_resources(session) && message.contains("Insufficient ") =>
+        {
             format!("The Pod that fills the volumes requests the resources of all sandboxes: {message}")
         }
         Progress::Unschedulable { message, .. } => format!("The Pod that fills the volumes has no node: {message}"),

@@ -163,7 +163,7 @@ mod tests {
     }
 
     #[test]
-    fn the_steps_are_told_in_their_order_with_their_times() {
+    fn the_steps_are_reported_in_their_order_with_their_times() {
         let work = Work { steps: vec![step("fetch"), step("compile"), step("index")], ..Work::default() };
         assert!(table(&work, None, at(0)).starts_with("The initialiser waits for its release.\n  1. fetch"));
         let mut progress = progress(vec![run("fetch", 0, Some(3)), run("compile", 3, None)]);

@@ -171,7 +171,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn of_a_long_text_the_last_whole_lines_are_told() {
+    fn of_a_long_text_the_last_whole_lines_are_reported() {
         assert_eq!(end_of("one\ntwo\n", TAIL), "one\ntwo");
         let many: Vec<_> = (0..1000).map(|n| format!("line {n}")).collect();
         let many = many.join("\n");

@@ -139,7 +139,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_event_is_none() {
+    fn what_is_not_an_event_is_none() {
         for text in ["", "event: x\n\n", "data: cut off\n", "\u{feff}: hello\n\n", "nonsense\n\n\n"] {
             assert_eq!(all(text), [], "{text:?}");
         }

@@ -190,7 +190,7 @@ mod tests {
     }
 
     #[test]
-    fn a_line_tells_a_person_what_became_of_a_source() {
+    fn a_line_reports_what_became_of_a_source() {
         let source = Source { description: "configMap poc".into(), mount_path: "/s".into(), path: "poc".into() };
         let volume = Volume {
             name: "data".into(),

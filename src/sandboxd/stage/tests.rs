@@ -278,7 +278,7 @@ fn the_folders_of_a_config_map_are_roots() {
 }
 
 #[test]
-fn a_config_map_that_leads_out_of_itself_is_no_config_map() {
+fn a_config_map_that_leads_out_of_itself_is_not_a_config_map() {
     let mut world = World::new("data");
     let source = world.source("persistentVolumeClaim corpus", "", &[]);
     symlink("../../elsewhere", source.join("..data")).unwrap();
@@ -693,7 +693,7 @@ fn what_a_sandbox_writes_during_the_copy_is_kept() {
 }
 
 #[test]
-fn each_source_is_told_with_what_became_of_its_files() {
+fn each_source_is_reported_with_what_became_of_its_files() {
     let mut world = World::new("data");
     world.source("image one", "", &[("new", "123"), ("same", "x"), ("other", "y")]);
     world.source("image two", "two", &[("a", "1")]);

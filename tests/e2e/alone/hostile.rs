@@ -49,7 +49,7 @@ fn restarts() -> i64 {
 
 #[test]
 #[ignore = "needs a cluster: make e2e"]
-fn what_nobody_can_read_is_told_and_others_are_served() {
+fn what_nobody_can_read_is_reported_and_others_are_served() {
     let (hostile, other) = (Ground::new("hostile"), Ground::new("other"));
     // Other tests have killed it.
     let mut before = restarts();
@@ -74,7 +74,7 @@ fn what_nobody_can_read_is_told_and_others_are_served() {
         let path = "jsonpath={.status.conditions[?(@.type==\"Ready\")].reason}: {.status.conditions[?(@.type==\"Ready\")].message}";
         kubectl(&["-n", &hostile.namespace, "get", "asb", name, "-o", path]).stdout
     };
-    let told = kubectl(&[
+    let events = kubectl(&[
         "-n",
         &hostile.namespace,
         "get",
@@ -85,8 +85,8 @@ fn what_nobody_can_read_is_told_and_others_are_served() {
     .text();
     for (name, words) in [("deep-124", "100 levels"), ("deep-5000", "100 levels"), ("maps", "16000 values")] {
         let is_in_event =
-            told.lines().any(|line| line.starts_with(&format!("Unreadable {name} ")) && line.contains(words));
-        assert!(is_in_event, "{name}: {told}");
+            events.lines().any(|line| line.starts_with(&format!("Unreadable {name} ")) && line.contains(words));
+        assert!(is_in_event, "{name}: {events}");
     }
     assert!(said("deep-124").starts_with("Unreadable: "), "{}", said("deep-124"));
     let dag = hostile.get("asess/dag");

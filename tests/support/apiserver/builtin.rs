@@ -1,4 +1,4 @@
-//! What the API server knows of its own kinds: defaults, what is no valid object, what cannot change.
+//! What the API server knows of its own kinds: defaults, what is not a valid object, what cannot change.
 
 use k8s_openapi::api::{
     core::v1::{ConfigMap, Namespace, Node, PersistentVolumeClaim, Pod, Service, ServiceAccount},

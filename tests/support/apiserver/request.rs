@@ -35,7 +35,7 @@ impl Verb {
 pub struct Ask {
     pub verb: Verb,
     pub resource: &'static Resource,
-    /// The name is empty where a request speaks of all objects; the namespace where it speaks of all namespaces.
+    /// The name is empty where a request is for all objects; the namespace where it is for all namespaces.
     pub key: Key,
     pub subresource: Option<&'static str>,
     pub query: BTreeMap<String, String>,

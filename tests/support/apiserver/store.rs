@@ -1,4 +1,4 @@
-//! The objects, and everything that ever happened to them: what watches tell, and what a read from an older version sees.
+//! The objects, and everything that ever happened to them: what watches report, and what a read from an older version sees.
 
 use std::{collections::BTreeMap, sync::Arc};
 

@@ -279,7 +279,7 @@ impl Call<'_> {
         Ok(self.keep(store, &live, new, managers))
     }
 
-    /// A replace that names a UID speaks of that object and no other.
+    /// A replace that names a UID is for that object and no other.
     fn check_uid(&self, live: &Value, body: &Value) -> Result<(), Refusal> {
         let (uid, live_uid) = (text(body, "/metadata/uid"), text(live, "/metadata/uid"));
         if uid.is_empty() || uid == live_uid {
@@ -289,7 +289,7 @@ impl Call<'_> {
         Err(self.conflict(&why))
     }
 
-    /// A body that names a version speaks of it. A UID is a field that cannot change; with a status it is not even looked at.
+    /// A body that names a version is for that version. A UID is a field that cannot change; with a status it is not even checked.
     fn check_identity(&self, live: &Value, body: &Value) -> Result<(), Refusal> {
         let version = text(body, "/metadata/resourceVersion");
         if !version.is_empty() && version != text(live, "/metadata/resourceVersion") {

@@ -15,7 +15,7 @@ use super::{
     store::{Change, Store},
 };
 
-/// How often a watch that hears of nothing is told how far it is.
+/// How often a watch without changes gets a bookmark.
 const BOOKMARK_EVERY: Duration = Duration::from_secs(60);
 
 /// A list as it was at a version.
@@ -62,8 +62,8 @@ struct Watch {
     server: ApiServer,
     client: String,
     ask: Ask,
-    /// Everything up to here was told.
-    told: u64,
+    /// Everything up to here was sent.
+    sent: u64,
     versions: watch::Receiver<u64>,
     cuts: u64,
     ends: Instant,
@@ -83,7 +83,7 @@ impl ApiServer {
         let watch = Watch {
             server: self.clone(),
             client,
-            told: if from == 0 { now } else { from },
+            sent: if from == 0 { now } else { from },
             versions: self.changes(),
             cuts: state.cuts,
             ends: Instant::now() + Duration::from_secs(seconds),
@@ -144,17 +144,17 @@ impl Watch {
         None
     }
 
-    /// A watch that is too far behind is told so in an event, whenever that turns out, and ends.
+    /// A watch that is too far behind is ended with an event that says so, whenever that turns out.
     fn gone(&mut self) -> Bytes {
         self.is_over = true;
         event("ERROR", &Refusal::gone().status()).into()
     }
 
-    /// How late this watch is now, and what goes wrong; only where there is something to tell.
+    /// How late this watch is now, and what goes wrong; only where there is something to send.
     fn whims(&self) -> (Duration, Option<WatchEffect>) {
         let mut state = self.server.state();
         let is_operator = self.client.starts_with("operator");
-        if !is_operator || !state.store.changes_after(self.told).iter().any(|change| self.word(change).is_some()) {
+        if !is_operator || !state.store.changes_after(self.sent).iter().any(|change| self.word(change).is_some()) {
             return (Duration::ZERO, None);
         }
         (state.lag, state.chaos.as_mut().and_then(Chaos::watch_effect))
@@ -163,12 +163,12 @@ impl Watch {
     fn events(&mut self) -> Vec<String> {
         let server = self.server.clone();
         let state = server.state();
-        let events = state.store.changes_after(self.told).iter().filter_map(|change| self.tells(change)).collect();
-        self.told = state.store.version();
+        let events = state.store.changes_after(self.sent).iter().filter_map(|change| self.event_of(change)).collect();
+        self.sent = state.store.version();
         events
     }
 
-    fn tells(&self, change: &Change) -> Option<String> {
+    fn event_of(&self, change: &Change) -> Option<String> {
         Some(event(self.word(change)?, &change.after))
     }
 
@@ -189,7 +189,7 @@ impl Watch {
 
     fn bookmark(&self) -> String {
         let resource = self.ask.resource;
-        let version = self.told.to_string();
+        let version = self.sent.to_string();
         let bookmark = json!({"apiVersion": resource.api_version(), "kind": resource.kind, "metadata": {"resourceVersion": version, "creationTimestamp": null}, "spec": {}});
         event("BOOKMARK", &bookmark)
     }

@@ -94,7 +94,7 @@ pub(super) fn hash(observed: &Observed) -> String {
 /// own Pod with its own requests; a Sandbox that attaches to a Pod requests nothing.
 fn requests(observed: &Observed) -> PodResources {
     let session = &observed.session;
-    if !asks_for_room(session) {
+    if !requests_resources(session) {
         return PodResources::default();
     }
     let to_come = sandboxes::wanted(observed).filter(|wanted| wanted.child.owned().is_none());
@@ -119,7 +119,7 @@ fn requests(observed: &Observed) -> PodResources {
 }
 
 /// Whether all Pods of the session have to run on the stage Pod's node, so the stage Pod includes their resource requests.
-pub(super) fn asks_for_room(session: &AigiseSession) -> bool {
+pub(super) fn requests_resources(session: &AigiseSession) -> bool {
     SharedVolume::ALL.iter().any(|volume| volume.is_on_one_node(session))
 }
 

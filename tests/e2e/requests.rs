@@ -1,4 +1,4 @@
-//! The room that a session asks for, before and after its volumes are filled.
+//! The resources that a session requests, before and after its volumes are filled.
 
 use serde_json::{Value, json};
 
@@ -17,12 +17,12 @@ fn asking_for(memory: &str) -> Value {
 #[test]
 #[ignore = "needs a cluster: make e2e"]
 fn a_session_that_fits_on_no_node_says_so_before_it_fills_its_volumes_and_goes_on_when_it_fits() {
-    let ground = Ground::new("room");
+    let ground = Ground::new("requests");
     ground.apply(&asking_for("900Gi"));
     let words = "The Pod that fills the volumes requests the resources of all sandboxes: 0/";
-    let told = ground.until("asess/s", "says so", |seen| message(seen).starts_with(words));
-    assert!(message(&told).contains("Insufficient memory"), "{}", message(&told));
-    assert_eq!((reason(&told), is_stalled(&told)), ("Staging", false), "a node may come");
+    let waiting = ground.until("asess/s", "says so", |seen| message(seen).starts_with(words));
+    assert!(message(&waiting).contains("Insufficient memory"), "{}", message(&waiting));
+    assert_eq!((reason(&waiting), is_stalled(&waiting)), ("Staging", false), "a node may come");
     let asked = ground.get("pod/s--stage")["spec"]["containers"][0]["resources"].clone();
     assert_eq!(asked["requests"], json!({"cpu": "20m", "memory": "1800Gi"}));
 
