@@ -3,8 +3,8 @@
 //!
 //! Each kind has the same three steps. `Situation::of` (for an agent, `Lifecycle::of`) determines where the object is in its life; `plan`
 //! lists the writes that move the object forward; `report` builds the status that is true after these writes. The lifecycle is derived
-//! anew in every reconcile from the objects that exist now, once more after writes, and never stored. A decision depends only on `Observed`: the objects, the time, and the operator's
-//! settings.
+//! anew in every reconcile from the objects that exist now, once more after writes, and never stored. A decision depends only on
+//! `Observed`: the objects, the time, and the operator's settings.
 //!
 //! Decided in docs/adr/0001-one-package-pure-plan.md.
 

@@ -70,7 +70,15 @@ fn mounts_images(runtime: &str) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use super::mounts_images;
+    use super::*;
+
+    #[test]
+    fn a_helper_is_mounted_where_images_can_be_or_the_user_says_so() {
+        assert_eq!(mount(HelperMountArg::Auto, true), HelperMount::Image);
+        assert_eq!(mount(HelperMountArg::Auto, false), HelperMount::Copy);
+        assert_eq!(mount(HelperMountArg::Image, false), HelperMount::Image);
+        assert_eq!(mount(HelperMountArg::Copy, true), HelperMount::Copy);
+    }
 
     #[test]
     fn only_runtimes_that_are_known_to_mount_images_are_trusted_to() {

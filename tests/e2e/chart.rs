@@ -155,6 +155,24 @@ fn an_operator_of_some_namespaces_has_roles_there_and_nothing_else() {
     assert!(rules.iter().flat_map(|rule| rule["verbs"].as_array().unwrap()).all(|verb| verb != "*"));
 }
 
+/// Nodes are listed only to detect whether they mount images. `null` is what `--reuse-values` leaves of a value that is new.
+#[test]
+#[ignore = "needs helm: make e2e"]
+fn nodes_are_listed_only_where_image_volumes_are_detected() {
+    let of = |values: &[&str]| {
+        let all = render(values);
+        let rules = the(&all, "ClusterRole")["rules"].as_array().unwrap().clone();
+        let stated = arguments(&all).into_iter().find_map(|argument| argument.strip_prefix("--image-volumes="));
+        (rules.iter().any(|rule| rule["resources"] == json!(["nodes"])), stated.map(String::from))
+    };
+    assert_eq!(of(&[]), (true, None));
+    assert_eq!(of(&["imageVolumes=null"]), (true, None));
+    assert_eq!(of(&["helperMount=copy"]), (true, None));
+    assert_eq!(of(&["helperMount=image"]), (false, None));
+    assert_eq!(of(&["imageVolumes=true"]), (false, Some("true".into())));
+    assert_eq!(of(&["imageVolumes=false"]), (false, Some("false".into())));
+}
+
 #[test]
 #[ignore = "needs helm: make e2e"]
 fn the_definitions_outlive_the_release() {

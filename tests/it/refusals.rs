@@ -212,3 +212,16 @@ fn what_the_cluster_does_not_allow_needs_a_person_and_is_tried_again() {
         assert_eq!(world.sessions["demo"].status.as_ref().unwrap().phase, Some(SessionPhase::Ready));
     }
 }
+
+/// A session may use its own claim of one volume by name for another.
+#[test]
+fn the_outcome_for_a_claim_is_recorded_for_the_volume_that_owns_it() {
+    let mut world = World::new();
+    let main = json!({"main": {"image": "a:1"}});
+    world.change(a_session(json!({"sandboxes": main, "volumes": {"scripts": {"claimName": "demo--data"}}})));
+    let mut observed = world.observe_session("demo");
+    let report = refused(&mut observed, |_| false);
+    let volumes = report.status.volumes.unwrap();
+    assert_eq!(volumes.data.map(|data| data.claim_name).as_deref(), Some("demo--data"));
+    assert_eq!(volumes.scripts, None, "the claim was looked up before it was created");
+}

@@ -19,11 +19,11 @@ pub struct Observed {
     pub session: Lookup<AigiseSession>,
     /// The agent that this agent names as its parent.
     pub parent: Lookup<Agent>,
-    /// The known ancestors of the agent: the parent first, at most [`MAX_DEPTH`] and one more.
+    /// The known ancestors of the agent: the parent first, at most [`MAX_DEPTH`](super::MAX_DEPTH) and one more.
     pub ancestors: Vec<Arc<Agent>>,
     /// The names of the agent's direct children.
     pub children: BTreeSet<String>,
-    /// The session's sandboxes of the types that the agent [reads](read_types): the first of each type.
+    /// The session's sandboxes of the types that the agent [reads](super::read_types): the first of each type.
     pub sandboxes: Vec<Arc<Sandbox>>,
     /// The agent's Sandbox.
     pub runner: ChildState<Sandbox>,

@@ -24,7 +24,7 @@ pub struct Observed {
     pub sandbox: Arc<Sandbox>,
     /// The session that the sandbox names.
     pub session: Lookup<AigiseSession>,
-    /// The other sandboxes of the session on which decisions depend: [`siblings`].
+    /// The other sandboxes of the session on which decisions depend: [`siblings`](super::siblings).
     pub siblings: Vec<Arc<Sandbox>>,
     /// The sandbox's Pod, which has the same name.
     pub pod: ChildState<Pod>,
@@ -36,7 +36,7 @@ pub struct Observed {
     pub exec_access: Option<ExecAccess>,
     /// The operator's settings.
     pub settings: Arc<Settings>,
-    /// How many Pods in the namespace were created [recently](burst_begins) and do not run yet, including the sandbox's own.
+    /// How many Pods in the namespace were created [recently](super::burst_begins) and do not run yet, including the sandbox's own.
     pub on_their_way: usize,
     /// The time.
     pub now: Timestamp,

@@ -49,7 +49,8 @@ pub struct Observed {
     pub agents: BTreeMap<String, Arc<Agent>>,
     /// The exec access of the session's agents; absent if no agent has exec access.
     pub exec: Option<Exec>,
-    /// The content of the ConfigMaps among the sources, by name, as [`content_hash`]; read only if [`wants_sources`] is true.
+    /// The content of the ConfigMaps among the sources, by name, as [`content_hash`](super::content_hash); read only if
+    /// [`wants_sources`](super::wants_sources) is true.
     pub config_maps: BTreeMap<String, ConfigMapContent>,
     /// Why a write failed in this reconcile although its object exists: a deletion of the session, or an expansion of a claim.
     pub write_error: Option<Failure>,
@@ -75,7 +76,8 @@ impl Observed {
     pub fn record(&mut self, name: &str, outcome: Outcome) {
         match outcome {
             Outcome::Claim(child) => {
-                let volume = SharedVolume::ALL.into_iter().find(|volume| volume.claim_name(&self.session) == name);
+                // An existing claim of another volume may have the same name.
+                let volume = self.claims.keys().copied().find(|volume| volume.claim_name(&self.session) == name);
                 let live = volume.and_then(|volume| Some((volume, self.claims.get(&volume)?.owned()?)));
                 match (child, live) {
                     (ChildState::Failed(failure), Some((volume, live))) if volumes::only_grows(self, volume, live) => {
