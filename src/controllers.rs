@@ -46,7 +46,10 @@ use crate::{
         log::{LineLimit, short},
         throttle::Throttle,
     },
-    plan::{self, Lookup, Report, Requeue, Settings, StatusWrite, Transition, session::Decided},
+    plan::{
+        Lookup, Report, Requeue, Settings, StatusWrite, Transition,
+        effective::{Decided, EffectiveSession},
+    },
     reading::{Kept, live as single},
 };
 
@@ -71,7 +74,7 @@ pub struct Shared {
     /// Admits one expensive decision at a time. These run outside the thread of the reconciles.
     turns: Arc<Turns>,
     /// The effective sessions, by resource version.
-    effective: Arc<Memo<Option<String>, AigiseSession>>,
+    effective: Arc<Memo<Option<String>, EffectiveSession>>,
     /// The metrics.
     pub metrics: Arc<Metrics>,
     /// Records events.
@@ -206,14 +209,15 @@ impl Shared {
     }
 
     /// The effective session: its own fields over those of its configuration file. It is computed once for each resource version.
-    fn effective(&self, session: Arc<AigiseSession>) -> Arc<AigiseSession> {
+    fn effective(&self, session: Arc<AigiseSession>) -> Arc<EffectiveSession> {
+        let resolve = |session| Arc::new(EffectiveSession::of(session));
         // Without a configuration file, this is cheap.
         let Some(from_file) = session.status.as_ref().and_then(|status| status.configuration.as_ref()) else {
-            return plan::session::effective(session);
+            return resolve(session);
         };
         let bytes = 8 * from_file.spec.text().len() + size_of(&session.spec);
         let (uid, version) = (session.uid().unwrap_or_default(), session.resource_version());
-        self.effective.get_or(&uid, version, || (plan::session::effective(session.clone()), 16 * 1024 + bytes))
+        self.effective.get_or(&uid, version, || (resolve(session.clone()), 16 * 1024 + bytes))
     }
 }
 

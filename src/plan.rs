@@ -11,16 +11,19 @@
 pub mod agent;
 pub mod digest;
 pub mod duration;
-pub mod membership;
+pub mod effective;
+pub mod facts;
 pub mod name;
 pub mod ownership;
 pub mod pod;
 pub mod pod_resources;
 pub mod pod_spec;
 pub mod quantity;
+pub mod reserved;
 pub mod sandbox;
 pub mod session;
 pub mod status;
+pub mod template;
 pub mod volumes;
 pub mod write;
 

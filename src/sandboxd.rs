@@ -8,6 +8,7 @@ use std::io::{self, Write};
 use std::path::PathBuf;
 use std::process::ExitCode;
 
+mod folder;
 mod http;
 pub mod idle;
 pub mod init;
@@ -25,6 +26,9 @@ usage: sandboxd idle                    keep a container running as its PID 1
        sandboxd status                  report the progress of the init work
        sandboxd log [-f]                print the output of the init work; -f: follow it to the end
 The last four accept --folder DIR instead of /run/aigise.";
+
+/// The file from which the kubelet reads a container's termination message.
+pub const TERMINATION_LOG: &str = "/dev/termination-log";
 
 /// What the program is asked to do.
 #[derive(Debug, PartialEq, Eq)]
@@ -66,7 +70,7 @@ impl Verb {
         match *words.as_slice() {
             ["idle"] => Some(Self::Idle),
             ["install", _] => Some(Self::Install { folder: PathBuf::from(&arguments[1]) }),
-            ["stage"] => Some(Self::Stage { report: PathBuf::from(stage::TERMINATION_LOG) }),
+            ["stage"] => Some(Self::Stage { report: PathBuf::from(TERMINATION_LOG) }),
             ["stage", "--report", _] => Some(Self::Stage { report: PathBuf::from(&arguments[2]) }),
             [verb, ref rest @ ..] => Self::of_init(verb, rest, &arguments),
             [] => None,

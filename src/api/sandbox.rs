@@ -65,7 +65,8 @@ pub struct SandboxSpec {
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct SandboxVolume {
-    /// The name of the volume. It must not be `scripts`, `data`, `tools` or `aigise-helper`.
+    /// The name of the volume. It must not be `scripts`, `data`, `tools`, `aigise-helper`, `aigise-gate`, `aigise-gate-state` or
+    /// `aigise-config`.
     #[schemars(length(min = 1, max = 63), regex(pattern = "^[a-z0-9]([-a-z0-9]*[a-z0-9])?$"))]
     pub name: String,
 
@@ -73,7 +74,8 @@ pub struct SandboxVolume {
     #[schemars(length(min = 1, max = 253), regex(pattern = super::OBJECT_NAME))]
     pub claim_name: String,
 
-    /// The absolute path at which the claim is mounted. It must not be `/sandbox_scripts`, `/shared`, `/bash_tools` or `/aigise`.
+    /// The absolute path at which the claim is mounted. It must not be `/sandbox_scripts`, `/shared` or `/bash_tools`, and not at or below
+    /// `/aigise`, `/run/aigise` or `/etc/aigise`.
     #[schemars(length(min = 2, max = 255), regex(pattern = "^/[^:]*$"))]
     pub mount_path: String,
 

@@ -16,6 +16,7 @@ use crate::{
     plan::{
         ChildState, Lookup,
         agent::{self, LegacyExecAccess, Lifecycle, Observed, runner},
+        facts::agent::{belonged_to_other_session, had_other_parent, runner_name},
     },
 };
 
@@ -50,19 +51,19 @@ async fn observe(agent: Arc<Agent>, context: &Context<Agent>) -> Observed {
     // A session or parent that is gone, or was replaced by another of the same name, has consequences, and the cache may be
     // stale. So the API server is asked in this case.
     let session = match caches.session(&agent.spec.session, &namespace) {
-        Found::Object(session) if !agent::belonged_to_other_session(&agent, &session) => Lookup::Found(session),
+        Found::Object(session) if !belonged_to_other_session(&agent, &*session) => Lookup::Found(session),
         Found::Unreadable(unreadable) => Lookup::Failed(unreadable.failure()),
         Found::Object(_) | Found::Absent => context.look(&namespace, &agent.spec.session).await,
     };
     let parent = match agent.spec.parent.as_deref() {
         None => Lookup::NotNamed,
         Some(name) => match caches.agents.get(name, &namespace) {
-            Found::Object(parent) if !agent::had_other_parent(&agent, &parent) => Lookup::Found(parent),
+            Found::Object(parent) if !had_other_parent(&agent, &parent) => Lookup::Found(parent),
             Found::Unreadable(unreadable) => Lookup::Failed(unreadable.failure()),
             Found::Object(_) | Found::Absent => context.look(&namespace, name).await,
         },
     };
-    let runner = runner::name(&agent);
+    let runner = runner_name(&agent);
     let live = caches.sandboxes.get(&runner, &namespace).child_state(&agent.metadata);
     let policy = caches.policies.get(&runner, &namespace).child_state(&agent.metadata);
     let legacy_exec_access = if runner::is_over(&policy, &agent, &live, &context.settings) {
@@ -92,5 +93,5 @@ async fn observe(agent: Arc<Agent>, context: &Context<Agent>) -> Observed {
 /// Reads a child that has no watch. All children of an agent have the name of its runner.
 async fn child<K: Object>(agent: &Agent, context: &Context<Agent>) -> ChildState<K> {
     let namespace = agent.namespace().unwrap_or_default();
-    context.look::<K>(&namespace, &runner::name(agent)).await.child_state(&agent.metadata)
+    context.look::<K>(&namespace, &runner_name(agent)).await.child_state(&agent.metadata)
 }

@@ -25,11 +25,13 @@ use crate::{
     api::{AigiseSession, condition::Reason},
     apply::{self, Object},
     plan::{
-        ChildState, Failure, ownership,
+        ChildState, Failure,
+        effective::configuration::{self, Configuration, Contents, Reference},
+        facts::session::{is_inactive, secret_name},
+        ownership,
         session::{
             Observed,
-            configuration::{self, ConfigSecret, Configuration, Contents, Reference, SECRET_POLL},
-            is_inactive,
+            configuration::{ConfigSecret, SECRET_POLL, poll},
         },
     },
     reading::live::{self, Version},
@@ -101,8 +103,8 @@ impl Configurations {
 /// After this time, a configuration is forgotten: every existing session checks its configuration more often.
 const FORGOTTEN: SignedDuration = SignedDuration::from_hours(1);
 
-fn own_secret(session: &AigiseSession) -> Place {
-    Place::Secret(configuration::secret_name(session))
+fn own_secret(session: &impl ResourceExt) -> Place {
+    Place::Secret(secret_name(session))
 }
 
 /// The configuration of a session, read or remembered. A session without a configuration file has a configuration as well: it is written
@@ -122,7 +124,7 @@ pub(super) async fn read(
     if let Some(mut known) = known {
         let since = |then: Timestamp| now.duration_since(then).unsigned_abs();
         let mut has_changed = false;
-        if since(known.looked_at) >= configuration::poll(file.as_ref(), &known.configuration) {
+        if since(known.looked_at) >= poll(file.as_ref(), &known.configuration) {
             let is_used = !matches!(known.configuration, Configuration::Unusable(_));
             let with_secrets = !is_used || since(known.secrets_at) >= SECRET_POLL;
             known.looked_at = now;
@@ -264,7 +266,7 @@ async fn get<K: Object>(
 }
 
 async fn config_secret(session: &AigiseSession, context: &Context<AigiseSession>) -> ChildState<Secret> {
-    match get::<Secret>(&configuration::secret_name(session), session, context).await {
+    match get::<Secret>(&secret_name(session), session, context).await {
         Ok(found) => ownership::child_state(found.map(Arc::new), &session.metadata),
         Err(failure) => ChildState::Failed(failure),
     }

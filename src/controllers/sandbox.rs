@@ -15,10 +15,13 @@ use crate::{
     apply::{self, Object},
     plan::{
         ChildState, Created, Lookup, Write,
-        agent::runner,
+        facts::{
+            agent::may_exec,
+            sandbox::{belonged_to_other_session, is_runner},
+            session::role_name,
+        },
         ownership,
         sandbox::{self, ExecAccess, Observed, Situation},
-        session::exec,
     },
 };
 
@@ -66,7 +69,7 @@ async fn observe(sandbox: Arc<Sandbox>, context: &Context<Sandbox>) -> Result<Ob
     let session = match sandbox.spec.session.as_deref() {
         None => Lookup::NotNamed,
         Some(name) => match caches.session(name, &namespace) {
-            Found::Object(session) if !sandbox::belonged_to_other_session(&sandbox, &session) => Lookup::Found(session),
+            Found::Object(session) if !belonged_to_other_session(&sandbox, &*session) => Lookup::Found(session),
             Found::Unreadable(unreadable) => Lookup::Failed(unreadable.failure()),
             // A session that is gone, or was replaced by another of the same name, has consequences, and the cache may be stale.
             // So the API server is asked in this case.
@@ -83,7 +86,7 @@ async fn observe(sandbox: Arc<Sandbox>, context: &Context<Sandbox>) -> Result<Ob
     };
     let agent = runs(&sandbox, context);
     let exec_access = match (agent.found(), session.found()) {
-        (Some(agent), Some(session)) if runner::may_exec(agent, &context.settings) => {
+        (Some(agent), Some(session)) if may_exec(agent, &context.settings) => {
             Some(grant(&sandbox, agent, session, context).await)
         }
         _ => None,
@@ -107,7 +110,7 @@ async fn observe(sandbox: Arc<Sandbox>, context: &Context<Sandbox>) -> Result<Ob
 
 /// The agent that a sandbox runs.
 fn runs(sandbox: &Sandbox, context: &Context<Sandbox>) -> Lookup<Agent> {
-    let owner = ownership::controller(&sandbox.metadata).filter(|_| sandbox::is_runner(sandbox));
+    let owner = ownership::controller(&sandbox.metadata).filter(|_| is_runner(sandbox));
     let Some(owner) = owner else { return Lookup::NotNamed };
     match context.caches.agents.get(&owner.name, &sandbox.namespace().unwrap_or_default()) {
         Found::Object(agent) if agent.uid().as_ref() == Some(&owner.uid) => Lookup::Found(agent),
@@ -129,7 +132,7 @@ async fn grant(sandbox: &Sandbox, agent: &Agent, session: &AigiseSession, contex
         Some(_) | None => ChildState::Absent,
     };
     ExecAccess {
-        role: context.look(&namespace, &exec::role_name(session)).await.child_state(&session.metadata),
+        role: context.look(&namespace, &role_name(session)).await.child_state(&session.metadata),
         account: child(sandbox, agent, context).await,
         binding,
         policy,

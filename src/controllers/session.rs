@@ -2,7 +2,7 @@
 
 use std::{collections::BTreeMap, sync::Arc};
 
-use kube::{Resource, ResourceExt, api::ObjectMeta};
+use kube::{ResourceExt, api::ObjectMeta};
 
 use super::{
     Context, Error, Stop,
@@ -17,9 +17,13 @@ use crate::{
     apply,
     plan::{
         ChildState, Write,
-        agent::{self, runner},
+        effective::{Decided, EffectiveSession, bytes_to_decide, configuration::Configuration},
+        facts::{
+            agent::{belonged_to_other_session, may_exec, runner_name},
+            session::role_name,
+        },
         name,
-        session::{self, Decided, Observed, Situation, configuration::Configuration, exec::Exec},
+        session::{self, Observed, Situation, exec::Exec},
         volumes::SharedVolume,
     },
     reading::Kept,
@@ -31,12 +35,12 @@ pub async fn run(context: Arc<Context<AigiseSession>>, requests: Arc<WorkQueue>,
 }
 
 async fn reconcile(session: Arc<AigiseSession>, context: Arc<Context<AigiseSession>>) -> Result<Action, Error> {
-    let Ok((mut observed, read)) = observe(session, &context).await else { return Ok(Action::requeue(BUSY)) };
-    if session::child_disappeared(&observed) && context.is_gone(&observed.session).await {
+    let Ok((mut observed, read)) = observe(session.clone(), &context).await else { return Ok(Action::requeue(BUSY)) };
+    if session::child_disappeared(&observed) && context.is_gone(&session).await {
         return Ok(Action::await_change());
     }
     let rest = rest_of(observed.agents.len() + observed.sandboxes.len());
-    let owner = observed.session.metadata.clone();
+    let owner = session.metadata.clone();
     // The role for agents depends on no other child, and no other child depends on the role.
     let role = session::exec::writes(&observed);
     execute(role, &mut observed, &owner, &context).await;
@@ -51,7 +55,7 @@ async fn reconcile(session: Arc<AigiseSession>, context: Arc<Context<AigiseSessi
         context.configurations.remember(&observed, read);
     }
     let report = session::report(&observed, &situation);
-    Ok(context.publish(&*observed.session, report).await?.not_before(rest))
+    Ok(context.publish(&*session, report).await?.not_before(rest))
 }
 
 async fn execute(writes: Vec<Write>, observed: &mut Observed, owner: &ObjectMeta, context: &Context<AigiseSession>) {
@@ -80,18 +84,18 @@ async fn observe(
     }
     let ConfigRead { configuration, config_secret, remembered } =
         configuration::read(&session, has_runner, context).await?;
-    let session = session::configuration::effective_now(session, &configuration);
+    let session = EffectiveSession::reading(session, &configuration);
     let decided = decided(&session, &configuration, context).await?;
-    let session = session::as_demanded(session, &agents);
+    let session = session.demanded_by(&agents);
     let (mut claims, mut existing_claims) = (BTreeMap::new(), BTreeMap::new());
     for volume in SharedVolume::ALL {
-        match volume.existing(&session) {
+        match session.existing_claim(volume) {
             Some(existing) => _ = existing_claims.insert(volume, context.live.claim(&namespace, existing).await?),
-            None => _ = claims.insert(volume, child(&caches.claims, &session, &volume.claim_name(&session))),
+            None => _ = claims.insert(volume, child(&caches.claims, &session, &session.claim_name(volume))),
         }
     }
     let exec = exec(&session, &agents, context).await;
-    let labels = session::launched(&session).into_iter().filter_map(|sandbox_type| name::Label::of(sandbox_type).ok());
+    let labels = session.launched().into_iter().filter_map(|sandbox_type| name::Label::of(sandbox_type).ok());
     let mut sandboxes = caches.sandboxes_in.owned_by(&session.uid().unwrap_or_default());
     sandboxes.extend(labels.map(|label| name::child(&name, label)));
     let mut observed = Observed {
@@ -128,16 +132,16 @@ async fn observe(
 
 /// The exec access of a session's agents to its sandboxes, or `None` if no agent has exec access.
 async fn exec(
-    session: &AigiseSession,
+    session: &EffectiveSession,
     agents: &BTreeMap<String, Arc<Agent>>,
     context: &Context<AigiseSession>,
 ) -> Option<Exec> {
     let (caches, namespace) = (&context.caches, session.namespace().unwrap_or_default());
-    let with_exec = agents.values().filter(|agent| {
-        runner::may_exec(agent, &context.settings) && !agent::belonged_to_other_session(agent, session)
-    });
+    let with_exec = agents
+        .values()
+        .filter(|agent| may_exec(agent, &context.settings) && !belonged_to_other_session(agent, session));
     let runners = with_exec.filter_map(|agent| {
-        let live = caches.sandboxes.get(&runner::name(agent), &namespace).child_state(&agent.metadata);
+        let live = caches.sandboxes.get(&runner_name(agent), &namespace).child_state(&agent.metadata);
         live.owned().filter(|live| live.metadata.deletion_timestamp.is_none()).cloned()
     });
     let runners: Vec<_> = runners.collect();
@@ -148,14 +152,14 @@ async fn exec(
     let sandboxes: Vec<_> = sandboxes.filter_map(|name| caches.sandboxes.get(&name, &namespace).object()).collect();
     let pod = |sandbox: &Sandbox| caches.pods.get(&sandbox.name_any(), &namespace).child_state(&sandbox.metadata);
     let pods = session::exec::open_pods(session, &sandboxes, pod);
-    let role = context.look(&namespace, &session::exec::role_name(session)).await.child_state(&session.metadata);
+    let role = context.look(&namespace, &role_name(session)).await.child_state(session.metadata());
     Some(Exec { role, runners, pods })
 }
 
 /// The decisions that follow from the session's spec and its configuration file, computed once for each version of these. An
 /// expensive decision runs outside the thread that all reconciles share, for one session at a time.
 async fn decided(
-    session: &Arc<AigiseSession>,
+    session: &EffectiveSession,
     configuration: &Configuration,
     context: &Context<AigiseSession>,
 ) -> Result<Arc<Decided>, Busy> {
@@ -163,15 +167,15 @@ async fn decided(
         Configuration::None => None,
         Configuration::Read { spec, .. } => Some(spec.clone()),
         Configuration::Unusable(_) => {
-            session.status.as_ref().and_then(|status| Some(status.configuration.as_ref()?.spec.clone()))
+            session.status().and_then(|status| Some(status.configuration.as_ref()?.spec.clone()))
         }
     };
-    let of = (session.metadata.generation, from_file);
+    let of = (session.metadata().generation, from_file);
     let uid = session.uid().unwrap_or_default();
     if let Some(decided) = context.decided.get(&uid, &of) {
         return Ok(decided);
     }
-    let decided = if session::bytes_to_decide(session) > MUCH {
+    let decided = if bytes_to_decide(session) > MUCH {
         let _turn = context.turns.turn(&session.namespace().unwrap_or_default()).await?;
         let (session, settings) = (session.clone(), context.settings.clone());
         tokio::task::spawn_blocking(move || Decided::of(&session, &settings)).await.map_err(|_| Busy)?
@@ -186,6 +190,6 @@ async fn decided(
 /// A session whose templates have more bytes than this is expensive to decide: about 60 ms, estimated from the longest session.
 const MUCH: usize = 256 * 1024;
 
-fn child<K: Kept>(cache: &Cache<K>, session: &AigiseSession, name: &str) -> ChildState<K> {
-    cache.get(name, &session.namespace().unwrap_or_default()).child_state(session.meta())
+fn child<K: Kept>(cache: &Cache<K>, session: &EffectiveSession, name: &str) -> ChildState<K> {
+    cache.get(name, &session.namespace().unwrap_or_default()).child_state(session.metadata())
 }

@@ -26,46 +26,20 @@ use std::{
 use self::lifecycle::Inactivity;
 pub use self::{lifecycle::Lifecycle, observed::Observed, runner::LegacyExecAccess};
 use super::{
-    ChildState, Failure, Lookup, Report, Write, membership,
+    ChildState, Failure, Lookup, Report, Write,
+    effective::EffectiveSession,
+    facts::{agent::MAIN, sandbox::is_hand_made},
     name::Label,
-    sandbox::is_hand_made,
-    session::{launchable, launched, top_root},
 };
-use crate::api::{
-    Agent, AgentStatus, AigiseSession, Sandbox,
-    agent::SeenParent,
-    sandbox::{SandboxState, SeenSession},
-};
+use crate::api::{Agent, AgentStatus, Sandbox, sandbox::SandboxState};
 
 /// The largest number of ancestors of an agent.
 pub const MAX_DEPTH: usize = 32;
 
-/// The session that the agent belongs to, according to its status.
-fn seen_session(agent: &Agent) -> Option<&SeenSession> {
-    agent.status.as_ref()?.session.as_ref()
-}
-
-/// The parent according to the agent's status, unless the agent now names another parent.
-fn seen_parent(agent: &Agent) -> Option<&SeenParent> {
-    agent.status.as_ref()?.parent.as_ref().filter(|seen| Some(&seen.name) == agent.spec.parent.as_ref())
-}
-
-/// Whether the agent belonged to an earlier session with this session's name.
-#[must_use]
-pub fn belonged_to_other_session(agent: &Agent, session: &AigiseSession) -> bool {
-    membership::is_other_session(seen_session(agent), session)
-}
-
-/// Whether the agent had an earlier parent with this parent's name.
-#[must_use]
-pub fn had_other_parent(agent: &Agent, parent: &Agent) -> bool {
-    seen_parent(agent).is_some_and(|seen| Some(&seen.uid) != parent.metadata.uid.as_ref())
-}
-
 /// The types of sandboxes that have to be ready: those that the agent names, and `main` if the session has it.
 #[must_use]
-pub fn required<'a>(agent: &'a Agent, session: &'a AigiseSession) -> BTreeSet<&'a str> {
-    let main = launched(session).into_iter().find(|sandbox_type| *sandbox_type == MAIN);
+pub fn required<'a>(agent: &'a Agent, session: &'a EffectiveSession) -> BTreeSet<&'a str> {
+    let main = session.launched().into_iter().find(|sandbox_type| *sandbox_type == MAIN);
     agent.spec.required_sandboxes().iter().map(String::as_str).chain(main).collect()
 }
 
@@ -76,13 +50,10 @@ pub fn read_types(agent: &Agent) -> BTreeSet<Label> {
     named.chain([MAIN]).filter_map(|sandbox_type| Label::of(sandbox_type).ok()).collect()
 }
 
-/// The sandbox that every agent works in.
-pub const MAIN: &str = "main";
-
 /// The required types of sandboxes, each with its Sandbox if that exists.
 fn required_sandboxes<'a>(
     observed: &'a Observed,
-    session: &'a AigiseSession,
+    session: &'a EffectiveSession,
 ) -> impl Iterator<Item = (&'a str, Option<&'a Sandbox>)> {
     // Of several sandboxes of a type, a ready one is preferred, then the session's own.
     let rank = |sandbox: &Sandbox| (state(sandbox) == SandboxState::Ready, !is_hand_made(sandbox));
@@ -102,7 +73,7 @@ fn required_sandboxes<'a>(
 /// The required types whose sandbox is not ready.
 fn unready_sandboxes<'a>(
     observed: &'a Observed,
-    session: &'a AigiseSession,
+    session: &'a EffectiveSession,
 ) -> impl Iterator<Item = (&'a str, Option<&'a Sandbox>)> {
     let is_ready = |sandbox: &Sandbox| state(sandbox) == SandboxState::Ready;
     required_sandboxes(observed, session).filter(move |(_, sandbox)| !sandbox.is_some_and(is_ready))
@@ -113,8 +84,8 @@ fn state(sandbox: &Sandbox) -> SandboxState {
 }
 
 /// Required types that the session does not have, and of which no user created a sandbox.
-fn unknown_types<'a>(observed: &'a Observed, session: &'a AigiseSession) -> Vec<&'a str> {
-    let known = launchable(session);
+fn unknown_types<'a>(observed: &'a Observed, session: &'a EffectiveSession) -> Vec<&'a str> {
+    let known = session.launchable();
     let missing = required_sandboxes(observed, session).filter(|(_, sandbox)| sandbox.is_none());
     missing.map(|(sandbox_type, _)| sandbox_type).filter(|sandbox_type| !known.contains(sandbox_type)).collect()
 }
@@ -165,31 +136,4 @@ pub fn ancestors(agent: &Agent, find: impl Fn(&str) -> Option<Arc<Agent>>) -> Ve
         line.push(above);
     }
     line
-}
-
-/// What the agents of a session require of it.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Demand {
-    /// Types of sandboxes.
-    pub sandboxes: BTreeSet<String>,
-    /// First-level folders of the tools volume.
-    pub tools_roots: BTreeSet<String>,
-}
-
-impl Demand {
-    /// The demand of these agents on this session. Agents of an earlier session with the same name are ignored.
-    #[must_use]
-    pub fn of(agents: &BTreeMap<String, Arc<Agent>>, session: &AigiseSession) -> Self {
-        let present = agents
-            .values()
-            .filter(|agent| agent.metadata.deletion_timestamp.is_none() && !belonged_to_other_session(agent, session));
-        let (mut demand, enabled) = (Demand::default(), coverage::Enabled::by(session));
-        for agent in present {
-            demand.sandboxes.extend(agent.spec.required_sandboxes().iter().cloned());
-            // An agent does not get a skill that its session does not enable, even if the skill is staged.
-            let skills = coverage::skills(agent).iter().filter(|skill| enabled.has(skill));
-            demand.tools_roots.extend(skills.filter_map(|skill| top_root(skill)));
-        }
-        demand
-    }
 }

@@ -13,10 +13,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, OwnerReference}
 use kube::{Resource, ResourceExt};
 
 use super::{ChildState, Foreign};
-use crate::api::{
-    AigiseSession,
-    meta::{self, Component},
-};
+use crate::api::meta::{self, Component};
 
 /// The controller of an object.
 #[must_use]
@@ -90,26 +87,12 @@ pub fn pinned<K: ResourceExt>(mut desired: K, live: &ChildState<K>) -> K {
     desired
 }
 
-/// The labels that every child has.
+/// The labels that every object of the operator has.
 #[must_use]
-pub fn labels(session: Option<&AigiseSession>, component: Component) -> BTreeMap<String, String> {
-    let mut labels = BTreeMap::from([
+pub fn labels(component: Component) -> BTreeMap<String, String> {
+    BTreeMap::from([
         (meta::APP.to_string(), "aigise".to_string()),
         (meta::MANAGED_BY.to_string(), meta::MANAGER.to_string()),
         (meta::COMPONENT.to_string(), component.to_string()),
-    ]);
-    if let Some(session) = session {
-        labels.extend(members(session));
-        let task = session.spec.task_name.clone().unwrap_or_else(|| session.name_any());
-        labels.insert(meta::TASK.to_string(), task);
-        labels.insert(meta::SESSION.to_string(), session.name_any());
-    }
-    labels
-}
-
-/// The labels that select the Pods of a session. They contain the session's UID, so a session never selects the Pods of an earlier
-/// session with the same name.
-#[must_use]
-pub fn members(session: &AigiseSession) -> BTreeMap<String, String> {
-    BTreeMap::from([(meta::SESSION_UID.to_string(), session.uid().unwrap_or_default())])
+    ])
 }

@@ -4,8 +4,7 @@
 
 use std::collections::BTreeMap;
 
-use super::{Settings, ownership, volumes::SharedVolume};
-use crate::api::AigiseSession;
+use super::{Settings, effective::EffectiveSession, volumes::SharedVolume};
 use k8s_openapi::{
     api::core::v1::{
         Affinity, Capabilities, Container, PersistentVolumeClaimVolumeSource, PodAffinity, PodAffinityTerm,
@@ -24,7 +23,7 @@ pub const GRACE_SECONDS: i64 = 5;
 /// The common spec of sandbox Pods and stage Pods. The Pod is not restarted when its container ends, has no credentials, shares a group
 /// for the volumes, and runs on the session's node if a claim can only be mounted on one node.
 #[must_use]
-pub fn base_spec(session: Option<&AigiseSession>) -> PodSpec {
+pub fn base_spec(session: Option<&EffectiveSession>) -> PodSpec {
     PodSpec {
         restart_policy: Some("Never".into()),
         termination_grace_period_seconds: Some(GRACE_SECONDS),
@@ -36,20 +35,18 @@ pub fn base_spec(session: Option<&AigiseSession>) -> PodSpec {
             seccomp_profile: Some(SeccompProfile { type_: "RuntimeDefault".into(), ..SeccompProfile::default() }),
             ..PodSecurityContext::default()
         }),
-        affinity: session
-            .filter(|session| SharedVolume::ALL.iter().any(|volume| volume.is_on_one_node(session)))
-            .map(same_node),
+        affinity: session.filter(|session| session.is_on_one_node()).map(same_node),
         ..PodSpec::default()
     }
 }
 
-fn same_node(session: &AigiseSession) -> Affinity {
+fn same_node(session: &EffectiveSession) -> Affinity {
     Affinity {
         pod_affinity: Some(PodAffinity {
             required_during_scheduling_ignored_during_execution: Some(vec![PodAffinityTerm {
                 topology_key: "kubernetes.io/hostname".into(),
                 label_selector: Some(LabelSelector {
-                    match_labels: Some(ownership::members(session)),
+                    match_labels: Some(session.members()),
                     ..LabelSelector::default()
                 }),
                 ..PodAffinityTerm::default()
@@ -62,11 +59,11 @@ fn same_node(session: &AigiseSession) -> Affinity {
 
 /// The Pod volume for one of the session's claims.
 #[must_use]
-pub fn claim_volume(session: &AigiseSession, volume: SharedVolume, read_only: bool) -> Volume {
+pub fn claim_volume(session: &EffectiveSession, volume: SharedVolume, read_only: bool) -> Volume {
     Volume {
         name: volume.to_string(),
         persistent_volume_claim: Some(PersistentVolumeClaimVolumeSource {
-            claim_name: volume.claim_name(session),
+            claim_name: session.claim_name(volume),
             read_only: read_only.then_some(true),
         }),
         ..Volume::default()

@@ -12,36 +12,24 @@
 
 mod agents;
 pub mod configuration;
-mod decided;
 pub mod exec;
-mod launch;
 mod lifecycle;
 mod lifetime;
 mod network;
 mod observed;
-mod profile;
 mod sandboxes;
 mod staging;
 mod summary;
 mod volumes;
 
-use std::{collections::BTreeMap, sync::Arc};
-
-use self::launch::with_demand;
 pub use self::{
-    decided::{Decided, bytes_to_decide},
-    launch::{launchable, launched, services, top_root},
     lifecycle::Lifecycle,
-    network::has_own_policy,
     observed::{ConfigMapContent, Observed},
     staging::{Staging, config_maps, content_hash, wants_sources},
 };
-use super::{
-    Applied, ChildState, Created, Failure, Foreign, Report, Write, agent::Demand, name, volumes::SharedVolume,
-};
+use super::{Applied, ChildState, Created, Failure, Foreign, Report, Write, name, volumes::SharedVolume};
 use crate::api::{
-    Agent, AigiseSession, AigiseSessionStatus,
-    condition::{ConditionType, Reason},
+    AigiseSessionStatus,
     sandbox::SandboxState,
     session::{OnExpiry, SessionPhase},
 };
@@ -70,7 +58,7 @@ pub fn plan(observed: &Observed, situation: &Situation) -> Vec<Write> {
     match &situation.lifecycle {
         Lifecycle::Terminating | Lifecycle::Unconfigured(_) | Lifecycle::Blocked(_) | Lifecycle::NameTaken(_) => vec![],
         Lifecycle::Expired { then: OnExpiry::Delete, .. } => {
-            vec![Write::delete(&*observed.session)]
+            vec![Write::delete(&observed.session)]
         }
         // The policy is kept, since Pods may still be ending.
         Lifecycle::Expired { then: OnExpiry::Release, .. } => {
@@ -112,19 +100,6 @@ pub fn plan(observed: &Observed, situation: &Situation) -> Vec<Write> {
     }
 }
 
-/// The effective session, from the session and its status: its own fields over those of its file, and the types that it has started.
-#[must_use]
-pub fn effective(session: Arc<AigiseSession>) -> Arc<AigiseSession> {
-    with_demand(configuration::effective(session), &Demand::default())
-}
-
-/// The session with the demand of its agents.
-#[must_use]
-pub fn as_demanded(session: Arc<AigiseSession>, agents: &BTreeMap<String, Arc<Agent>>) -> Arc<AigiseSession> {
-    let demand = Demand::of(agents, &session);
-    with_demand(session, &demand)
-}
-
 /// What to report about the session.
 #[must_use]
 pub fn report(observed: &Observed, situation: &Situation) -> Report<AigiseSessionStatus> {
@@ -135,7 +110,7 @@ pub fn report(observed: &Observed, situation: &Situation) -> Report<AigiseSessio
 /// garbage collector is deleting its children, and the watch event is late.
 #[must_use]
 pub fn child_disappeared(observed: &Observed) -> bool {
-    let Some(said) = &observed.session.status else { return false };
+    let Some(said) = observed.session.status() else { return false };
     let volumes = said.volumes.clone().unwrap_or_default();
     let claims = [
         (SharedVolume::Scripts, volumes.scripts),
@@ -153,26 +128,4 @@ pub fn child_disappeared(observed: &Observed) -> bool {
         || (said.phase == Some(SessionPhase::Staging) && observed.stage_pod == ChildState::Absent)
         || claims.into_iter().any(|(volume, said)| said.is_some() && is_absent(volume))
         || sandboxes.any(|(sandbox_type, _)| lacks(sandbox_type))
-}
-
-/// Whether the session is suspended or expired, according to its spec and status. Its sandboxes then have no Pods.
-#[must_use]
-pub fn is_inactive(session: &AigiseSession) -> bool {
-    let phase = session.status.as_ref().and_then(|status| status.phase);
-    session.spec.is_suspended() || matches!(phase, Some(SessionPhase::Suspended | SessionPhase::Expired))
-}
-
-/// Whether the session has failed, according to its status.
-#[must_use]
-pub fn has_failed(session: &AigiseSession) -> bool {
-    session.status.as_ref().and_then(|status| status.phase) == Some(SessionPhase::Error)
-}
-
-/// Whether the session has filled its volumes, according to its status.
-#[must_use]
-pub fn has_volumes(session: &AigiseSession) -> bool {
-    let conditions = session.status.iter().flat_map(|status| &status.conditions);
-    let staged = [Reason::Staged.to_string(), Reason::VolumesPending.to_string()];
-    let kind = ConditionType::VolumesReady.to_string();
-    conditions.into_iter().any(|condition| condition.type_ == kind && staged.contains(&condition.reason))
 }

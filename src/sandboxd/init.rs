@@ -28,7 +28,7 @@ use jiff::Timestamp;
 use rustix::fs::{FlockOperation, flock};
 
 use self::state::State;
-use super::{fail, say, stage::TERMINATION_LOG};
+use super::{TERMINATION_LOG, fail, say};
 use crate::protocol::init::{FOLDER, InitFailure, Outcome, TerminationMessage};
 
 mod log;

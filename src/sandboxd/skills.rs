@@ -8,8 +8,7 @@ use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 
 use self::document::Document;
-use super::stage::LOST_AND_FOUND;
-use super::stage::folder::{Blocked, Folder, Kind};
+use super::folder::{Blocked, Folder, Kind, LOST_AND_FOUND};
 use crate::protocol::init::{ALL_SKILLS, InitFailure, Skills};
 
 mod document;

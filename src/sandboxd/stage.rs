@@ -26,18 +26,13 @@ use self::fill::Target;
 use crate::protocol::staging::{MANIFEST_ENV, Manifest, Source, Staged, StagingReport, Volume};
 
 pub use self::error::Error;
-pub(super) use self::survey::LOST_AND_FOUND;
 
 mod error;
 mod fill;
-pub(super) mod folder;
 mod report;
 mod survey;
 #[cfg(test)]
 mod tests;
-
-/// The file from which the kubelet reads a container's termination message.
-pub const TERMINATION_LOG: &str = "/dev/termination-log";
 
 /// The temporary name, at a volume's root, of the file that is being written.
 const PART: &str = ".aigise-staged.part";

@@ -16,7 +16,11 @@ use secrecy::{ExposeSecret, SecretString};
 use aigise_operator::{
     api::{AigiseSession, limits},
     config::{self, Configuration, ErrorKind, Input, Origin, VariableValue, Variables, keys, manifest, merge, write},
-    plan::{ChildState, Created, Write, session},
+    plan::{
+        ChildState, Created, Write,
+        effective::{Decided, EffectiveSession, configuration},
+        session,
+    },
 };
 use proptest::prelude::*;
 use serde_json::{Value, json};
@@ -237,10 +241,11 @@ fn session_of(spec: &Value) -> AigiseSession {
 }
 
 fn observed(session: AigiseSession) -> session::Observed {
+    let session = EffectiveSession::of(Arc::new(session));
     session::Observed {
-        decided: Arc::new(session::Decided::of(&session, &settings())),
-        session: Arc::new(session),
-        configuration: session::configuration::Configuration::None,
+        decided: Arc::new(Decided::of(&session, &settings())),
+        session,
+        configuration: configuration::Configuration::None,
         config_secret: None,
         claims: BTreeMap::new(),
         existing_claims: BTreeMap::new(),
@@ -263,7 +268,7 @@ fn the_default_configuration_becomes_a_session_that_plans() {
     let configuration = Case::of(&folder().join("default.toml")).read().unwrap();
     let spec = merge::merge(&configuration.spec, &json!({"sandboxes": {"pdb_mcp": {"workingDir": "/src"}}}));
     let observed = observed(session_of(&spec));
-    assert_eq!(session::launched(&observed.session).len(), 7);
+    assert_eq!(observed.session.launched().len(), 7);
     let stage = session::Situation::of(&observed).lifecycle;
     assert!(!matches!(stage, session::Lifecycle::Blocked(_)), "{stage:?}");
     let sandboxes: BTreeSet<_> = plan_session(&observed)

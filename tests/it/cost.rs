@@ -2,7 +2,7 @@
 //! walk that visits something twice as often as it is there shows in what it allocates; one that visits all paths does not come
 //! to an end.
 
-use aigise_operator::plan::session;
+use aigise_operator::plan::effective::Decided;
 use allocation_counter::measure;
 use serde_json::{Map, Value, json};
 
@@ -48,7 +48,7 @@ fn cost(mut reconcile: impl FnMut()) -> Cost {
 fn of_session(world: &World) -> Cost {
     let observed = world.observe_session("demo");
     cost(|| {
-        drop(session::Decided::of(&observed.session, &settings()));
+        drop(Decided::of(&observed.session, &settings()));
         drop(plan_session(&observed));
         drop(report_session(&observed));
     })

@@ -18,11 +18,16 @@ use aigise_operator::{
     },
     plan::{
         self, Applied, ChildState, Created, Failure, Lookup, ObjectEvent, Outcome, Report, Requeue, Settings,
-        StatusWrite, Target, Write, agent, name, ownership,
+        StatusWrite, Target, Write, agent,
+        effective::{
+            Decided, EffectiveSession,
+            configuration::{self, Configuration, Contents, Reference},
+        },
+        facts, name, ownership,
         sandbox::{self, ExecAccess},
         session::{
             self, ConfigMapContent,
-            configuration::{self, ConfigSecret, Configuration, Contents, Reference},
+            configuration::ConfigSecret,
             exec::{self, Exec},
         },
         volumes::SharedVolume,
@@ -527,48 +532,47 @@ impl World {
         let (configuration, config_secret) = self.read_configuration(&self.sessions[name]);
         let agents = self.agents.iter().filter(|(_, agent)| agent.spec.session == name);
         let agents = agents.map(|(name, agent)| (name.clone(), Arc::new(agent.clone()))).collect();
-        let session = configuration::effective_now(Arc::new(self.sessions[name].clone()), &configuration);
-        let decided = Arc::new(session::Decided::of(&session, &settings()));
-        let session = session::as_demanded(session, &agents);
-        let session = &*session;
-        let slot = |found: Option<&Pod>| ownership::child_state(found.cloned().map(Arc::new), &session.metadata);
+        let session = EffectiveSession::reading(Arc::new(self.sessions[name].clone()), &configuration);
+        let decided = Arc::new(Decided::of(&session, &settings()));
+        let session = session.demanded_by(&agents);
+        let slot = |found: Option<&Pod>| ownership::child_state(found.cloned().map(Arc::new), session.metadata());
         let mut names: BTreeSet<_> = self
             .sandboxes
             .values()
-            .filter(|sandbox| ownership::owner_uid(&sandbox.metadata) == session.metadata.uid.as_deref())
+            .filter(|sandbox| ownership::owner_uid(&sandbox.metadata) == session.metadata().uid.as_deref())
             .map(ResourceExt::name_any)
             .collect();
-        let launched = session::launched(session).into_iter();
+        let launched = session.launched().into_iter();
         names.extend(launched.filter_map(|t| Some(name::child(name, name::Label::of(t).ok()?))));
         let (mut claims, mut existing_claims) = (BTreeMap::new(), BTreeMap::new());
         for volume in SharedVolume::ALL {
-            let found = self.claims.get(&volume.claim_name(session)).cloned().map(Arc::new);
-            match volume.existing(session) {
+            let found = self.claims.get(&session.claim_name(volume)).cloned().map(Arc::new);
+            match session.existing_claim(volume) {
                 Some(_) => _ = existing_claims.insert(volume, found.map_or(Lookup::Missing, Lookup::Found)),
-                None => _ = claims.insert(volume, ownership::child_state(found, &session.metadata)),
+                None => _ = claims.insert(volume, ownership::child_state(found, session.metadata())),
             }
         }
-        let exec = self.observe_exec(session, &agents);
+        let exec = self.observe_exec(&session, &agents);
         let mut observed = session::Observed {
             exec,
             decided,
-            session: Arc::new(session.clone()),
+            session: session.clone(),
             configuration,
             config_secret,
             claims,
             existing_claims,
             stage_pod: slot(self.pods.get(&name::child(name, "stage"))),
-            service: ownership::child_state(self.services.get(name).cloned().map(Arc::new), &session.metadata),
-            policy: ownership::child_state(self.policies.get(name).cloned().map(Arc::new), &session.metadata),
+            service: ownership::child_state(self.services.get(name).cloned().map(Arc::new), session.metadata()),
+            policy: ownership::child_state(self.policies.get(name).cloned().map(Arc::new), session.metadata()),
             stage_policy: {
-                let found = self.policies.get(&session::Observed::stage_pod_name(session));
-                ownership::child_state(found.cloned().map(Arc::new), &session.metadata)
+                let found = self.policies.get(&session::Observed::stage_pod_name(&session));
+                ownership::child_state(found.cloned().map(Arc::new), session.metadata())
             },
             sandboxes: names
                 .into_iter()
                 .map(|name| {
                     let found = self.sandboxes.get(&name).cloned().map(Arc::new);
-                    let slot = ownership::child_state(found, &session.metadata);
+                    let slot = ownership::child_state(found, session.metadata());
                     (name, slot)
                 })
                 .collect(),
@@ -584,26 +588,26 @@ impl World {
                 None => ConfigMapContent::Missing,
             };
             observed.config_maps =
-                session::config_maps(session).into_iter().map(|name| (name.clone(), content(&name))).collect();
+                session::config_maps(&session).into_iter().map(|name| (name.clone(), content(&name))).collect();
         }
         observed
     }
 
-    fn observe_exec(&self, session: &AigiseSession, agents: &BTreeMap<String, Arc<Agent>>) -> Option<Exec> {
-        let allowed = agents.values().filter(|agent| agent::runner::may_exec(agent, &settings()));
+    fn observe_exec(&self, session: &EffectiveSession, agents: &BTreeMap<String, Arc<Agent>>) -> Option<Exec> {
+        let allowed = agents.values().filter(|agent| facts::agent::may_exec(agent, &settings()));
         let runners = allowed.filter_map(|agent| {
-            let live = self.sandboxes.get(&agent::runner::name(agent)).cloned().map(Arc::new);
+            let live = self.sandboxes.get(&facts::agent::runner_name(agent)).cloned().map(Arc::new);
             ownership::child_state(live, &agent.metadata).owned().cloned()
         });
         let runners: Vec<_> = runners.collect();
-        let sandboxes = self.sandboxes.values().filter(|sandbox| sandbox.spec.session == session.metadata.name);
+        let sandboxes = self.sandboxes.values().filter(|sandbox| sandbox.spec.session == session.metadata().name);
         let sandboxes: Vec<_> = sandboxes.cloned().map(Arc::new).collect();
         let pod = |sandbox: &Sandbox| {
             ownership::child_state(self.pods.get(&sandbox.name_any()).cloned().map(Arc::new), &sandbox.metadata)
         };
-        let role = self.roles.get(&exec::role_name(session)).cloned().map(Arc::new);
+        let role = self.roles.get(&facts::session::role_name(session)).cloned().map(Arc::new);
         (!runners.is_empty()).then(|| Exec {
-            role: ownership::child_state(role, &session.metadata),
+            role: ownership::child_state(role, session.metadata()),
             runners,
             pods: exec::open_pods(session, &sandboxes, pod),
         })
@@ -621,7 +625,7 @@ impl World {
         let mut agents = self.agents.values().filter(|agent| agent.spec.session == session.name_any());
         let has_runner = agents.any(|agent| agent.spec.runner.is_some());
         let (configuration, wanted) = configuration::read(session, &contents, has_runner);
-        let found = self.secrets.get(&configuration::secret_name(session)).cloned().map(Arc::new);
+        let found = self.secrets.get(&facts::session::secret_name(session)).cloned().map(Arc::new);
         let is_read = matches!(configuration, Configuration::Read { .. }) || !wanted.is_empty();
         let secret = is_read.then(|| ConfigSecret { wanted, child: ownership::child_state(found, &session.metadata) });
         (configuration, secret)
@@ -632,7 +636,8 @@ impl World {
         let session = match &sandbox.spec.session {
             None => Lookup::NotNamed,
             Some(name) => {
-                let found = self.sessions.get(name).map(|found| session::effective(Arc::new(found.clone())));
+                let found =
+                    self.sessions.get(name).map(|found| Arc::new(EffectiveSession::of(Arc::new(found.clone()))));
                 found.map_or(Lookup::Missing, Lookup::Found)
             }
         };
@@ -651,11 +656,11 @@ impl World {
         let agent = ownership::controller(&sandbox.metadata)
             .and_then(|owner| self.agents.get(&owner.name).filter(|agent| agent.uid().as_ref() == Some(&owner.uid)))
             .map(|agent| Arc::new(agent.clone()));
-        let allowed = agent.as_ref().filter(|agent| agent::runner::may_exec(agent, &settings()));
+        let allowed = agent.as_ref().filter(|agent| facts::agent::may_exec(agent, &settings()));
         let exec_access = allowed.zip(session.found()).map(|(agent, session)| ExecAccess {
             role: {
-                let role = self.roles.get(&exec::role_name(session)).cloned().map(Arc::new);
-                ownership::child_state(role, &session.metadata)
+                let role = self.roles.get(&facts::session::role_name(&**session)).cloned().map(Arc::new);
+                ownership::child_state(role, session.metadata())
             },
             account: sandbox::exec_access_state(self.accounts.get(name).cloned().map(Arc::new), sandbox, agent),
             binding: sandbox::exec_access_state(self.bindings.get(name).cloned().map(Arc::new), sandbox, agent),
@@ -686,7 +691,7 @@ impl World {
             .sandboxes
             .values()
             .filter(is_of_type)
-            .filter_map(|sandbox| Some((sandbox::rank(sandbox)?, sandbox)))
+            .filter_map(|sandbox| Some((facts::sandbox::rank(sandbox)?, sandbox)))
             .collect();
         ranked.sort_by(|(one, _), (other, _)| one.cmp(other));
         ranked.into_iter().take(sandbox::FIRST).map(|(_, sandbox)| Arc::new(sandbox.clone())).collect()
@@ -696,14 +701,14 @@ impl World {
         let mut observed = self.observe_session(name);
         let writes = [exec::writes(&observed), plan_session(&observed)].concat();
         self.note_stage("session", name, &format!("{:?}", session::Situation::of(&observed).lifecycle), &writes);
-        let owner = observed.session.metadata.clone();
+        let owner = observed.session.metadata().clone();
         for write in writes {
             let name = write.name().to_string();
             let outcome = self.write(&owner, write);
             observed.record(&name, outcome);
         }
         let report = report_session(&observed);
-        let before = observed.session.status.clone().unwrap_or_default();
+        let before = observed.session.status().cloned().unwrap_or_default();
         times_move_with_status(&before.conditions, &report.status.conditions);
         if report.write != StatusWrite::Skip {
             self.writes += 1;
@@ -756,13 +761,14 @@ impl World {
     pub fn observe_agent(&self, name: &str) -> agent::Observed {
         let agent = &self.agents[name];
         let found = |name: &str| self.agents.get(name).cloned().map(Arc::new);
-        let session = self.sessions.get(&agent.spec.session).map(|found| session::effective(Arc::new(found.clone())));
+        let session =
+            self.sessions.get(&agent.spec.session).map(|found| Arc::new(EffectiveSession::of(Arc::new(found.clone()))));
         let parent = match agent.spec.parent.as_deref() {
             None => Lookup::NotNamed,
             Some(parent) => found(parent).map_or(Lookup::Missing, Lookup::Found),
         };
         let below = self.agents.values().filter(|other| other.spec.parent.as_deref() == Some(name));
-        let runner = agent::runner::name(agent);
+        let runner = facts::agent::runner_name(agent);
         agent::Observed {
             runner: ownership::child_state(self.sandboxes.get(&runner).cloned().map(Arc::new), &agent.metadata),
             legacy_exec_access: None,

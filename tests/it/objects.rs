@@ -235,7 +235,7 @@ fn with_agent(desired: &str) -> World {
 #[test]
 fn a_sandbox_that_its_agent_does_not_ask_for_gets_nothing_of_an_agents() {
     let asked = with_agent("active");
-    let name = plan::agent::runner::name(&asked.agents["a"]);
+    let name = plan::facts::agent::runner_name(&asked.agents["a"]);
     let genuine = asked.sandboxes[&name].clone();
     assert!(asked.pods.contains_key(&name));
 
@@ -287,7 +287,7 @@ fn a_sandbox_that_its_agent_does_not_ask_for_gets_nothing_of_an_agents() {
 #[test]
 fn a_sandbox_with_exec_access_goes_when_that_is_over() {
     let world = with_agent("active");
-    let name = plan::agent::runner::name(&world.agents["a"]);
+    let name = plan::facts::agent::runner_name(&world.agents["a"]);
     let is_owner = |meta: &ObjectMeta| {
         let owners = meta.owner_references.as_ref().unwrap();
         owners.len() == 1 && Some(&owners[0].uid) == world.sandboxes[&name].metadata.uid.as_ref()

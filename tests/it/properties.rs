@@ -28,7 +28,7 @@ use k8s_openapi::{
     api::networking::v1::NetworkPolicy,
     apimachinery::pkg::apis::meta::v1::{Condition, ObjectMeta, Time},
 };
-use kube::ResourceExt;
+use kube::{Resource, ResourceExt};
 use proptest::prelude::*;
 use serde_json::json;
 
@@ -330,13 +330,13 @@ fn what_goes_makes_nothing(world: &World) {
     let is_going = |metadata: &mut ObjectMeta| metadata.deletion_timestamp = Some(Time(world.now));
     for name in world.sessions.keys() {
         let mut observed = world.observe_session(name);
-        is_going(&mut Arc::make_mut(&mut observed.session).metadata);
+        is_going(observed.session.meta_mut());
         assert_eq!(plan_session(&observed), [], "P5: the session {name}");
     }
     for name in world.sandboxes.keys() {
         let mut observed = world.observe_sandbox(name);
         if let Lookup::Found(session) = &mut observed.session {
-            is_going(&mut Arc::make_mut(session).metadata);
+            is_going(Arc::make_mut(session).meta_mut());
             let writes = made_and_taken_away(&plan_sandbox(&observed));
             assert!(!writes.iter().any(|write| write.starts_with("make")), "P5: the session of {name}: {writes:?}");
         }

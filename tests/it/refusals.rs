@@ -8,10 +8,7 @@ use aigise_operator::{
         condition::{ConditionType, Reason},
         session::SessionPhase,
     },
-    plan::{
-        Applied, ChildState, Created, Failure, Kind, Outcome, Report, Requeue, Write,
-        session::{self, Observed},
-    },
+    plan::{Applied, ChildState, Created, Failure, Kind, Outcome, Report, Requeue, Write, facts, session::Observed},
 };
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 use serde_json::{Value, json};
@@ -160,9 +157,9 @@ fn a_claim_that_may_not_grow_is_in_the_way_of_nothing_else() {
     let volumes = condition(&report.status, ConditionType::VolumesReady);
     assert_eq!((volumes.status.as_str(), volumes.reason.as_str()), ("False", "VolumesPending"));
     assert!(volumes.message.contains(WORDS), "{}", volumes.message);
-    let mut session = AigiseSession::clone(&observed.session);
+    let mut session = world.sessions["demo"].clone();
     session.status = Some(report.status);
-    assert!(session::has_volumes(&session), "they are as they were, and sandboxes can start");
+    assert!(facts::session::has_volumes(&session), "they are as they were, and sandboxes can start");
 }
 
 #[test]

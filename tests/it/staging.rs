@@ -8,7 +8,7 @@ use aigise_operator::{
         condition::{ConditionType, Reason},
         meta,
     },
-    plan::{HelperMount, Settings, StatusWrite, Write, session},
+    plan::{HelperMount, Settings, StatusWrite, Write, effective::Decided},
     protocol::staging::{Staged, StagingReport},
 };
 use k8s_openapi::api::core::v1::{ContainerState, ContainerStateTerminated, ContainerStatus, Pod, PodSpec};
@@ -132,7 +132,7 @@ fn an_image_can_be_a_source_however_the_helper_gets_into_pods() {
     world.happens(with_sources(json!([{"image": {"reference": "a"}}])));
     let mut observed = world.observe_session("demo");
     observed.settings = Arc::new(Settings { helper_mount: HelperMount::Copy, ..super::model::settings() });
-    observed.decided = Arc::new(session::Decided::of(&observed.session, &observed.settings));
+    observed.decided = Arc::new(Decided::of(&observed.session, &observed.settings));
     let ready = report_session(&observed).status.conditions.into_iter().find(|condition| condition.type_ == "Ready");
     assert_eq!(ready.unwrap().reason, Reason::Staging.to_string());
 }
@@ -143,7 +143,7 @@ fn where_images_cannot_be_mounted_an_image_source_is_refused_before_anything_is_
     world.happens(with_sources(json!([a_container_source(), {"image": {"reference": "a"}}])));
     let mut observed = world.observe_session("demo");
     observed.settings = Arc::new(Settings { image_volumes: false, ..super::model::settings() });
-    observed.decided = Arc::new(session::Decided::of(&observed.session, &observed.settings));
+    observed.decided = Arc::new(Decided::of(&observed.session, &observed.settings));
     let writes = plan_session(&observed);
     assert_eq!(writes, []);
     let report = report_session(&observed);

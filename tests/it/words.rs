@@ -1,5 +1,6 @@
 //! The words of this project: what the field has a word for is called by it.
 
+use aigise_operator::plan::reserved;
 use std::{fs, path::Path};
 
 use regex::{Captures, Regex};
@@ -111,4 +112,36 @@ fn every_adr_about_code_is_linked_from_it() {
             assert!(text.contains(&format!("docs/adr/{name}")), "{name} is linked from no code");
         }
     }
+}
+
+/// The files and folders that Markdown links to exist.
+#[test]
+fn every_link_of_the_docs_leads_to_a_file() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let mut all = vec![];
+    lines(&root.join("docs"), &mut all);
+    let readme = fs::read_to_string(root.join("README.md")).unwrap();
+    all.extend(readme.lines().enumerate().map(|(at, line)| ("README.md".to_string(), at + 1, line.to_string())));
+    let mut dead = vec![];
+    for (path, number, line) in &all {
+        for (at, _) in line.match_indices("](") {
+            let target = line[at + 2..].split(')').next().unwrap().split('#').next().unwrap();
+            let is_file = !target.is_empty() && !target.contains("://");
+            let folder = root.join(path).parent().unwrap().to_path_buf();
+            if is_file && !folder.join(target).exists() {
+                dead.push(format!("{path}:{number}: {target}"));
+            }
+        }
+    }
+    assert!(dead.is_empty(), "{}", dead.join("\n"));
+}
+
+/// The table of reserved names is the one that users read.
+#[test]
+fn the_docs_list_what_is_reserved() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let text = fs::read_to_string(root.join("docs/pod-template.md")).unwrap();
+    let names = reserved::volumes().chain(reserved::CONTAINERS).chain(reserved::folders());
+    let missing: Vec<_> = names.filter(|name| !text.contains(&format!("`{name}`"))).collect();
+    assert!(missing.is_empty(), "{missing:?}");
 }

@@ -12,11 +12,13 @@ use super::{AgentsIn, Change, ReadYourWrites, SandboxesIn, StartingPods, WorkQue
 use crate::{
     api::{Agent, AigiseSession, Sandbox, agent::Runner, condition::RUNTIME_HEALTHY, meta, sandbox::SandboxState},
     plan::{
-        agent::runner,
+        facts::{
+            agent::runner_name,
+            sandbox::is_runner,
+            session::{has_failed, has_volumes, is_inactive},
+        },
         ownership::{self, label},
         pod,
-        sandbox::is_runner,
-        session::{has_failed, has_volumes, is_inactive},
     },
 };
 
@@ -142,7 +144,7 @@ impl Dispatcher {
         }
         // The exec access of the agent's Pod is not part of its Sandbox.
         if change.touches(|agent| agent.spec.runner.as_ref().map(Runner::may_exec)) && agent.spec.runner.is_some() {
-            self.enqueue_sandbox(&runner::name(agent), &namespace);
+            self.enqueue_sandbox(&runner_name(agent), &namespace);
         }
         if change.touches(|agent| (agent.metadata.generation, agent.uid(), agent.status.clone())) {
             self.enqueue_session(&agent.spec.session, &namespace);

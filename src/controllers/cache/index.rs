@@ -13,9 +13,9 @@ use crate::{
     api::{Agent, Sandbox, agent::Runner},
     plan::{
         agent::{MAX_DEPTH, read_types},
+        facts::sandbox::{Rank, rank},
         name::Label,
-        ownership,
-        sandbox::{self, Rank},
+        ownership, sandbox,
     },
 };
 
@@ -121,7 +121,7 @@ impl SandboxesIn {
     }
 
     pub(super) fn update(&self, change: &Change<'_, Sandbox>) {
-        self.ranks.update(change, |sandbox| type_key(sandbox).zip(sandbox::rank(sandbox)).into_iter().collect());
+        self.ranks.update(change, |sandbox| type_key(sandbox).zip(rank(sandbox)).into_iter().collect());
         self.names.update_names(change, |sandbox| {
             let namespace = || sandbox.namespace().unwrap_or_default();
             let owned = ownership::owner_uid(&sandbox.metadata).map(|uid| SandboxKey::Owned(uid.into()));

@@ -3,23 +3,18 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use crate::{
-    api::{Agent, AigiseSession, session::McpService},
-    plan::session::{has_volumes, services},
+    api::{Agent, session::McpService},
+    plan::{
+        effective::{EffectiveSession, Enabled},
+        facts::agent::{skills, tools},
+        volumes::SharedVolume,
+    },
     protocol::init::ALL_SKILLS,
 };
 
 /// Tools that every agent has.
 const BASELINE: [&str; 5] =
     ["run_terminal_command", "list_background_tasks", "get_background_task_output", "wait_for_background", "complain"];
-
-/// The skills that an agent uses.
-pub(super) fn skills(agent: &Agent) -> &[String] {
-    agent.spec.config.as_ref().map_or(&[], |config| &config.enabled_skills)
-}
-
-fn tools(agent: &Agent) -> &[String] {
-    agent.spec.config.as_ref().map_or(&[], |config| &config.tool_names)
-}
 
 /// Whether a session has the tools and skills that an agent uses.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -33,8 +28,8 @@ pub(super) enum Coverage {
 }
 
 impl Coverage {
-    pub(super) fn of(agent: &Agent, session: &AigiseSession) -> Self {
-        if !has_volumes(session) && depends_on_staging(agent, session) {
+    pub(super) fn of(agent: &Agent, session: &EffectiveSession) -> Self {
+        if !session.has_volumes() && depends_on_staging(agent, session) {
             return Coverage::Unknown;
         }
         let missing = missing(agent, session);
@@ -43,7 +38,7 @@ impl Coverage {
 }
 
 /// The tools and skills that the agent uses and the session does not have, described for users.
-fn missing(agent: &Agent, session: &AigiseSession) -> Vec<String> {
+fn missing(agent: &Agent, session: &EffectiveSession) -> Vec<String> {
     let offered = Offered::by(session);
     let called: BTreeSet<_> = staged(session).into_iter().flatten().flat_map(names_of_skill).collect();
     let has_tool = |tool: &str| offered.has(tool) || called.contains(tool);
@@ -54,7 +49,7 @@ fn missing(agent: &Agent, session: &AigiseSession) -> Vec<String> {
 }
 
 /// Whether the coverage depends on the content of the tools volume.
-fn depends_on_staging(agent: &Agent, session: &AigiseSession) -> bool {
+fn depends_on_staging(agent: &Agent, session: &EffectiveSession) -> bool {
     let offered = Offered::by(session);
     !skills(agent).is_empty() || tools(agent).iter().any(|tool| !offered.has(tool))
 }
@@ -67,9 +62,9 @@ struct Offered<'a> {
 }
 
 impl<'a> Offered<'a> {
-    fn by(session: &'a AigiseSession) -> Self {
-        let named = session.spec.tools.as_ref().map(|tools| tools.iter().map(String::as_str).collect());
-        Self { named, services: services(session) }
+    fn by(session: &'a EffectiveSession) -> Self {
+        let named = session.tools().map(|tools| tools.iter().map(String::as_str).collect());
+        Self { named, services: session.services() }
     }
 
     fn has(&self, tool: &str) -> bool {
@@ -86,25 +81,10 @@ fn names_of_skill(skill: &str) -> impl Iterator<Item = &str> {
 }
 
 /// Whether a session has a skill: the skill must be enabled, and it must be staged if the staged skills are known.
-fn has_skill(session: &AigiseSession, skill: &str) -> bool {
+fn has_skill(session: &EffectiveSession, skill: &str) -> bool {
     let is_there =
         skill == ALL_SKILLS || staged(session).is_none_or(|mut skills| skills.any(|known| is_in(known, skill)));
     Enabled::by(session).has(skill) && is_there
-}
-
-/// The skills that a session enables.
-pub(super) struct Enabled<'a>(BTreeSet<&'a str>);
-
-impl<'a> Enabled<'a> {
-    pub(super) fn by(session: &'a AigiseSession) -> Self {
-        Self(session.spec.enabled_skills.iter().flatten().map(String::as_str).collect())
-    }
-
-    /// Whether a skill is enabled: by its own name, by a folder above it, or by `all`. The skill `all` is only enabled by `all`.
-    pub(super) fn has(&self, skill: &str) -> bool {
-        let mut above = skill.match_indices('/').map(|(slash, _)| &skill[..slash]);
-        self.0.contains(ALL_SKILLS) || self.0.contains(skill) || above.any(|folder| self.0.contains(folder))
-    }
 }
 
 /// Whether `folder` is `other` or below it.
@@ -113,13 +93,11 @@ fn is_in(folder: &str, other: &str) -> bool {
 }
 
 /// The skills that were staged; `None` if the session uses an existing claim, whose content is unknown.
-fn staged(session: &AigiseSession) -> Option<impl Iterator<Item = &str>> {
-    let volumes = session.spec.volumes.as_ref();
-    let is_foreign = volumes.and_then(|volumes| volumes.tools.as_ref()).is_some_and(|tools| tools.claim_name.is_some());
-    if is_foreign {
+fn staged(session: &EffectiveSession) -> Option<impl Iterator<Item = &str>> {
+    if session.existing_claim(SharedVolume::Tools).is_some() {
         return None;
     }
-    let status = session.status.as_ref();
+    let status = session.status();
     let tools = status.and_then(|status| status.volumes.as_ref()?.tools.as_ref());
     Some(tools.into_iter().flat_map(|tools| &tools.skills).map(String::as_str))
 }
@@ -135,17 +113,16 @@ mod tests {
         serde_json::from_value(json!({"metadata": {"name": "a"}, "spec": spec})).unwrap()
     }
 
-    fn session(spec: serde_json::Value, staged: &[&str]) -> AigiseSession {
+    fn session(spec: serde_json::Value, staged: &[&str]) -> EffectiveSession {
         let volumes = json!({"tools": {"claimName": "demo--tools", "skills": staged}});
-        serde_json::from_value(json!({"metadata": {"name": "demo"}, "spec": spec, "status": {"volumes": volumes}}))
-            .unwrap()
+        EffectiveSession::stored(json!({"metadata": {"name": "demo"}, "spec": spec, "status": {"volumes": volumes}}))
     }
 
-    fn missing_tools(session: &AigiseSession, tools: &[&str]) -> Vec<String> {
+    fn missing_tools(session: &EffectiveSession, tools: &[&str]) -> Vec<String> {
         missing(&agent(json!({"toolNames": tools})), session)
     }
 
-    fn missing_skills(session: &AigiseSession, skills: &[&str]) -> Vec<String> {
+    fn missing_skills(session: &EffectiveSession, skills: &[&str]) -> Vec<String> {
         missing(&agent(json!({"enabledSkills": skills})), session)
     }
 

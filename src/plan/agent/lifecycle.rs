@@ -3,18 +3,20 @@
 use kube::ResourceExt;
 use strum::IntoStaticStr;
 
-use super::{
-    MAX_DEPTH, Observed, coverage::Coverage, had_other_parent, required, runner, seen_parent, seen_session, state,
-    unknown_types, unready_sandboxes,
-};
+use super::{MAX_DEPTH, Observed, coverage::Coverage, required, runner, state, unknown_types, unready_sandboxes};
 use crate::{
     api::{
-        Agent, AigiseSession,
+        Agent,
         agent::{DesiredStatus, OnParentDeleted},
         condition::{RUNTIME_HEALTHY, Reason},
         sandbox::{SandboxPhase, SandboxState},
     },
-    plan::{ChildState, Failure, Foreign, Lookup, session::is_inactive, status},
+    plan::{
+        ChildState, Failure, Foreign, Lookup,
+        effective::EffectiveSession,
+        facts::agent::{had_other_parent, seen_parent, seen_session},
+        status,
+    },
 };
 
 /// Where an agent is in its life.
@@ -105,7 +107,7 @@ impl Lifecycle {
             let message = format!("The agent waits for the session {}, which does not exist yet.", agent.spec.session);
             return waits(Reason::SessionNotFound, message);
         };
-        if is_inactive(session) {
+        if session.is_inactive() {
             return Lifecycle::Inactive(Inactivity::BySession);
         }
         if let Some(name) = agent.spec.parent.as_ref().filter(|_| never_had_parent(observed)) {
@@ -175,7 +177,7 @@ fn waits(reason: Reason, message: String) -> Lifecycle {
 }
 
 /// The agent's session, if it exists; or the lifecycle that follows from its absence.
-fn session(observed: &Observed) -> Result<Option<&AigiseSession>, Box<Lifecycle>> {
+fn session(observed: &Observed) -> Result<Option<&EffectiveSession>, Box<Lifecycle>> {
     let agent = &observed.agent;
     if let Lookup::Failed(failure) = &observed.session {
         return Err(Box::new(Lifecycle::Failed(failure.clone())));
@@ -230,7 +232,7 @@ fn misplaced(observed: &Observed) -> Option<String> {
 
 /// Checks the required sandboxes. The message does not say which of them are ready, or why not: otherwise each change of a sandbox would
 /// cause a status write for every agent of the session.
-fn sandboxes(observed: &Observed, session: &AigiseSession) -> Option<Lifecycle> {
+fn sandboxes(observed: &Observed, session: &EffectiveSession) -> Option<Lifecycle> {
     let waiting: Vec<_> = unready_sandboxes(observed, session).collect();
     let failed =
         waiting.iter().find(|(_, sandbox)| sandbox.is_some_and(|sandbox| state(sandbox) == SandboxState::Error));

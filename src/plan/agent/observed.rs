@@ -4,10 +4,13 @@ use std::{collections::BTreeSet, sync::Arc};
 
 use jiff::Timestamp;
 
-use super::{LegacyExecAccess, belonged_to_other_session};
+use super::LegacyExecAccess;
 use crate::{
-    api::{Agent, AigiseSession, Sandbox},
-    plan::{ChildState, Failure, Lookup, Outcome, Settings, Trouble},
+    api::{Agent, Sandbox},
+    plan::{
+        ChildState, Failure, Lookup, Outcome, Settings, Trouble, effective::EffectiveSession,
+        facts::agent::belonged_to_other_session,
+    },
 };
 
 /// Everything that decisions about an agent depend on.
@@ -16,7 +19,7 @@ pub struct Observed {
     /// The agent itself.
     pub agent: Arc<Agent>,
     /// The session that the agent names.
-    pub session: Lookup<AigiseSession>,
+    pub session: Lookup<EffectiveSession>,
     /// The agent that this agent names as its parent.
     pub parent: Lookup<Agent>,
     /// The known ancestors of the agent: the parent first, at most [`MAX_DEPTH`](super::MAX_DEPTH) and one more.
@@ -39,8 +42,8 @@ pub struct Observed {
 
 impl Observed {
     /// The agent's session, if it exists, and is not another session with the same name.
-    pub(super) fn own_session(&self) -> Option<&AigiseSession> {
-        self.session.found().map(AsRef::as_ref).filter(|session| !belonged_to_other_session(&self.agent, session))
+    pub(super) fn own_session(&self) -> Option<&EffectiveSession> {
+        self.session.found().map(AsRef::as_ref).filter(|session| !belonged_to_other_session(&self.agent, *session))
     }
 
     /// Records the outcome of a write.

@@ -8,10 +8,10 @@ use k8s_openapi::api::{
 };
 use kube::ResourceExt;
 
-use super::{ChildState, Failure, Observed, Write, belonged_to_other_session};
+use super::{ChildState, Failure, Observed, Write};
 use crate::{
     api::{
-        Agent, AigiseSession, Sandbox, SandboxSpec, SandboxTemplate,
+        Agent, Sandbox, SandboxSpec, SandboxTemplate,
         agent::{DesiredStatus, Runner},
         condition::Reason,
         limits,
@@ -19,8 +19,13 @@ use crate::{
         template::{Entrypoint, Restart, RestartPolicy, UpdatePolicy},
     },
     plan::{
-        Created, Settings, digest, name, ownership,
-        sandbox::{self, check_template},
+        Created, Settings,
+        effective::EffectiveSession,
+        facts::{
+            agent::{belonged_to_other_session, may_exec, runner_name, runner_type},
+            sandbox::changed,
+        },
+        ownership, template,
     },
 };
 
@@ -65,24 +70,7 @@ pub fn is_over(
     policy.owned().is_some() && !(live.may_be_there() && may_exec(agent, settings))
 }
 
-/// The name of an agent's Sandbox, of its Pod, and of the objects of its exec access.
-#[must_use]
-pub fn name(agent: &Agent) -> String {
-    name::child(&agent.spec.session, runner_type(agent))
-}
-
-/// The type of an agent's Sandbox. Types of sessions never begin with `agent-`.
-fn runner_type(agent: &Agent) -> String {
-    format!("agent-{}", &digest::short(&agent.name_any())[..12])
-}
-
-/// Whether the agent's Pod gets exec access: the agent requests it, and the operator's settings allow it.
-#[must_use]
-pub fn may_exec(agent: &Agent, settings: &Settings) -> bool {
-    settings.allow_runner_exec && agent.spec.runner.as_ref().is_some_and(Runner::may_exec)
-}
-
-fn template(runner: &Runner) -> SandboxTemplate {
+fn sandbox_template(runner: &Runner) -> SandboxTemplate {
     let Runner { image, command, env, env_from, resources, security_context, restart, sandbox_exec: _, pod_template } =
         runner.clone();
     let restart = restart.unwrap_or_default();
@@ -115,9 +103,9 @@ fn check_size(template: &SandboxTemplate) -> Result<(), String> {
 /// # Errors
 /// Why the runner cannot be started.
 pub(super) fn check(runner: &Runner, settings: &Settings) -> Result<(), Failure> {
-    let template = template(runner);
+    let template = sandbox_template(runner);
     check_size(&template)
-        .and_then(|()| check_template(&template, settings).map_err(|message| format!("spec.runner.{message}")))
+        .and_then(|()| template::check(&template, settings).map_err(|message| format!("spec.runner.{message}")))
         .map_err(|message| Failure { reason: Reason::InvalidSpec, message })?;
     if runner.may_exec() && !settings.allow_runner_exec {
         let message = "spec.runner.sandboxExec: the operator is installed without agents.runnerExec, so it cannot grant exec access.";
@@ -127,20 +115,20 @@ pub(super) fn check(runner: &Runner, settings: &Settings) -> Result<(), Failure>
 }
 
 /// The Sandbox that the agent requests.
-fn sandbox(agent: &Agent, runner: &Runner, session: &AigiseSession, settings: &Settings) -> Sandbox {
-    let mut labels = ownership::labels(Some(session), Component::Sandbox);
+fn sandbox(agent: &Agent, runner: &Runner, session: &EffectiveSession, settings: &Settings) -> Sandbox {
+    let mut labels = session.labels(Component::Sandbox);
     labels.insert(meta::SANDBOX_TYPE.into(), runner_type(agent));
     if may_exec(agent, settings) {
         labels.insert(meta::SANDBOX_EXEC.into(), "true".into());
     }
     Sandbox {
-        metadata: ownership::child_meta(agent, name(agent), labels),
+        metadata: ownership::child_meta(agent, runner_name(agent), labels),
         spec: SandboxSpec {
             session: Some(agent.spec.session.clone()),
             sandbox_type: runner_type(agent),
             suspend: None,
             volumes: vec![],
-            template: template(runner),
+            template: sandbox_template(runner),
         },
         status: None,
     }
@@ -149,12 +137,13 @@ fn sandbox(agent: &Agent, runner: &Runner, session: &AigiseSession, settings: &S
 /// Whether an agent requests this exact Sandbox. A user who may write Sandboxes can claim that a Sandbox belongs to an agent. The secrets
 /// of an agent's Pod (the session's configuration, keys, a token) must only go to Pods that the agent requests.
 #[must_use]
-pub fn is_requested(sandbox: &Sandbox, agent: &Agent, session: &AigiseSession, settings: &Settings) -> bool {
+pub fn is_requested(sandbox: &Sandbox, agent: &Agent, session: &EffectiveSession, settings: &Settings) -> bool {
     let is_active = agent.metadata.deletion_timestamp.is_none() && agent.spec.desired_status() == DesiredStatus::Active;
     let is_going = sandbox.metadata.deletion_timestamp.is_some() || exec_is_revoked(sandbox, agent, settings);
-    let is_its_own = sandbox.name_any() == name(agent) && !is_going && !belonged_to_other_session(agent, session);
+    let is_its_own =
+        sandbox.name_any() == runner_name(agent) && !is_going && !belonged_to_other_session(agent, session);
     let runner = agent.spec.runner.as_ref().filter(|_| is_active && is_its_own);
-    runner.is_some_and(|runner| sandbox::changed(sandbox, self::sandbox(agent, runner, session, settings)).is_none())
+    runner.is_some_and(|runner| changed(sandbox, self::sandbox(agent, runner, session, settings)).is_none())
 }
 
 /// Whether the Sandbox has exec access and may no longer have it. Deleting the Sandbox also deletes the exec access that it owns, whatever
@@ -182,7 +171,7 @@ pub(super) fn changes(observed: &Observed) -> Vec<Write> {
     if check(runner, &observed.settings).is_err() {
         return vec![];
     }
-    let changed = sandbox::changed(live, sandbox(&observed.agent, runner, session, &observed.settings));
+    let changed = changed(live, sandbox(&observed.agent, runner, session, &observed.settings));
     changed.map(|changed| Write::Replace(Box::new(changed))).into_iter().collect()
 }
 

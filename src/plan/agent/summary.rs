@@ -3,10 +3,7 @@
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use kube::ResourceExt;
 
-use super::{
-    Lifecycle, Lookup, Observed, coverage::Coverage, lifecycle::Inactivity, membership, required, seen_parent,
-    seen_session, unready_sandboxes,
-};
+use super::{Lifecycle, Lookup, Observed, coverage::Coverage, lifecycle::Inactivity, required, unready_sandboxes};
 use crate::{
     api::{
         AgentStatus,
@@ -15,6 +12,8 @@ use crate::{
     },
     plan::{
         ObjectEvent, Report, Requeue, StatusWrite, Transition,
+        effective::remembered,
+        facts::agent::{seen_parent, seen_session},
         status::{self, ConditionValue, KStatus, condition_value},
     },
 };
@@ -55,7 +54,7 @@ pub(super) fn report(observed: &Observed, lifecycle: &Lifecycle) -> Report<Agent
         status: Some(view.state),
         created_at: agent.metadata.creation_timestamp.clone(),
         updated_at: if is_new { Some(Time(now)) } else { before.updated_at.clone() },
-        session: membership::remembered(seen_session(agent), observed.session.found().map(AsRef::as_ref)),
+        session: remembered(seen_session(agent), observed.session.found().map(AsRef::as_ref)),
         parent: remembered_parent(observed),
         children: children(observed),
         pod_name: runner.and_then(|runner| runner.pod_name.clone()),

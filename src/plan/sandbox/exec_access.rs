@@ -20,13 +20,10 @@ use kube::{Resource, ResourceExt};
 use super::{ChildState, Failure, Observed, Write};
 use crate::{
     api::{
-        Agent, AigiseSession, Sandbox,
+        Agent, Sandbox,
         meta::{self, Component},
     },
-    plan::{
-        Applied, Foreign, ownership,
-        session::{exec, has_own_policy},
-    },
+    plan::{Applied, Foreign, effective::EffectiveSession, facts::session::role_name, ownership},
 };
 
 /// The ports of an API server: of its Service, and on its nodes.
@@ -93,7 +90,7 @@ pub(super) fn writes(observed: &Observed) -> Vec<Write> {
     }
     let sandbox = &*observed.sandbox;
     let name = sandbox.name_any();
-    let metadata = || ownership::child_meta(sandbox, name.clone(), ownership::labels(Some(session), Component::Agent));
+    let metadata = || ownership::child_meta(sandbox, name.clone(), session.labels(Component::Agent));
     let account = ServiceAccount {
         metadata: metadata(),
         // A token is only mounted in Pods that request it.
@@ -102,7 +99,7 @@ pub(super) fn writes(observed: &Observed) -> Vec<Write> {
     };
     let policy = policy(sandbox, session, metadata());
     let binding = binding(sandbox, session, metadata());
-    let wants_policy = has_own_policy(session) && access.policy.owned().is_none_or(|live| live.spec != policy.spec);
+    let wants_policy = session.has_own_policy() && access.policy.owned().is_none_or(|live| live.spec != policy.spec);
     let is_bound = |live: &Arc<RoleBinding>| live.role_ref == binding.role_ref;
     let wants_binding = access.role.owned().is_some() && !access.binding.owned().is_some_and(is_bound);
     // The `roleRef` of a binding is immutable.
@@ -122,11 +119,11 @@ pub(super) fn writes(observed: &Observed) -> Vec<Write> {
     .collect()
 }
 
-fn binding(sandbox: &Sandbox, session: &AigiseSession, metadata: ObjectMeta) -> RoleBinding {
+fn binding(sandbox: &Sandbox, session: &EffectiveSession, metadata: ObjectMeta) -> RoleBinding {
     let api_group = "rbac.authorization.k8s.io".into();
     RoleBinding {
         metadata,
-        role_ref: RoleRef { api_group, kind: "Role".into(), name: exec::role_name(session) },
+        role_ref: RoleRef { api_group, kind: "Role".into(), name: role_name(session) },
         subjects: Some(vec![Subject {
             kind: "ServiceAccount".into(),
             name: sandbox.name_any(),
@@ -137,8 +134,8 @@ fn binding(sandbox: &Sandbox, session: &AigiseSession, metadata: ObjectMeta) -> 
 }
 
 /// The network policy that opens the API server to the agent's Pod. The session's policy closes the cluster to its Pods.
-fn policy(sandbox: &Sandbox, session: &AigiseSession, metadata: ObjectMeta) -> NetworkPolicy {
-    let mut labels: BTreeMap<_, _> = ownership::members(session);
+fn policy(sandbox: &Sandbox, session: &EffectiveSession, metadata: ObjectMeta) -> NetworkPolicy {
+    let mut labels: BTreeMap<_, _> = session.members();
     labels.insert(meta::SANDBOX_TYPE.into(), sandbox.spec.sandbox_type.clone());
     let port = |port| NetworkPolicyPort {
         port: Some(IntOrString::Int(port)),

@@ -30,27 +30,20 @@ use crate::{
     },
     plan::{
         pod::{End, Progress, annotation, passed_limit, running_since},
+        reserved::{STATE_VOLUME, WORK_VOLUME},
         status::printable,
     },
     protocol::init::{FOLDER, InitFailure, RELEASE_FILE, STATE, TerminationMessage, WORK_FILE, Work},
 };
 
 mod needs;
-mod probe;
 mod work;
 
 use self::{needs::may_begin, work::TIMEOUT};
 pub(super) use self::{
     needs::{check_needs, check_session_needs},
-    probe::readiness_probe,
-    work::{check, endpoints, work},
+    work::{endpoints, work},
 };
-
-/// The volume in which the init supervisor finds its work and its release.
-pub(super) const WORK_VOLUME: &str = "aigise-gate";
-
-/// The volume in which the init supervisor keeps its log.
-pub(super) const STATE_VOLUME: &str = "aigise-gate-state";
 
 /// How long after its timeout the init work may still end. The init supervisor enforces the timeout itself; it ends a step with SIGTERM
 /// first, and then with SIGKILL.
@@ -335,7 +328,7 @@ mod tests {
     use super::{super::Lifecycle, work::secrets, *};
     use crate::{
         api::Sandbox,
-        plan::{ChildState, HelperMount, Lookup, Settings, name::Label},
+        plan::{ChildState, HelperMount, Lookup, Settings, effective::EffectiveSession, name::Label},
         protocol::init::{Secrets, Skills},
     };
 
@@ -353,7 +346,7 @@ mod tests {
         let session = json!({"metadata": {"name": "demo", "namespace": "ns", "uid": "of-demo"}, "spec": session});
         Observed {
             sandbox: Arc::new(sandbox(spec)),
-            session: Lookup::Found(Arc::new(serde_json::from_value(session).unwrap())),
+            session: Lookup::Found(Arc::new(EffectiveSession::stored(session))),
             siblings: vec![],
             pod: ChildState::Absent,
             attached: Lookup::NotNamed,

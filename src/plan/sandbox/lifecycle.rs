@@ -1,7 +1,5 @@
 //! Where a sandbox is in its life. The checks are in order, and users read the first that applies.
 
-use std::sync::Arc;
-
 use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::api::core::v1::Pod;
 use kube::ResourceExt;
@@ -11,18 +9,18 @@ use super::{
     Observed, Progress,
     attach::Attachment,
     init::{self, InitPhase, failure, has_init},
-    is_hand_made, is_runner, pod,
-    pod_template::{self, segments},
-    privilege, restart,
+    pod, restart,
 };
 use crate::{
-    api::{AigiseSession, Sandbox, SandboxTemplate, condition::Reason, meta},
+    api::{Sandbox, condition::Reason, meta},
     plan::{
-        ChildState, Failure, Foreign, Lookup, Settings,
+        ChildState, Failure, Foreign, Lookup,
+        effective::EffectiveSession,
+        facts::sandbox::{is_hand_made, is_runner},
         name::{self, Label},
         ownership,
         pod::running_since,
-        session::{has_volumes, is_inactive, launched},
+        reserved, template,
     },
     protocol::init::InitFailure,
 };
@@ -94,7 +92,7 @@ enum Membership<'a> {
     /// The sandbox belongs to no session.
     Alone,
     /// The sandbox belongs to this session.
-    Of(&'a Arc<AigiseSession>),
+    Of(&'a EffectiveSession),
     /// The session is gone, and the sandbox was kept.
     Orphaned,
 }
@@ -120,7 +118,7 @@ impl Lifecycle {
             Membership::Alone | Membership::Orphaned => None,
         };
         // Suspension takes precedence: it works even if the rest of the spec is invalid.
-        let by_session = session.is_some_and(|session| is_inactive(session));
+        let by_session = session.is_some_and(|session| session.is_inactive());
         if by_session || sandbox.spec.suspend == Some(true) {
             return match &observed.pod {
                 ChildState::Failed(failure) => Lifecycle::Failed(failure.clone()),
@@ -154,11 +152,11 @@ fn absent(observed: &Observed, label: &Label, membership: &Membership<'_>) -> Li
             let message = format!("The session {name} and the Pod are gone, so the sandbox cannot be started again.");
             return blocked(Reason::SessionNotFound, message);
         }
-        Membership::Of(session) if session.metadata.deletion_timestamp.is_some() => {
+        Membership::Of(session) if session.metadata().deletion_timestamp.is_some() => {
             let message = format!("The session {name} is being deleted.");
             return Lifecycle::Failed(Failure { reason: Reason::Terminating, message });
         }
-        Membership::Of(session) if is_hand_made(sandbox) && !has_volumes(session) => {
+        Membership::Of(session) if is_hand_made(sandbox) && !session.has_volumes() => {
             return Lifecycle::WaitsForVolumes(format!("The session {name} has not filled its volumes yet."));
         }
         Membership::Of(_) | Membership::Alone => {}
@@ -226,9 +224,9 @@ fn invalid(message: String) -> Lifecycle {
 }
 
 /// Checks the rules that admission cannot enforce, and rules that may be newer than the object.
-fn check(observed: &Observed, label: &Label, session: Option<&Arc<AigiseSession>>) -> Result<(), String> {
+fn check(observed: &Observed, label: &Label, session: Option<&EffectiveSession>) -> Result<(), String> {
     let sandbox = &observed.sandbox;
-    check_template(&sandbox.spec.template, &observed.settings).map_err(|message| format!("spec.{message}"))?;
+    template::check(&sandbox.spec.template, &observed.settings).map_err(|message| format!("spec.{message}"))?;
     check_volumes(sandbox)?;
     init::check_needs(sandbox, label)?;
     session.map_or(Ok(()), |session| init::check_session_needs(observed, session))
@@ -298,8 +296,8 @@ fn membership<'a>(observed: &'a Observed, label: &Label) -> Result<Membership<'a
 }
 
 /// The sandbox with which a user's sandbox competes for its type: the session's own, or the user's oldest sandbox of the type.
-fn rival(observed: &Observed, session: &AigiseSession, label: &Label) -> Option<String> {
-    let own = launched(session).into_iter().find(|own| Label::of(own).as_ref() == Ok(label));
+fn rival(observed: &Observed, session: &EffectiveSession, label: &Label) -> Option<String> {
+    let own = session.launched().into_iter().find(|own| Label::of(own).as_ref() == Ok(label));
     if own.is_some() {
         return Some(name::child(&session.name_any(), label));
     }
@@ -317,52 +315,25 @@ fn rival(observed: &Observed, session: &AigiseSession, label: &Label) -> Option<
 fn check_volumes(sandbox: &Sandbox) -> Result<(), String> {
     let volumes = &sandbox.spec.volumes;
     for (index, volume) in volumes.iter().enumerate() {
-        let place = segments(&volume.mount_path);
-        if pod::VOLUMES.contains(&volume.name.as_str()) {
+        let place = reserved::segments(&volume.mount_path);
+        if reserved::is_volume(&volume.name) {
             return Err(format!(
                 "spec.volumes[{index}].name: {} is reserved for a volume of the operator.",
                 volume.name
             ));
         }
-        if place.is_empty() || pod::MOUNT_PATHS.iter().any(|ours| segments(ours) == place) {
+        if reserved::is_taken(&volume.mount_path) {
             return Err(format!(
                 "spec.volumes[{index}].mountPath: {} is reserved for the operator.",
                 volume.mount_path
             ));
         }
         let earlier = &volumes[..index];
-        if earlier.iter().any(|other| other.name == volume.name || segments(&other.mount_path) == place) {
+        if earlier.iter().any(|other| other.name == volume.name || reserved::segments(&other.mount_path) == place) {
             return Err(format!("spec.volumes[{index}]: another volume has the same name or mountPath."));
         }
     }
     Ok(())
-}
-
-/// Checks a template.
-///
-/// # Errors
-/// A sentence that names the field.
-pub fn check_template(template: &SandboxTemplate, settings: &Settings) -> Result<(), String> {
-    if template.attach.is_some() {
-        return Ok(());
-    }
-    if template.image.as_deref().is_none_or(str::is_empty) {
-        return Err("image: an image is required.".into());
-    }
-    init::check(template)?;
-    if let Some(pod_template) = &template.pod_template {
-        pod_template::check(&pod_template.value(), settings.allow_privileged_templates)?;
-    }
-    if settings.allow_privileged_templates {
-        return Ok(());
-    }
-    if let Some(context) = &template.security_context {
-        privilege::check_security_context(context).map_err(|message| format!("securityContext.{message}"))?;
-    }
-    if let Some(probe) = &template.readiness_probe {
-        privilege::check_probe(probe).map_err(|message| format!("readinessProbe.{message}"))?;
-    }
-    privilege::check_ports(&template.ports)
 }
 
 #[cfg(test)]
@@ -380,7 +351,7 @@ mod tests {
             check_volumes(&serde_json::from_value(json!({"metadata": {"name": "s"}, "spec": spec})).unwrap())
         };
         assert_eq!(complaint(&[("a", "/a"), ("b", "/shared/b"), ("c", "/b/../c")]), Ok(()));
-        for path in ["/", "/shared", "/aigise/", "/aigise/.", "//run/aigise/.", "/a/../shared"] {
+        for path in ["/", "/shared", "/aigise/", "/aigise/.", "//run/aigise/.", "/a/../shared", "/run/aigise/pod/"] {
             assert!(complaint(&[("a", path)]).unwrap_err().contains("is reserved"), "{path}");
         }
         for path in ["/a", "/a/.", "/b/../a/"] {

@@ -6,12 +6,17 @@ use jiff::Timestamp;
 use k8s_openapi::api::core::v1::Pod;
 use kube::ResourceExt;
 
-use super::{ExecAccess, is_hand_made, is_runner};
+use super::ExecAccess;
 use crate::{
-    api::{Agent, AigiseSession, Sandbox},
+    api::{Agent, Sandbox},
     plan::{
         ChildState, Lookup, Outcome, Settings,
         agent::runner,
+        effective::EffectiveSession,
+        facts::{
+            agent::may_exec,
+            sandbox::{is_hand_made, is_runner},
+        },
         name::{self, Label},
         ownership,
     },
@@ -23,7 +28,7 @@ pub struct Observed {
     /// The Sandbox itself.
     pub sandbox: Arc<Sandbox>,
     /// The session that the sandbox names.
-    pub session: Lookup<AigiseSession>,
+    pub session: Lookup<EffectiveSession>,
     /// The other sandboxes of the session on which decisions depend: [`siblings`](super::siblings).
     pub siblings: Vec<Arc<Sandbox>>,
     /// The sandbox's Pod, which has the same name.
@@ -62,13 +67,13 @@ impl Observed {
 
     /// Whether the Pod may run commands in the other sandboxes of the session.
     pub(super) fn may_exec(&self) -> bool {
-        self.agent.as_ref().is_some_and(|agent| runner::may_exec(agent, &self.settings))
+        self.agent.as_ref().is_some_and(|agent| may_exec(agent, &self.settings))
     }
 
     /// Whether the sandbox's agent requests this exact Sandbox. Always true for a sandbox without an agent.
     pub(super) fn is_requested(&self) -> bool {
         let agent = self.agent.as_deref().zip(self.session.found());
-        let asks = |(agent, session): (&Agent, &Arc<AigiseSession>)| {
+        let asks = |(agent, session): (&Agent, &Arc<EffectiveSession>)| {
             runner::is_requested(&self.sandbox, agent, session, &self.settings)
         };
         !is_runner(&self.sandbox) || agent.is_some_and(asks)
@@ -88,7 +93,7 @@ impl Observed {
     }
 
     /// Whether the session created the sandbox.
-    pub(super) fn is_sessions_own(&self, session: &AigiseSession) -> bool {
-        ownership::owner_uid(&self.sandbox.metadata) == session.metadata.uid.as_deref()
+    pub(super) fn is_sessions_own(&self, session: &EffectiveSession) -> bool {
+        ownership::owner_uid(&self.sandbox.metadata) == session.metadata().uid.as_deref()
     }
 }

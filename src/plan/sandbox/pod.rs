@@ -8,49 +8,26 @@ use k8s_openapi::api::core::v1::{
 };
 use kube::ResourceExt;
 
-use super::{
-    Observed,
-    init::{self, STATE_VOLUME, WORK_VOLUME},
-    is_runner, pod_template, restart,
-};
+use super::{Observed, init, restart};
 use crate::{
     api::{
-        AigiseSession, SandboxTemplate,
+        SandboxTemplate,
         config::KeyRef,
         meta::{self, Component},
         template::Entrypoint,
     },
     plan::{
         HelperMount, Settings, digest,
-        name::{self, Label},
+        effective::EffectiveSession,
+        facts::{sandbox::is_runner, session::secret_name},
+        name::Label,
         ownership,
         pod_spec::{base_spec, claim_volume, helper_container},
-        session::configuration,
+        reserved,
+        template::{pod_template, probe},
         volumes::SharedVolume,
     },
 };
-
-/// The volume that holds `sandboxd`.
-pub(super) const HELPER_VOLUME: &str = "aigise-helper";
-
-/// The init container that fills that volume if the cluster cannot mount images.
-pub(super) const HELPER_INSTALLER: &str = "install-helper";
-
-/// The volume with the configuration of the session, for the Pod of an agent.
-pub(super) const CONFIG_VOLUME: &str = "aigise-config";
-
-/// The names of the volumes that the operator adds to a sandbox.
-pub(super) const VOLUMES: [&str; 7] =
-    ["scripts", "data", "tools", HELPER_VOLUME, WORK_VOLUME, STATE_VOLUME, CONFIG_VOLUME];
-/// The mount paths of these volumes.
-pub(super) const MOUNT_PATHS: [&str; 6] = [
-    "/sandbox_scripts",
-    "/shared",
-    "/bash_tools",
-    meta::HELPER_PATH,
-    crate::protocol::init::FOLDER,
-    meta::CONFIG_FOLDER,
-];
 
 /// Builds the sandbox's Pod.
 ///
@@ -59,7 +36,8 @@ pub(super) const MOUNT_PATHS: [&str; 6] = [
 pub fn pod(observed: &Observed, label: &Label) -> Result<Pod, String> {
     let sandbox = &*observed.sandbox;
     let session = observed.session.found().map(|session| &**session);
-    let mut labels = ownership::labels(session, Component::Sandbox);
+    let mut labels =
+        session.map_or_else(|| ownership::labels(Component::Sandbox), |session| session.labels(Component::Sandbox));
     labels.insert(meta::SANDBOX_TYPE.into(), sandbox.spec.sandbox_type.clone());
     let mut metadata = ownership::child_meta(sandbox, sandbox.name_any(), labels);
     let init = init::annotations(observed);
@@ -107,14 +85,14 @@ pub fn pod(observed: &Observed, label: &Label) -> Result<Pod, String> {
 }
 
 /// The volume with the session's configuration file.
-fn config_volume(session: &AigiseSession) -> Volume {
+fn config_volume(session: &EffectiveSession) -> Volume {
     let file = KeyToPath { key: meta::CONFIG_FILE.into(), path: meta::CONFIG_FILE.into(), ..KeyToPath::default() };
     let secret = SecretVolumeSource {
-        secret_name: Some(configuration::secret_name(session)),
+        secret_name: Some(secret_name(session)),
         items: Some(vec![file]),
         ..SecretVolumeSource::default()
     };
-    Volume { name: CONFIG_VOLUME.into(), secret: Some(secret), ..Volume::default() }
+    Volume { name: reserved::CONFIG_VOLUME.into(), secret: Some(secret), ..Volume::default() }
 }
 
 fn annotations(observed: &Observed) -> impl Iterator<Item = (String, String)> {
@@ -135,7 +113,7 @@ fn container(observed: &Observed, template: &SandboxTemplate) -> Container {
     let is_runner = is_runner(&observed.sandbox);
     let worked_in = observed.session.found().filter(|_| !is_runner);
     let config = is_runner.then(|| VolumeMount {
-        name: CONFIG_VOLUME.into(),
+        name: reserved::CONFIG_VOLUME.into(),
         mount_path: meta::CONFIG_FOLDER.into(),
         read_only: Some(true),
         ..VolumeMount::default()
@@ -153,7 +131,7 @@ fn container(observed: &Observed, template: &SandboxTemplate) -> Container {
         ..VolumeMount::default()
     });
     let helper = VolumeMount {
-        name: HELPER_VOLUME.into(),
+        name: reserved::HELPER_VOLUME.into(),
         mount_path: meta::HELPER_PATH.into(),
         read_only: Some(true),
         ..VolumeMount::default()
@@ -175,7 +153,7 @@ fn container(observed: &Observed, template: &SandboxTemplate) -> Container {
         working_dir: template.working_dir.clone(),
         resources: template.resources.clone(),
         readiness_probe: if has_init {
-            Some(init::readiness_probe(template))
+            Some(probe::readiness_probe(template))
         } else {
             template.readiness_probe.clone()
         },
@@ -200,23 +178,14 @@ fn environment(observed: &Observed) -> impl Iterator<Item = EnvVar> {
     ];
     let keys = session.filter(|_| is_runner(&observed.sandbox)).into_iter().flat_map(model_keys);
     let hosts = session.into_iter().flat_map(move |session| {
-        let types = session
-            .spec
-            .sandboxes
-            .iter()
-            .filter(|(_, sandbox)| sandbox.enabled != Some(false) && sandbox.template.attach.is_none());
-        types.filter_map(move |(sandbox_type, _)| {
-            let label = Label::of(sandbox_type).ok()?;
-            let host = name::host(&label, &session.name_any(), &session.namespace().unwrap_or_default());
-            Some(variable(label.host_variable(), host))
-        })
+        session.addressed_types().map(move |label| variable(label.host_variable(), session.host(&label)))
     });
     own.into_iter().flatten().chain(hosts).chain(keys)
 }
 
 /// The keys of the session's models, for the Pod of an agent: `AIGISE_<MODEL>_API_KEY`.
-fn model_keys(session: &AigiseSession) -> impl Iterator<Item = EnvVar> {
-    session.spec.models.iter().filter_map(|(name, model)| {
+fn model_keys(session: &EffectiveSession) -> impl Iterator<Item = EnvVar> {
+    session.models().iter().filter_map(|(name, model)| {
         let KeyRef { name: secret, key } = model.api_key_secret_ref.clone()?;
         let word: String =
             name.chars().map(|c| if c.is_ascii_alphanumeric() { c.to_ascii_uppercase() } else { '_' }).collect();
@@ -228,7 +197,7 @@ fn model_keys(session: &AigiseSession) -> impl Iterator<Item = EnvVar> {
 
 /// The volume that holds `sandboxd`, and the init container that fills it if the cluster cannot mount images.
 fn helper(settings: &Settings) -> (Volume, Option<Container>) {
-    let volume = Volume { name: HELPER_VOLUME.into(), ..Volume::default() };
+    let volume = Volume { name: reserved::HELPER_VOLUME.into(), ..Volume::default() };
     match settings.helper_mount {
         HelperMount::Image => {
             let image = ImageVolumeSource {
@@ -239,10 +208,10 @@ fn helper(settings: &Settings) -> (Volume, Option<Container>) {
         }
         HelperMount::Copy => {
             let installer = Container {
-                name: HELPER_INSTALLER.into(),
+                name: reserved::HELPER_INSTALLER.into(),
                 command: Some(vec!["/sandboxd".into(), "install".into(), meta::HELPER_PATH.into()]),
                 volume_mounts: Some(vec![VolumeMount {
-                    name: HELPER_VOLUME.into(),
+                    name: reserved::HELPER_VOLUME.into(),
                     mount_path: meta::HELPER_PATH.into(),
                     ..VolumeMount::default()
                 }]),

@@ -12,9 +12,8 @@ use k8s_openapi::{
 use kube::ResourceExt;
 
 use super::{
-    Attachment, ExecAccess, Lifecycle, Observed, Progress, Situation, has_failed_init,
+    Attachment, ExecAccess, Lifecycle, Observed, Progress, Situation,
     init::{self, InitPhase},
-    is_hand_made,
     lifecycle::overdue_at,
     restart,
 };
@@ -26,7 +25,9 @@ use crate::{
         sandbox::{SandboxPhase, SandboxState, SeenSession},
     },
     plan::{
-        ChildState, ObjectEvent, Report, Requeue, StatusWrite, Transition, membership,
+        ChildState, ObjectEvent, Report, Requeue, StatusWrite, Transition,
+        effective::remembered,
+        facts::sandbox::{has_failed_init, is_hand_made},
         pod::{exit_code, node, scheduled_at},
         status::{self, KStatus},
     },
@@ -174,7 +175,7 @@ fn endpoints(observed: &Observed, lifecycle: &Lifecycle) -> BTreeMap<String, Str
 /// The session with which a user's sandbox is deleted.
 fn seen_session(observed: &Observed, before: &SandboxStatus) -> Option<SeenSession> {
     let session = observed.session.found().filter(|_| is_hand_made(&observed.sandbox));
-    membership::remembered(before.session.as_ref(), session.map(AsRef::as_ref))
+    remembered(before.session.as_ref(), session.map(AsRef::as_ref))
 }
 
 /// How long the scheduler or a kubelet may take: `alone` for a single sandbox, and longer if many Pods are starting.

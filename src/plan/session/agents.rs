@@ -14,14 +14,14 @@ use crate::{
         session::AgentCounts,
     },
     plan::{
-        agent,
+        facts::agent::belonged_to_other_session,
         status::{ConditionValue, condition_value},
     },
 };
 
 /// The session's own agents, without agents of an earlier session with the same name.
 fn own(observed: &Observed) -> impl Iterator<Item = &Arc<Agent>> {
-    observed.agents.values().filter(|agent| !agent::belonged_to_other_session(agent, &observed.session))
+    observed.agents.values().filter(|agent| !belonged_to_other_session(agent, &observed.session))
 }
 
 fn state(agent: &Agent) -> AgentState {

@@ -1,36 +1,24 @@
-//! A session's configuration file: the objects that it is read from, its content, and the effective session, in which the session's own
-//! fields take precedence over the fields of the file.
+//! What a session does with its configuration file: its Secret, its condition, and when the file is read again.
 //!
 //! The session's status keeps the content of the file. The sandbox controller, for example, reads it there. A session whose file becomes
 //! invalid continues with the content that was last read successfully.
 
-use std::{collections::BTreeMap, sync::Arc, time::Duration};
+use std::{collections::BTreeMap, time::Duration};
 
 use k8s_openapi::{ByteString, api::core::v1::Secret, apimachinery::pkg::apis::meta::v1::Condition};
-use kube::ResourceExt;
-use serde_json::Value;
-
 use secrecy::{ExposeSecret, SecretString};
 
-use super::{
-    Applied, ChildState, Failure, Observed, Write,
-    launch::{Layers, launchable, services},
-};
+use super::{Applied, ChildState, Failure, Observed, Write};
 use crate::{
     api::{
-        AigiseSession, AigiseSessionSpec, RawJson,
         condition::{ConditionType, Reason},
-        config::{ConfigFrom, KeyRef},
-        meta::{self, Component},
+        meta::Component,
         session::ConfigurationStatus,
     },
-    config::{
-        self, ErrorKind, Ignored, Input, Origin, VariableValue, Variables,
-        tree::Table,
-        write::{self, Hosts},
-    },
+    config::Ignored,
     plan::{
-        name::{self, Label},
+        effective::configuration::{Configuration, Reference},
+        facts::session::secret_name,
         ownership,
         status::{self, ConditionValue, condition_value},
     },
@@ -46,59 +34,6 @@ pub const FILE_POLL: Duration = Duration::from_secs(60);
 /// The interval at which a Secret is read again while a session refers to it.
 pub const SECRET_POLL: Duration = Duration::from_secs(600);
 
-/// A key of an object from which a configuration is read.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Reference {
-    /// A key of a ConfigMap: the ConfigMap's name, and the key.
-    ConfigMap(String, String),
-    /// A key of a Secret: the Secret's name, and the key.
-    Secret(String, String),
-}
-
-impl Reference {
-    fn secret(KeyRef { name, key }: &KeyRef) -> Self {
-        Reference::Secret(name.clone(), key.clone())
-    }
-}
-
-impl Reference {
-    /// The key.
-    #[must_use]
-    pub fn key(&self) -> &str {
-        let (Reference::ConfigMap(_, key) | Reference::Secret(_, key)) = self;
-        key
-    }
-}
-
-impl std::fmt::Display for Reference {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        match self {
-            Reference::ConfigMap(name, key) => write!(f, "the key {key} of the ConfigMap {name}"),
-            Reference::Secret(name, key) => write!(f, "the key {key} of the Secret {name}"),
-        }
-    }
-}
-
-/// The result of reading each reference: its text, nothing, or why it could not be read.
-pub type Contents = BTreeMap<Reference, Result<Option<SecretString>, Failure>>;
-
-/// The state of a session's configuration file.
-#[derive(Clone, Debug, Default, PartialEq)]
-pub enum Configuration {
-    /// The session has no configuration file.
-    #[default]
-    None,
-    /// The file was read.
-    Read {
-        /// The fields of the session's spec that the file sets.
-        spec: RawJson,
-        /// The keys that have no effect.
-        ignored: Vec<Ignored>,
-    },
-    /// The file cannot be used.
-    Unusable(Failure),
-}
-
 /// The Secret of a session, for the sensitive values of its configuration.
 #[derive(Clone, Debug)]
 pub struct ConfigSecret {
@@ -106,159 +41,6 @@ pub struct ConfigSecret {
     pub wanted: BTreeMap<String, SecretString>,
     /// The live Secret.
     pub child: ChildState<Secret>,
-}
-
-/// The name of a session's Secret.
-#[must_use]
-pub fn secret_name(session: &AigiseSession) -> String {
-    name::child(&session.name_any(), "config")
-}
-
-/// The configuration file of a session.
-#[must_use]
-pub fn file(session: &AigiseSession) -> Option<Reference> {
-    let ConfigFrom { config_map_key_ref, secret_key_ref } = session.spec.config_from.as_ref()?;
-    let config_map =
-        config_map_key_ref.as_ref().map(|KeyRef { name, key }| Reference::ConfigMap(name.clone(), key.clone()));
-    config_map.or_else(|| secret_key_ref.as_ref().map(Reference::secret))
-}
-
-/// All references from which a session's configuration is read.
-#[must_use]
-pub fn references(session: &AigiseSession) -> Vec<Reference> {
-    let variables = session.spec.variables.iter().filter_map(|variable| variable.value_from.as_ref());
-    let Some(file) = file(session) else { return vec![] };
-    std::iter::once(file).chain(variables.map(|source| Reference::secret(&source.secret_key_ref))).collect()
-}
-
-/// Reads a session's configuration from the contents of its references. Also returns the desired content of the session's Secret, which
-/// includes the complete configuration if an agent has a runner.
-#[must_use]
-pub fn read(
-    session: &AigiseSession,
-    contents: &Contents,
-    has_runner: bool,
-) -> (Configuration, BTreeMap<String, SecretString>) {
-    let (configuration, mut wanted, tree) = match file(session).map(|file| read_file(session, &file, contents)) {
-        None => (Configuration::None, BTreeMap::new(), Table::default()),
-        Some(Ok(config::Configuration { spec, ignored, secrets, file })) => {
-            (Configuration::Read { spec: RawJson::from(&spec), ignored }, secrets, file)
-        }
-        Some(Err(failure)) => return (Configuration::Unusable(failure), BTreeMap::new()),
-    };
-    if has_runner {
-        let text = whole(&effective_now(Arc::new(session.clone()), &configuration), tree);
-        wanted.insert(meta::CONFIG_FILE.into(), SecretString::from(text));
-    }
-    (configuration, wanted)
-}
-
-/// The effective configuration in the format of the framework's file, with all values and the addresses in this cluster. It is for a
-/// Secret.
-fn whole(session: &AigiseSession, mut file: Table) -> String {
-    let namespace = session.namespace().unwrap_or_default();
-    let host = |sandbox_type: &str| Some(name::host(&Label::of(sandbox_type).ok()?, &session.name_any(), &namespace));
-    let services = services(session).into_iter();
-    let hosts = Hosts {
-        services: services
-            .filter_map(|(name, service)| Some((name.to_string(), (host(&service.sandbox)?, service.port))))
-            .collect(),
-        neo4j: launchable(session).get(NEO4J).and_then(|sandbox_type| host(sandbox_type)),
-    };
-    // The file has no defaults for all types, so each type gets its complete template.
-    let mut spec = session.spec.clone();
-    if let Ok(layers) = Layers::of(session) {
-        for (sandbox_type, sandbox) in &mut spec.sandboxes {
-            if let Ok((template, _)) = layers.template(sandbox_type) {
-                sandbox.template = template;
-            }
-        }
-    }
-    write::put_own(&mut file, &serde_json::to_value(&spec).unwrap_or_default());
-    write::put_hosts(&mut file, &hosts);
-    // This cannot fail: everything in the table was read from TOML, or put in above as TOML values.
-    write::file(&file, write::Secrets::InClear).unwrap_or_default()
-}
-
-/// The type of the sandbox with the database.
-const NEO4J: &str = "neo4j";
-
-fn read_file(session: &AigiseSession, file: &Reference, contents: &Contents) -> Result<config::Configuration, Failure> {
-    let text_of_file = text(file, contents)?;
-    let mut variables = Variables::new();
-    for variable in &session.spec.variables {
-        let given = match &variable.value_from {
-            Some(source) => VariableValue::Secret(text(&Reference::secret(&source.secret_key_ref), contents)?),
-            None => VariableValue::Plain(variable.value.clone().unwrap_or_default()),
-        };
-        variables.insert(variable.name.clone(), given);
-    }
-    let origin = if matches!(file, Reference::Secret(..)) { Origin::Secret } else { Origin::Plain };
-    let secret_name = secret_name(session);
-    let input = Input { file: text_of_file.expose_secret(), origin, variables: &variables, secret_name: &secret_name };
-    let read = config::read(input)
-        .map_err(|error| Failure { reason: reason(error.mistake), message: format!("In {file}: {error}.") })?;
-    // The error would repeat content of the file, so the message omits it.
-    merged(session, &read.spec).map_err(|_| Failure {
-        reason: Reason::BadValue,
-        message: format!("The session's own fields and {file} do not make a valid session together."),
-    })?;
-    Ok(read)
-}
-
-fn text(reference: &Reference, contents: &Contents) -> Result<SecretString, Failure> {
-    match contents.get(reference) {
-        Some(Ok(Some(text))) => Ok(text.clone()),
-        Some(Err(failure)) => Err(failure.clone()),
-        Some(Ok(None)) | None => Err(Failure {
-            reason: Reason::ConfigNotFound,
-            message: format!("The session waits for {reference}, from which its configuration is read."),
-        }),
-    }
-}
-
-fn reason(mistake: ErrorKind) -> Reason {
-    match mistake {
-        ErrorKind::Unparsable => Reason::Unparsable,
-        ErrorKind::TooLarge => Reason::TooLarge,
-        ErrorKind::UnknownVariable => Reason::UnknownVariable,
-        ErrorKind::UnknownBackend => Reason::UnknownBackend,
-        ErrorKind::BadPort => Reason::BadPort,
-        ErrorKind::BadValue => Reason::BadValue,
-        ErrorKind::SecretInPlainField => Reason::SecretInPlainField,
-    }
-}
-
-fn merged(session: &AigiseSession, from_file: &Value) -> serde_json::Result<AigiseSessionSpec> {
-    let own = serde_json::to_value(&session.spec)?;
-    serde_json::from_value(config::merge::merge(from_file, &own))
-}
-
-/// The effective session: its own fields over those of its file, as the file was last read successfully.
-#[must_use]
-pub fn effective(session: Arc<AigiseSession>) -> Arc<AigiseSession> {
-    let from_file = session.status.as_ref().and_then(|status| status.configuration.as_ref());
-    match from_file.map(|from_file| over(&session, &from_file.spec)) {
-        Some(Some(effective)) => Arc::new(effective),
-        Some(None) | None => session,
-    }
-}
-
-/// The effective session, with the file as it is now.
-#[must_use]
-pub fn effective_now(session: Arc<AigiseSession>, configuration: &Configuration) -> Arc<AigiseSession> {
-    match configuration {
-        Configuration::None => session,
-        Configuration::Read { spec, .. } => over(&session, spec).map_or(session, Arc::new),
-        Configuration::Unusable(_) => effective(session),
-    }
-}
-
-/// Merges the session's own fields over those of the file. They were already merged when the file was read, so this only fails if the
-/// session's own fields have changed since; the next read of the file then reports that.
-fn over(session: &AigiseSession, from_file: &RawJson) -> Option<AigiseSession> {
-    session.spec.config_from.as_ref()?;
-    Some(AigiseSession { spec: merged(session, &from_file.value()).ok()?, ..session.clone() })
 }
 
 /// The content of the file that the status keeps.
@@ -271,7 +53,7 @@ pub(super) fn kept(observed: &Observed) -> Option<ConfigurationStatus> {
 }
 
 fn last_understood(observed: &Observed) -> Option<&ConfigurationStatus> {
-    observed.session.status.as_ref()?.configuration.as_ref()
+    observed.session.status()?.configuration.as_ref()
 }
 
 /// Why nothing can be created for the session: its file cannot be used, and was never read successfully.
@@ -301,7 +83,7 @@ pub(super) fn next(observed: &Observed, conditions: &[Condition]) -> Option<Dura
         Configuration::Unusable(_) => {
             Some(status::poll(MENDING_POLL, conditions, ConditionType::ConfigValid, observed.now))
         }
-        Configuration::Read { .. } => Some(poll(file(&observed.session).as_ref(), &observed.configuration)),
+        Configuration::Read { .. } => Some(poll(observed.session.config_file().as_ref(), &observed.configuration)),
     }
 }
 
@@ -359,10 +141,10 @@ pub(super) fn writes(observed: &Observed) -> Vec<Write> {
 }
 
 fn secret(observed: &Observed, wanted: &BTreeMap<String, SecretString>) -> Secret {
-    let session = &*observed.session;
-    let labels = ownership::labels(Some(session), Component::Config);
+    let session = &observed.session;
+    let labels = session.labels(Component::Config);
     let mut metadata = ownership::child_meta(session, secret_name(session), labels);
-    if !session.spec.cleans_up() {
+    if !session.cleans_up() {
         metadata.owner_references = None;
     }
     let bytes = |text: &SecretString| ByteString(text.expose_secret().as_bytes().to_vec());

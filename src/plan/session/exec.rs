@@ -14,8 +14,15 @@ use kube::{Resource, ResourceExt};
 
 use super::{Applied, ChildState, Observed, Write};
 use crate::{
-    api::{AigiseSession, Sandbox, meta::Component},
-    plan::{name, ownership, sandbox},
+    api::{Sandbox, meta::Component},
+    plan::{
+        effective::EffectiveSession,
+        facts::{
+            sandbox::{belongs_to, is_runner},
+            session::role_name,
+        },
+        ownership,
+    },
 };
 
 /// The exec access of a session's agents.
@@ -29,31 +36,23 @@ pub struct Exec {
     pub pods: BTreeSet<String>,
 }
 
-/// The name of the role.
-#[must_use]
-pub fn role_name(session: &AigiseSession) -> String {
-    name::child(&session.name_any(), "exec")
-}
-
 /// The names of the Pods in which agents may run commands. Each Pod must exist and belong to a sandbox of this session: a name without a
 /// Pod could later be the name of a foreign Pod.
 pub fn open_pods(
-    session: &AigiseSession,
+    session: &EffectiveSession,
     sandboxes: &[Arc<Sandbox>],
     pod: impl Fn(&Sandbox) -> ChildState<Pod>,
 ) -> BTreeSet<String> {
     let is_there =
         |sandbox: &Sandbox| pod(sandbox).owned().is_some_and(|pod| pod.metadata.deletion_timestamp.is_none());
-    let is_open = |sandbox: &&Arc<Sandbox>| {
-        !sandbox::is_runner(sandbox) && sandbox::belongs_to(sandbox, session) && is_there(sandbox)
-    };
+    let is_open = |sandbox: &&Arc<Sandbox>| !is_runner(sandbox) && belongs_to(sandbox, session) && is_there(sandbox);
     sandboxes.iter().filter(is_open).map(|sandbox| sandbox.name_any()).collect()
 }
 
 /// The write for the role, if the role is missing or out of date.
 #[must_use]
 pub fn writes(observed: &Observed) -> Vec<Write> {
-    let is_going = observed.session.metadata.deletion_timestamp.is_some();
+    let is_going = observed.session.metadata().deletion_timestamp.is_some();
     let Some(Exec { role: live, runners, pods }) = observed.exec.as_ref().filter(|_| !is_going) else { return vec![] };
     if live.foreign().is_some() || live.failure().is_some() {
         return vec![];
@@ -66,7 +65,7 @@ pub fn writes(observed: &Observed) -> Vec<Write> {
 }
 
 /// The role. It includes `get` on Pods, since `kubectl exec` reads a Pod before it runs a command in it.
-fn role(session: &AigiseSession, runners: &[Arc<Sandbox>], pods: &BTreeSet<String>) -> Role {
+fn role(session: &EffectiveSession, runners: &[Arc<Sandbox>], pods: &BTreeSet<String>) -> Role {
     let rule = |resource: &str, verbs: &[&str]| PolicyRule {
         api_groups: Some(vec![String::new()]),
         resources: Some(vec![resource.into()]),
@@ -81,7 +80,7 @@ fn role(session: &AigiseSession, runners: &[Arc<Sandbox>], pods: &BTreeSet<Strin
     let owners: Vec<OwnerReference> = runners.iter().filter_map(owner).collect();
     let metadata = ObjectMeta {
         owner_references: Some(owners),
-        ..ownership::child_meta(session, role_name(session), ownership::labels(Some(session), Component::Agent))
+        ..ownership::child_meta(session, role_name(session), session.labels(Component::Agent))
     };
     Role { metadata, rules: Some(rules.unwrap_or_default()) }
 }
@@ -94,10 +93,9 @@ mod tests {
 
     #[test]
     fn commands_may_be_run_in_pods_of_this_session_that_are_there_and_in_no_other() {
-        let session: AigiseSession = serde_json::from_value(json!({
+        let session = EffectiveSession::stored(json!({
             "metadata": {"name": "s", "namespace": "n", "uid": "of-s"}, "spec": {"sandboxes": {"main": {"image": "a"}}}
-        }))
-        .unwrap();
+        }));
         let owned = |uid: &str| json!([{"apiVersion": "aigise.dev/v1alpha1", "kind": "AigiseSession", "name": "s", "uid": uid, "controller": true}]);
         let sandbox = |name: &str, owners: Value, more: Value| -> Arc<Sandbox> {
             let metadata =

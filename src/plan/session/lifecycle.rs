@@ -80,12 +80,12 @@ impl Lifecycle {
     /// Derives the lifecycle of the session.
     pub(super) fn of(observed: &Observed, staging: &Staging) -> Self {
         let session = &observed.session;
-        if session.metadata.deletion_timestamp.is_some() {
+        if session.metadata().deletion_timestamp.is_some() {
             return Lifecycle::Terminating;
         }
         if lifetime::is_expired(observed) {
             let going = sandboxes::exist(observed) || volumes::remaining(observed) || observed.stage_pod.may_be_there();
-            return Lifecycle::Expired { then: session.spec.on_expiry(), going };
+            return Lifecycle::Expired { then: session.on_expiry(), going };
         }
         let obstacle = configuration::obstacle(observed);
         let invalid = obstacle.map_or_else(|| check(observed).err(), |failure| Some(failure.message.clone()));
@@ -156,7 +156,7 @@ fn of_sandboxes(observed: &Observed) -> Lifecycle {
         |wanted: &&sandboxes::Wanted<'_>| wanted.state() == SandboxState::Uninitialized && !wanted.is_inactive();
     if !failed.is_empty() {
         let cause = failed.join(" ");
-        return if observed.session.spec.continues_on_error() {
+        return if observed.session.continues_on_error() {
             // A stalled sandbox, such as one whose dependency failed, makes no progress, so the session does not wait for it.
             let waits_for = first(all.iter().filter(waits).filter(|wanted| !wanted.is_stalled())).map(say);
             Lifecycle::Degraded { cause, waits_for }
@@ -185,6 +185,6 @@ fn first<'a, 'b>(
 fn check(observed: &Observed) -> Result<(), String> {
     match observed.decided.invalid() {
         Some(message) => Err(message.to_string()),
-        None => lifetime::check(&observed.session),
+        None => observed.session.last_activity().map(drop),
     }
 }

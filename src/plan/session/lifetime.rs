@@ -8,10 +8,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use kube::ResourceExt;
 
 use super::{Observed, agents};
-use crate::{
-    api::{AigiseSession, meta, session::SessionPhase},
-    plan::duration::{self, parse},
-};
+use crate::{api::session::SessionPhase, plan::effective::EffectiveSession};
 
 /// Why a session is suspended: its Pods are deleted, its volumes are kept.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -29,31 +26,10 @@ const SOON: SignedDuration = SignedDuration::from_mins(10);
 /// created together therefore do not end together.
 const SPREAD: SignedDuration = SignedDuration::from_mins(1);
 
-/// Checks the lifetime.
-///
-/// # Errors
-/// A sentence that names the field.
-pub(super) fn check(session: &AigiseSession) -> Result<(), String> {
-    if let Some(lifetime) = &session.spec.lifetime {
-        for (field, text) in [("ttl", &lifetime.ttl), ("idle", &lifetime.idle)] {
-            if let Some(text) = text {
-                duration::parse_field(&format!("spec.lifetime.{field}"), text)?;
-            }
-        }
-    }
-    match session.annotations().get(meta::LAST_ACTIVITY) {
-        Some(text) if text.parse::<Timestamp>().is_err() => Err(format!(
-            "metadata.annotations: `{text}` in {} is not a valid RFC 3339 time, such as 2026-01-31T12:00:00Z.",
-            meta::LAST_ACTIVITY
-        )),
-        _ => Ok(()),
-    }
-}
-
 /// The lifetime of the session, and when it ends.
-fn end(session: &AigiseSession) -> Option<(SignedDuration, Timestamp)> {
-    let ttl = parse(session.spec.lifetime.as_ref()?.ttl.as_ref()?)?;
-    let created = session.metadata.creation_timestamp.as_ref()?.0;
+fn end(session: &EffectiveSession) -> Option<(SignedDuration, Timestamp)> {
+    let ttl = session.lifetime().ttl?;
+    let created = session.metadata().creation_timestamp.as_ref()?.0;
     let most = (ttl / 20).min(SPREAD).as_secs();
     // The UID is random already.
     let random =
@@ -63,7 +39,7 @@ fn end(session: &AigiseSession) -> Option<(SignedDuration, Timestamp)> {
 }
 
 /// When the lifetime of the session ends.
-pub(super) fn expires_at(session: &AigiseSession) -> Option<Time> {
+pub(super) fn expires_at(session: &EffectiveSession) -> Option<Time> {
     // The API server stores whole seconds.
     end(session).and_then(|(_, end)| Timestamp::from_second(end.as_second()).ok()).map(Time)
 }
@@ -73,7 +49,7 @@ pub(super) fn expires_soon(observed: &Observed) -> bool {
     soon(&observed.session).is_some_and(|soon| soon <= observed.now)
 }
 
-fn soon(session: &AigiseSession) -> Option<Timestamp> {
+fn soon(session: &EffectiveSession) -> Option<Timestamp> {
     let (ttl, end) = end(session)?;
     end.checked_sub((ttl / 10).min(SOON)).ok()
 }
@@ -85,19 +61,19 @@ pub(super) fn is_expired(observed: &Observed) -> bool {
 
 /// When the sandboxes were last started: the time in the status, unless the user has suspended the session.
 pub(super) fn started_at(observed: &Observed) -> Option<Time> {
-    if observed.session.spec.is_suspended() {
+    if observed.session.is_suspended() {
         return None;
     }
-    let before = observed.session.status.as_ref().and_then(|status| status.started_at.clone());
+    let before = observed.session.status().and_then(|status| status.started_at.clone());
     Some(before.unwrap_or(Time(observed.now)))
 }
 
 /// When all sandboxes were ready for the first time since they were started.
 pub(super) fn ready_at(observed: &Observed, is_ready: bool) -> Option<Time> {
-    if observed.session.spec.is_suspended() {
+    if observed.session.is_suspended() {
         return None;
     }
-    let before = observed.session.status.as_ref().and_then(|status| status.ready_at.clone());
+    let before = observed.session.status().and_then(|status| status.ready_at.clone());
     before.or_else(|| is_ready.then_some(Time(observed.now)))
 }
 
@@ -105,14 +81,14 @@ pub(super) fn ready_at(observed: &Observed, is_ready: bool) -> Option<Time> {
 /// or initialising, however long that takes, or while one of its agents is active. An idle session keeps the time because of which it was
 /// suspended, otherwise it would become active again at once. A failed read or write keeps the time as well.
 pub(super) fn settled_at(observed: &Observed, phase: SessionPhase) -> Option<Time> {
-    let before = observed.session.status.as_ref().and_then(|status| status.settled_at.clone());
+    let before = observed.session.status().and_then(|status| status.settled_at.clone());
     match phase {
         // A session with an active agent is not idle.
         SessionPhase::Ready | SessionPhase::Degraded | SessionPhase::Error if agents::is_any_active(observed) => None,
         SessionPhase::Ready | SessionPhase::Degraded | SessionPhase::Error => {
             Some(before.unwrap_or(Time(observed.now)))
         }
-        SessionPhase::Suspended if !observed.session.spec.is_suspended() => before,
+        SessionPhase::Suspended if !observed.session.is_suspended() => before,
         SessionPhase::Pending | SessionPhase::Terminating => before,
         SessionPhase::Staging
         | SessionPhase::Starting
@@ -125,8 +101,8 @@ pub(super) fn settled_at(observed: &Observed, phase: SessionPhase) -> Option<Tim
 /// When a session that settled at this time becomes idle.
 fn idle_at(observed: &Observed, settled: Option<&Time>) -> Option<Timestamp> {
     let session = &observed.session;
-    let idle = parse(session.spec.lifetime.as_ref()?.idle.as_ref()?)?;
-    let activity = session.annotations().get(meta::LAST_ACTIVITY).and_then(|text| text.parse::<Timestamp>().ok());
+    let idle = session.lifetime().idle?;
+    let activity = session.last_activity().unwrap_or_default();
     let times = [Some(settled?.0), activity, agents::last_activity(observed)];
     let last = times.into_iter().flatten().max()?;
     Some(last.checked_add(idle).unwrap_or(Timestamp::MAX))
@@ -135,10 +111,10 @@ fn idle_at(observed: &Observed, settled: Option<&Time>) -> Option<Timestamp> {
 /// Why the session is suspended, if it is.
 pub(super) fn rest(observed: &Observed) -> Option<SuspendReason> {
     let session = &observed.session;
-    if session.spec.is_suspended() {
+    if session.is_suspended() {
         return Some(SuspendReason::Wanted);
     }
-    let settled = session.status.as_ref().and_then(|status| status.settled_at.as_ref());
+    let settled = session.status().and_then(|status| status.settled_at.as_ref());
     idle_at(observed, settled).filter(|&at| at <= observed.now).map(|_| SuspendReason::Idle)
 }
 
@@ -159,19 +135,19 @@ mod tests {
 
     use super::*;
 
-    fn session(uid: &str, ttl: u32) -> AigiseSession {
+    fn session(uid: &str, ttl: u32) -> EffectiveSession {
         let session = json!({
             "apiVersion": "aigise.dev/v1alpha1",
             "kind": "AigiseSession",
             "metadata": {"name": "s", "uid": uid, "creationTimestamp": "2026-01-01T00:00:00Z"},
             "spec": {"sandboxes": {}, "lifetime": {"ttl": format!("{ttl}s")}},
         });
-        serde_json::from_value(session).unwrap()
+        EffectiveSession::stored(session)
     }
 
     /// After how many seconds it ends.
-    fn ends_after(session: &AigiseSession) -> i64 {
-        let created = session.metadata.creation_timestamp.as_ref().unwrap().0;
+    fn ends_after(session: &EffectiveSession) -> i64 {
+        let created = session.metadata().creation_timestamp.as_ref().unwrap().0;
         expires_at(session).unwrap().0.duration_since(created).as_secs()
     }
 

@@ -21,9 +21,8 @@ use kube::ResourceExt;
 use super::{Applied, ChildState, Observed, Write};
 use crate::{
     api::{
-        AigiseSession,
         meta::{self, Component},
-        session::{Egress, Network, PolicyMode, SourceKind},
+        session::{Egress, Network, SourceKind},
     },
     plan::{Settings, ownership, volumes::SharedVolume},
 };
@@ -92,29 +91,23 @@ pub(super) fn policies(observed: &Observed) -> impl Iterator<Item = &ChildState<
 }
 
 fn wants_policy(observed: &Observed) -> bool {
-    has_own_policy(&observed.session)
-}
-
-/// Whether the operator manages the network policies of a session.
-#[must_use]
-pub fn has_own_policy(session: &AigiseSession) -> bool {
-    session.spec.network_policy() == PolicyMode::Managed
+    observed.session.has_own_policy()
 }
 
 /// Whether the stage Pod needs a policy of its own: the sandboxes may not reach the internet, but container sources may. Policies are
 /// additive.
 fn wants_stage_policy(observed: &Observed) -> bool {
-    let fetches = SharedVolume::ALL.into_iter().flat_map(|volume| &volume.spec(&observed.session).sources);
+    let fetches = SharedVolume::ALL.into_iter().flat_map(|volume| &observed.session.volume(volume).sources);
     wants_policy(observed)
-        && observed.session.spec.egress() == Egress::SessionOnly
+        && observed.session.egress() == Egress::SessionOnly
         && fetches.into_iter().any(|source| matches!(source.kind(), SourceKind::Container(_)))
 }
 
 fn metadata(observed: &Observed, name: String) -> ObjectMeta {
-    let session = &*observed.session;
-    let labels = ownership::labels(Some(session), Component::Network);
+    let session = &observed.session;
+    let labels = session.labels(Component::Network);
     let mut metadata = ownership::child_meta(session, name, labels);
-    if !session.spec.cleans_up() {
+    if !session.cleans_up() {
         metadata.owner_references = None;
     }
     metadata
@@ -136,7 +129,7 @@ fn serves(live: &Service, desired: &Service) -> bool {
 
 fn service(observed: &Observed) -> Service {
     // The session's DNS name resolves to its sandboxes, and not to the temporary stage Pod.
-    let mut selector = ownership::members(&observed.session);
+    let mut selector = observed.session.members();
     selector.insert(meta::COMPONENT.into(), Component::Sandbox.to_string());
     Service {
         metadata: metadata(observed, observed.session.name_any()),
@@ -153,7 +146,7 @@ fn service(observed: &Observed) -> Service {
 
 fn session_policy(observed: &Observed) -> NetworkPolicy {
     let session_pods = || NetworkPolicyPeer {
-        pod_selector: Some(selector(ownership::members(&observed.session))),
+        pod_selector: Some(selector(observed.session.members())),
         ..NetworkPolicyPeer::default()
     };
     let cluster_dns = NetworkPolicyPeer {
@@ -166,8 +159,8 @@ fn session_policy(observed: &Observed) -> NetworkPolicy {
         port: Some(IntOrString::Int(53)),
         ..NetworkPolicyPort::default()
     };
-    let network = as_kept(observed.session.spec.network.clone().unwrap_or_default());
-    let beyond = match observed.session.spec.egress() {
+    let network = as_kept(observed.session.network());
+    let beyond = match observed.session.egress() {
         Egress::Internet => Some(internet(&observed.settings)),
         Egress::SessionOnly => None,
         Egress::Any => Some(NetworkPolicyEgressRule::default()),
@@ -180,7 +173,7 @@ fn session_policy(observed: &Observed) -> NetworkPolicy {
     NetworkPolicy {
         metadata: metadata(observed, observed.session.name_any()),
         spec: Some(NetworkPolicySpec {
-            pod_selector: Some(selector(ownership::members(&observed.session))),
+            pod_selector: Some(selector(observed.session.members())),
             policy_types: Some(vec!["Ingress".into(), "Egress".into()]),
             ingress: Some([from_session].into_iter().chain(network.allow_ingress).collect()),
             egress: Some(within.into_iter().chain(beyond).chain(network.allow_egress).collect()),
@@ -189,7 +182,7 @@ fn session_policy(observed: &Observed) -> NetworkPolicy {
 }
 
 fn stage_policy(observed: &Observed) -> NetworkPolicy {
-    let mut stage_pod = ownership::members(&observed.session);
+    let mut stage_pod = observed.session.members();
     stage_pod.insert(meta::COMPONENT.into(), Component::Stage.to_string());
     NetworkPolicy {
         metadata: metadata(observed, Observed::stage_pod_name(&observed.session)),

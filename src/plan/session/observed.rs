@@ -9,22 +9,22 @@ use k8s_openapi::api::{
 };
 use kube::ResourceExt;
 
-use super::{
-    Decided,
-    configuration::{ConfigSecret, Configuration},
-    exec::Exec,
-    network, volumes,
-};
+use super::{configuration::ConfigSecret, exec::Exec, network, volumes};
 use crate::{
-    api::{Agent, AigiseSession, Sandbox},
-    plan::{ChildState, Failure, Foreign, Lookup, Outcome, Settings, name, volumes::SharedVolume},
+    api::{Agent, Sandbox},
+    plan::{
+        ChildState, Failure, Foreign, Lookup, Outcome, Settings,
+        effective::{Decided, EffectiveSession, configuration::Configuration},
+        name,
+        volumes::SharedVolume,
+    },
 };
 
 /// Everything that decisions about a session depend on.
 #[derive(Clone, Debug)]
 pub struct Observed {
     /// The session itself.
-    pub session: Arc<AigiseSession>,
+    pub session: EffectiveSession,
     /// The decisions that depend only on the session's spec.
     pub decided: Arc<Decided>,
     /// The state of the configuration file. The session above is the effective session, which includes the file's fields.
@@ -77,7 +77,7 @@ impl Observed {
         match outcome {
             Outcome::Claim(child) => {
                 // An existing claim of another volume may have the same name.
-                let volume = self.claims.keys().copied().find(|volume| volume.claim_name(&self.session) == name);
+                let volume = self.claims.keys().copied().find(|&volume| self.session.claim_name(volume) == name);
                 let live = volume.and_then(|volume| Some((volume, self.claims.get(&volume)?.owned()?)));
                 match (child, live) {
                     (ChildState::Failed(failure), Some((volume, live))) if volumes::only_grows(self, volume, live) => {
@@ -121,7 +121,7 @@ impl Observed {
 
     /// The name of the stage Pod, and of its network policy.
     #[must_use]
-    pub fn stage_pod_name(session: &AigiseSession) -> String {
+    pub fn stage_pod_name(session: &EffectiveSession) -> String {
         name::child(&session.name_any(), "stage")
     }
 

@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 
-use super::{ChildState, Created, Observed, Write, configuration, launch};
+use super::{ChildState, Created, Observed, Write, configuration};
 use crate::{
     api::{
         Sandbox, SandboxSpec,
@@ -15,10 +15,9 @@ use crate::{
         sandbox::{SandboxPhase, SandboxState},
     },
     plan::{
+        facts::sandbox::{changed, has_failed_init},
         name::Label,
-        ownership,
-        sandbox::{changed, has_failed_init},
-        status,
+        ownership, status,
     },
 };
 
@@ -90,7 +89,7 @@ impl Wanted<'_> {
 
 /// The types that the session requires.
 pub(super) fn wanted(observed: &Observed) -> impl Iterator<Item = Wanted<'_>> {
-    launch::launched(&observed.session).into_iter().filter_map(|sandbox_type| {
+    observed.session.launched().into_iter().filter_map(|sandbox_type| {
         let name = observed.child_name(Label::of(sandbox_type).ok()?);
         let child = observed.sandboxes.get(&name).unwrap_or(&ChildState::Absent);
         Some(Wanted { sandbox_type, name, child })
@@ -164,17 +163,17 @@ pub(super) fn writes(observed: &Observed, staged: bool) -> Vec<Write> {
 
 /// The desired Sandbox of a type.
 pub(super) fn sandbox(observed: &Observed, wanted: &Wanted<'_>) -> Option<Sandbox> {
-    let session = &*observed.session;
-    let mut labels = ownership::labels(Some(session), Component::Sandbox);
+    let session = &observed.session;
+    let mut labels = session.labels(Component::Sandbox);
     labels.insert(meta::SANDBOX_TYPE.into(), wanted.sandbox_type.to_string());
     let mut metadata = ownership::child_meta(session, wanted.name.clone(), labels);
-    if !session.spec.cleans_up() {
+    if !session.cleans_up() {
         metadata.owner_references = None;
     }
     Some(Sandbox {
         metadata,
         spec: SandboxSpec {
-            session: session.metadata.name.clone(),
+            session: session.metadata().name.clone(),
             sandbox_type: wanted.sandbox_type.to_string(),
             suspend: None,
             volumes: vec![],

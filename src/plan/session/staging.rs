@@ -10,9 +10,10 @@ use kube::ResourceExt;
 
 use super::{ChildState, ConfigMapContent, Created, Observed, Write};
 use crate::{
-    api::{AigiseSession, condition::Reason, meta, session::SourceKind},
+    api::{condition::Reason, meta, session::SourceKind},
     plan::{
         digest,
+        effective::{EffectiveSession, sources::sources as sources_of},
         pod::{Progress, annotation, failed_init, how},
         status::printable,
         volumes::SharedVolume,
@@ -23,8 +24,6 @@ use crate::{
 mod pod;
 mod sources;
 mod walls;
-
-pub(super) use self::sources::check;
 
 /// The progress of staging.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -107,9 +106,9 @@ fn names(folders: &[String]) -> Vec<String> {
 }
 
 /// The message for a container source that failed: which source, how it ended, and the last lines of its output.
-fn failed_source(pod: &Pod, session: &AigiseSession) -> Option<String> {
+fn failed_source(pod: &Pod, session: &EffectiveSession) -> Option<String> {
     let (name, terminated) = failed_init(pod)?;
-    let source = sources::sources(session).find(|(source, ..)| source == name);
+    let source = sources_of(session).find(|(source, ..)| source == name);
     let description =
         source.map_or_else(|| name.to_string(), |(_, volume, index, source)| sources::describe(volume, index, source));
     let failure = format!("{description} {}", how(terminated));
@@ -125,7 +124,7 @@ fn failed_source(pod: &Pod, session: &AigiseSession) -> Option<String> {
 const LAST_LINES: usize = 5;
 
 /// Whether the list of sources was edited after the Pod was created.
-fn has_other_sources(pod: &Pod, session: &AigiseSession) -> bool {
+fn has_other_sources(pod: &Pod, session: &EffectiveSession) -> bool {
     annotation(pod, meta::SOURCES_LIST) != Some(sources::list(session).as_str())
 }
 
@@ -148,15 +147,14 @@ pub fn wants_sources(observed: &Observed) -> bool {
 }
 
 /// Whether there is something to stage. A chosen root without a source counts: staging reports it as an error.
-fn is_needed(session: &AigiseSession) -> bool {
-    sources::sources(session).next().is_some()
-        || session.spec.tools_top_roots.as_ref().is_some_and(|roots| !roots.is_empty())
+fn is_needed(session: &EffectiveSession) -> bool {
+    sources_of(session).next().is_some() || session.tools_top_roots().is_some_and(|roots| !roots.is_empty())
 }
 
 /// The names of the ConfigMaps among a session's sources.
 #[must_use]
-pub fn config_maps(session: &AigiseSession) -> BTreeSet<String> {
-    let sources = SharedVolume::ALL.into_iter().flat_map(|volume| &volume.spec(session).sources);
+pub fn config_maps(session: &EffectiveSession) -> BTreeSet<String> {
+    let sources = SharedVolume::ALL.into_iter().flat_map(|volume| &session.volume(volume).sources);
     let names = sources.filter_map(|source| match source.kind() {
         SourceKind::ConfigMap(config_map) => Some(config_map.name.clone()),
         _ => None, // the content of the other kinds is not read
@@ -211,7 +209,7 @@ pub(super) fn rest(observed: &Observed) -> Duration {
 }
 
 /// The message for a stage Pod that is starting or running.
-pub(super) fn in_words(session: &AigiseSession, progress: &Progress) -> String {
+pub(super) fn in_words(session: &EffectiveSession, progress: &Progress) -> String {
     match progress {
         // The scheduler's message: `0/3 nodes are available: 3 Insufficient memory.`
         Progress::Unschedulable { message, .. }
@@ -235,7 +233,7 @@ pub(super) fn in_words(session: &AigiseSession, progress: &Progress) -> String {
 }
 
 /// The message for volumes that are filled.
-pub(super) fn done_in_words(session: &AigiseSession, staging: &Staging) -> String {
+pub(super) fn done_in_words(session: &EffectiveSession, staging: &Staging) -> String {
     let kept = match staging {
         Staging::Done { kept, .. } => *kept,
         Staging::Unneeded
@@ -286,11 +284,11 @@ pub(super) fn writes(observed: &Observed, staging: &Staging) -> Vec<Write> {
 }
 
 /// The session's restart annotation, which requests a restart of everything that is not ready.
-fn restart(session: &AigiseSession) -> Option<&str> {
+fn restart(session: &EffectiveSession) -> Option<&str> {
     session.annotations().get(meta::RESTART).map(String::as_str)
 }
 
 /// The volumes that are staged. Existing claims are used as they are.
-fn own_volumes(session: &AigiseSession) -> impl Iterator<Item = SharedVolume> {
-    SharedVolume::ALL.into_iter().filter(|volume| volume.existing(session).is_none())
+fn own_volumes(session: &EffectiveSession) -> impl Iterator<Item = SharedVolume> {
+    SharedVolume::ALL.into_iter().filter(|&volume| session.existing_claim(volume).is_none())
 }

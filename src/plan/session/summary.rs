@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use super::{
-    Lifecycle, Observed, Situation, agents, configuration, launch,
+    Lifecycle, Observed, Situation, agents, configuration,
     lifetime::{self, SuspendReason},
     network::service_name,
     sandboxes,
@@ -41,7 +41,7 @@ struct View {
 pub(super) fn report(observed: &Observed, situation: &Situation) -> Report<AigiseSessionStatus> {
     let (session, now) = (&observed.session, observed.now);
     let Situation { lifecycle, staging } = situation;
-    let mut before = session.status.clone().unwrap_or_default();
+    let mut before = session.status().cloned().unwrap_or_default();
     status::retain_ours(&mut before.conditions);
     let counts = counts(observed);
     let view = misconfigured(observed, lifecycle, view(observed, lifecycle, &counts));
@@ -57,7 +57,7 @@ pub(super) fn report(observed: &Observed, situation: &Situation) -> Report<Aigis
         expiring(observed, lifecycle),
     ]);
     let settled_at = lifetime::settled_at(observed, view.phase);
-    let conditions = status::conditions(conditions, &before.conditions, session.metadata.generation, now);
+    let conditions = status::conditions(conditions, &before.conditions, session.metadata().generation, now);
     let polls =
         matches!(lifecycle, Lifecycle::ClaimMissing(_) | Lifecycle::SourceMissing(_) | Lifecycle::StagingFailed(_));
     let requeue = match view.requeue {
@@ -75,12 +75,12 @@ pub(super) fn report(observed: &Observed, situation: &Situation) -> Report<Aigis
     let requeue = requeue.within(lifetime::next(observed, settled_at.as_ref()));
     let requeue = requeue.within(configuration::next(observed, &conditions));
     let status = AigiseSessionStatus {
-        observed_generation: session.metadata.generation,
+        observed_generation: session.metadata().generation,
         phase: Some(view.phase),
         conditions,
         configuration: configuration::kept(observed),
         sandboxes: Some(counts),
-        launched: launch::recorded(session),
+        launched: session.recorded_types(),
         agents: agents::counts(observed),
         volumes: Some(volumes(observed, staging)).filter(|volumes| *volumes != VolumesStatus::default()),
         service: Some(service_name(observed)),
@@ -302,7 +302,7 @@ fn volumes(observed: &Observed, staging: &Staging) -> VolumesStatus {
     let volume = |volume: SharedVolume| {
         let claim = observed.claim(volume)?;
         Some(VolumeStatus {
-            claim_name: volume.claim_name(&observed.session),
+            claim_name: observed.session.claim_name(volume),
             phase: claim.status.as_ref().and_then(|status| status.phase.clone()),
             roots: if volume == SharedVolume::Tools { roots.clone() } else { vec![] },
             skills: if volume == SharedVolume::Tools { skills.clone() } else { vec![] },
@@ -318,7 +318,7 @@ fn volumes(observed: &Observed, staging: &Staging) -> VolumesStatus {
 
 /// The roots in the status. Roots that agents once requested are staged again, so the list of sources does not change.
 fn remembered_roots(observed: &Observed) -> Vec<String> {
-    let volumes = observed.session.status.as_ref().and_then(|status| status.volumes.as_ref());
+    let volumes = observed.session.status().and_then(|status| status.volumes.as_ref());
     volumes.and_then(|volumes| volumes.tools.as_ref()).map(|tools| tools.roots.clone()).unwrap_or_default()
 }
 

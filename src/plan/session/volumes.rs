@@ -75,7 +75,7 @@ fn grown(live: &PersistentVolumeClaim, desired: PersistentVolumeClaim) -> Option
 
 /// Deletes the claims that do not outlive the session.
 pub(super) fn removals(observed: &Observed) -> Vec<Write> {
-    let going = SharedVolume::ALL.into_iter().filter(|volume| volume.goes_with(&observed.session));
+    let going = SharedVolume::ALL.into_iter().filter(|&volume| observed.session.deletes_claim(volume));
     let claims = going.filter_map(|volume| observed.claims.get(&volume)?.owned());
     let claims = claims.filter(|claim| claim.metadata.deletion_timestamp.is_none());
     claims.map(|claim| Write::delete(&**claim)).collect()
@@ -83,14 +83,14 @@ pub(super) fn removals(observed: &Observed) -> Vec<Write> {
 
 /// Whether claims that do not outlive the session may still exist.
 pub(super) fn remaining(observed: &Observed) -> bool {
-    let going = SharedVolume::ALL.into_iter().filter(|volume| volume.goes_with(&observed.session));
+    let going = SharedVolume::ALL.into_iter().filter(|&volume| observed.session.deletes_claim(volume));
     going.into_iter().any(|volume| observed.claims.get(&volume).is_some_and(ChildState::may_be_there))
 }
 
 /// The first claim that the session uses by name and that does not exist.
 pub(super) fn missing(observed: &Observed) -> Option<&str> {
-    let (volume, _) = observed.existing_claims.iter().find(|(_, claim)| **claim == Lookup::Missing)?;
-    volume.existing(&observed.session)
+    let (&volume, _) = observed.existing_claims.iter().find(|(_, claim)| **claim == Lookup::Missing)?;
+    observed.session.existing_claim(volume)
 }
 
 /// The message for claims with a problem: an expansion that failed, a lost volume, or claims that are not bound yet. The message does not
@@ -101,23 +101,23 @@ pub(super) fn unbound(observed: &Observed) -> Option<String> {
     }
     let phase = |volume| observed.claim(volume)?.status.as_ref()?.phase.as_deref();
     if let Some(lost) = SharedVolume::ALL.into_iter().find(|&volume| phase(volume) == Some("Lost")) {
-        return Some(format!("The claim {} has lost its volume.", lost.claim_name(&observed.session)));
+        return Some(format!("The claim {} has lost its volume.", observed.session.claim_name(lost)));
     }
     let waits = SharedVolume::ALL.into_iter().any(|volume| phase(volume) != Some("Bound"));
     waits.then(|| "The claims get their volumes when the first Pod needs them.".to_string())
 }
 
 fn claim(observed: &Observed, volume: SharedVolume) -> PersistentVolumeClaim {
-    let session = &*observed.session;
-    let spec = volume.spec(session);
+    let session = &observed.session;
+    let spec = session.volume(volume);
     let modes: Vec<String> = match spec.access_modes.as_slice() {
         [] => vec![AccessMode::ReadWriteOnce.to_string()],
         modes => modes.iter().map(ToString::to_string).collect(),
     };
     let size = spec.size.clone().unwrap_or_else(|| Quantity("1Gi".into()));
-    let labels = ownership::labels(Some(session), Component::Volume);
-    let mut metadata = ownership::child_meta(session, volume.claim_name(session), labels);
-    if !volume.goes_with(session) {
+    let labels = session.labels(Component::Volume);
+    let mut metadata = ownership::child_meta(session, session.claim_name(volume), labels);
+    if !session.deletes_claim(volume) {
         metadata.owner_references = None;
     }
     PersistentVolumeClaim {

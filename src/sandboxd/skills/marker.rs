@@ -14,7 +14,7 @@ use std::path::{Path, PathBuf};
 use sha2::{Digest, Sha256};
 
 use super::Skill;
-use crate::sandboxd::stage::folder::{Folder, Kind};
+use crate::sandboxd::folder::{Folder, Kind};
 
 /// The maximum number of files in `deps`.
 const MOST_FILES: usize = 100_000;

@@ -6,8 +6,8 @@ use std::path::{Path, PathBuf};
 use rustix::io::Errno;
 use thiserror::Error;
 
-use super::folder::{Blocked, Kind};
 use crate::protocol::staging::{MANIFEST_ENV, Source};
+use crate::sandboxd::folder::{Blocked, Kind};
 
 /// Why a volume could not be filled. Sources are named by their description, volumes by their name.
 #[derive(Debug, Error)]

@@ -15,10 +15,10 @@ use std::path::{Path, PathBuf};
 use rustix::fs::Mode;
 
 use super::error::Error;
-use super::folder::{Folder, Kind, same_content};
 use super::survey::{self, Content, Gathered, Item, Section};
 use super::{PART, Step, Tally, Watch};
 use crate::protocol::staging::{Access, MARKER, Source, Staged, Volume};
+use crate::sandboxd::folder::{Folder, Kind, same_content};
 use crate::sandboxd::skills;
 
 /// A volume that is being filled.

@@ -10,11 +10,8 @@ use std::path::{Component, Path, PathBuf};
 
 use super::PART;
 use super::error::Error;
-use super::folder::{Folder, Kind, same_content};
 use crate::protocol::staging::{MARKER, Source, Volume};
-
-/// A folder that the file system itself creates (ext4) and that only root can read.
-pub const LOST_AND_FOUND: &str = "lost+found";
+use crate::sandboxd::folder::{Folder, Kind, LOST_AND_FOUND, same_content};
 
 /// The link through which the kubelet replaces the content of a `ConfigMap` or Secret as a whole: each key is a link into it.
 const CONFIG_MAP_DATA: &str = "..data";

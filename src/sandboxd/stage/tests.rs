@@ -13,9 +13,9 @@ use rustix::fs::{CWD, FileType, Mode};
 use rustix::io::Errno;
 use tempfile::TempDir;
 
-use super::folder::Folder;
 use super::*;
 use crate::protocol::staging::{Access, MARKER};
+use crate::sandboxd::folder::Folder;
 
 /// Sources and one or more volumes in a temporary folder.
 struct World {

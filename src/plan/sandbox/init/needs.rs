@@ -5,12 +5,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use kube::ResourceExt;
 
 use crate::{
-    api::{AigiseSession, Sandbox, condition::Reason, sandbox::SandboxState},
-    plan::{
-        name::Label,
-        sandbox::Observed,
-        session::{self, has_failed},
-    },
+    api::{Sandbox, condition::Reason, sandbox::SandboxState},
+    plan::{effective::EffectiveSession, name::Label, sandbox::Observed},
 };
 
 /// Checks the dependencies of a sandbox without its session. A session checks more for its own sandboxes.
@@ -37,10 +33,10 @@ pub(in crate::plan::sandbox) fn check_needs(sandbox: &Sandbox, label: &Label) ->
 /// A sentence that names the field, and the chain of dependencies that leads there.
 pub(in crate::plan::sandbox) fn check_session_needs(
     observed: &Observed,
-    session: &AigiseSession,
+    session: &EffectiveSession,
 ) -> Result<(), String> {
     let template = &observed.sandbox.spec.template;
-    let services = session::services(session);
+    let services = session.services();
     if let Some(name) = template.mcp_services.iter().find(|name| !services.contains_key(name.as_str())) {
         let session = session.name_any();
         return Err(format!("spec.mcpServices: {name} is not among spec.mcpServices of the session {session}."));
@@ -123,8 +119,8 @@ pub(super) fn may_begin(observed: &Observed) -> Result<(), (Reason, String)> {
         return Err((Reason::DependencyFailed, message));
     }
     if let Some(session) = observed.session.found()
-        && !session.spec.continues_on_error()
-        && has_failed(session)
+        && !session.continues_on_error()
+        && session.has_failed()
     {
         let message = "The session has failed and continueOnError is not set, so no further initialiser starts.";
         return Err((Reason::SessionFailed, message.into()));

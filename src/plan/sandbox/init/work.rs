@@ -4,55 +4,20 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use jiff::SignedDuration;
 use k8s_openapi::api::core::v1::{EnvFromSource, EnvVar};
-use kube::ResourceExt;
 use serde::Deserialize;
 use serde_json::Value;
 
-use super::probe;
 use crate::{
-    api::{AigiseSession, Sandbox, SandboxTemplate, init::InitStep, meta},
+    api::{Sandbox, SandboxTemplate, meta},
     plan::{
-        duration,
-        name::{self, Label},
-        sandbox::{Observed, is_runner},
-        session,
+        duration, effective::EffectiveSession, facts::sandbox::is_runner, name::Label, sandbox::Observed,
+        template::probe,
     },
     protocol::init::{Secrets, Service, Skills, Step, Work},
 };
 
 /// The default timeout of the init work. The framework's own limit is 3600 s.
 pub(super) const TIMEOUT: SignedDuration = SignedDuration::from_hours(1);
-
-/// Checks the init work of a template.
-///
-/// # Errors
-/// A sentence that names the field.
-pub(in crate::plan::sandbox) fn check(template: &SandboxTemplate) -> Result<(), String> {
-    if !template.mcp_services.is_empty() {
-        probe::check(template)?;
-    }
-    let Some(init) = &template.init else { return Ok(()) };
-    if let Some(text) = &init.timeout {
-        duration::parse_field("init.timeout", text)?;
-    }
-    check_steps(&init.steps)
-}
-
-fn check_steps(steps: &[InitStep]) -> Result<(), String> {
-    let mut names = BTreeSet::new();
-    for (index, step) in steps.iter().enumerate() {
-        if let Some(text) = &step.timeout {
-            duration::parse_field(&format!("init.steps[{index}].timeout"), text)?;
-        }
-        if step.command.first().is_none_or(String::is_empty) {
-            return Err(format!("init.steps[{index}].command: a program is required."));
-        }
-        if !names.insert(&step.name) {
-            return Err(format!("init.steps[{index}].name: another step is called {} as well.", step.name));
-        }
-    }
-    Ok(())
-}
 
 /// The init work of the sandbox; `None` if there is none.
 pub(in crate::plan::sandbox) fn work(observed: &Observed) -> Option<Work> {
@@ -87,25 +52,21 @@ pub(in crate::plan::sandbox) fn work(observed: &Observed) -> Option<Work> {
 }
 
 /// The skills whose dependencies are installed in the sandbox.
-fn skills(session: &AigiseSession, sandbox: &Sandbox) -> Option<Skills> {
-    let enabled = session.spec.enabled_skills.clone().filter(|enabled| !enabled.is_empty())?;
-    session.spec.has_tools().then(|| Skills { sandbox_type: sandbox.spec.sandbox_type.clone(), enabled })
+fn skills(session: &EffectiveSession, sandbox: &Sandbox) -> Option<Skills> {
+    let enabled = session.installed_skills()?.to_vec();
+    Some(Skills { sandbox_type: sandbox.spec.sandbox_type.clone(), enabled })
 }
 
 /// The MCP services that have to respond before the sandbox is ready. A service in the sandbox itself has the short host name, which is
 /// in `/etc/hosts` from the start; other services have their DNS names.
-fn services(session: &AigiseSession, sandbox: &Sandbox) -> Vec<Service> {
-    let all = session::services(session);
+fn services(session: &EffectiveSession, sandbox: &Sandbox) -> Vec<Service> {
+    let all = session.services();
     let own = Label::of(&sandbox.spec.sandbox_type);
     let names = sandbox.spec.template.mcp_services.iter();
     let services = names.filter_map(|name| {
         let service = all.get(name.as_str())?;
         let label = Label::of(&service.sandbox).ok()?;
-        let host = if own.as_ref() == Ok(&label) {
-            label.to_string()
-        } else {
-            name::host(&label, &session.name_any(), &session.namespace().unwrap_or_default())
-        };
+        let host = if own.as_ref() == Ok(&label) { label.to_string() } else { session.host(&label) };
         Some(Service {
             name: name.clone(),
             host,
@@ -118,12 +79,12 @@ fn services(session: &AigiseSession, sandbox: &Sandbox) -> Vec<Service> {
 
 /// The services in the sandbox, with their URLs at this host.
 pub(in crate::plan::sandbox) fn endpoints(
-    session: &AigiseSession,
+    session: &EffectiveSession,
     sandbox: &Sandbox,
     host: &str,
 ) -> BTreeMap<String, String> {
     let own = Label::of(&sandbox.spec.sandbox_type);
-    let here = session::services(session).into_iter().filter(|(_, service)| Label::of(&service.sandbox) == own);
+    let here = session.services().into_iter().filter(|(_, service)| Label::of(&service.sandbox) == own);
     here.map(|(name, service)| (name.to_string(), format!("http://{host}:{}{}", service.port, service.path())))
         .collect()
 }

@@ -10,23 +10,22 @@ use k8s_openapi::api::core::v1::{
 use super::{
     super::{ChildState, Observed, sandboxes},
     own_volumes,
-    sources::{manifest, mount_path, sources},
+    sources::{manifest, mount_path},
     walls::{self, is_wall},
 };
 use crate::{
     api::{
-        AigiseSession,
         meta::{self, Component},
         session::{ClaimSource, ConfigMapSource, ContainerSource, ImageSource, SourceKind, VolumeSource},
     },
     plan::{
         Lookup, digest,
+        effective::{EffectiveSession, sources::sources},
         name::Label,
         ownership,
         pod_resources::PodResources,
         pod_spec::{base_spec, claim_volume, helper_container},
         sandbox,
-        volumes::SharedVolume,
     },
     protocol::staging,
 };
@@ -35,13 +34,10 @@ use crate::{
 const CONTAINER_VOLUME: &str = "/volume";
 
 pub(super) fn stage_pod(observed: &Observed) -> Pod {
-    let session = &*observed.session;
+    let session = &observed.session;
     let manifest = manifest(observed);
-    let mut metadata = ownership::child_meta(
-        session,
-        Observed::stage_pod_name(session),
-        ownership::labels(Some(session), Component::Stage),
-    );
+    let mut metadata =
+        ownership::child_meta(session, Observed::stage_pod_name(session), session.labels(Component::Stage));
     let mut annotations = BTreeMap::from([
         (meta::SOURCES_DIGEST.to_string(), manifest.digest.clone()),
         (meta::SOURCES_LIST.to_string(), super::sources::list(session)),
@@ -103,7 +99,7 @@ fn requests(observed: &Observed) -> PodResources {
         let sandbox = sandboxes::sandbox(observed, &wanted).filter(|sandbox| sandbox.spec.template.attach.is_none())?;
         let sandbox = sandbox::Observed {
             sandbox: Arc::new(sandbox),
-            session: Lookup::Found(session.clone()),
+            session: Lookup::Found(Arc::new(session.clone())),
             siblings: vec![],
             pod: ChildState::Absent,
             attached: Lookup::NotNamed,
@@ -119,8 +115,8 @@ fn requests(observed: &Observed) -> PodResources {
 }
 
 /// Whether all Pods of the session have to run on the stage Pod's node, so the stage Pod includes their resource requests.
-pub(super) fn requests_resources(session: &AigiseSession) -> bool {
-    SharedVolume::ALL.iter().any(|volume| volume.is_on_one_node(session))
+pub(super) fn requests_resources(session: &EffectiveSession) -> bool {
+    session.is_on_one_node()
 }
 
 fn with_requests(container: Container, requests: &PodResources) -> Container {
@@ -129,7 +125,7 @@ fn with_requests(container: Container, requests: &PodResources) -> Container {
 }
 
 /// The mounts of the claims and, read-only, of all sources.
-fn mounts(session: &AigiseSession) -> Vec<VolumeMount> {
+fn mounts(session: &EffectiveSession) -> Vec<VolumeMount> {
     let claims = own_volumes(session).map(|volume| VolumeMount {
         name: volume.to_string(),
         mount_path: meta::stage_volume_path(&volume.to_string()),
@@ -169,8 +165,9 @@ fn source_volume(name: String, source: &VolumeSource) -> Volume {
 
 /// The container of a container source. It runs as the image's own user, unless the source specifies another one, and has only the image
 /// and a folder to write to. If it fails, the end of its log becomes the termination message.
-fn source_container(session: &AigiseSession, name: String, source: &ContainerSource) -> Container {
-    let session_name = EnvVar { name: "AIGISE_SESSION".into(), value: session.metadata.name.clone(), value_from: None };
+fn source_container(session: &EffectiveSession, name: String, source: &ContainerSource) -> Container {
+    let session_name =
+        EnvVar { name: "AIGISE_SESSION".into(), value: session.metadata().name.clone(), value_from: None };
     Container {
         image: Some(source.image.clone()),
         command: Some(source.command.clone()),
@@ -191,9 +188,8 @@ fn source_container(session: &AigiseSession, name: String, source: &ContainerSou
 
 /// The security context of a container source. What the source does not specify gets restrictive defaults, and the profiles of the
 /// session's `sandboxDefaults`.
-fn confined(asked: SecurityContext, session: &AigiseSession) -> SecurityContext {
-    let defaults = session.spec.sandbox_defaults.as_ref().and_then(|defaults| defaults.security_context.clone());
-    let defaults = defaults.unwrap_or_default();
+fn confined(asked: SecurityContext, session: &EffectiveSession) -> SecurityContext {
+    let defaults = session.default_security_context();
     let Capabilities { add, drop } = asked.capabilities.unwrap_or_default();
     SecurityContext {
         allow_privilege_escalation: asked.allow_privilege_escalation.or(Some(false)),

@@ -5,46 +5,16 @@ use std::collections::{BTreeMap, BTreeSet};
 use super::super::{ConfigMapContent, Observed};
 use crate::{
     api::{
-        AigiseSession, meta,
-        session::{ContainerSource, SourceKind, VolumeSource},
+        meta,
+        session::{SourceKind, VolumeSource},
     },
-    plan::{Settings, digest, sandbox::check_security_context, volumes::SharedVolume},
+    plan::{
+        digest,
+        effective::{EffectiveSession, sources::sources},
+        volumes::SharedVolume,
+    },
     protocol::staging::{self, Access, Manifest},
 };
-
-/// All sources in the order in which they are staged, each with a unique name, its volume, and its index in the volume's list.
-pub(super) fn sources(session: &AigiseSession) -> impl Iterator<Item = (String, SharedVolume, usize, &VolumeSource)> {
-    SharedVolume::ALL.into_iter().flat_map(move |volume| {
-        let sources = volume.spec(session).sources.iter().enumerate();
-        sources.map(move |(index, source)| (format!("source-{volume}-{index}"), volume, index, source))
-    })
-}
-
-/// Checks the sources for what this cluster does not support, and for security contexts that are not allowed.
-pub(crate) fn check(session: &AigiseSession, settings: &Settings) -> Result<(), String> {
-    for (_, volume, index, source) in sources(session) {
-        let field = format!("spec.volumes.{volume}.sources[{index}]");
-        match source.kind() {
-            SourceKind::Image(_) if !settings.image_volumes => {
-                return Err(format!(
-                    "{field}.image: this cluster cannot mount images, according to the operator's settings; use a container source instead."
-                ));
-            }
-            SourceKind::Container(ContainerSource { security_context: Some(context), .. })
-                if !settings.allow_privileged_templates =>
-            {
-                check_security_context(context)
-                    .map_err(|message| format!("{field}.container.securityContext.{message}"))?;
-            }
-            SourceKind::ConfigMap(_)
-            | SourceKind::PersistentVolumeClaim(_)
-            | SourceKind::Image(_)
-            | SourceKind::Container(_)
-            | SourceKind::Empty => {}
-        }
-    }
-    Ok(())
-}
 
 /// The description of a source for users.
 pub(super) fn describe(volume: SharedVolume, index: usize, source: &VolumeSource) -> String {
@@ -80,12 +50,12 @@ pub(super) fn manifest(observed: &Observed) -> Manifest {
 }
 
 /// The digest of the list of sources as they were written, including commands and environments, and of how they are staged.
-pub(super) fn list(session: &AigiseSession) -> String {
+pub(super) fn list(session: &EffectiveSession) -> String {
     let written: Vec<_> = sources(session).map(|(_, _, _, source)| source).collect();
     digest::short(&(volumes(session), written))
 }
 
-fn volumes(session: &AigiseSession) -> Vec<staging::Volume> {
+fn volumes(session: &EffectiveSession) -> Vec<staging::Volume> {
     let volume = |volume: SharedVolume| staging::Volume {
         name: volume.to_string(),
         mount_path: meta::stage_volume_path(&volume.to_string()),
@@ -98,7 +68,7 @@ fn volumes(session: &AigiseSession) -> Vec<staging::Volume> {
                 path: source.path.clone().unwrap_or_default(),
             })
             .collect(),
-        top_roots: session.spec.tools_top_roots.clone().filter(|_| volume == SharedVolume::Tools),
+        top_roots: session.tools_top_roots().cloned().filter(|_| volume == SharedVolume::Tools),
         // The digest does not depend on whether the session or an agent requests a root.
         optional_roots: BTreeSet::new(),
     };

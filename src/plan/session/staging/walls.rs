@@ -6,7 +6,7 @@ use k8s_openapi::{
     api::core::v1::{Affinity, PodSecurityContext, PodSpec},
 };
 
-use crate::api::AigiseSession;
+use crate::plan::effective::EffectiveSession;
 
 /// Whether a profile of seccomp or `AppArmor` restricts the container. A debugger needs `Unconfined`, but a source does not debug.
 pub(super) fn is_wall(profile: &str) -> bool {
@@ -14,9 +14,9 @@ pub(super) fn is_wall(profile: &str) -> bool {
 }
 
 /// The part of `sandboxDefaults.podTemplate` that concerns scheduling, isolation and image pulls.
-pub(super) fn of(session: &AigiseSession) -> PodSpec {
-    let template = session.spec.sandbox_defaults.as_ref().and_then(|defaults| defaults.pod_template.as_ref());
-    let spec = template.and_then(|template| serde_json::from_value(template.value().get("spec")?.clone()).ok());
+pub(super) fn of(session: &EffectiveSession) -> PodSpec {
+    let template = session.default_pod_template();
+    let spec = template.and_then(|template| serde_json::from_value(template.get("spec")?.clone()).ok());
     // A template that cannot be parsed makes the session invalid, so it is ignored here.
     let spec: PodSpec = spec.unwrap_or_default();
     let node_affinity = spec.affinity.and_then(|affinity| affinity.node_affinity);
@@ -39,7 +39,7 @@ pub(super) fn of(session: &AigiseSession) -> PodSpec {
 }
 
 /// Adds the isolation to the spec of the Pod.
-pub(super) fn around(mut pod: PodSpec, session: &AigiseSession) -> PodSpec {
+pub(super) fn around(mut pod: PodSpec, session: &EffectiveSession) -> PodSpec {
     pod.merge_from(of(session));
     pod
 }

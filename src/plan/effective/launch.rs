@@ -7,96 +7,107 @@ use std::{
 
 use serde_json::Value;
 
-use super::profile;
+use super::{Demand, EffectiveSession, profile};
 use crate::{
     api::{
         AigiseSession, SandboxTemplate, limits,
         session::{LaunchMode, McpService},
     },
     overlay,
-    plan::agent::{Demand, MAIN},
+    plan::facts::agent::MAIN,
     protocol::init::ALL_SKILLS,
 };
 
-/// The types that are started: those that `launch` names, or all, and those that they need. Types that are disabled or do not exist are
-/// omitted; [`check`] reports them.
-#[must_use]
-pub fn launched(session: &AigiseSession) -> BTreeSet<&str> {
-    let types = session.spec.launch.as_ref().and_then(|launch| launch.types.as_ref());
-    let mut waiting: Vec<&str> = match types {
-        Some(types) => types.iter().map(String::as_str).collect(),
-        None => session.spec.sandboxes.keys().map(String::as_str).collect(),
-    };
-    let services = services(session);
-    let mut launched = BTreeSet::new();
-    while let Some(sandbox_type) = waiting.pop() {
-        if let Some(known) = enabled(session, sandbox_type)
-            && launched.insert(known)
-        {
-            waiting.extend(depends_on(session, known));
-            let services = mcp_services(session, known).into_iter().filter_map(|name| services.get(name));
-            waiting.extend(services.map(|service| service.sandbox.as_str()));
+impl EffectiveSession {
+    /// The types that are started: those that `launch` names, or all, and those that they need. Types that are disabled or do not exist
+    /// are omitted; [`check`] reports them.
+    #[must_use]
+    pub fn launched(&self) -> BTreeSet<&str> {
+        let types = self.spec().launch.as_ref().and_then(|launch| launch.types.as_ref());
+        let mut waiting: Vec<&str> = match types {
+            Some(types) => types.iter().map(String::as_str).collect(),
+            None => self.spec().sandboxes.keys().map(String::as_str).collect(),
+        };
+        let services = self.services();
+        let mut launched = BTreeSet::new();
+        while let Some(sandbox_type) = waiting.pop() {
+            if let Some(known) = enabled(self, sandbox_type)
+                && launched.insert(known)
+            {
+                waiting.extend(depends_on(self, known));
+                let services = mcp_services(self, known).into_iter().filter_map(|name| services.get(name));
+                waiting.extend(services.map(|service| service.sandbox.as_str()));
+            }
+        }
+        launched
+    }
+
+    /// The types that may ever be started: all of them if agents may request more types than are started at once.
+    #[must_use]
+    pub fn launchable(&self) -> BTreeSet<&str> {
+        if starts_on_demand(self) {
+            self.spec().sandboxes.keys().filter_map(|sandbox_type| enabled(self, sandbox_type)).collect()
+        } else {
+            self.launched()
         }
     }
-    launched
+
+    /// The started types that the status records.
+    #[must_use]
+    pub fn recorded_types(&self) -> Vec<String> {
+        let launched = if starts_on_demand(self) { self.launched() } else { BTreeSet::new() };
+        launched.into_iter().map(String::from).collect()
+    }
+
+    /// The MCP services: the session's own, and those of its types' profiles.
+    #[must_use]
+    pub fn services(&self) -> BTreeMap<&str, &McpService> {
+        let profiles = self.spec().sandboxes.keys().filter_map(|sandbox_type| profile::of(self, sandbox_type));
+        let brought = profiles.flat_map(|profile| &profile.services);
+        brought.chain(&self.spec().mcp_services).map(|(name, service)| (name.as_str(), service)).collect()
+    }
+
+    /// The session with the demand of its agents. With `launch.mode: OnDemand`, the started types are those that `launch.types` names (or
+    /// `main`), those that have been started before, and those that agents require. If only some folders of the tools are staged, these
+    /// are the folders that the agents and the session itself use. Neither set ever shrinks.
+    pub(super) fn with_demand(self, demand: &Demand) -> Self {
+        let mut types = None;
+        if starts_on_demand(&self) {
+            let named = self.spec().launch.as_ref().and_then(|launch| launch.types.clone());
+            let started = self.status().into_iter().flat_map(|status| status.launched.iter());
+            let asked = started.chain(&demand.sandboxes).filter_map(|sandbox_type| enabled(&self, sandbox_type));
+            let mut all: BTreeSet<_> = asked.map(String::from).collect();
+            all.extend(named.unwrap_or_else(|| enabled(&self, MAIN).map(String::from).into_iter().collect()));
+            types = Some(all.into_iter().collect());
+        }
+        let tools_top_roots = self.spec().tools_top_roots.as_ref().map(|named| {
+            let volumes = self.status().and_then(|status| status.volumes.as_ref());
+            let staged = volumes.and_then(|volumes| volumes.tools.as_ref()).map(|tools| tools.roots.clone());
+            let more = own_roots(&self).chain(demand.tools_roots.iter().cloned()).chain(staged.unwrap_or_default());
+            // The user's folders come first in their order, then the others in a stable order.
+            let more: BTreeSet<_> = more.filter(|root| !named.contains(root)).collect();
+            named.iter().cloned().chain(more).collect::<Vec<_>>()
+        });
+        if types.is_none() && tools_top_roots == self.spec().tools_top_roots {
+            return self;
+        }
+        let mut session = AigiseSession::clone(&self.0);
+        session.spec.tools_top_roots = tools_top_roots;
+        if let (Some(launch), Some(types)) = (&mut session.spec.launch, types) {
+            launch.types = Some(types);
+        }
+        Self(Arc::new(session))
+    }
 }
 
-/// The types that may ever be started: all of them if agents may request more types than are started at once.
-#[must_use]
-pub fn launchable(session: &AigiseSession) -> BTreeSet<&str> {
-    if starts_on_demand(session) {
-        session.spec.sandboxes.keys().filter_map(|sandbox_type| enabled(session, sandbox_type)).collect()
-    } else {
-        launched(session)
-    }
-}
-
-fn starts_on_demand(session: &AigiseSession) -> bool {
-    session.spec.launch.as_ref().and_then(|launch| launch.mode) == Some(LaunchMode::OnDemand)
-}
-
-/// The session with the demand of its agents. With `launch.mode: OnDemand`, the started types are those that `launch.types` names (or
-/// `main`), those that have been started before, and those that agents require. If only some folders of the tools are staged, these are
-/// the folders that the agents and the session itself use. Neither set ever shrinks.
-pub(super) fn with_demand(session: Arc<AigiseSession>, demand: &Demand) -> Arc<AigiseSession> {
-    let mut types = None;
-    if starts_on_demand(&session) {
-        let named = session.spec.launch.as_ref().and_then(|launch| launch.types.clone());
-        let started = session.status.iter().flat_map(|status| status.launched.iter());
-        let asked = started.chain(&demand.sandboxes).filter_map(|sandbox_type| enabled(&session, sandbox_type));
-        let mut all: BTreeSet<_> = asked.map(String::from).collect();
-        all.extend(named.unwrap_or_else(|| enabled(&session, MAIN).map(String::from).into_iter().collect()));
-        types = Some(all.into_iter().collect());
-    }
-    let tools_top_roots = session.spec.tools_top_roots.as_ref().map(|named| {
-        let volumes = session.status.as_ref().and_then(|status| status.volumes.as_ref());
-        let staged = volumes.and_then(|volumes| volumes.tools.as_ref()).map(|tools| tools.roots.clone());
-        let more = own_roots(&session).chain(demand.tools_roots.iter().cloned()).chain(staged.unwrap_or_default());
-        // The user's folders come first in their order, then the others in a stable order.
-        let more: BTreeSet<_> = more.filter(|root| !named.contains(root)).collect();
-        named.iter().cloned().chain(more).collect::<Vec<_>>()
-    });
-    if types.is_none() && tools_top_roots == session.spec.tools_top_roots {
-        return session;
-    }
-    let mut session = AigiseSession::clone(&session);
-    session.spec.tools_top_roots = tools_top_roots;
-    if let (Some(launch), Some(types)) = (&mut session.spec.launch, types) {
-        launch.types = Some(types);
-    }
-    Arc::new(session)
+fn starts_on_demand(session: &EffectiveSession) -> bool {
+    session.spec().launch.as_ref().and_then(|launch| launch.mode) == Some(LaunchMode::OnDemand)
 }
 
 /// The first-level folders of the tools that the session names, or in which it enables skills.
-pub(super) fn own_roots(session: &AigiseSession) -> impl Iterator<Item = String> {
-    let of_skills = session.spec.enabled_skills.iter().flatten().filter_map(|skill| top_root(skill));
-    session.spec.tools_top_roots.iter().flatten().cloned().chain(of_skills)
-}
-
-/// The started types that the status records.
-pub(super) fn recorded(session: &AigiseSession) -> Vec<String> {
-    let launched = if starts_on_demand(session) { launched(session) } else { BTreeSet::new() };
-    launched.into_iter().map(String::from).collect()
+pub(super) fn own_roots(session: &EffectiveSession) -> impl Iterator<Item = String> {
+    let of_skills = session.spec().enabled_skills.iter().flatten().filter_map(|skill| top_root(skill));
+    session.spec().tools_top_roots.iter().flatten().cloned().chain(of_skills)
 }
 
 /// The first-level folder of a skill; `None` for `all`.
@@ -106,25 +117,25 @@ pub fn top_root(skill: &str) -> Option<String> {
 }
 
 /// The type as the session spells it, if the session has the type and has not disabled it.
-fn enabled<'a>(session: &'a AigiseSession, sandbox_type: &str) -> Option<&'a str> {
-    let (known, sandbox) = session.spec.sandboxes.get_key_value(sandbox_type)?;
+fn enabled<'a>(session: &'a EffectiveSession, sandbox_type: &str) -> Option<&'a str> {
+    let (known, sandbox) = session.spec().sandboxes.get_key_value(sandbox_type)?;
     (sandbox.enabled != Some(false)).then_some(known)
 }
 
 /// A list in the type's template, or in the session's defaults; `None` if neither has the list, so the profile's list applies.
 fn stated<'a>(
-    session: &'a AigiseSession,
+    session: &'a EffectiveSession,
     sandbox_type: &str,
     list: impl Fn(&'a SandboxTemplate) -> &'a Vec<String>,
 ) -> Option<impl Iterator<Item = &'a str>> {
-    let own = session.spec.sandboxes.get(sandbox_type).map(|sandbox| &sandbox.template);
-    let defaults = session.spec.sandbox_defaults.as_ref().filter(|_| own.is_some_and(|own| own.attach.is_none()));
+    let own = session.spec().sandboxes.get(sandbox_type).map(|sandbox| &sandbox.template);
+    let defaults = session.spec().sandbox_defaults.as_ref().filter(|_| own.is_some_and(|own| own.attach.is_none()));
     let mut lists = [own, defaults].into_iter().flatten().map(list).filter(|list| !list.is_empty());
     lists.next().map(|list| list.iter().map(String::as_str))
 }
 
 /// The types that a type depends on.
-fn depends_on<'a>(session: &'a AigiseSession, sandbox_type: &str) -> Vec<&'a str> {
+fn depends_on<'a>(session: &'a EffectiveSession, sandbox_type: &str) -> Vec<&'a str> {
     if let Some(stated) = stated(session, sandbox_type, |template| &template.depends_on) {
         return stated.collect();
     }
@@ -134,7 +145,7 @@ fn depends_on<'a>(session: &'a AigiseSession, sandbox_type: &str) -> Vec<&'a str
 }
 
 /// The MCP services that have to respond before a type is ready.
-fn mcp_services<'a>(session: &'a AigiseSession, sandbox_type: &str) -> Vec<&'a str> {
+fn mcp_services<'a>(session: &'a EffectiveSession, sandbox_type: &str) -> Vec<&'a str> {
     if let Some(stated) = stated(session, sandbox_type, |template| &template.mcp_services) {
         return stated.collect();
     }
@@ -142,17 +153,9 @@ fn mcp_services<'a>(session: &'a AigiseSession, sandbox_type: &str) -> Vec<&'a s
     profile.into_iter().flat_map(|profile| &profile.template.mcp_services).map(String::as_str).collect()
 }
 
-/// The MCP services of a session: its own, and those of its types' profiles.
-#[must_use]
-pub fn services(session: &AigiseSession) -> BTreeMap<&str, &McpService> {
-    let profiles = session.spec.sandboxes.keys().filter_map(|sandbox_type| profile::of(session, sandbox_type));
-    let brought = profiles.flat_map(|profile| &profile.services);
-    brought.chain(&session.spec.mcp_services).map(|(name, service)| (name.as_str(), service)).collect()
-}
-
 /// The layers of the templates of a session's types. The defaults of all types are converted once.
 pub struct Layers<'a> {
-    session: &'a AigiseSession,
+    session: &'a EffectiveSession,
     defaults: Option<Value>,
 }
 
@@ -161,8 +164,8 @@ impl<'a> Layers<'a> {
     ///
     /// # Errors
     /// When the defaults cannot be written as JSON.
-    pub fn of(session: &'a AigiseSession) -> Result<Self, String> {
-        let defaults = session.spec.sandbox_defaults.as_ref().map(tree).transpose()?;
+    pub fn of(session: &'a EffectiveSession) -> Result<Self, String> {
+        let defaults = session.spec().sandbox_defaults.as_ref().map(tree).transpose()?;
         Ok(Self { session, defaults })
     }
 
@@ -173,7 +176,7 @@ impl<'a> Layers<'a> {
     /// When the layers do not make a valid template together, or the template is too large.
     pub fn template(&self, sandbox_type: &str) -> Result<(SandboxTemplate, usize), String> {
         let session = self.session;
-        let own = session.spec.sandboxes.get(sandbox_type).map(|sandbox| &sandbox.template);
+        let own = session.spec().sandboxes.get(sandbox_type).map(|sandbox| &sandbox.template);
         // An existing Pod, to which the sandbox attaches, has its own settings.
         let defaults = self.defaults.as_ref().filter(|_| own.is_none_or(|own| own.attach.is_none()));
         let profile = profile::of(session, sandbox_type).map(|profile| SandboxTemplate {
@@ -218,16 +221,16 @@ fn check_size(template: &Value) -> Result<usize, String> {
 ///
 /// # Errors
 /// A sentence that names the field, and the chain of dependencies that leads there.
-pub fn check(session: &AigiseSession) -> Result<(), String> {
-    let types = session.spec.launch.iter().flat_map(|launch| launch.types.iter().flatten());
+pub fn check(session: &EffectiveSession) -> Result<(), String> {
+    let types = session.spec().launch.iter().flat_map(|launch| launch.types.iter().flatten());
     for sandbox_type in types {
         if enabled(session, sandbox_type).is_none() {
             return Err(format!("spec.launch.types: {sandbox_type} {}.", missing(session, sandbox_type)));
         }
     }
-    let services = services(session);
+    let services = session.services();
     let mut followed = BTreeSet::new();
-    for sandbox_type in launchable(session) {
+    for sandbox_type in session.launchable() {
         follow(session, sandbox_type, &mut followed)?;
         check_services(session, sandbox_type, &services)?;
     }
@@ -237,7 +240,7 @@ pub fn check(session: &AigiseSession) -> Result<(), String> {
 /// Follows the dependencies of a type, depth first, to find cycles. Each type is visited once: a type in `followed` is known not to lead
 /// into a cycle.
 fn follow<'a>(
-    session: &'a AigiseSession,
+    session: &'a EffectiveSession,
     sandbox_type: &'a str,
     followed: &mut BTreeSet<&'a str>,
 ) -> Result<(), String> {
@@ -279,7 +282,7 @@ fn follow<'a>(
 }
 
 fn check_services(
-    session: &AigiseSession,
+    session: &EffectiveSession,
     sandbox_type: &str,
     services: &BTreeMap<&str, &McpService>,
 ) -> Result<(), String> {
@@ -295,18 +298,18 @@ fn check_services(
     Ok(())
 }
 
-fn check_skills(session: &AigiseSession) -> Result<(), String> {
-    let named = session.spec.enabled_skills.iter().flatten().find(|skill| *skill != ALL_SKILLS);
+fn check_skills(session: &EffectiveSession) -> Result<(), String> {
+    let named = session.spec().enabled_skills.iter().flatten().find(|skill| *skill != ALL_SKILLS);
     match named {
-        Some(skill) if !session.spec.has_tools() => Err(format!(
+        Some(skill) if !session.spec().has_tools() => Err(format!(
             "spec.enabledSkills: {skill} is a folder of the tools volume, and the session has no tools (volumes.tools)."
         )),
         Some(_) | None => Ok(()),
     }
 }
 
-fn missing(session: &AigiseSession, sandbox_type: &str) -> &'static str {
-    if session.spec.sandboxes.contains_key(sandbox_type) { "is disabled" } else { "is not among spec.sandboxes" }
+fn missing(session: &EffectiveSession, sandbox_type: &str) -> &'static str {
+    if session.spec().sandboxes.contains_key(sandbox_type) { "is disabled" } else { "is not among spec.sandboxes" }
 }
 
 #[cfg(test)]
@@ -315,13 +318,13 @@ mod tests {
 
     use super::*;
 
-    fn session(spec: &serde_json::Value) -> AigiseSession {
+    fn session(spec: &serde_json::Value) -> EffectiveSession {
         let object = json!({"apiVersion": "aigise.dev/v1alpha1", "kind": "AigiseSession", "metadata": {"name": "demo"}, "spec": spec});
-        serde_json::from_value(object).unwrap()
+        EffectiveSession::stored(object)
     }
 
     /// `a>b,c` is a type with its dependencies; `-a` is a disabled type.
-    fn types(text: &str, launch: &[&str]) -> AigiseSession {
+    fn types(text: &str, launch: &[&str]) -> EffectiveSession {
         let sandboxes: serde_json::Map<_, _> = text
             .split(' ')
             .map(|one| {
@@ -342,7 +345,7 @@ mod tests {
     fn a_subset_brings_along_what_it_depends_on() {
         let launched = |text, launch: &[&str]| {
             let session = types(text, launch);
-            super::launched(&session).into_iter().map(String::from).collect::<Vec<_>>()
+            session.launched().into_iter().map(String::from).collect::<Vec<_>>()
         };
         assert_eq!(launched("main fuzz>main joern>main,neo4j neo4j", &["joern"]), ["joern", "main", "neo4j"]);
         assert_eq!(launched("main fuzz>main codeql>joern joern>main", &["codeql"]), ["codeql", "joern", "main"]);
@@ -383,7 +386,7 @@ mod tests {
         }));
         let template =
             |session, sandbox_type| Layers::of(session).unwrap().template(sandbox_type).map(|(template, _)| template);
-        assert_eq!(&template(&session, "main").unwrap(), session.spec.sandbox_defaults.as_ref().unwrap());
+        assert_eq!(&template(&session, "main").unwrap(), session.spec().sandbox_defaults.as_ref().unwrap());
         let fuzz = template(&session, "fuzz").unwrap();
         assert_eq!(fuzz.image.as_deref(), Some("own"));
         assert_eq!(fuzz.command, ["c"]);

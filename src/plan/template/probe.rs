@@ -28,7 +28,7 @@ const TIMEOUT: i32 = 12;
 const FAILURES: i32 = 2;
 
 /// The readiness probe of the container.
-pub(in crate::plan::sandbox) fn readiness_probe(template: &SandboxTemplate) -> Probe {
+pub fn readiness_probe(template: &SandboxTemplate) -> Probe {
     let own = template.readiness_probe.clone().unwrap_or_default();
     if template.mcp_services.is_empty() && check(template).is_err() {
         return own;
@@ -47,7 +47,7 @@ pub(in crate::plan::sandbox) fn readiness_probe(template: &SandboxTemplate) -> P
 }
 
 /// The check of the sandbox's own probe, with the host that the kubelet would use.
-pub(super) fn asked(template: &SandboxTemplate, label: Option<&Label>) -> Option<OwnProbe> {
+pub fn asked(template: &SandboxTemplate, label: Option<&Label>) -> Option<OwnProbe> {
     let probe = template.readiness_probe.as_ref()?;
     let host = |host: &Option<String>| host.clone().or_else(|| label.map(Label::to_string)).unwrap_or_default();
     if let Some(exec) = &probe.exec {
@@ -83,7 +83,7 @@ fn port(template: &SandboxTemplate, port: &IntOrString) -> Option<u16> {
 ///
 /// # Errors
 /// A sentence that names the field.
-pub(super) fn check(template: &SandboxTemplate) -> Result<(), String> {
+pub fn check(template: &SandboxTemplate) -> Result<(), String> {
     let Some(probe) = &template.readiness_probe else { return Ok(()) };
     let is_https = |http: &HTTPGetAction| http.scheme.as_deref() == Some("HTTPS");
     if probe.grpc.is_some() || probe.http_get.as_ref().is_some_and(is_https) {

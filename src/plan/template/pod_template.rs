@@ -8,8 +8,6 @@
 //! newer than the Pod API this operator knows, since nobody has checked what it allows.
 
 mod reserved;
-
-pub(super) use self::reserved::segments;
 mod shape;
 
 use k8s_openapi::api::core::v1::{Pod, PodTemplateSpec};

@@ -4,7 +4,8 @@ use std::{collections::BTreeMap, sync::LazyLock};
 
 use serde::Deserialize;
 
-use crate::api::{AigiseSession, SandboxTemplate, init, session::McpService};
+use super::EffectiveSession;
+use crate::api::{SandboxTemplate, init, session::McpService};
 
 /// The profile of a type.
 #[derive(Deserialize)]
@@ -27,18 +28,18 @@ static PROFILES: LazyLock<BTreeMap<String, Profile>> =
     LazyLock::new(|| serde_yaml::from_str(FILE).expect("profiles.yaml is well-formed"));
 
 /// The profile of a type, if the session has scripts for it and the profile is not disabled.
-pub(super) fn of(session: &AigiseSession, sandbox_type: &str) -> Option<&'static Profile> {
-    let own = &session.spec.sandboxes.get(sandbox_type)?.template;
+pub(super) fn of(session: &EffectiveSession, sandbox_type: &str) -> Option<&'static Profile> {
+    let own = &session.spec().sandboxes.get(sandbox_type)?.template;
     let request = |template: &SandboxTemplate| template.init.as_ref().and_then(|init| init.profile);
-    let request = request(own).or_else(|| request(session.spec.sandbox_defaults.as_ref()?)).unwrap_or_default();
-    let applies = session.spec.has_scripts() && own.attach.is_none() && request == init::Profile::Type;
+    let request = request(own).or_else(|| request(session.spec().sandbox_defaults.as_ref()?)).unwrap_or_default();
+    let applies = session.spec().has_scripts() && own.attach.is_none() && request == init::Profile::Type;
     applies.then(|| PROFILES.get(sandbox_type)).flatten()
 }
 
 impl Profile {
     /// The profile's template in this session: the session's `build` replaces the placeholders in its steps.
-    pub(super) fn template(&self, session: &AigiseSession) -> SandboxTemplate {
-        let build = session.spec.build.as_ref();
+    pub(super) fn template(&self, session: &EffectiveSession) -> SandboxTemplate {
+        let build = session.spec().build.as_ref();
         let source = build.and_then(|build| build.source_dir.as_deref()).unwrap_or("/shared/code");
         let compile = build.and_then(|build| build.compile_command.as_deref()).unwrap_or("arvo compile");
         let mut template = self.template.clone();
@@ -87,8 +88,8 @@ mod tests {
 
     #[test]
     fn a_profile_is_for_sessions_with_scripts_and_can_be_switched_off() {
-        let session = |spec: Value| -> AigiseSession {
-            serde_json::from_value(json!({"metadata": {"name": "demo"}, "spec": spec})).unwrap()
+        let session = |spec: Value| -> EffectiveSession {
+            EffectiveSession::stored(json!({"metadata": {"name": "demo"}, "spec": spec}))
         };
         let applies = |spec: Value| of(&session(spec), "fuzz").is_some();
         let scripts = json!({"scripts": {"claimName": "s"}});
@@ -105,11 +106,11 @@ mod tests {
 
     #[test]
     fn the_steps_are_about_what_the_session_builds() {
-        let session = |build: Value| -> AigiseSession {
+        let session = |build: Value| -> EffectiveSession {
             let spec = json!({"sandboxes": {"joern": {}, "codeql": {}}, "volumes": {"scripts": {"claimName": "s"}}, "build": build});
-            serde_json::from_value(json!({"metadata": {"name": "demo"}, "spec": spec})).unwrap()
+            EffectiveSession::stored(json!({"metadata": {"name": "demo"}, "spec": spec}))
         };
-        let last = |session: &AigiseSession, sandbox_type: &str| {
+        let last = |session: &EffectiveSession, sandbox_type: &str| {
             let template = of(session, sandbox_type).unwrap().template(session);
             template.init.unwrap().steps.last().unwrap().command.last().unwrap().clone()
         };

@@ -13,6 +13,9 @@ use rustix::fs::{AtFlags, CWD, Dir, FileType, Mode, OFlags, RenameFlags};
 use rustix::io::Errno;
 use thiserror::Error;
 
+/// A folder that the file system itself creates (ext4) and that only root can read.
+pub const LOST_AND_FOUND: &str = "lost+found";
+
 /// The maximum number of symbolic links on one path, as in the kernel.
 const MOST_LINKS: usize = 40;
 

@@ -12,28 +12,13 @@ use k8s_openapi::{
 use super::{privilege, tree::MAX_NODE_TERMS};
 use crate::{
     api::meta,
-    plan::{
-        sandbox::{
-            init::{STATE_VOLUME, WORK_VOLUME},
-            pod::{CONFIG_VOLUME, HELPER_INSTALLER, HELPER_VOLUME},
-        },
-        volumes::SharedVolume,
-    },
-    protocol::init::FOLDER,
+    plan::reserved::{CONTAINERS, OWN_VOLUMES, hidden_by, is_key, is_volume},
 };
-
-/// Whether the operator, its Services or its policies identify Pods by this label or annotation. With the labels of another session, a
-/// Pod would become a member of that session.
-fn is_our_key(key: &str) -> bool {
-    let domain = key.split_once('/').map_or("", |(domain, _)| domain);
-    let is_below = domain.strip_suffix(meta::GROUP).is_some_and(|rest| rest.is_empty() || rest.ends_with('.'));
-    is_below || [meta::APP, meta::MANAGED_BY, meta::COMPONENT, meta::DEFAULT_CONTAINER].contains(&key)
-}
 
 fn our_keys(metadata: &ObjectMeta) -> impl Iterator<Item = (&'static str, &String, &String)> {
     let labels = metadata.labels.iter().flatten().map(|(key, value)| ("labels", key, value));
     let annotations = metadata.annotations.iter().flatten().map(|(key, value)| ("annotations", key, value));
-    labels.chain(annotations).filter(|(_, key, _)| is_our_key(key))
+    labels.chain(annotations).filter(|(_, key, _)| is_key(key))
 }
 
 pub(super) fn check_metadata(metadata: &ObjectMeta) -> Result<(), String> {
@@ -73,7 +58,7 @@ pub(super) fn check_spec(spec: &PodSpec) -> Result<(), String> {
     if let Some((_, path, why)) = said.into_iter().find(|(is_said, _, _)| *is_said) {
         return Err(format!(".spec.{path}: {why}"));
     }
-    if let Some(volume) = spec.volumes.iter().flatten().find(|volume| is_our_volume(&volume.name)) {
+    if let Some(volume) = spec.volumes.iter().flatten().find(|volume| is_volume(&volume.name)) {
         return Err(format!(".spec.volumes: `{}` is a volume of the operator; choose another name.", volume.name));
     }
     check_node_terms(spec)?;
@@ -86,11 +71,6 @@ pub(super) fn check_spec(spec: &PodSpec) -> Result<(), String> {
 
 fn fs_group(spec: &PodSpec) -> Option<i64> {
     spec.security_context.as_ref()?.fs_group
-}
-
-fn is_our_volume(name: &str) -> bool {
-    [HELPER_VOLUME, WORK_VOLUME, STATE_VOLUME, CONFIG_VOLUME].contains(&name)
-        || SharedVolume::ALL.iter().any(|volume| name == <&str>::from(volume))
 }
 
 /// Refuses more node selector terms than a merge keeps.
@@ -107,7 +87,7 @@ fn check_node_terms(spec: &PodSpec) -> Result<(), String> {
 
 /// Checks a container that the user adds. It may contain anything, but needs a name of its own.
 fn check_further(container: &Container) -> Result<(), String> {
-    if [meta::SANDBOX_CONTAINER, HELPER_INSTALLER].contains(&container.name.as_str()) {
+    if CONTAINERS.contains(&container.name.as_str()) {
         return Err(format!("name: `{}` is a container of the operator; choose another name.", container.name));
     }
     check_helper_is_left_alone(container)
@@ -147,8 +127,7 @@ fn check_working(container: &Container) -> Result<(), String> {
 /// Refuses mounts of the operator's own volumes: a container that can write to them could replace the helper.
 fn check_helper_is_left_alone(container: &Container) -> Result<(), String> {
     let mut mounts = container.volume_mounts.iter().flatten();
-    let ours = [HELPER_VOLUME, WORK_VOLUME, STATE_VOLUME, CONFIG_VOLUME];
-    match mounts.find(|mount| ours.contains(&mount.name.as_str())) {
+    match mounts.find(|mount| OWN_VOLUMES.contains(&mount.name.as_str())) {
         Some(mount) => {
             Err(format!("volumeMounts: `{}` is the operator's own volume; leave the mount out.", mount.name))
         }
@@ -159,29 +138,6 @@ fn check_helper_is_left_alone(container: &Container) -> Result<(), String> {
 fn mounted(container: &Container) -> impl Iterator<Item = &str> {
     let mounts = container.volume_mounts.iter().flatten().map(|mount| mount.mount_path.as_str());
     mounts.chain(container.volume_devices.iter().flatten().map(|device| device.device_path.as_str()))
-}
-
-/// The first of the operator's mount paths that a mount would hide, wholly or in part.
-fn hidden_by(path: &str) -> Option<&'static str> {
-    let ours = SharedVolume::ALL.into_iter().map(SharedVolume::mount_path).chain([
-        meta::HELPER_PATH,
-        FOLDER,
-        meta::CONFIG_FOLDER,
-    ]);
-    ours.into_iter().find(|ours| segments(path).iter().zip(segments(ours)).all(|(one, other)| *one == other))
-}
-
-/// The segments of a path, with `.` and `..` resolved.
-pub(in crate::plan::sandbox) fn segments(path: &str) -> Vec<&str> {
-    let mut walked = vec![];
-    for segment in path.split('/') {
-        match segment {
-            "" | "." => {}
-            ".." => drop(walked.pop()),
-            name => walked.push(name),
-        }
-    }
-    walked
 }
 
 /// Checks that a Pod with a template laid over it still has everything that the operator set. The checks above have better messages and

@@ -5,10 +5,10 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use kube::ResourceExt;
 
-use super::{launch, staging};
+use super::{EffectiveSession, launch, lifetime, sources};
 use crate::{
-    api::{AigiseSession, SandboxTemplate, limits},
-    plan::{Settings, name, sandbox::check_template},
+    api::{SandboxTemplate, limits},
+    plan::{Settings, name, template},
 };
 
 /// The decisions that depend only on a session's spec.
@@ -23,7 +23,7 @@ pub struct Decided {
 impl Decided {
     /// Decides for an effective session, which includes the fields of its configuration file.
     #[must_use]
-    pub fn of(session: &AigiseSession, settings: &Settings) -> Self {
+    pub fn of(session: &EffectiveSession, settings: &Settings) -> Self {
         let roots = launch::own_roots(session).collect::<BTreeSet<_>>();
         let size = 1024 + roots.iter().map(|root| 64 + root.len()).sum::<usize>();
         let mut decided = Self { invalid: None, templates: BTreeMap::new(), roots, size };
@@ -32,17 +32,20 @@ impl Decided {
     }
 
     /// What is wrong with the spec: a sentence that names the field.
-    pub(super) fn invalid(&self) -> Option<&str> {
+    #[must_use]
+    pub fn invalid(&self) -> Option<&str> {
         self.invalid.as_deref()
     }
 
     /// The template of a type that may be started, if nothing is wrong with the session.
-    pub(super) fn template(&self, sandbox_type: &str) -> Option<&SandboxTemplate> {
+    #[must_use]
+    pub fn template(&self, sandbox_type: &str) -> Option<&SandboxTemplate> {
         self.templates.get(sandbox_type)
     }
 
     /// The first-level folders of the tools that the session itself requests. Agents request other folders.
-    pub(super) fn roots(&self) -> &BTreeSet<String> {
+    #[must_use]
+    pub fn roots(&self) -> &BTreeSet<String> {
         &self.roots
     }
 
@@ -56,20 +59,20 @@ impl Decided {
 /// The approximate number of bytes of templates that have to be processed to decide: the defaults once for each type, and the types' own
 /// templates.
 #[must_use]
-pub fn bytes_to_decide(session: &AigiseSession) -> usize {
+pub fn bytes_to_decide(session: &EffectiveSession) -> usize {
     let bytes = |template: &SandboxTemplate| template.pod_template.as_ref().map_or(0, |template| template.text().len());
-    let defaults = session.spec.sandbox_defaults.as_ref().map_or(0, bytes);
-    session.spec.sandboxes.values().map(|sandbox| defaults + bytes(&sandbox.template)).sum()
+    let defaults = session.spec().sandbox_defaults.as_ref().map_or(0, bytes);
+    session.spec().sandboxes.values().map(|sandbox| defaults + bytes(&sandbox.template)).sum()
 }
 
 /// Checks the rules that admission cannot enforce, and rules that may be newer than the object.
-fn check(session: &AigiseSession, settings: &Settings, decided: &mut Decided) -> Result<(), String> {
+fn check(session: &EffectiveSession, settings: &Settings, decided: &mut Decided) -> Result<(), String> {
     name::check_session(&session.name_any()).map_err(|error| format!("metadata.name: {error}."))?;
-    if session.spec.sandboxes.is_empty() {
+    if session.spec().sandboxes.is_empty() {
         return Err("spec.sandboxes: at least one type is required, here or in the configuration file.".into());
     }
     let mut labels = BTreeMap::new();
-    for sandbox_type in session.spec.sandboxes.keys() {
+    for sandbox_type in session.spec().sandboxes.keys() {
         let label = name::Label::of(sandbox_type).map_err(|error| format!("spec.sandboxes: {error}."))?;
         if let Some(other) = labels.insert(label.to_string(), sandbox_type) {
             return Err(format!(
@@ -77,25 +80,26 @@ fn check(session: &AigiseSession, settings: &Settings, decided: &mut Decided) ->
             ));
         }
     }
-    if let Some((name, _)) = session.spec.models.iter().find(|(_, model)| model.model_name.is_none()) {
+    if let Some((name, _)) = session.spec().models.iter().find(|(_, model)| model.model_name.is_none()) {
         return Err(format!("spec.models.{name}.modelName: a name is required, here or in the configuration file."));
     }
     launch::check(session)?;
     check_defaults(session)?;
     let layers = launch::Layers::of(session)?;
-    for sandbox_type in launch::launchable(session) {
+    for sandbox_type in session.launchable() {
         let field = format!("spec.sandboxes.{sandbox_type}");
         let (template, size) = layers.template(sandbox_type).map_err(|message| format!("{field}: {message}"))?;
-        check_template(&template, settings).map_err(|message| format!("{field}.{message}"))?;
+        template::check(&template, settings).map_err(|message| format!("{field}.{message}"))?;
         decided.templates.insert(sandbox_type.to_string(), template);
         decided.size += size;
     }
-    staging::check(session, settings)
+    sources::check(session, settings)?;
+    lifetime::check(session)
 }
 
 /// Checks the size of the defaults: they are part of every type, so large defaults are multiplied.
-fn check_defaults(session: &AigiseSession) -> Result<(), String> {
-    let defaults = serde_json::to_vec(&session.spec.sandbox_defaults).map_err(|error| error.to_string())?;
+fn check_defaults(session: &EffectiveSession) -> Result<(), String> {
+    let defaults = serde_json::to_vec(&session.spec().sandbox_defaults).map_err(|error| error.to_string())?;
     if defaults.len() > limits::DEFAULTS_BYTES {
         return Err(format!(
             "spec.sandboxDefaults: the defaults have {} bytes, and {} are allowed, since they are part of every type.",
@@ -126,7 +130,7 @@ mod tests {
 
     fn invalid(spec: Value) -> Option<String> {
         let session = json!({"metadata": {"name": "demo"}, "spec": spec});
-        Decided::of(&serde_json::from_value(session).unwrap(), &settings()).invalid().map(String::from)
+        Decided::of(&EffectiveSession::stored(session), &settings()).invalid().map(String::from)
     }
 
     #[test]
@@ -135,7 +139,7 @@ mod tests {
         let types: BTreeMap<_, _> = (0..32).map(|index| (format!("t{index}"), json!({}))).collect();
         let defaults = json!({"image": "a", "podTemplate": {"spec": {"containers": containers}}});
         let session = json!({"metadata": {"name": "demo"}, "spec": {"sandboxes": types, "sandboxDefaults": defaults}});
-        let session = serde_json::from_value(session).unwrap();
+        let session = EffectiveSession::stored(session);
         let decided = Decided::of(&session, &settings());
         assert_eq!(decided.invalid(), None);
         assert!((1_500_000..4_000_000).contains(&bytes_to_decide(&session)), "{}", bytes_to_decide(&session));

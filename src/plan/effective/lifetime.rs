@@ -1,0 +1,54 @@
+//! How long a session lives.
+
+use jiff::{SignedDuration, Timestamp};
+use kube::ResourceExt;
+
+use super::EffectiveSession;
+use crate::{api::meta, plan::duration};
+
+/// The time limits of a session. A limit that is not a duration is an error of the session, and no limit here.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Lifetime {
+    /// How long after its creation the session ends.
+    pub ttl: Option<SignedDuration>,
+    /// After which time without activity the session is suspended.
+    pub idle: Option<SignedDuration>,
+}
+
+impl EffectiveSession {
+    /// The time limits.
+    #[must_use]
+    pub fn lifetime(&self) -> Lifetime {
+        let parse = |text: &Option<String>| text.as_deref().and_then(duration::parse);
+        let lifetime = self.spec().lifetime.as_ref();
+        lifetime.map_or_else(Lifetime::default, |lifetime| Lifetime {
+            ttl: parse(&lifetime.ttl),
+            idle: parse(&lifetime.idle),
+        })
+    }
+
+    /// The time of the last activity, according to the annotation.
+    ///
+    /// # Errors
+    /// A sentence that names the annotation.
+    pub fn last_activity(&self) -> Result<Option<Timestamp>, String> {
+        let Some(text) = self.annotations().get(meta::LAST_ACTIVITY) else { return Ok(None) };
+        text.parse().map(Some).map_err(|_| {
+            format!(
+                "metadata.annotations: `{text}` in {} is not a valid RFC 3339 time, such as 2026-01-31T12:00:00Z.",
+                meta::LAST_ACTIVITY
+            )
+        })
+    }
+}
+
+/// Checks the time limits.
+pub(super) fn check(session: &EffectiveSession) -> Result<(), String> {
+    let Some(lifetime) = &session.spec().lifetime else { return Ok(()) };
+    for (field, text) in [("ttl", &lifetime.ttl), ("idle", &lifetime.idle)] {
+        if let Some(text) = text {
+            duration::parse_field(&format!("spec.lifetime.{field}"), text)?;
+        }
+    }
+    Ok(())
+}
