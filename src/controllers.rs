@@ -1,23 +1,21 @@
 //! The controllers: each reconciles the objects of one kind in the steps observe → plan → apply → report. The rules about sessions
 //! and sandboxes are in [`plan`](crate::plan), not here.
 
-pub mod agent;
 mod backoff;
 pub mod cache;
 mod configuration;
 mod cpu_time;
 mod event_recorder;
+pub mod kind;
 mod live;
 mod memo;
 pub mod metrics;
 pub mod read_your_writes;
-pub mod sandbox;
-pub mod session;
 mod turns;
 mod unreadable;
 pub mod work_queue;
 
-use std::{sync::Arc, time::Duration};
+use std::{marker::PhantomData, sync::Arc, time::Duration};
 
 use futures::{FutureExt, future};
 use jiff::Timestamp;
@@ -28,16 +26,16 @@ use tracing::{Instrument, Level, Span, debug, enabled, field, info, info_span, w
 
 use self::{
     backoff::Backoff,
-    cache::{Cache, Caches, Found, Scope, Stored, WorkQueues},
+    cache::{Caches, Found, Scope, Stored},
     configuration::Configurations,
     cpu_time::CpuTime,
     event_recorder::EventRecorder,
+    kind::{Reconciled, VisitKind, each_kind},
     live::{LiveReads, size_of},
     memo::Memo,
     metrics::Metrics,
-    read_your_writes::ReadYourWrites,
     turns::Turns,
-    work_queue::{Action, Request, WorkQueue},
+    work_queue::{Action, Request},
 };
 use crate::{
     api::{AigiseSession, RawJson},
@@ -75,6 +73,8 @@ pub struct Shared {
     turns: Arc<Turns>,
     /// The effective sessions, by resource version.
     effective: Arc<Memo<Option<String>, EffectiveSession>>,
+    /// Throttles the creation of Pods for one sandbox.
+    pod_creations: Arc<Throttle>,
     /// The metrics.
     pub metrics: Arc<Metrics>,
     /// Records events.
@@ -133,8 +133,7 @@ const DRAIN: Duration = Duration::from_secs(8);
 /// When a watch or the controllers end before `stop` resolves.
 pub async fn run_all(start: Start, filled: watch::Sender<Option<Arc<Caches>>>, stop: Stop) -> Result<(), Ended> {
     let Start { client, settings, scope, metrics, instance, concurrency, clock } = start;
-    let work_queues = WorkQueues::default();
-    let (caches, watches) = cache::watch_all(&client, &scope, work_queues.clone());
+    let (caches, watches) = cache::watch_all(&client, &scope);
     // Each watch is a separate task: the lists are read concurrently, and no reconcile waits for a list.
     let mut watching = JoinSet::new();
     for watch in watches {
@@ -148,6 +147,7 @@ pub async fn run_all(start: Start, filled: watch::Sender<Option<Arc<Caches>>>, s
         live: Arc::new(LiveReads::new(client.clone())),
         decided: Arc::new(Memo::of(DECIDED_BYTES)),
         turns: Arc::default(),
+        pod_creations: Arc::new(Throttle::of(POD_BURST, POD_REFILL)),
         effective: Arc::new(Memo::of(EFFECTIVE_BYTES)),
         client,
         caches: caches.clone(),
@@ -157,11 +157,6 @@ pub async fn run_all(start: Start, filled: watch::Sender<Option<Arc<Caches>>>, s
         lines: Arc::default(),
         clock,
     };
-    let session_context =
-        Context::new("session", shared.clone(), caches.sessions.clone(), caches.written_sessions.clone());
-    let sandbox_context =
-        Context::new("sandbox", shared.clone(), caches.sandboxes.clone(), caches.written_sandboxes.clone());
-    let agent_context = Context::new("agent", shared, caches.agents.clone(), caches.written_agents.clone());
     let controllers = async {
         let filled_in = tokio::select! {
             result = caches.synced() => result.is_ok(),
@@ -172,12 +167,9 @@ pub async fn run_all(start: Start, filled: watch::Sender<Option<Arc<Caches>>>, s
         }
         filled.send_replace(Some(caches.clone()));
         info!("the caches are filled");
-        // Each controller is a separate task: an event for one controller does not poll the others.
-        let mut controllers = JoinSet::new();
-        controllers.spawn(session::run(Arc::new(session_context), work_queues.sessions, concurrency, stop.clone()));
-        controllers.spawn(sandbox::run(Arc::new(sandbox_context), work_queues.sandboxes, concurrency, stop.clone()));
-        controllers.spawn(agent::run(Arc::new(agent_context), work_queues.agents, concurrency, stop.clone()));
-        controllers.join_all().await;
+        let mut controllers = Controllers { shared, concurrency, stop: stop.clone(), tasks: JoinSet::new() };
+        each_kind(&mut controllers);
+        controllers.tasks.join_all().await;
     };
     let too_long = async {
         stop.clone().await;
@@ -191,6 +183,21 @@ pub async fn run_all(start: Start, filled: watch::Sender<Option<Arc<Caches>>>, s
     if stop.now_or_never().is_none() { Err(Ended("the controllers")) } else { Ok(()) }
 }
 
+/// The running controllers. Each is a separate task: an event for one controller does not poll the others.
+struct Controllers {
+    shared: Shared,
+    concurrency: u16,
+    stop: Stop,
+    tasks: JoinSet<()>,
+}
+
+impl VisitKind for Controllers {
+    fn kind<K: Reconciled>(&mut self) {
+        let context = Arc::new(Context::<K>::new(self.shared.clone()));
+        self.tasks.spawn(run(context, self.concurrency, self.stop.clone()));
+    }
+}
+
 /// The memory for decisions that follow from specs: enough for some hundred usual sessions.
 const DECIDED_BYTES: u32 = 8 * 1024 * 1024;
 
@@ -198,6 +205,24 @@ const DECIDED_BYTES: u32 = 8 * 1024 * 1024;
 const EFFECTIVE_BYTES: u32 = 4 * 1024 * 1024;
 
 impl Shared {
+    /// The current time in whole seconds, which is the precision of the API server.
+    fn now(&self) -> Timestamp {
+        Timestamp::from_second((self.clock)().as_second()).unwrap_or_default()
+    }
+
+    fn counter(&self) -> &WriteCounter {
+        &self.metrics.writes
+    }
+
+    /// Whether the API server no longer has the object. The children of an object that is gone must not be created again.
+    async fn is_gone<K: Object>(&self, object: &K) -> bool {
+        match self.look::<K>(&object.namespace().unwrap_or_default(), &object.name_any()).await {
+            Lookup::Found(live) => live.uid() != object.uid(),
+            Lookup::Missing => true,
+            Lookup::NotNamed | Lookup::Failed(_) => false, // unknown
+        }
+    }
+
     /// Reads an object by name from the API server and not from a cache.
     async fn look<K: Object>(&self, namespace: &str, name: &str) -> Lookup<K> {
         match single::get::<K>(&self.client, namespace, name, K::PROJECTION).await {
@@ -222,28 +247,16 @@ impl Shared {
 }
 
 /// The state that all reconciles of one kind share.
-pub struct Context<K: Object> {
+pub struct Context<K> {
     shared: Shared,
-    cache: Arc<Cache<K>>,
-    written: Arc<ReadYourWrites<K>>,
     backoff: Backoff,
     /// Throttles status writes that contain only minor changes.
     minor_statuses: Throttle,
     /// Throttles all status writes.
     statuses: Throttle,
-    /// Throttles the creation of Pods.
-    pods: Throttle,
     /// Throttles reports about unreadable objects.
     rare: Throttle,
-    name: &'static str,
-}
-
-impl<K: Object> std::ops::Deref for Context<K> {
-    type Target = Shared;
-
-    fn deref(&self) -> &Shared {
-        &self.shared
-    }
+    kind: PhantomData<fn() -> K>,
 }
 
 /// Why a reconcile failed.
@@ -268,50 +281,29 @@ impl Error {
     }
 }
 
-impl<K: Object> Context<K> {
-    fn new(name: &'static str, shared: Shared, cache: Arc<Cache<K>>, written: Arc<ReadYourWrites<K>>) -> Self {
+impl<K: Reconciled> Context<K> {
+    fn new(shared: Shared) -> Self {
         Self {
             shared,
-            cache,
-            written,
             backoff: Backoff::default(),
             minor_statuses: Throttle::of(1, MINOR_STATUS_INTERVAL),
             statuses: Throttle::of(STATUS_BURST, STATUS_REFILL),
-            pods: Throttle::of(POD_BURST, POD_REFILL),
             rare: Throttle::of(1, unreadable::INTERVAL),
-            name,
+            kind: PhantomData,
         }
-    }
-
-    /// The current time in whole seconds, which is the precision of the API server.
-    fn now(&self) -> Timestamp {
-        Timestamp::from_second((self.clock)().as_second()).unwrap_or_default()
     }
 
     /// Records the stage of the object's life cycle in the span of the reconcile and in the metrics.
     fn enters(&self, stage: &'static str) {
         Span::current().record("stage", stage);
-        self.metrics.entered(self.name, stage);
+        self.shared.metrics.entered(K::CONTROLLER, stage);
     }
 
     /// Returns the delay until the object with this UID is retried, and records the failure in the metrics.
     fn back_off(&self, uid: &str) -> Duration {
         let (delay, failures) = self.backoff.next(uid);
-        self.metrics.backs_off(self.name, failures);
+        self.shared.metrics.backs_off(K::CONTROLLER, failures);
         delay
-    }
-
-    fn counter(&self) -> &WriteCounter {
-        &self.metrics.writes
-    }
-
-    /// Whether the API server no longer has the object. The children of an object that is gone must not be created again.
-    async fn is_gone(&self, object: &K) -> bool {
-        match self.look::<K>(&object.namespace().unwrap_or_default(), &object.name_any()).await {
-            Lookup::Found(live) => live.uid() != object.uid(),
-            Lookup::Missing => true,
-            Lookup::NotNamed | Lookup::Failed(_) => false, // unknown
-        }
     }
 
     /// Writes the status and the event of a report, and returns when to reconcile again.
@@ -327,7 +319,7 @@ impl<K: Object> Context<K> {
             return Ok(Action::requeue(wait));
         }
         if report.write != StatusWrite::Skip {
-            let live = apply::status(&self.client, self.counter(), object, &report.status).await;
+            let live = apply::status(&self.shared.client, self.shared.counter(), object, &report.status).await;
             match live {
                 Ok(live) => {
                     self.minor_statuses.done(uid.clone());
@@ -335,7 +327,8 @@ impl<K: Object> Context<K> {
                     self.forget_unreadable(object).await;
                     // If the object has become unreadable meanwhile, its watch notices.
                     if let Ok(live) = live {
-                        self.written.record(live, &self.cache);
+                        let kind = K::of(&self.shared.caches);
+                        kind.written.record(live, &kind.objects);
                     }
                 }
                 Err(kube::Error::Api(status)) if status.is_not_found() => return Ok(Action::await_change()),
@@ -346,11 +339,12 @@ impl<K: Object> Context<K> {
                 Err(error) => return Err(Error::WriteStatus(error)),
             }
             if let Some(Transition { phase, reason, message }) = &report.transition {
-                self.lines
+                self.shared
+                    .lines
                     .log(&uid, |dropped| info!(phase, %reason, status = short(message), dropped, "status changed"));
             }
             if let Some(event) = &report.event {
-                self.event_recorder.record(&object.object_ref(&()), event).await;
+                self.shared.event_recorder.record(&object.object_ref(&()), event).await;
             }
         }
         Ok(match report.requeue {
@@ -392,27 +386,18 @@ fn rest_of(children: usize) -> Duration {
 }
 
 /// Runs the controller of one kind until `stop` resolves and the running reconciles have finished.
-async fn run<K, F>(
-    context: Arc<Context<K>>,
-    requests: Arc<WorkQueue>,
-    concurrency: u16,
-    stop: impl Future<Output = ()>,
-    reconcile: impl Fn(Arc<K>, Arc<Context<K>>) -> F,
-) where
-    K: Object,
-    F: Future<Output = Result<Action, Error>>,
-{
-    let name = context.name;
-    let (context, reconcile) = (&context, &reconcile);
+async fn run<K: Reconciled>(context: Arc<Context<K>>, concurrency: u16, stop: Stop) {
+    let (context, name) = (&context, K::CONTROLLER);
+    let kind = K::of(&context.shared.caches);
     let handle = |Request { namespace, name: object }| async move {
         let object = ObjectRef::new(&object).within(&namespace);
-        let Some(stored) = context.cache.store().get(&object) else {
+        let Some(stored) = kind.objects.store().get(&object) else {
             debug!(controller = name, %object, "the object is gone");
             return Action::await_change();
         };
         let span = span(name, &stored);
         let reconciled = async {
-            let (outcome, action) = match reconcile_one(&stored, context, reconcile).await {
+            let (outcome, action) = match reconcile_one(&stored, context).await {
                 Ok(action) => (action.outcome(), action),
                 Err(error) => {
                     let delay = context.back_off(&stored.uid().unwrap_or_default());
@@ -430,7 +415,7 @@ async fn run<K, F>(
         reconciled.instrument(span).await
     };
     info!(controller = name, concurrency, "controller started");
-    requests.work(concurrency.into(), stop, handle).await;
+    kind.queue.work(concurrency.into(), stop, handle).await;
     info!(controller = name, "controller stopped");
 }
 
@@ -453,16 +438,9 @@ fn span<K: Kept>(controller: &'static str, stored: &Stored<K>) -> Span {
     span
 }
 
-async fn reconcile_one<K, F>(
-    stored: &Stored<K>,
-    context: &Arc<Context<K>>,
-    reconcile: impl Fn(Arc<K>, Arc<Context<K>>) -> F,
-) -> Result<Action, Error>
-where
-    K: Object,
-    F: Future<Output = Result<Action, Error>>,
-{
-    let object = match context.written.latest(stored, &context.cache) {
+async fn reconcile_one<K: Reconciled>(stored: &Stored<K>, context: &Arc<Context<K>>) -> Result<Action, Error> {
+    let (kind, metrics) = (K::of(&context.shared.caches), &context.shared.metrics);
+    let object = match kind.written.latest(stored, &kind.objects) {
         Found::Object(object) => object,
         Found::Unreadable(unreadable) => {
             let reported = tokio::time::timeout(RECONCILE_TIMEOUT, context.report_unreadable(&unreadable)).await;
@@ -470,14 +448,14 @@ where
         }
         Found::Absent => return Ok(Action::await_change()),
     };
-    let timer = context.metrics.reconcile_started(context.name);
+    let timer = metrics.reconcile_started(K::CONTROLLER);
     Span::current().record("generation", object.meta().generation);
-    let (pass, cpu_time) = CpuTime::of(reconcile(object, context.clone()));
+    let (pass, cpu_time) = CpuTime::of(kind::reconcile(object, context.clone()));
     let result = tokio::time::timeout(RECONCILE_TIMEOUT, pass).await;
     let result = result.unwrap_or(Err(Error::Timeout));
     timer.ended(result.as_ref().err().map_or("ok", Error::category));
     if let Some(spent) = cpu_time.too_much() {
-        context.metrics.slow_reconcile(context.name);
+        metrics.slow_reconcile(K::CONTROLLER);
         warn!(?spent, "a reconcile used too much CPU time");
     }
     result

@@ -1,10 +1,10 @@
 //! Decides, from plain values, what the operator writes and what it reports. This module uses no client, no clock and no async code;
 //! `cargo check --lib --no-default-features` proves that.
 //!
-//! Each kind has the same three steps. `Situation::of` (for an agent, `Lifecycle::of`) determines where the object is in its life; `plan`
-//! lists the writes that move the object forward; `report` builds the status that is true after these writes. The lifecycle is derived
-//! anew in every reconcile from the objects that exist now, once more after writes, and never stored. A decision depends only on
-//! `Observed`: the objects, the time, and the operator's settings.
+//! Each kind decides in the same three steps ([`Decide`]). `situation` determines where the object is in its life; `plan` lists the
+//! writes that move the object forward; `report` builds the status that is true after these writes. The situation is derived anew in
+//! every reconcile from the objects that exist now, once more after writes, and never stored. A decision depends only on `Observed`: the
+//! objects, the time, and the operator's settings.
 //!
 //! Decided in docs/adr/0001-one-package-pure-plan.md.
 
@@ -34,6 +34,43 @@ use kube::Resource;
 
 pub use self::write::{Applied, Created, Kind, Outcome, Target, Trouble, Writable, Write};
 use crate::api::condition::Reason;
+
+/// The decisions about one object, from everything that they depend on. Each kind implements them for its `Observed`.
+pub trait Decide {
+    /// What follows from the observed objects. It is derived once for the writes, and again for the report if anything was written.
+    type Situation;
+    /// The status of the kind.
+    type Status;
+
+    /// Derives the situation.
+    fn situation(&self) -> Self::Situation;
+
+    /// The stage of its life in which the object is, for logs and metrics.
+    fn stage(situation: &Self::Situation) -> &'static str;
+
+    /// Writes on which no other write depends: the plan is carried out even if one of them fails.
+    fn independent_writes(&self) -> Vec<Write> {
+        vec![]
+    }
+
+    /// The writes that move the object forward, in the order in which they are made.
+    fn plan(&self, situation: &Self::Situation) -> Vec<Write>;
+
+    /// Records the outcome of a write of the child with this name.
+    fn record(&mut self, name: &str, outcome: Outcome);
+
+    /// What to report about the object.
+    fn report(&self, situation: &Self::Situation) -> Report<Self::Status>;
+
+    /// Whether a child that the object's status reports is missing. It was deleted; or the object itself is gone, the garbage collector
+    /// deletes its children, and the watch event is late.
+    fn child_disappeared(&self) -> bool;
+
+    /// How many objects that change by themselves were read.
+    fn children(&self) -> usize {
+        0
+    }
+}
 
 /// The result of looking up an object that a user refers to by name.
 #[derive(Clone, Debug, PartialEq)]

@@ -18,7 +18,7 @@ use kube::ResourceExt;
 use secrecy::{ExposeSecret, SecretString};
 
 use super::{
-    Context,
+    Shared,
     live::{Busy, PASS_BYTES},
 };
 use crate::{
@@ -43,7 +43,7 @@ pub struct Configurations(Mutex<HashMap<String, Remembered>>);
 
 /// The remembered configuration of a session.
 #[derive(Clone, Debug)]
-pub(super) struct Remembered {
+pub struct Remembered {
     /// What it was read for: the session's generation, whether the session was inactive, and whether an agent's Pod reads it.
     of: (Option<i64>, bool, bool),
     /// The versions of all objects that it was read from, and of the Secret that was written.
@@ -109,14 +109,10 @@ fn own_secret(session: &impl ResourceExt) -> Place {
 
 /// The configuration of a session, read or remembered. A session without a configuration file has a configuration as well: it is written
 /// to the session's Secret if an agent's Pod reads it.
-pub(super) async fn read(
-    session: &Arc<AigiseSession>,
-    has_runner: bool,
-    context: &Context<AigiseSession>,
-) -> Result<ConfigRead, Busy> {
+pub(super) async fn read(session: &Arc<AigiseSession>, has_runner: bool, shared: &Shared) -> Result<ConfigRead, Busy> {
     let nothing = ConfigRead { configuration: Configuration::None, config_secret: None, remembered: None };
-    let (now, of) = (context.now(), (session.metadata.generation, is_inactive(session), has_runner));
-    let known = context.configurations.recall(session).filter(|known| known.of == of);
+    let (now, of) = (shared.now(), (session.metadata.generation, is_inactive(session), has_runner));
+    let known = shared.configurations.recall(session).filter(|known| known.of == of);
     let file = configuration::file(session);
     if file.is_none() && !has_runner {
         return Ok(nothing);
@@ -131,7 +127,7 @@ pub(super) async fn read(
             if with_secrets {
                 known.secrets_at = now;
             }
-            has_changed = versions_differ(&known, with_secrets, session, context).await;
+            has_changed = versions_differ(&known, with_secrets, session, shared).await;
         }
         if !has_changed {
             return Ok(ConfigRead {
@@ -141,14 +137,14 @@ pub(super) async fn read(
             });
         }
     }
-    let pass = context.live.begin(&session.namespace().unwrap_or_default())?;
+    let pass = shared.live.begin(&session.namespace().unwrap_or_default())?;
     let mut versions = Versions::default();
-    let contents = contents(session, &mut versions, context).await;
+    let contents = contents(session, &mut versions, shared).await;
     let (configuration, wanted) = configuration::read(session, &contents, has_runner);
     drop((contents, pass));
     let config_secret = match configuration {
         Configuration::None | Configuration::Read { .. } => {
-            Some(ConfigSecret { wanted, child: config_secret(session, context).await })
+            Some(ConfigSecret { wanted, child: config_secret(session, shared).await })
         }
         // The existing Secret stays: the session still runs with its content.
         Configuration::Unusable(_) => None,
@@ -165,18 +161,13 @@ pub(super) async fn read(
 }
 
 /// Whether one of the objects has changed. Only their versions are read.
-async fn versions_differ(
-    known: &Remembered,
-    with_secrets: bool,
-    session: &AigiseSession,
-    context: &Context<AigiseSession>,
-) -> bool {
+async fn versions_differ(known: &Remembered, with_secrets: bool, session: &AigiseSession, shared: &Shared) -> bool {
     let namespace = session.namespace().unwrap_or_default();
     for (place, version) in &known.versions.known {
         let now = match place {
             Place::Secret(_) if !with_secrets => continue,
-            Place::ConfigMap(name) => context.live.version::<ConfigMap>(&namespace, name).await,
-            Place::Secret(name) => context.live.version::<Secret>(&namespace, name).await,
+            Place::ConfigMap(name) => shared.live.version::<ConfigMap>(&namespace, name).await,
+            Place::Secret(name) => shared.live.version::<Secret>(&namespace, name).await,
         };
         // A failed read does not mean that the object has changed.
         if now.is_ok_and(|now| now != *version) {
@@ -187,7 +178,7 @@ async fn versions_differ(
 }
 
 /// The texts that a configuration is read from. A reconcile holds at most [`PASS_BYTES`] of them.
-async fn contents(session: &AigiseSession, versions: &mut Versions, context: &Context<AigiseSession>) -> Contents {
+async fn contents(session: &AigiseSession, versions: &mut Versions, shared: &Shared) -> Contents {
     let mut wanted = BTreeMap::<_, Vec<_>>::new();
     for reference in configuration::references(session) {
         wanted.entry(place(&reference)).or_default().push(reference);
@@ -197,7 +188,7 @@ async fn contents(session: &AigiseSession, versions: &mut Versions, context: &Co
         let found = if bytes > PASS_BYTES {
             Err(Failure { reason: Reason::TooLarge, message: too_large() })
         } else {
-            look(&place, &references, session, context).await
+            look(&place, &references, session, shared).await
         };
         match &found {
             Ok(found) => {
@@ -237,16 +228,16 @@ async fn look(
     place: &Place,
     references: &[Reference],
     session: &AigiseSession,
-    context: &Context<AigiseSession>,
+    shared: &Shared,
 ) -> Result<Option<(Option<Version>, Texts)>, Failure> {
     let is_wanted = |key: &String| references.iter().any(|reference| reference.key() == key);
     let version = |meta: &ObjectMeta| meta.uid.clone().zip(meta.resource_version.clone());
     Ok(match place {
-        Place::ConfigMap(name) => get::<ConfigMap>(name, session, context).await?.map(|object| {
+        Place::ConfigMap(name) => get::<ConfigMap>(name, session, shared).await?.map(|object| {
             let texts = object.data.unwrap_or_default().into_iter().filter(|(key, _)| is_wanted(key));
             (version(&object.metadata), texts.map(|(key, text)| (key, SecretString::from(text))).collect())
         }),
-        Place::Secret(name) => get::<Secret>(name, session, context).await?.map(|object| {
+        Place::Secret(name) => get::<Secret>(name, session, shared).await?.map(|object| {
             let texts = object.data.unwrap_or_default().into_iter().filter(|(key, _)| is_wanted(key));
             // A value that is not text cannot be part of a file.
             let texts =
@@ -256,17 +247,13 @@ async fn look(
     })
 }
 
-async fn get<K: Object>(
-    name: &str,
-    session: &AigiseSession,
-    context: &Context<AigiseSession>,
-) -> Result<Option<K>, Failure> {
-    let found = live::get::<K>(&context.client, &session.namespace().unwrap_or_default(), name, K::PROJECTION).await;
+async fn get<K: Object>(name: &str, session: &AigiseSession, shared: &Shared) -> Result<Option<K>, Failure> {
+    let found = live::get::<K>(&shared.client, &session.namespace().unwrap_or_default(), name, K::PROJECTION).await;
     found.map_err(|error| apply::failure(&error))?.transpose().map_err(|unreadable| unreadable.failure())
 }
 
-async fn config_secret(session: &AigiseSession, context: &Context<AigiseSession>) -> ChildState<Secret> {
-    match get::<Secret>(&secret_name(session), session, context).await {
+async fn config_secret(session: &AigiseSession, shared: &Shared) -> ChildState<Secret> {
+    match get::<Secret>(&secret_name(session), session, shared).await {
         Ok(found) => ownership::child_state(found.map(Arc::new), &session.metadata),
         Err(failure) => ChildState::Failed(failure),
     }

@@ -37,7 +37,7 @@ pub(super) const BUSY: Duration = Duration::from_secs(1);
 
 /// Too many reconciles of the namespace are reading content, or another one is waiting to make an expensive decision.
 #[derive(Debug)]
-pub(super) struct Busy;
+pub struct Busy;
 
 /// Reads objects that are not cached, and remembers what was read within limits.
 pub struct LiveReads {

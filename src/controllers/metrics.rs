@@ -17,12 +17,11 @@ use prometheus_client::{
 };
 use strum::IntoEnumIterator;
 
-use super::cache::{Cache, Caches};
-use crate::{
-    api::{agent::AgentState, sandbox::SandboxPhase, session::SessionPhase},
-    apply::WriteCounter,
-    reading::Kept,
+use super::{
+    cache::{Cache, Caches},
+    kind::{Reconciled, VisitKind, each_kind},
 };
+use crate::{apply::WriteCounter, reading::Kept};
 
 /// All metrics that `/metrics` serves.
 #[derive(Debug)]
@@ -43,7 +42,7 @@ struct Kind {
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct Unread {
-    kind: &'static str,
+    kind: String,
     why: &'static str,
 }
 
@@ -55,7 +54,7 @@ struct Reconcile {
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct Object {
-    kind: &'static str,
+    kind: String,
     phase: &'static str,
 }
 
@@ -145,40 +144,48 @@ impl Metrics {
 
 /// Every phase has a sample, even if its value is 0: alerts need not handle absent series.
 fn objects(caches: &Caches) -> Family<Object, Gauge> {
-    let family = Family::<Object, Gauge>::default();
-    let add = |kind, phase, count| family.get_or_create(&Object { kind, phase }).inc_by(count);
-    SessionPhase::iter().for_each(|phase| _ = add("AigiseSession", phase.into(), 0));
-    SandboxPhase::iter().for_each(|phase| _ = add("Sandbox", phase.into(), 0));
-    AgentState::iter().for_each(|state| _ = add("Agent", state.into(), 0));
-    count_phases(&caches.sessions, |phase| add("AigiseSession", phase.unwrap_or(SessionPhase::Pending.into()), 1));
-    count_phases(&caches.sandboxes, |phase| add("Sandbox", phase.unwrap_or(SandboxPhase::Pending.into()), 1));
-    count_phases(&caches.agents, |phase| add("Agent", phase.unwrap_or(AgentState::Created.into()), 1));
-    family
-}
-
-/// Calls `count` with the phase of each readable object; `None` where the object has no phase yet.
-fn count_phases<K: Kept>(cache: &Cache<K>, count: impl Fn(Option<&'static str>) -> i64) {
-    for phase in cache.store().state().iter().filter_map(|stored| stored.phase()) {
-        count(Some(phase).filter(|phase| !phase.is_empty()));
-    }
-}
-
-fn unreadable(caches: &Caches) -> Family<Unread, Gauge> {
-    fn count<K: Kept>(family: &Family<Unread, Gauge>, kind: &'static str, cache: &Cache<K>) {
-        for stored in cache.store().state() {
-            if let Some(unreadable) = stored.unreadable() {
-                family.get_or_create(&Unread { kind, why: unreadable.why.category() }).inc();
+    struct Objects<'a>(&'a Caches, Family<Object, Gauge>);
+    impl VisitKind for Objects<'_> {
+        fn kind<K: Reconciled>(&mut self) {
+            let kind = K::kind(&()).into_owned();
+            let phases: Vec<&'static str> = K::Phase::iter().map(Into::into).collect();
+            let add = |phase, count| self.1.get_or_create(&Object { kind: kind.clone(), phase }).inc_by(count);
+            for phase in &phases {
+                add(phase, 0);
+            }
+            for phase in K::of(self.0).objects.store().state().iter().filter_map(|stored| stored.phase()) {
+                // A new object has no phase yet.
+                add(Some(phase).filter(|phase| !phase.is_empty()).unwrap_or(phases[0]), 1);
             }
         }
     }
-    let family = Family::default();
-    count(&family, "AigiseSession", &caches.sessions);
-    count(&family, "Sandbox", &caches.sandboxes);
-    count(&family, "Agent", &caches.agents);
-    count(&family, "Pod", &caches.pods);
-    count(&family, "PersistentVolumeClaim", &caches.claims);
-    count(&family, "Service", &caches.services);
-    count(&family, "NetworkPolicy", &caches.policies);
+    let mut objects = Objects(caches, Family::default());
+    each_kind(&mut objects);
+    objects.1
+}
+
+fn unreadable(caches: &Caches) -> Family<Unread, Gauge> {
+    fn count<K: Kept>(family: &Family<Unread, Gauge>, cache: &Cache<K>) {
+        for stored in cache.store().state() {
+            if let Some(unreadable) = stored.unreadable() {
+                let (kind, why) = (K::kind(&()).into_owned(), unreadable.why.category());
+                family.get_or_create(&Unread { kind, why }).inc();
+            }
+        }
+    }
+    struct Unreadable<'a>(&'a Caches, Family<Unread, Gauge>);
+    impl VisitKind for Unreadable<'_> {
+        fn kind<K: Reconciled>(&mut self) {
+            count(&self.1, &K::of(self.0).objects);
+        }
+    }
+    let mut unreadable = Unreadable(caches, Family::default());
+    each_kind(&mut unreadable);
+    let family = unreadable.1;
+    count(&family, &caches.pods);
+    count(&family, &caches.claims);
+    count(&family, &caches.services);
+    count(&family, &caches.policies);
     family
 }
 

@@ -6,10 +6,10 @@ use k8s_openapi::api::core::v1::ObjectReference;
 use kube::{api::ObjectMeta, runtime::reflector::ObjectRef};
 use tracing::debug;
 
-use super::{Context, cache::Stored, work_queue::Action};
+use super::{Context, cache::Stored, kind::Reconciled, work_queue::Action};
 use crate::{
     api::condition::Reason,
-    apply::{self, Object},
+    apply,
     plan::{ObjectEvent, status},
     reading::{Said, Unreadable},
 };
@@ -17,7 +17,7 @@ use crate::{
 /// The shortest time between two reports that the same object cannot be read.
 pub(super) const INTERVAL: Duration = Duration::from_secs(60);
 
-impl<K: Object> Context<K> {
+impl<K: Reconciled> Context<K> {
     /// Reports in the status and in an event that an object cannot be read, once for each version of the object.
     pub(super) async fn report_unreadable(&self, unreadable: &Unreadable) -> Action {
         let metadata = &unreadable.metadata;
@@ -36,17 +36,18 @@ impl<K: Object> Context<K> {
         }
         self.rare.done(uid);
         let values = status::standard(status::KStatus::Stalled, Reason::Unreadable, &message);
-        let conditions = status::conditions(values, &[], metadata.generation, self.now());
+        let conditions = status::conditions(values, &[], metadata.generation, self.shared.now());
         let status = serde_json::json!({"observedGeneration": metadata.generation, "conditions": conditions});
         // If the API server refuses the status, the event still reports the problem.
-        let written = apply::status_of_unreadable::<K>(&self.client, self.counter(), metadata, &status).await;
+        let written =
+            apply::status_of_unreadable::<K>(&self.shared.client, self.shared.counter(), metadata, &status).await;
         let next = match &written {
             Err(kube::Error::Api(refusal)) if (400..500).contains(&refusal.code) => Action::await_change(),
             Err(_) => Action::requeue(INTERVAL),
             Ok(()) => Action::await_change(),
         };
         if let Err(error) = written {
-            debug!(controller = self.name, name = metadata.name, namespace = metadata.namespace, %error,
+            debug!(controller = K::CONTROLLER, name = metadata.name, namespace = metadata.namespace, %error,
                 "the status of an object that cannot be read could not be written");
         }
         let about = ObjectRef::<Stored<K>>::new(metadata.name.as_deref().unwrap_or_default())
@@ -54,7 +55,7 @@ impl<K: Object> Context<K> {
         let mut about = ObjectReference::from(about);
         about.uid.clone_from(&metadata.uid);
         let event = ObjectEvent { warning: true, reason: Reason::Unreadable, message };
-        self.event_recorder.record(&about, &event).await;
+        self.shared.event_recorder.record(&about, &event).await;
         next
     }
 
@@ -65,8 +66,10 @@ impl<K: Object> Context<K> {
         }
         let object = ObjectMeta { resource_version: None, ..object.meta().clone() };
         let nothing = serde_json::json!({});
-        if let Err(error) = apply::status_of_unreadable::<K>(&self.client, self.counter(), &object, &nothing).await {
-            debug!(controller = self.name, name = object.name, namespace = object.namespace, %error,
+        if let Err(error) =
+            apply::status_of_unreadable::<K>(&self.shared.client, self.shared.counter(), &object, &nothing).await
+        {
+            debug!(controller = K::CONTROLLER, name = object.name, namespace = object.namespace, %error,
                 "the report that an object could not be read could not be removed");
         }
     }

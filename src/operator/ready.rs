@@ -2,14 +2,17 @@
 
 use std::time::Duration;
 
+use futures::{FutureExt, future::BoxFuture};
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
 use kube::{Api, Client, CustomResourceExt, api::ListParams};
 use tracing::{info, warn};
 
 use crate::{
-    api::{Agent, AigiseSession, Sandbox},
     apply::{Object, failure},
-    controllers::cache::Scope,
+    controllers::{
+        cache::Scope,
+        kind::{Reconciled, VisitKind, each_kind},
+    },
 };
 
 const POLL: Duration = Duration::from_secs(2);
@@ -18,9 +21,17 @@ const NOT_INSTALLED: &str = "it is not installed; apply crds/ or install the cha
 
 /// Waits until the API server serves the operator's kinds, and logs what is missing.
 pub(super) async fn wait_for_crds(client: &Client, scope: &Scope) {
-    wait_for::<AigiseSession>(client, scope).await;
-    wait_for::<Sandbox>(client, scope).await;
-    wait_for::<Agent>(client, scope).await;
+    struct Waits<'a>(&'a Client, &'a Scope, Vec<BoxFuture<'a, ()>>);
+    impl VisitKind for Waits<'_> {
+        fn kind<K: Reconciled>(&mut self) {
+            self.2.push(wait_for::<K>(self.0, self.1).boxed());
+        }
+    }
+    let mut waits = Waits(client, scope, vec![]);
+    each_kind(&mut waits);
+    for wait in waits.2 {
+        wait.await;
+    }
 }
 
 async fn wait_for<K: Object + CustomResourceExt>(client: &Client, scope: &Scope) {

@@ -26,7 +26,7 @@ use std::{
 use self::lifecycle::Inactivity;
 pub use self::{lifecycle::Lifecycle, observed::Observed, runner::LegacyExecAccess};
 use super::{
-    ChildState, Failure, Lookup, Report, Write,
+    ChildState, Decide, Failure, Lookup, Outcome, Report, Trouble, Write,
     effective::EffectiveSession,
     facts::{agent::MAIN, sandbox::is_hand_made},
     name::Label,
@@ -90,39 +90,57 @@ fn unknown_types<'a>(observed: &'a Observed, session: &'a EffectiveSession) -> V
     missing.map(|(sandbox_type, _)| sandbox_type).filter(|sandbox_type| !known.contains(sandbox_type)).collect()
 }
 
-/// The writes that move the agent forward.
-#[must_use]
-pub fn plan(observed: &Observed, lifecycle: &Lifecycle) -> Vec<Write> {
-    let writes = match lifecycle {
-        Lifecycle::OwnerGone(_) => vec![Write::delete(&*observed.agent)],
-        Lifecycle::NoRunner => runner::start(observed),
-        Lifecycle::Inactive(Inactivity::Paused | Inactivity::Stopped) | Lifecycle::Orphaned => runner::removal(observed),
-        Lifecycle::Blocked(_)
-        // A suspended session suspends its sandboxes, including the agent's.
-        | Lifecycle::Inactive(Inactivity::BySession)
-        | Lifecycle::Waits { .. }
-        | Lifecycle::NotCovered(_)
-        | Lifecycle::Unhealthy(_)
-        | Lifecycle::RunnerFailed(_)
-        | Lifecycle::Finished(_)
-        | Lifecycle::Active => runner::changes(observed),
-        Lifecycle::Terminating | Lifecycle::NameTaken(_) | Lifecycle::Failed(_) => vec![],
-    };
-    writes.into_iter().chain(observed.legacy_exec_access.iter().flat_map(LegacyExecAccess::removal)).collect()
-}
+impl Decide for Observed {
+    type Situation = Lifecycle;
+    type Status = AgentStatus;
 
-/// Whether the Sandbox that the agent's status reports is missing: it was deleted, or the agent itself is gone and its watch event is
-/// late.
-#[must_use]
-pub fn child_disappeared(observed: &Observed) -> bool {
-    let status = observed.agent.status.as_ref();
-    observed.runner == ChildState::Absent && status.is_some_and(|status| status.pod_name.is_some())
-}
+    fn situation(&self) -> Lifecycle {
+        Lifecycle::of(self)
+    }
 
-/// What to report about the agent.
-#[must_use]
-pub fn report(observed: &Observed, lifecycle: &Lifecycle) -> Report<AgentStatus> {
-    summary::report(observed, lifecycle)
+    fn stage(lifecycle: &Lifecycle) -> &'static str {
+        lifecycle.into()
+    }
+
+    fn plan(&self, lifecycle: &Lifecycle) -> Vec<Write> {
+        let writes = match lifecycle {
+            Lifecycle::OwnerGone(_) => vec![Write::delete(&*self.agent)],
+            Lifecycle::NoRunner => runner::start(self),
+            Lifecycle::Inactive(Inactivity::Paused | Inactivity::Stopped) | Lifecycle::Orphaned => runner::removal(self),
+            Lifecycle::Blocked(_)
+            // A suspended session suspends its sandboxes, including the agent's.
+            | Lifecycle::Inactive(Inactivity::BySession)
+            | Lifecycle::Waits { .. }
+            | Lifecycle::NotCovered(_)
+            | Lifecycle::Unhealthy(_)
+            | Lifecycle::RunnerFailed(_)
+            | Lifecycle::Finished(_)
+            | Lifecycle::Active => runner::changes(self),
+            Lifecycle::Terminating | Lifecycle::NameTaken(_) | Lifecycle::Failed(_) => vec![],
+        };
+        writes.into_iter().chain(self.legacy_exec_access.iter().flat_map(LegacyExecAccess::removal)).collect()
+    }
+
+    fn record(&mut self, _: &str, outcome: Outcome) {
+        if let Some(Trouble::Failed(failure)) = outcome.trouble() {
+            self.write_error = Some(failure.clone());
+        } else if let Outcome::Sandbox(child) = outcome {
+            self.runner = child;
+        }
+    }
+
+    fn report(&self, lifecycle: &Lifecycle) -> Report<AgentStatus> {
+        summary::report(self, lifecycle)
+    }
+
+    fn child_disappeared(&self) -> bool {
+        let status = self.agent.status.as_ref();
+        self.runner == ChildState::Absent && status.is_some_and(|status| status.pod_name.is_some())
+    }
+
+    fn children(&self) -> usize {
+        self.children.len()
+    }
 }
 
 /// The ancestors of an agent, the parent first; `find` returns an agent by name. The list ends at an agent without a parent, at the first

@@ -62,7 +62,6 @@ impl EffectiveSession {
 
     /// The session from its stored object, as JSON, without what its status recorded.
     #[cfg(test)]
-    #[expect(clippy::unwrap_used, reason = "for tests")]
     pub(super) fn stored(session: Value) -> Self {
         Self(Arc::new(serde_json::from_value(session).unwrap()))
     }
@@ -246,19 +245,19 @@ impl Resource for EffectiveSession {
     type DynamicType = ();
     type Scope = <AigiseSession as Resource>::Scope;
 
-    fn kind(_: &()) -> Cow<'_, str> {
+    fn kind((): &()) -> Cow<'_, str> {
         AigiseSession::kind(&())
     }
 
-    fn group(_: &()) -> Cow<'_, str> {
+    fn group((): &()) -> Cow<'_, str> {
         AigiseSession::group(&())
     }
 
-    fn version(_: &()) -> Cow<'_, str> {
+    fn version((): &()) -> Cow<'_, str> {
         AigiseSession::version(&())
     }
 
-    fn plural(_: &()) -> Cow<'_, str> {
+    fn plural((): &()) -> Cow<'_, str> {
         AigiseSession::plural(&())
     }
 

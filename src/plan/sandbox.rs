@@ -39,7 +39,7 @@ pub use self::{
     summary::burst_begins,
 };
 use super::{
-    ChildState, Created, Failure, Report, Write,
+    ChildState, Created, Decide, Failure, Outcome, Report, Write,
     effective::EffectiveSession,
     facts::sandbox::is_hand_made,
     name::Label,
@@ -56,74 +56,49 @@ pub struct Situation {
     pub is_outdated: bool,
 }
 
-impl Situation {
-    /// Derives the situation.
-    #[must_use]
-    pub fn of(observed: &Observed) -> Self {
-        Self { lifecycle: Lifecycle::of(observed), is_outdated: is_outdated(observed) }
+impl Decide for Observed {
+    type Situation = Situation;
+    type Status = SandboxStatus;
+
+    fn situation(&self) -> Situation {
+        Situation { lifecycle: Lifecycle::of(self), is_outdated: is_outdated(self) }
     }
-}
 
-/// The writes that move the sandbox forward.
-#[must_use]
-pub fn plan(observed: &Observed, situation: &Situation) -> Vec<Write> {
-    let pod = || observed.pod.owned().map(|pod| Box::new(Pod::clone(pod)));
-    let delete = || observed.pod.owned().map(|pod| Write::delete(&**pod));
-    let is_going = || observed.pod.owned().is_some_and(|pod| pod.metadata.deletion_timestamp.is_some());
-    let write = match &situation.lifecycle {
-        Lifecycle::NoPod(pod) => Some(Write::Create(Created::Pod(pod.clone()))),
-        Lifecycle::SessionGone => Some(Write::delete(&*observed.sandbox)),
-        Lifecycle::Suspended { .. } | Lifecycle::Attached(_) => delete().filter(|_| !is_going()),
-        Lifecycle::Restarting { .. }
-        | Lifecycle::Finished { .. }
-        | Lifecycle::Pod(_)
-        | Lifecycle::Initializing(_)
-        | Lifecycle::InitFailed(_)
-            if wants_new_pod(observed, situation.is_outdated) =>
-        {
-            delete()
-        }
-        Lifecycle::Restarting { count, at, .. } if *at <= observed.now && restart::is_counted(observed, *count) => {
-            delete()
-        }
-        Lifecycle::Pod(Progress::Ready) => {
-            pod().and_then(|pod| acknowledge_session_restart(observed, pod)).map(Write::PatchPod)
-        }
-        Lifecycle::Pod(_) | Lifecycle::Initializing(_) => init::release(observed).map(Write::PatchPod),
-        // The DNS name would resolve to either of the two Pods.
-        Lifecycle::Blocked(Failure { reason: Reason::DuplicateType, .. }) => delete().filter(|_| !is_going()),
-        Lifecycle::Restarting { .. }
-        | Lifecycle::Finished { .. }
-        | Lifecycle::InitFailed(_)
-        | Lifecycle::Orphaned(_)
-        | Lifecycle::NodeLost { .. }
-        | Lifecycle::WaitsForVolumes(_)
-        | Lifecycle::WaitsForAgent(_)
-        | Lifecycle::Terminating
-        | Lifecycle::Blocked(_)
-        | Lifecycle::NameTaken(_)
-        | Lifecycle::Failed(_) => None,
-    };
-    let access = if observed.is_requested() { exec_access::writes(observed) } else { vec![] };
-    match write {
-        // The exec access of a Pod is created before the Pod.
-        Some(write @ Write::Create(_)) => access.into_iter().chain([write]).collect(),
-        write => write.into_iter().chain(access).collect(),
+    fn stage(situation: &Situation) -> &'static str {
+        (&situation.lifecycle).into()
     }
-}
 
-/// What to report about the sandbox.
-#[must_use]
-pub fn report(observed: &Observed, situation: &Situation) -> Report<SandboxStatus> {
-    summary::report(observed, situation)
-}
+    fn plan(&self, situation: &Situation) -> Vec<Write> {
+        let write = write(self, situation);
+        let access = if self.is_requested() { exec_access::writes(self) } else { vec![] };
+        match write {
+            // The exec access of a Pod is created before the Pod.
+            Some(write @ Write::Create(_)) => access.into_iter().chain([write]).collect(),
+            write => write.into_iter().chain(access).collect(),
+        }
+    }
 
-/// Whether the Pod that the sandbox's status names is missing: it was deleted, or the sandbox itself is gone and its watch event is late.
-#[must_use]
-pub fn child_disappeared(observed: &Observed) -> bool {
-    let status = observed.sandbox.status.as_ref();
-    observed.pod == ChildState::Absent
-        && status.is_some_and(|status| status.pod_name.is_some() && status.attached.is_none())
+    /// A sandbox writes only its Pod and the Pod's exec access.
+    fn record(&mut self, _: &str, outcome: Outcome) {
+        match (outcome, &mut self.exec_access) {
+            (Outcome::Pod(child), _) => self.pod = child,
+            (Outcome::ServiceAccount(child), Some(access)) => access.account = child,
+            (Outcome::RoleBinding(child), Some(access)) => access.binding = child,
+            (Outcome::NetworkPolicy(child), Some(access)) => access.policy = child,
+            (Outcome::Role(child), Some(access)) => access.earlier_role = child,
+            _ => {} // a sandbox writes no other children
+        }
+    }
+
+    fn report(&self, situation: &Situation) -> Report<SandboxStatus> {
+        summary::report(self, situation)
+    }
+
+    fn child_disappeared(&self) -> bool {
+        let status = self.sandbox.status.as_ref();
+        self.pod == ChildState::Absent
+            && status.is_some_and(|status| status.pod_name.is_some() && status.attached.is_none())
+    }
 }
 
 /// How many sandboxes of a type are considered: the session's own, and the first that a user created.
@@ -156,6 +131,36 @@ pub fn siblings(sandbox: &Sandbox, first: impl Fn(&Label) -> Vec<Arc<Sandbox>>) 
     found
 }
 
+/// The write for the Pod, or for the Sandbox itself.
+fn write(observed: &Observed, situation: &Situation) -> Option<Write> {
+    let delete = || observed.pod.owned().map(|pod| Write::delete(&**pod));
+    let is_going = || observed.pod.owned().is_some_and(|pod| pod.metadata.deletion_timestamp.is_some());
+    let wants_new_pod = || wants_new_pod(observed, situation.is_outdated);
+    match &situation.lifecycle {
+        Lifecycle::NoPod(pod) => Some(Write::Create(Created::Pod(pod.clone()))),
+        Lifecycle::SessionGone => Some(Write::delete(&*observed.sandbox)),
+        Lifecycle::Suspended { .. } | Lifecycle::Attached(_) => delete().filter(|_| !is_going()),
+        // The DNS name would resolve to either of the two Pods.
+        Lifecycle::Blocked(Failure { reason: Reason::DuplicateType, .. }) => delete().filter(|_| !is_going()),
+        Lifecycle::Restarting { count, at, .. } => {
+            let is_due = *at <= observed.now && restart::is_counted(observed, *count);
+            delete().filter(|_| is_due || wants_new_pod())
+        }
+        Lifecycle::Finished { .. } | Lifecycle::InitFailed(_) => delete().filter(|_| wants_new_pod()),
+        Lifecycle::Pod(_) | Lifecycle::Initializing(_) if wants_new_pod() => delete(),
+        Lifecycle::Pod(Progress::Ready) => acknowledge_session_restart(observed).map(Write::PatchPod),
+        Lifecycle::Pod(_) | Lifecycle::Initializing(_) => init::release(observed).map(Write::PatchPod),
+        Lifecycle::Orphaned(_)
+        | Lifecycle::NodeLost { .. }
+        | Lifecycle::WaitsForVolumes(_)
+        | Lifecycle::WaitsForAgent(_)
+        | Lifecycle::Terminating
+        | Lifecycle::Blocked(_)
+        | Lifecycle::NameTaken(_)
+        | Lifecycle::Failed(_) => None,
+    }
+}
+
 /// Whether the Pod is to be replaced by a new one now: the user requested a restart of the sandbox, or the Pod is not ready and the
 /// template, or a restart request on the session, is newer than the Pod.
 fn wants_new_pod(observed: &Observed, is_outdated: bool) -> bool {
@@ -183,11 +188,13 @@ fn session_restart_requested(pod: &Pod, session: &EffectiveSession) -> bool {
 }
 
 /// Records the session's restart request on a ready Pod. The request concerns Pods that are not ready, so a ready Pod has nothing to do.
-fn acknowledge_session_restart(observed: &Observed, mut pod: Box<Pod>) -> Option<Box<Pod>> {
-    let session = observed.session.found().filter(|session| session_restart_requested(&pod, session))?;
+fn acknowledge_session_restart(observed: &Observed) -> Option<Box<Pod>> {
+    let pod = observed.pod.owned()?;
+    let session = observed.session.found().filter(|session| session_restart_requested(pod, session))?;
     let request = session.annotations().get(meta::RESTART)?.clone();
+    let mut pod = Pod::clone(pod);
     pod.annotations_mut().insert(meta::SESSION_RESTART.into(), request);
-    Some(pod)
+    Some(Box::new(pod))
 }
 
 /// Whether the Pod was created from another template than the Sandbox has now.

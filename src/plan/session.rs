@@ -22,12 +22,16 @@ mod staging;
 mod summary;
 mod volumes;
 
+use kube::ResourceExt;
+
 pub use self::{
     lifecycle::Lifecycle,
     observed::{ConfigMapContent, Observed},
     staging::{Staging, config_maps, content_hash, wants_sources},
 };
-use super::{Applied, ChildState, Created, Failure, Foreign, Report, Write, name, volumes::SharedVolume};
+use super::{
+    Applied, ChildState, Created, Decide, Failure, Foreign, Outcome, Report, Write, name, volumes::SharedVolume,
+};
 use crate::api::{
     AigiseSessionStatus,
     sandbox::SandboxState,
@@ -43,89 +47,135 @@ pub struct Situation {
     pub staging: Staging,
 }
 
-impl Situation {
-    /// Derives the situation.
-    #[must_use]
-    pub fn of(observed: &Observed) -> Self {
-        let staging = Staging::of(observed);
-        Self { lifecycle: Lifecycle::of(observed, &staging), staging }
+impl Decide for Observed {
+    type Situation = Situation;
+    type Status = AigiseSessionStatus;
+
+    fn situation(&self) -> Situation {
+        let staging = Staging::of(self);
+        Situation { lifecycle: Lifecycle::of(self, &staging), staging }
     }
-}
 
-/// The writes that move the session forward, in the order in which they are made: network policies come before Pods.
-#[must_use]
-pub fn plan(observed: &Observed, situation: &Situation) -> Vec<Write> {
-    match &situation.lifecycle {
-        Lifecycle::Terminating | Lifecycle::Unconfigured(_) | Lifecycle::Blocked(_) | Lifecycle::NameTaken(_) => vec![],
-        Lifecycle::Expired { then: OnExpiry::Delete, .. } => {
-            vec![Write::delete(&observed.session)]
-        }
-        // The policy is kept, since Pods may still be ending.
-        Lifecycle::Expired { then: OnExpiry::Release, .. } => {
-            [sandboxes::all_removals(observed), staging::removals(observed), volumes::removals(observed)].concat()
-        }
-        // The sandboxes read from the session that it is suspended. Nothing is created from an invalid spec.
-        Lifecycle::Suspended { invalid: Some(_), .. } => staging::interruptions(observed),
-        Lifecycle::Suspended { .. } => [
-            network::writes(observed),
-            configuration::writes(observed),
-            volumes::writes(observed),
-            sandboxes::removals(observed),
-            staging::interruptions(observed),
-            sandboxes::writes(observed, false),
-            volumes::growth(observed),
-        ]
-        .concat(),
-        Lifecycle::Failed(_)
-        | Lifecycle::ClaimMissing(_)
-        | Lifecycle::NotStaged
-        | Lifecycle::SourceMissing(_)
-        | Lifecycle::Staging(_)
-        | Lifecycle::StagingInterrupted(_)
-        | Lifecycle::StagingFailed(_)
-        | Lifecycle::Starting { .. }
-        | Lifecycle::SandboxFailed { .. }
-        | Lifecycle::Degraded { .. }
-        | Lifecycle::Ready => [
-            network::writes(observed),
-            configuration::writes(observed),
-            volumes::writes(observed),
-            sandboxes::removals(observed),
-            staging::writes(observed, &situation.staging),
-            sandboxes::writes(observed, situation.lifecycle.is_staged()),
-            // Many storage classes forbid expansion. This comes last: its failure must not block other writes.
-            volumes::growth(observed),
-        ]
-        .concat(),
+    fn stage(situation: &Situation) -> &'static str {
+        (&situation.lifecycle).into()
     }
-}
 
-/// What to report about the session.
-#[must_use]
-pub fn report(observed: &Observed, situation: &Situation) -> Report<AigiseSessionStatus> {
-    summary::report(observed, situation)
-}
+    /// The role for agents depends on no other child, and no other child depends on the role.
+    fn independent_writes(&self) -> Vec<Write> {
+        exec::writes(self)
+    }
 
-/// Whether an object that the session's status reports is missing. A user may have deleted it; or the session itself is gone, the
-/// garbage collector is deleting its children, and the watch event is late.
-#[must_use]
-pub fn child_disappeared(observed: &Observed) -> bool {
-    let Some(said) = observed.session.status() else { return false };
-    let volumes = said.volumes.clone().unwrap_or_default();
-    let claims = [
-        (SharedVolume::Scripts, volumes.scripts),
-        (SharedVolume::Data, volumes.data),
-        (SharedVolume::Tools, volumes.tools),
-    ];
-    let is_absent = |volume| matches!(observed.claims.get(&volume), Some(ChildState::Absent));
-    let states = said.sandboxes.iter().flat_map(|counts| &counts.states);
-    let mut sandboxes = states.filter(|(_, state)| **state != SandboxState::Uninitialized);
-    let lacks = |sandbox_type: &str| {
-        let name = name::Label::of(sandbox_type).map(|label| observed.child_name(label));
-        name.is_ok_and(|name| matches!(observed.sandboxes.get(&name), Some(ChildState::Absent)))
-    };
-    (said.service.is_some() && observed.service == ChildState::Absent)
-        || (said.phase == Some(SessionPhase::Staging) && observed.stage_pod == ChildState::Absent)
-        || claims.into_iter().any(|(volume, said)| said.is_some() && is_absent(volume))
-        || sandboxes.any(|(sandbox_type, _)| lacks(sandbox_type))
+    /// Network policies come before Pods.
+    fn plan(&self, situation: &Situation) -> Vec<Write> {
+        match &situation.lifecycle {
+            Lifecycle::Terminating | Lifecycle::Unconfigured(_) | Lifecycle::Blocked(_) | Lifecycle::NameTaken(_) => {
+                vec![]
+            }
+            Lifecycle::Expired { then: OnExpiry::Delete, .. } => {
+                vec![Write::delete(&self.session)]
+            }
+            // The policy is kept, since Pods may still be ending.
+            Lifecycle::Expired { then: OnExpiry::Release, .. } => {
+                [sandboxes::all_removals(self), staging::removals(self), volumes::removals(self)].concat()
+            }
+            // The sandboxes read from the session that it is suspended. Nothing is created from an invalid spec.
+            Lifecycle::Suspended { invalid: Some(_), .. } => staging::interruptions(self),
+            Lifecycle::Suspended { .. } => [
+                network::writes(self),
+                configuration::writes(self),
+                volumes::writes(self),
+                sandboxes::removals(self),
+                staging::interruptions(self),
+                sandboxes::writes(self, false),
+                volumes::growth(self),
+            ]
+            .concat(),
+            Lifecycle::Failed(_)
+            | Lifecycle::ClaimMissing(_)
+            | Lifecycle::NotStaged
+            | Lifecycle::SourceMissing(_)
+            | Lifecycle::Staging(_)
+            | Lifecycle::StagingInterrupted(_)
+            | Lifecycle::StagingFailed(_)
+            | Lifecycle::Starting { .. }
+            | Lifecycle::SandboxFailed { .. }
+            | Lifecycle::Degraded { .. }
+            | Lifecycle::Ready => [
+                network::writes(self),
+                configuration::writes(self),
+                volumes::writes(self),
+                sandboxes::removals(self),
+                staging::writes(self, &situation.staging),
+                sandboxes::writes(self, situation.lifecycle.is_staged()),
+                // Many storage classes forbid expansion. This comes last: its failure must not block other writes.
+                volumes::growth(self),
+            ]
+            .concat(),
+        }
+    }
+
+    fn record(&mut self, name: &str, outcome: Outcome) {
+        match outcome {
+            Outcome::Claim(child) => {
+                // An existing claim of another volume may have the same name.
+                let volume = self.claims.keys().copied().find(|&volume| self.session.claim_name(volume) == name);
+                let live = volume.and_then(|volume| Some((volume, self.claims.get(&volume)?.owned()?)));
+                match (child, live) {
+                    (ChildState::Failed(failure), Some((volume, live))) if volumes::only_grows(self, volume, live) => {
+                        self.write_error = Some(failure);
+                    }
+                    (child, _) => _ = volume.map(|volume| self.claims.insert(volume, child)),
+                }
+            }
+            Outcome::Pod(child) => self.stage_pod = child,
+            Outcome::Service(child) => self.service = child,
+            Outcome::NetworkPolicy(child) if name == self.session.name_any() => self.policy = child,
+            Outcome::NetworkPolicy(child) => self.stage_policy = child,
+            Outcome::Sandbox(child) => {
+                self.sandboxes.insert(name.to_string(), child);
+            }
+            Outcome::Secret(child) => {
+                if let Some(secret) = &mut self.config_secret {
+                    secret.child = child;
+                }
+            }
+            Outcome::Role(child) => {
+                if let Some(exec) = &mut self.exec {
+                    exec.role = child;
+                }
+            }
+            Outcome::Session(ChildState::Failed(failure)) => self.write_error = Some(failure),
+            // The watch reports the deletion of the session. A session does not write the other kinds.
+            Outcome::Session(_) | Outcome::Agent(_) | Outcome::ServiceAccount(_) | Outcome::RoleBinding(_) => {}
+        }
+    }
+
+    fn report(&self, situation: &Situation) -> Report<AigiseSessionStatus> {
+        summary::report(self, situation)
+    }
+
+    fn child_disappeared(&self) -> bool {
+        let Some(said) = self.session.status() else { return false };
+        let volumes = said.volumes.clone().unwrap_or_default();
+        let claims = [
+            (SharedVolume::Scripts, volumes.scripts),
+            (SharedVolume::Data, volumes.data),
+            (SharedVolume::Tools, volumes.tools),
+        ];
+        let is_absent = |volume| matches!(self.claims.get(&volume), Some(ChildState::Absent));
+        let states = said.sandboxes.iter().flat_map(|counts| &counts.states);
+        let mut sandboxes = states.filter(|(_, state)| **state != SandboxState::Uninitialized);
+        let lacks = |sandbox_type: &str| {
+            let name = name::Label::of(sandbox_type).map(|label| self.child_name(label));
+            name.is_ok_and(|name| matches!(self.sandboxes.get(&name), Some(ChildState::Absent)))
+        };
+        (said.service.is_some() && self.service == ChildState::Absent)
+            || (said.phase == Some(SessionPhase::Staging) && self.stage_pod == ChildState::Absent)
+            || claims.into_iter().any(|(volume, said)| said.is_some() && is_absent(volume))
+            || sandboxes.any(|(sandbox_type, _)| lacks(sandbox_type))
+    }
+
+    fn children(&self) -> usize {
+        self.agents.len() + self.sandboxes.len()
+    }
 }

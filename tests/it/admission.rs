@@ -2,7 +2,7 @@
 
 use aigise_operator::{
     api::{AigiseSession, condition::Reason},
-    plan::{Failure, session},
+    plan::{Decide, Failure, session},
 };
 use kube::{Api, api::PostParams};
 use proptest::prelude::*;
@@ -176,7 +176,7 @@ proptest! {
         let name = session.metadata.name.clone().unwrap();
         let mut world = World::new();
         world.change(Event::ApplySession(Box::new(session)));
-        let stage = session::Situation::of(&world.observe_session(&name)).lifecycle;
+        let stage = world.observe_session(&name).situation().lifecycle;
         if let session::Lifecycle::Blocked(Failure { reason: Reason::InvalidSpec, message }) = stage {
             let is_known = ONLY_OF_THE_PLAN.iter().any(|(words, _)| message.contains(words));
             prop_assert!(is_known, "admission could have said so: {}", message);

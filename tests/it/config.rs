@@ -17,7 +17,7 @@ use aigise_operator::{
     api::{AigiseSession, limits},
     config::{self, Configuration, ErrorKind, Input, Origin, VariableValue, Variables, keys, manifest, merge, write},
     plan::{
-        ChildState, Created, Write,
+        ChildState, Created, Decide, Write,
         effective::{Decided, EffectiveSession, configuration},
         session,
     },
@@ -26,7 +26,7 @@ use proptest::prelude::*;
 use serde_json::{Value, json};
 use strum::IntoEnumIterator;
 
-use super::model::{plan_session, settings};
+use super::model::{planned, settings};
 
 /// A file with what its first lines give.
 struct Case {
@@ -269,9 +269,9 @@ fn the_default_configuration_becomes_a_session_that_plans() {
     let spec = merge::merge(&configuration.spec, &json!({"sandboxes": {"pdb_mcp": {"workingDir": "/src"}}}));
     let observed = observed(session_of(&spec));
     assert_eq!(observed.session.launched().len(), 7);
-    let stage = session::Situation::of(&observed).lifecycle;
+    let stage = observed.situation().lifecycle;
     assert!(!matches!(stage, session::Lifecycle::Blocked(_)), "{stage:?}");
-    let sandboxes: BTreeSet<_> = plan_session(&observed)
+    let sandboxes: BTreeSet<_> = planned(&observed)
         .iter()
         .filter_map(|write| match write {
             Write::Create(Created::Sandbox(sandbox)) => sandbox.metadata.name.clone(),

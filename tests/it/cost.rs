@@ -6,9 +6,7 @@ use aigise_operator::plan::effective::Decided;
 use allocation_counter::measure;
 use serde_json::{Map, Value, json};
 
-use super::model::{
-    Event, World, plan_agent, plan_sandbox, plan_session, report_agent, report_sandbox, report_session, settings,
-};
+use super::model::{Event, World, planned, reported, settings};
 
 /// How much more twice the input may cost.
 const TWICE: f64 = 2.2;
@@ -49,24 +47,24 @@ fn of_session(world: &World) -> Cost {
     let observed = world.observe_session("demo");
     cost(|| {
         drop(Decided::of(&observed.session, &settings()));
-        drop(plan_session(&observed));
-        drop(report_session(&observed));
+        drop(planned(&observed));
+        drop(reported(&observed));
     })
 }
 
 fn of_sandbox(world: &World, name: &str) -> Cost {
     let observed = world.observe_sandbox(name);
     cost(|| {
-        drop(plan_sandbox(&observed));
-        drop(report_sandbox(&observed));
+        drop(planned(&observed));
+        drop(reported(&observed));
     })
 }
 
 fn of_agent(world: &World, name: &str) -> Cost {
     let observed = world.observe_agent(name);
     cost(|| {
-        drop(plan_agent(&observed));
-        drop(report_agent(&observed));
+        drop(planned(&observed));
+        drop(reported(&observed));
     })
 }
 
@@ -109,7 +107,7 @@ fn the_largest_defaults_under_the_most_types_cost_as_much_as_is_written() {
     };
     let worlds = [30_000, 60_000].map(|bytes| world([session_of(&spec(bytes))]));
     for world in &worlds {
-        let conditions = report_session(&world.observe_session("demo")).status.conditions;
+        let conditions = reported(&world.observe_session("demo")).status.conditions;
         assert!(conditions.iter().all(|condition| condition.reason != "InvalidSpec"), "{conditions:?}");
     }
     let [once, twice] = worlds.map(|world| of_session(&world));
@@ -125,8 +123,8 @@ fn what_a_specification_decides_alone_is_not_decided_again() {
         let world = world([session_of(&json!({"sandboxes": sandboxes, "sandboxDefaults": defaults(bytes)}))]);
         let observed = world.observe_session("demo");
         cost(|| {
-            drop(plan_session(&observed));
-            drop(report_session(&observed));
+            drop(planned(&observed));
+            drop(reported(&observed));
         })
     };
     let [small, large] = [100, 60_000].map(cost_of);

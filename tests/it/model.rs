@@ -12,12 +12,12 @@ use secrecy::SecretString;
 
 use aigise_operator::{
     api::{
-        Agent, AgentStatus, AigiseSession, AigiseSessionStatus, Sandbox, SandboxStatus,
+        Agent, AigiseSession, Sandbox,
         condition::{RUNTIME_HEALTHY, Reason},
         meta,
     },
     plan::{
-        self, Applied, ChildState, Created, Failure, Lookup, ObjectEvent, Outcome, Report, Requeue, Settings,
+        self, Applied, ChildState, Created, Decide, Failure, Lookup, ObjectEvent, Outcome, Report, Requeue, Settings,
         StatusWrite, Target, Write, agent,
         effective::{
             Decided, EffectiveSession,
@@ -165,34 +165,14 @@ pub struct World {
     pub log: String,
 }
 
-/// What a session plans.
-pub fn plan_session(observed: &session::Observed) -> Vec<Write> {
-    session::plan(observed, &session::Situation::of(observed))
+/// What is planned for an object.
+pub fn planned(observed: &impl Decide) -> Vec<Write> {
+    observed.plan(&observed.situation())
 }
 
-/// What a session reports.
-pub fn report_session(observed: &session::Observed) -> Report<AigiseSessionStatus> {
-    session::report(observed, &session::Situation::of(observed))
-}
-
-/// What a sandbox plans.
-pub fn plan_sandbox(observed: &sandbox::Observed) -> Vec<Write> {
-    sandbox::plan(observed, &sandbox::Situation::of(observed))
-}
-
-/// What a sandbox reports.
-pub fn report_sandbox(observed: &sandbox::Observed) -> Report<SandboxStatus> {
-    sandbox::report(observed, &sandbox::Situation::of(observed))
-}
-
-/// What an agent plans.
-pub fn plan_agent(observed: &agent::Observed) -> Vec<Write> {
-    agent::plan(observed, &agent::Lifecycle::of(observed))
-}
-
-/// What an agent reports.
-pub fn report_agent(observed: &agent::Observed) -> Report<AgentStatus> {
-    agent::report(observed, &agent::Lifecycle::of(observed))
+/// What is reported about an object.
+pub fn reported<D: Decide>(observed: &D) -> Report<D::Status> {
+    observed.report(&observed.situation())
 }
 
 pub const NAMESPACE: &str = "lab";
@@ -699,15 +679,8 @@ impl World {
 
     fn reconcile_session(&mut self, name: &str) {
         let mut observed = self.observe_session(name);
-        let writes = [exec::writes(&observed), plan_session(&observed)].concat();
-        self.note_stage("session", name, &format!("{:?}", session::Situation::of(&observed).lifecycle), &writes);
-        let owner = observed.session.metadata().clone();
-        for write in writes {
-            let name = write.name().to_string();
-            let outcome = self.write(&owner, write);
-            observed.record(&name, outcome);
-        }
-        let report = report_session(&observed);
+        let (owner, lifecycle) = (observed.session.metadata().clone(), observed.situation().lifecycle);
+        let report = self.carry_out("session", &owner, &lifecycle, &mut observed);
         let before = observed.session.status().cloned().unwrap_or_default();
         times_move_with_status(&before.conditions, &report.status.conditions);
         if report.write != StatusWrite::Skip {
@@ -730,14 +703,8 @@ impl World {
 
     fn reconcile_sandbox(&mut self, name: &str) {
         let mut observed = self.observe_sandbox(name);
-        let writes = plan_sandbox(&observed);
-        self.note_stage("sandbox", name, &format!("{:?}", sandbox::Lifecycle::of(&observed)), &writes);
-        let owner = observed.sandbox.metadata.clone();
-        for write in writes {
-            let outcome = self.write(&owner, write);
-            observed.record(outcome);
-        }
-        let report = report_sandbox(&observed);
+        let (owner, lifecycle) = (observed.sandbox.metadata.clone(), observed.situation().lifecycle);
+        let report = self.carry_out("sandbox", &owner, &lifecycle, &mut observed);
         let before = observed.sandbox.status.clone().unwrap_or_default();
         times_move_with_status(&before.conditions, &report.status.conditions);
         if report.write != StatusWrite::Skip {
@@ -789,14 +756,8 @@ impl World {
 
     fn reconcile_agent(&mut self, name: &str) {
         let mut observed = self.observe_agent(name);
-        let writes = plan_agent(&observed);
-        self.note_stage("agent", name, &format!("{:?}", agent::Lifecycle::of(&observed)), &writes);
-        let owner = observed.agent.metadata.clone();
-        for write in writes {
-            let outcome = self.write(&owner, write);
-            observed.record(outcome);
-        }
-        let report = report_agent(&observed);
+        let (owner, lifecycle) = (observed.agent.metadata.clone(), observed.situation());
+        let report = self.carry_out("agent", &owner, &lifecycle, &mut observed);
         let before = observed.agent.status.clone().unwrap_or_default();
         times_move_with_status(&before.conditions, &report.status.conditions);
         if report.write != StatusWrite::Skip {
@@ -812,6 +773,24 @@ impl World {
                 agent.status = Some(status);
             }
         }
+    }
+
+    /// Carries out the writes of a reconcile, and returns what it reports.
+    fn carry_out<D: Decide>(
+        &mut self,
+        kind: &str,
+        owner: &ObjectMeta,
+        lifecycle: &dyn std::fmt::Debug,
+        observed: &mut D,
+    ) -> Report<D::Status> {
+        let writes = [observed.independent_writes(), planned(observed)].concat();
+        self.note_stage(kind, owner.name.as_deref().unwrap_or_default(), &format!("{lifecycle:?}"), &writes);
+        for write in writes {
+            let name = write.name().to_string();
+            let outcome = self.write(owner, write);
+            observed.record(&name, outcome);
+        }
+        reported(observed)
     }
 
     /// Carries out one write as the API server would, and sees to it that nothing is touched that is not the owner's (P4).

@@ -4,13 +4,13 @@ use std::sync::Arc;
 
 use aigise_operator::{
     api::{Agent, agent::DesiredStatus},
-    plan::{self, sandbox, session},
+    plan::{self, Decide, sandbox, session},
 };
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use serde::Serialize;
 use serde_json::{Value, json};
 
-use super::model::{Event, World, plan_agent, plan_sandbox, plan_session, report_sandbox, settings};
+use super::model::{Event, World, planned, reported, settings};
 
 fn a_session() -> Event {
     let session = serde_yaml::from_str(
@@ -77,7 +77,7 @@ fn where_images_cannot_be_mounted_the_helper_is_copied() {
     world.pods.remove("demo--main");
     let copy = plan::Settings { helper_mount: plan::HelperMount::Copy, ..settings() };
     let observed = sandbox::Observed { settings: Arc::new(copy), ..world.observe_sandbox("demo--main") };
-    let [plan::Write::Create(plan::Created::Pod(pod))] = &plan_sandbox(&observed)[..] else {
+    let [plan::Write::Create(plan::Created::Pod(pod))] = &planned(&observed)[..] else {
         panic!("the Pod is missing and should be made");
     };
     snapshot("sandbox-pod-with-copied-helper", &pod.spec.as_ref().unwrap().init_containers);
@@ -122,8 +122,8 @@ fn the_template_hash_covers_what_the_user_wrote_and_nothing_derived() {
     let other = plan::Settings { helper_image: "registry.example/aigise-operator:2".into(), ..settings() };
     let settings = Arc::new(other);
     let sandbox = sandbox::Observed { settings: settings.clone(), ..world.observe_sandbox("demo--main") };
-    assert_eq!(plan_sandbox(&sandbox), []);
-    assert_eq!(plan_session(&session::Observed { settings, ..world.observe_session("demo") }), []);
+    assert_eq!(planned(&sandbox), []);
+    assert_eq!(planned(&session::Observed { settings, ..world.observe_session("demo") }), []);
 }
 
 /// A container source runs a stranger's image, as a sandbox does.
@@ -205,8 +205,8 @@ fn only_what_the_session_names_has_to_be_among_the_sources() {
     tools.roots.push("made-by-a-sandbox".into());
     world.pods.remove("demo--stage");
     let observed = world.observe_session("demo");
-    let writes = plan_session(&observed);
-    assert_eq!(session::Situation::of(&observed).lifecycle, session::Lifecycle::NotStaged);
+    let writes = planned(&observed);
+    assert_eq!(observed.situation().lifecycle, session::Lifecycle::NotStaged);
     let pod = writes.iter().find_map(|write| match write {
         plan::Write::Create(plan::Created::Pod(pod)) => Some(pod),
         _ => None,
@@ -243,18 +243,18 @@ fn a_sandbox_that_its_agent_does_not_ask_for_gets_nothing_of_an_agents() {
     let mut world = asked;
     let patched = world.sandboxes.get_mut(&name).unwrap();
     patched.spec.template.image = Some("evil".into());
-    assert_eq!(plan_sandbox(&world.observe_sandbox(&name)), []);
-    let repaired = plan_agent(&world.observe_agent("a"));
+    assert_eq!(planned(&world.observe_sandbox(&name)), []);
+    let repaired = planned(&world.observe_agent("a"));
     assert!(matches!(&repaired[..], [plan::Write::Replace(sandbox)] if sandbox.spec == genuine.spec));
     // And none is made of it meanwhile.
     world.pods.remove(&name);
     let stage = sandbox::Lifecycle::of(&world.observe_sandbox(&name));
     assert!(matches!(stage, sandbox::Lifecycle::WaitsForAgent(_)), "{stage:?}");
-    assert_eq!(plan_sandbox(&world.observe_sandbox(&name)), []);
+    assert_eq!(planned(&world.observe_sandbox(&name)), []);
 
     // Nothing enqueues a Sandbox whose Pod is there when its session has made the role: it is requeued.
     let mut world = with_agent("active");
-    let next = |world: &World| report_sandbox(&world.observe_sandbox(&name)).requeue;
+    let next = |world: &World| reported(&world.observe_sandbox(&name)).requeue;
     assert_ne!(next(&world), plan::Requeue::Backoff);
     world.roles.clear();
     assert_eq!(next(&world), plan::Requeue::Backoff);
@@ -262,7 +262,7 @@ fn a_sandbox_that_its_agent_does_not_ask_for_gets_nothing_of_an_agents() {
     // The exec access of one that is being deleted is not made again while its owner's deletion takes it away.
     let mut world = with_agent("active");
     world.accounts.clear();
-    let plan_of = |world: &World| plan_sandbox(&world.observe_sandbox(&name));
+    let plan_of = |world: &World| planned(&world.observe_sandbox(&name));
     assert!(matches!(&plan_of(&world)[..], [plan::Write::Apply(plan::Applied::ServiceAccount(_))]));
     let going = world.sandboxes.get_mut(&name).unwrap();
     going.metadata.deletion_timestamp = Some(serde_json::from_value(json!("2026-01-01T00:00:00Z")).unwrap());
@@ -279,7 +279,7 @@ fn a_sandbox_that_its_agent_does_not_ask_for_gets_nothing_of_an_agents() {
         forged.status = None;
         world.sandboxes.insert(forged_name.clone(), forged);
         let observed = world.observe_sandbox(&forged_name);
-        assert!(observed.agent.is_some() && plan_sandbox(&observed).is_empty(), "{forged_name}");
+        assert!(observed.agent.is_some() && planned(&observed).is_empty(), "{forged_name}");
     }
 }
 
@@ -295,9 +295,9 @@ fn a_sandbox_with_exec_access_goes_when_that_is_over() {
     assert!(is_owner(&world.accounts[&name].metadata) && is_owner(&world.bindings[&name].metadata));
     assert!(is_owner(&world.policies[&name].metadata) && is_owner(&world.roles["demo--exec"].metadata));
 
-    let removal = |observed: &plan::agent::Observed| matches!(&plan_agent(observed)[..], [plan::Write::Delete(target)] if target.kind == plan::Kind::Sandbox && target.name == name);
+    let removal = |observed: &plan::agent::Observed| matches!(&planned(observed)[..], [plan::Write::Delete(target)] if target.kind == plan::Kind::Sandbox && target.name == name);
     let observed = world.observe_agent("a");
-    assert_eq!(plan_agent(&observed), []);
+    assert_eq!(planned(&observed), []);
     let settings = Arc::new(plan::Settings { allow_runner_exec: false, ..settings() });
     assert!(removal(&plan::agent::Observed { settings, ..observed.clone() }), "the operator was upgraded");
     for change in [

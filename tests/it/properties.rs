@@ -17,7 +17,7 @@ use aigise_operator::{
         sandbox::SandboxState,
     },
     plan::{
-        ChildState, Failure, Lookup, StatusWrite, Write, agent, ownership,
+        ChildState, Decide, Failure, Lookup, StatusWrite, Write, agent, ownership,
         pod::Progress,
         sandbox::{self, Attachment},
         session::{self, ConfigMapContent},
@@ -32,9 +32,7 @@ use kube::{Resource, ResourceExt};
 use proptest::prelude::*;
 use serde_json::json;
 
-use super::model::{
-    Event, Kind, World, plan_agent, plan_sandbox, plan_session, report_agent, report_sandbox, report_session,
-};
+use super::model::{Event, Kind, World, planned, reported};
 
 /// What a session may say besides its types, image and source, each now and then.
 fn a_request() -> impl Strategy<Value = serde_json::Value> {
@@ -253,21 +251,21 @@ const OF_A_SANDBOX: [ConditionType; 8] = {
 fn check(world: &World) {
     for (name, live) in &world.sessions {
         let observed = world.observe_session(name);
-        let writes = plan_session(&observed);
-        assert_eq!(writes, plan_session(&observed), "P1: the same input, the same plan");
+        let writes = planned(&observed);
+        assert_eq!(writes, planned(&observed), "P1: the same input, the same plan");
         assert!(writes.is_empty() || world.refuses.is_some(), "P2: a settled world is left alone: {writes:?}");
-        let report = report_session(&observed);
+        let report = reported(&observed);
         assert!(report.write == StatusWrite::Skip || !writes.is_empty(), "P2: and has nothing new to say");
         let conditions = &report.status.conditions;
         conditions_are_whole(conditions, live.metadata.generation, &OF_A_SESSION);
     }
     for (name, live) in &world.sandboxes {
         let observed = world.observe_sandbox(name);
-        let writes = plan_sandbox(&observed);
+        let writes = planned(&observed);
         let retried = world.refuses.is_some()
             || world.pods.get(name).is_some_and(|pod| ownership::controller(&pod.metadata).is_none());
         assert!(writes.is_empty() || retried, "P2: a settled world is left alone: {writes:?}");
-        let report = report_sandbox(&observed);
+        let report = reported(&observed);
         assert!(report.write == StatusWrite::Skip || !writes.is_empty(), "P2: and has nothing new to say");
         let conditions = &report.status.conditions;
         conditions_are_whole(conditions, live.metadata.generation, &OF_A_SANDBOX);
@@ -281,9 +279,9 @@ fn check(world: &World) {
     }
     for (name, live) in &world.agents {
         let observed = world.observe_agent(name);
-        let writes = plan_agent(&observed);
+        let writes = planned(&observed);
         assert!(writes.is_empty() || world.refuses.is_some(), "P2: a settled world is left alone: {writes:?}");
-        let report = report_agent(&observed);
+        let report = reported(&observed);
         assert!(report.write == StatusWrite::Skip || !writes.is_empty(), "P2: and has nothing new to say");
         conditions_are_whole(&report.status.conditions, live.metadata.generation, &OF_AN_AGENT);
         if report.status.status == Some(AgentState::Paused) && world.refuses.is_none() {
@@ -331,22 +329,22 @@ fn what_goes_makes_nothing(world: &World) {
     for name in world.sessions.keys() {
         let mut observed = world.observe_session(name);
         is_going(observed.session.meta_mut());
-        assert_eq!(plan_session(&observed), [], "P5: the session {name}");
+        assert_eq!(planned(&observed), [], "P5: the session {name}");
     }
     for name in world.sandboxes.keys() {
         let mut observed = world.observe_sandbox(name);
         if let Lookup::Found(session) = &mut observed.session {
             is_going(Arc::make_mut(session).meta_mut());
-            let writes = made_and_taken_away(&plan_sandbox(&observed));
+            let writes = made_and_taken_away(&planned(&observed));
             assert!(!writes.iter().any(|write| write.starts_with("make")), "P5: the session of {name}: {writes:?}");
         }
         is_going(&mut Arc::make_mut(&mut observed.sandbox).metadata);
-        assert_eq!(plan_sandbox(&observed), [], "P5: the sandbox {name}");
+        assert_eq!(planned(&observed), [], "P5: the sandbox {name}");
     }
     for name in world.agents.keys() {
         let mut observed = world.observe_agent(name);
         is_going(&mut Arc::make_mut(&mut observed.agent).metadata);
-        assert_eq!(plan_agent(&observed), [], "P5: the agent {name}");
+        assert_eq!(planned(&observed), [], "P5: the agent {name}");
     }
 }
 
@@ -429,20 +427,20 @@ fn what_is_not_read_leads_to_nothing(world: &World) {
     };
     for (name, live) in &world.sessions {
         let observed = world.observe_session(name);
-        let plan = |observed: &session::Observed| [session::exec::writes(observed), plan_session(observed)].concat();
+        let plan = |observed: &session::Observed| [observed.independent_writes(), planned(observed)].concat();
         let writes = plan(&observed);
         for unread in unread_sessions(&observed) {
             is_less(&plan(&unread), &writes);
-            let report = report_session(&unread);
+            let report = reported(&unread);
             conditions_are_whole(&report.status.conditions, live.metadata.generation, &OF_A_SESSION);
         }
     }
     for (name, live) in &world.sandboxes {
         let observed = world.observe_sandbox(name);
-        let writes = plan_sandbox(&observed);
+        let writes = planned(&observed);
         for unread in unread_sandboxes(&observed) {
-            is_less(&plan_sandbox(&unread), &writes);
-            let report = report_sandbox(&unread);
+            is_less(&planned(&unread), &writes);
+            let report = reported(&unread);
             conditions_are_whole(&report.status.conditions, live.metadata.generation, &OF_A_SANDBOX);
         }
     }
@@ -453,8 +451,8 @@ fn what_is_not_read_leads_to_nothing(world: &World) {
         let mut without_runner = observed.clone();
         forget(&mut without_runner.runner);
         for unread in [without_session, without_parent, without_runner] {
-            is_less(&plan_agent(&unread), &plan_agent(&observed));
-            let report = report_agent(&unread);
+            is_less(&planned(&unread), &planned(&observed));
+            let report = reported(&unread);
             conditions_are_whole(&report.status.conditions, live.metadata.generation, &OF_AN_AGENT);
         }
     }

@@ -8,12 +8,14 @@ use aigise_operator::{
         condition::{ConditionType, Reason},
         session::SessionPhase,
     },
-    plan::{Applied, ChildState, Created, Failure, Kind, Outcome, Report, Requeue, Write, facts, session::Observed},
+    plan::{
+        Applied, ChildState, Created, Decide, Failure, Kind, Outcome, Report, Requeue, Write, facts, session::Observed,
+    },
 };
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 use serde_json::{Value, json};
 
-use super::model::{Event, World, plan_session, report_session};
+use super::model::{Event, World, planned, reported};
 
 const WORDS: &str = "the API server refused it: not now";
 
@@ -26,7 +28,7 @@ fn a_session(spec: Value) -> Event {
 
 /// Makes the writes of the plan as far as they come: the API server refuses the chosen ones, and carries out the others.
 fn refused(observed: &mut Observed, is_refused: impl Fn(&Write) -> bool) -> Report<AigiseSessionStatus> {
-    for write in plan_session(observed) {
+    for write in planned(observed) {
         let refuse = is_refused(&write);
         let name = write.name().to_string();
         let outcome = left(write, refuse.then(|| Failure { reason: Reason::Forbidden, message: WORDS.into() }));
@@ -35,7 +37,7 @@ fn refused(observed: &mut Observed, is_refused: impl Fn(&Write) -> bool) -> Repo
             break;
         }
     }
-    report_session(observed)
+    reported(observed)
 }
 
 fn left(write: Write, failure: Option<Failure>) -> Outcome {
@@ -146,7 +148,7 @@ fn a_claim_that_may_not_grow_is_in_the_way_of_nothing_else() {
     let Event::ApplySession(edited) = a_session(edited) else { unreachable!() };
     world.sessions.get_mut("demo").unwrap().spec = edited.spec;
     let mut observed = world.observe_session("demo");
-    let writes = plan_session(&observed);
+    let writes = planned(&observed);
     let first = writes.iter().position(is_growth).unwrap();
     assert!(writes[first..].iter().all(is_growth), "{writes:?}");
     let done: Vec<_> = writes[..first].iter().map(Write::name).collect();

@@ -15,7 +15,7 @@ use k8s_openapi::api::core::v1::{ContainerState, ContainerStateTerminated, Conta
 use serde_json::{Value, json};
 
 use super::{
-    model::{Event, World, plan_session, report_session},
+    model::{Event, World, planned, reported},
     objects::snapshot,
 };
 
@@ -133,7 +133,7 @@ fn an_image_can_be_a_source_however_the_helper_gets_into_pods() {
     let mut observed = world.observe_session("demo");
     observed.settings = Arc::new(Settings { helper_mount: HelperMount::Copy, ..super::model::settings() });
     observed.decided = Arc::new(Decided::of(&observed.session, &observed.settings));
-    let ready = report_session(&observed).status.conditions.into_iter().find(|condition| condition.type_ == "Ready");
+    let ready = reported(&observed).status.conditions.into_iter().find(|condition| condition.type_ == "Ready");
     assert_eq!(ready.unwrap().reason, Reason::Staging.to_string());
 }
 
@@ -144,9 +144,9 @@ fn where_images_cannot_be_mounted_an_image_source_is_refused_before_anything_is_
     let mut observed = world.observe_session("demo");
     observed.settings = Arc::new(Settings { image_volumes: false, ..super::model::settings() });
     observed.decided = Arc::new(Decided::of(&observed.session, &observed.settings));
-    let writes = plan_session(&observed);
+    let writes = planned(&observed);
     assert_eq!(writes, []);
-    let report = report_session(&observed);
+    let report = reported(&observed);
     let condition = |kind: ConditionType| {
         report.status.conditions.iter().find(|condition| condition.type_ == kind.to_string()).unwrap()
     };
@@ -246,7 +246,7 @@ fn a_stage_pod_is_taken_away_whatever_it_has_become_but_no_other_of_its_name() {
     pod.metadata.resource_version = Some("7".into());
     let uid = pod.metadata.uid.clone();
     world.sessions.get_mut("demo").unwrap().spec.tools_top_roots = Some(vec!["fuzz".into()]);
-    let writes = plan_session(&world.observe_session("demo"));
+    let writes = planned(&world.observe_session("demo"));
     let [Write::Delete(target)] = &writes[..] else { panic!("{writes:?}") };
     assert_eq!((target.uid.clone(), target.version.clone()), (uid, None));
 }
@@ -336,7 +336,7 @@ fn files_that_were_left_as_they_were_are_counted_in_the_condition() {
     let message = serde_json::to_string(&StagingReport::Staged { volumes }).unwrap();
     ends(&mut world, meta::STAGE_CONTAINER, json!({"exitCode": 0, "reason": "Completed", "message": message}));
     let observed = world.observe_session("demo");
-    let report = report_session(&observed);
+    let report = reported(&observed);
     assert_eq!(report.write, StatusWrite::Skip, "it is written already");
     let condition = report.status.conditions.iter().find(|condition| condition.type_ == "VolumesReady").unwrap();
     assert_eq!(

@@ -163,7 +163,7 @@ impl Operator {
     fn known(&self) -> [usize; 3] {
         let caches = self.caches.borrow();
         let caches = caches.as_ref().expect("the caches are filled");
-        [readable(&caches.sessions), readable(&caches.sandboxes), readable(&caches.agents)]
+        [readable(&caches.sessions.objects), readable(&caches.sandboxes.objects), readable(&caches.agents.objects)]
     }
 }
 

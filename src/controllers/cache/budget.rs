@@ -16,10 +16,10 @@ const MARKERS_BYTES: usize = 8 * 1024 * 1024;
 
 /// How many bytes the watches cache, by namespace. Each kind has its own share.
 #[derive(Debug, Default)]
-pub(in crate::controllers) struct MemoryBudget(Mutex<HashMap<String, [Kept; KINDS]>>);
+pub(in crate::controllers) struct MemoryBudget(Mutex<HashMap<String, Shares>>);
 
-/// How many kinds are watched.
-const KINDS: usize = 7;
+/// What is cached of a namespace, by the numbers of the kinds' shares.
+type Shares = Vec<Kept>;
 
 /// How many bytes are cached of a kind.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -30,12 +30,21 @@ struct Kept {
     listed: usize,
 }
 
-/// The share of one kind: its number, below [`KINDS`].
+/// The share of one kind: its number among the watched kinds.
 #[derive(Clone, Copy, Debug)]
 pub(in crate::controllers) struct Share(pub(in crate::controllers) usize);
 
+impl Share {
+    fn of(self, shares: &mut Shares) -> &mut Kept {
+        if shares.len() <= self.0 {
+            shares.resize(self.0 + 1, Kept::default());
+        }
+        &mut shares[self.0]
+    }
+}
+
 impl MemoryBudget {
-    fn shares(&self) -> MutexGuard<'_, HashMap<String, [Kept; KINDS]>> {
+    fn shares(&self) -> MutexGuard<'_, HashMap<String, Shares>> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -43,7 +52,7 @@ impl MemoryBudget {
     /// objects. The other kinds may be listed at the same time: of each, the larger number counts.
     fn kept(&self, namespace: &str, share: Share, in_list: bool) -> usize {
         let shares = self.shares();
-        let kept = shares.get(namespace).map_or(&[][..], |shares| shares);
+        let kept = shares.get(namespace).map_or(&[][..], Vec::as_slice);
         let of = |index: usize, kept: &Kept| match (index == share.0, in_list) {
             (true, true) => kept.listed,
             (true, false) => kept.now,
@@ -84,7 +93,7 @@ impl MemoryBudget {
 
     /// Records that the list returned an object of so many bytes.
     pub(super) fn listed(&self, namespace: &str, share: Share, bytes: usize) {
-        self.shares().entry(namespace.to_string()).or_default()[share.0].listed += weight(bytes);
+        share.of(self.shares().entry(namespace.to_string()).or_default()).listed += weight(bytes);
     }
 
     /// Records that the list has ended: its objects replace the current objects.
@@ -95,7 +104,7 @@ impl MemoryBudget {
     /// Records that an object of `after` bytes replaces an object of `before` bytes.
     pub(super) fn replace(&self, namespace: &str, share: Share, before: Option<usize>, after: Option<usize>) {
         let mut shares = self.shares();
-        let kept = &mut shares.entry(namespace.to_string()).or_default()[share.0];
+        let kept = share.of(shares.entry(namespace.to_string()).or_default());
         let [before, after] = [before, after].map(|bytes| bytes.map_or(0, weight));
         kept.now = kept.now.saturating_sub(before) + after;
         if shares.get(namespace).is_some_and(|shares| shares.iter().all(|kept| *kept == Kept::default())) {
@@ -106,7 +115,7 @@ impl MemoryBudget {
     fn each(&self, share: Share, namespace: Option<&str>, change: impl Fn(&mut Kept)) {
         let mut shares = self.shares();
         let is_listed = |other: &str| namespace.is_none_or(|namespace| namespace == other);
-        shares.iter_mut().filter(|(other, _)| is_listed(other)).for_each(|(_, shares)| change(&mut shares[share.0]));
+        shares.iter_mut().filter(|(other, _)| is_listed(other)).for_each(|(_, shares)| change(share.of(shares)));
         shares.retain(|_, shares| shares.iter().any(|kept| *kept != Kept::default()));
     }
 }

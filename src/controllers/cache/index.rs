@@ -43,7 +43,7 @@ impl<Key: Eq + Hash, Entry: Clone + Ord> Index<Key, Entry> {
         self.0.lock().ok().and_then(|index| index.get(key).map(first)).unwrap_or_default()
     }
 
-    fn update<K>(&self, change: &Change<'_, K>, entries: impl Fn(&K) -> Vec<(Key, Entry)>) {
+    pub(in crate::controllers) fn update<K>(&self, change: &Change<'_, K>, entries: impl Fn(&K) -> Vec<(Key, Entry)>) {
         let Ok(mut index) = self.0.lock() else { return };
         for (key, entry) in change.before.into_iter().flat_map(&entries) {
             if let Some(known) = index.get_mut(&key) {
@@ -60,7 +60,11 @@ impl<Key: Eq + Hash, Entry: Clone + Ord> Index<Key, Entry> {
 }
 
 impl<Key: Eq + Hash> Index<Key> {
-    fn update_names<K: ResourceExt>(&self, change: &Change<'_, K>, keys: impl Fn(&K) -> Vec<Key>) {
+    pub(in crate::controllers) fn update_names<K: ResourceExt>(
+        &self,
+        change: &Change<'_, K>,
+        keys: impl Fn(&K) -> Vec<Key>,
+    ) {
         self.update(change, |object| keys(object).into_iter().map(|key| (key, object.name_any())).collect());
     }
 }
@@ -115,12 +119,12 @@ impl SandboxesIn {
     }
 
     /// The names of the first sandboxes of the types that the changed Sandbox has or had.
-    pub(super) fn first_beside(&self, change: &Change<'_, Sandbox>) -> BTreeSet<String> {
+    pub(in crate::controllers) fn first_beside(&self, change: &Change<'_, Sandbox>) -> BTreeSet<String> {
         let keys = [change.before, change.after].into_iter().flatten().filter_map(type_key);
         keys.flat_map(|key| self.ranks.first(&key, sandbox::FIRST)).map(|(.., name)| name).collect()
     }
 
-    pub(super) fn update(&self, change: &Change<'_, Sandbox>) {
+    pub(in crate::controllers) fn update(&self, change: &Change<'_, Sandbox>) {
         self.ranks.update(change, |sandbox| type_key(sandbox).zip(rank(sandbox)).into_iter().collect());
         self.names.update_names(change, |sandbox| {
             let namespace = || sandbox.namespace().unwrap_or_default();
@@ -197,7 +201,7 @@ impl AgentsIn {
         found
     }
 
-    pub(super) fn update(&self, change: &Change<'_, Agent>) {
+    pub(in crate::controllers) fn update(&self, change: &Change<'_, Agent>) {
         self.0.update_names(change, |agent| {
             let namespace = || agent.namespace().unwrap_or_default();
             let named = AgentKey::Named(namespace(), agent.spec.session.clone());

@@ -8,8 +8,7 @@ use super::LegacyExecAccess;
 use crate::{
     api::{Agent, Sandbox},
     plan::{
-        ChildState, Failure, Lookup, Outcome, Settings, Trouble, effective::EffectiveSession,
-        facts::agent::belonged_to_other_session,
+        ChildState, Failure, Lookup, Settings, effective::EffectiveSession, facts::agent::belonged_to_other_session,
     },
 };
 
@@ -44,14 +43,5 @@ impl Observed {
     /// The agent's session, if it exists, and is not another session with the same name.
     pub(super) fn own_session(&self) -> Option<&EffectiveSession> {
         self.session.found().map(AsRef::as_ref).filter(|session| !belonged_to_other_session(&self.agent, *session))
-    }
-
-    /// Records the outcome of a write.
-    pub fn record(&mut self, outcome: Outcome) {
-        if let Some(Trouble::Failed(failure)) = outcome.trouble() {
-            self.write_error = Some(failure.clone());
-        } else if let Outcome::Sandbox(child) = outcome {
-            self.runner = child;
-        }
     }
 }

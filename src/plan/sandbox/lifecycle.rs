@@ -118,7 +118,7 @@ impl Lifecycle {
             Membership::Alone | Membership::Orphaned => None,
         };
         // Suspension takes precedence: it works even if the rest of the spec is invalid.
-        let by_session = session.is_some_and(|session| session.is_inactive());
+        let by_session = session.is_some_and(EffectiveSession::is_inactive);
         if by_session || sandbox.spec.suspend == Some(true) {
             return match &observed.pod {
                 ChildState::Failed(failure) => Lifecycle::Failed(failure.clone()),

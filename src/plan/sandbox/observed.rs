@@ -10,7 +10,7 @@ use super::ExecAccess;
 use crate::{
     api::{Agent, Sandbox},
     plan::{
-        ChildState, Lookup, Outcome, Settings,
+        ChildState, Lookup, Settings,
         agent::runner,
         effective::EffectiveSession,
         facts::{
@@ -21,6 +21,37 @@ use crate::{
         ownership,
     },
 };
+
+/// What a sandbox is to others.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Workload<'a> {
+    /// It belongs to no session, or its session is gone.
+    Alone,
+    /// It is a sandbox of this session, and agents work in it.
+    Member(&'a EffectiveSession),
+    /// It runs an agent of this session. The Pod has secrets, so it shares no files with sandboxes, which run untrusted code.
+    Runner(&'a EffectiveSession),
+}
+
+impl<'a> Workload<'a> {
+    /// The session.
+    pub(super) fn session(self) -> Option<&'a EffectiveSession> {
+        match self {
+            Workload::Alone => None,
+            Workload::Member(session) | Workload::Runner(session) => Some(session),
+        }
+    }
+
+    /// The session whose volumes are mounted.
+    pub(super) fn member_of(self) -> Option<&'a EffectiveSession> {
+        if let Workload::Member(session) = self { Some(session) } else { None }
+    }
+
+    /// The session whose agent runs here.
+    pub(super) fn runner_for(self) -> Option<&'a EffectiveSession> {
+        if let Workload::Runner(session) = self { Some(session) } else { None }
+    }
+}
 
 /// Everything that decisions about a sandbox depend on.
 #[derive(Clone, Debug)]
@@ -48,15 +79,12 @@ pub struct Observed {
 }
 
 impl Observed {
-    /// Records the outcome of a write. A sandbox writes only its Pod and the Pod's exec access.
-    pub fn record(&mut self, outcome: Outcome) {
-        match (outcome, &mut self.exec_access) {
-            (Outcome::Pod(child), _) => self.pod = child,
-            (Outcome::ServiceAccount(child), Some(access)) => access.account = child,
-            (Outcome::RoleBinding(child), Some(access)) => access.binding = child,
-            (Outcome::NetworkPolicy(child), Some(access)) => access.policy = child,
-            (Outcome::Role(child), Some(access)) => access.earlier_role = child,
-            _ => {} // a sandbox writes no other children
+    /// What the sandbox is to others.
+    pub(super) fn workload(&self) -> Workload<'_> {
+        match self.session.found() {
+            None => Workload::Alone,
+            Some(session) if is_runner(&self.sandbox) => Workload::Runner(session),
+            Some(session) => Workload::Member(session),
         }
     }
 

@@ -19,7 +19,7 @@ use crate::{
     plan::{
         HelperMount, Settings, digest,
         effective::EffectiveSession,
-        facts::{sandbox::is_runner, session::secret_name},
+        facts::session::secret_name,
         name::Label,
         ownership,
         pod_spec::{base_spec, claim_volume, helper_container},
@@ -35,7 +35,8 @@ use crate::{
 /// When the podTemplate does not fit: a sentence that names the field.
 pub fn pod(observed: &Observed, label: &Label) -> Result<Pod, String> {
     let sandbox = &*observed.sandbox;
-    let session = observed.session.found().map(|session| &**session);
+    let workload = observed.workload();
+    let session = workload.session();
     let mut labels =
         session.map_or_else(|| ownership::labels(Component::Sandbox), |session| session.labels(Component::Sandbox));
     labels.insert(meta::SANDBOX_TYPE.into(), sandbox.spec.sandbox_type.clone());
@@ -44,11 +45,9 @@ pub fn pod(observed: &Observed, label: &Label) -> Result<Pod, String> {
     let init_volumes = (!init.is_empty()).then(init::volumes).into_iter().flatten();
     metadata.annotations = Some(annotations(observed).chain(init).collect());
 
-    // The Pod of an agent has secrets, so it shares no files with sandboxes, which run untrusted code.
-    let worked_in = session.filter(|_| !is_runner(sandbox));
-    let config = session.filter(|_| is_runner(sandbox)).map(config_volume);
+    let config = workload.runner_for().map(config_volume);
     let (helper_volume, helper_installer) = helper(&observed.settings);
-    let shared = worked_in.into_iter().flat_map(|session| {
+    let shared = workload.member_of().into_iter().flat_map(|session| {
         SharedVolume::ALL.map(|volume| claim_volume(session, volume, volume == SharedVolume::Scripts))
     });
     let own = sandbox.spec.volumes.iter().map(|volume| Volume {
@@ -67,7 +66,7 @@ pub fn pod(observed: &Observed, label: &Label) -> Result<Pod, String> {
             init_containers: helper_installer.map(|container| vec![container]),
             containers: vec![container(observed, &sandbox.spec.template)],
             volumes: Some(shared.chain(own).chain([helper_volume]).chain(config).chain(init_volumes).collect()),
-            ..base_spec(worked_in)
+            ..base_spec(workload.member_of())
         }),
         status: None,
     };
@@ -110,15 +109,14 @@ fn annotations(observed: &Observed) -> impl Iterator<Item = (String, String)> {
 }
 
 fn container(observed: &Observed, template: &SandboxTemplate) -> Container {
-    let is_runner = is_runner(&observed.sandbox);
-    let worked_in = observed.session.found().filter(|_| !is_runner);
-    let config = is_runner.then(|| VolumeMount {
+    let workload = observed.workload();
+    let config = workload.runner_for().map(|_| VolumeMount {
         name: reserved::CONFIG_VOLUME.into(),
         mount_path: meta::CONFIG_FOLDER.into(),
         read_only: Some(true),
         ..VolumeMount::default()
     });
-    let shared = worked_in.into_iter().flat_map(|_| SharedVolume::ALL).map(|volume| VolumeMount {
+    let shared = workload.member_of().into_iter().flat_map(|_| SharedVolume::ALL).map(|volume| VolumeMount {
         name: volume.to_string(),
         mount_path: volume.mount_path().into(),
         read_only: (volume == SharedVolume::Scripts).then_some(true),
@@ -167,16 +165,18 @@ fn container(observed: &Observed, template: &SandboxTemplate) -> Container {
 /// The environment variables of every container of a session. They precede the template's own variables, which can therefore refer to
 /// them, for example as `$(AIGISE_MAIN_HOST)`.
 fn environment(observed: &Observed) -> impl Iterator<Item = EnvVar> {
-    let session = observed.session.found().map(|session| &**session);
+    let workload = observed.workload();
+    let session = workload.session();
     let variable = |name: String, value: String| EnvVar { name, value: Some(value), value_from: None };
     let own = [
         session.map(|session| variable("AIGISE_SESSION".into(), session.name_any())),
         Some(variable("AIGISE_SANDBOX_TYPE".into(), observed.sandbox.spec.sandbox_type.clone())),
         observed.agent.as_ref().map(|agent| variable("AIGISE_AGENT".into(), agent.name_any())),
-        is_runner(&observed.sandbox)
-            .then(|| variable("AIGISE_CONFIG".into(), format!("{}/{}", meta::CONFIG_FOLDER, meta::CONFIG_FILE))),
+        workload
+            .runner_for()
+            .map(|_| variable("AIGISE_CONFIG".into(), format!("{}/{}", meta::CONFIG_FOLDER, meta::CONFIG_FILE))),
     ];
-    let keys = session.filter(|_| is_runner(&observed.sandbox)).into_iter().flat_map(model_keys);
+    let keys = workload.runner_for().into_iter().flat_map(model_keys);
     let hosts = session.into_iter().flat_map(move |session| {
         session.addressed_types().map(move |label| variable(label.host_variable(), session.host(&label)))
     });

@@ -9,11 +9,11 @@ use k8s_openapi::api::{
 };
 use kube::ResourceExt;
 
-use super::{configuration::ConfigSecret, exec::Exec, network, volumes};
+use super::{configuration::ConfigSecret, exec::Exec, network};
 use crate::{
     api::{Agent, Sandbox},
     plan::{
-        ChildState, Failure, Foreign, Lookup, Outcome, Settings,
+        ChildState, Failure, Foreign, Lookup, Settings,
         effective::{Decided, EffectiveSession, configuration::Configuration},
         name,
         volumes::SharedVolume,
@@ -72,43 +72,6 @@ pub enum ConfigMapContent {
 }
 
 impl Observed {
-    /// Records the outcome of a write of the child with this name.
-    pub fn record(&mut self, name: &str, outcome: Outcome) {
-        match outcome {
-            Outcome::Claim(child) => {
-                // An existing claim of another volume may have the same name.
-                let volume = self.claims.keys().copied().find(|&volume| self.session.claim_name(volume) == name);
-                let live = volume.and_then(|volume| Some((volume, self.claims.get(&volume)?.owned()?)));
-                match (child, live) {
-                    (ChildState::Failed(failure), Some((volume, live))) if volumes::only_grows(self, volume, live) => {
-                        self.write_error = Some(failure);
-                    }
-                    (child, _) => _ = volume.map(|volume| self.claims.insert(volume, child)),
-                }
-            }
-            Outcome::Pod(child) => self.stage_pod = child,
-            Outcome::Service(child) => self.service = child,
-            Outcome::NetworkPolicy(child) if name == self.session.name_any() => self.policy = child,
-            Outcome::NetworkPolicy(child) => self.stage_policy = child,
-            Outcome::Sandbox(child) => {
-                self.sandboxes.insert(name.to_string(), child);
-            }
-            Outcome::Secret(child) => {
-                if let Some(secret) = &mut self.config_secret {
-                    secret.child = child;
-                }
-            }
-            Outcome::Role(child) => {
-                if let Some(exec) = &mut self.exec {
-                    exec.role = child;
-                }
-            }
-            Outcome::Session(ChildState::Failed(failure)) => self.write_error = Some(failure),
-            // The watch reports the deletion of the session. A session does not write the other kinds.
-            Outcome::Session(_) | Outcome::Agent(_) | Outcome::ServiceAccount(_) | Outcome::RoleBinding(_) => {}
-        }
-    }
-
     /// The claim of a volume, if it exists: the session's own, or an existing one.
     pub(super) fn claim(&self, volume: SharedVolume) -> Option<&Arc<PersistentVolumeClaim>> {
         let existing = || self.existing_claims.get(&volume).and_then(Lookup::found);

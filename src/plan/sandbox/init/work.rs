@@ -10,7 +10,10 @@ use serde_json::Value;
 use crate::{
     api::{Sandbox, SandboxTemplate, meta},
     plan::{
-        duration, effective::EffectiveSession, facts::sandbox::is_runner, name::Label, sandbox::Observed,
+        duration,
+        effective::EffectiveSession,
+        name::Label,
+        sandbox::{Observed, observed::Workload},
         template::probe,
     },
     protocol::init::{Secrets, Service, Skills, Step, Work},
@@ -23,12 +26,16 @@ pub(super) const TIMEOUT: SignedDuration = SignedDuration::from_hours(1);
 pub(in crate::plan::sandbox) fn work(observed: &Observed) -> Option<Work> {
     let template = &observed.sandbox.spec.template;
     let init = template.init.clone().unwrap_or_default();
-    let session = observed.session.found().map(|session| &**session);
+    // The Pod of an agent has no init work: skills and services are for sandboxes in which agents work.
+    let session = match observed.workload() {
+        Workload::Alone => None,
+        Workload::Member(session) => Some(session),
+        Workload::Runner(_) => return None,
+    };
     let skills = session.and_then(|session| skills(session, &observed.sandbox));
     let services: Vec<_> = session.map(|session| services(session, &observed.sandbox)).unwrap_or_default();
     let is_idle = init.steps.is_empty() && template.depends_on.is_empty() && skills.is_none() && services.is_empty();
-    // The Pod of an agent has no init work: skills and services are for sandboxes in which agents work.
-    if is_idle || is_runner(&observed.sandbox) || init.skip == Some(true) || template.attach.is_some() {
+    if is_idle || init.skip == Some(true) || template.attach.is_some() {
         return None;
     }
     let seconds = |text: &Option<String>| {

@@ -1,0 +1,175 @@
+//! Sandboxes: what the sandbox controller reads, and what a change of a Sandbox enqueues.
+
+use std::{sync::Arc, time::Duration};
+
+use kube::ResourceExt;
+
+use super::{KindCache, Reconciled};
+use crate::{
+    api::{
+        Agent, AigiseSession, Sandbox, meta,
+        sandbox::{SandboxPhase, SandboxState},
+    },
+    apply::Object,
+    controllers::{
+        Shared,
+        cache::{Caches, Change, Dispatcher, Found},
+        live::Busy,
+    },
+    plan::{
+        ChildState, Created, Lookup, Write,
+        facts::{
+            agent::may_exec,
+            sandbox::{belonged_to_other_session, is_runner},
+            session::role_name,
+        },
+        ownership::{self, label},
+        sandbox::{self, ExecAccess, Observed},
+    },
+};
+
+impl Reconciled for Sandbox {
+    const CONTROLLER: &'static str = "sandbox";
+    type Observed = Observed;
+    type Memory = ();
+    type Phase = SandboxPhase;
+
+    fn of(caches: &Caches) -> &KindCache<Self> {
+        &caches.sandboxes
+    }
+
+    fn changed(dispatcher: &Dispatcher, change: &Change<'_, Self>) {
+        let first_before = dispatcher.sandboxes_in.first_beside(change);
+        dispatcher.sandboxes_in.update(change);
+        let first = dispatcher.sandboxes_in.first_beside(change);
+        let Some(sandbox) = change.object() else { return };
+        let namespace = sandbox.namespace().unwrap_or_default();
+        if change.touches_spec() && change.after.is_some() {
+            dispatcher.enqueue::<Sandbox>(&sandbox.name_any(), &namespace);
+        }
+        if change.touches_spec() || change.touches(|sandbox| sandbox.status.clone()) {
+            dispatcher.enqueue_owners(change);
+        }
+        let Some(session) = &sandbox.spec.session else { return };
+        // Only the first sandboxes of a type are read, however many there are.
+        let name = sandbox.name_any();
+        if change.touches(state) && (first_before.contains(&name) || first.contains(&name)) {
+            for sandbox in [change.before, change.after].into_iter().flatten() {
+                for name in dispatcher.sandboxes_in.dependents(sandbox) {
+                    dispatcher.enqueue::<Sandbox>(&name, &namespace);
+                }
+                dispatcher.enqueue_all::<Agent>(dispatcher.agents_in.readers(sandbox), &namespace);
+            }
+        }
+        // The session creates its role for agents once an agent has a Sandbox with exec access.
+        if is_runner(sandbox) && change.touches(|sandbox| label(&sandbox.metadata, meta::SANDBOX_EXEC).is_some()) {
+            dispatcher.enqueue::<AigiseSession>(session, &namespace);
+        }
+        // When a sandbox leaves the first of its type, the next sandbox of the type takes its place.
+        if !first_before.is_subset(&first) {
+            for name in first.iter().filter(|name| !name.contains("--")) {
+                dispatcher.enqueue::<Sandbox>(name, &namespace);
+            }
+        }
+    }
+
+    async fn observe(sandbox: Arc<Self>, shared: &Shared) -> Result<(Observed, ()), Busy> {
+        let caches = &shared.caches;
+        let namespace = sandbox.namespace().unwrap_or_default();
+        let session = match sandbox.spec.session.as_deref() {
+            None => Lookup::NotNamed,
+            Some(name) => match caches.sessions.latest(name, &namespace) {
+                Found::Object(session) if !belonged_to_other_session(&sandbox, &*session) => Lookup::Found(session),
+                Found::Unreadable(unreadable) => Lookup::Failed(unreadable.failure()),
+                // A session that is gone, or was replaced by another of the same name, has consequences, and the cache may be stale.
+                // So the API server is asked in this case.
+                Found::Object(_) | Found::Absent => shared.look(&namespace, name).await,
+            },
+        };
+        let siblings = sandbox.spec.session.as_deref().map(|session| {
+            sandbox::siblings(&sandbox, |label| caches.first_of_type(&namespace, session, label).collect())
+        });
+        let attached = match &sandbox.spec.template.attach {
+            None => Lookup::NotNamed,
+            Some(attach) => shared.live.pod(&namespace, &attach.pod_name).await?,
+        };
+        let agent = runs(&sandbox, shared);
+        let exec_access = match (agent.found(), session.found()) {
+            (Some(agent), Some(session)) if may_exec(agent, &shared.settings) => {
+                Some(grant(&sandbox, agent, session, shared).await)
+            }
+            _ => None,
+        };
+        // What an unreadable agent requires of its Pod is unknown, so the session counts as unreadable as well.
+        let session = if let Lookup::Failed(failure) = &agent { Lookup::Failed(failure.clone()) } else { session };
+        let now = shared.now();
+        let observed = Observed {
+            session: session.map(|session| shared.effective(session)),
+            siblings: siblings.unwrap_or_default(),
+            pod: caches.pods.get(&sandbox.name_any(), &namespace).child_state(&sandbox.metadata),
+            attached,
+            agent: agent.found().cloned(),
+            exec_access,
+            settings: shared.settings.clone(),
+            on_their_way: caches.starting_pods.since(&namespace, sandbox::burst_begins(now)),
+            now,
+            sandbox,
+        };
+        Ok((observed, ()))
+    }
+
+    /// The creation of a sandbox's Pod is delayed if many Pods were created for the sandbox recently.
+    fn delay(sandbox: &Self, writes: &[Write], shared: &Shared) -> Option<Duration> {
+        writes.iter().find(|write| matches!(write, Write::Create(Created::Pod(_))))?;
+        let uid = sandbox.uid().unwrap_or_default();
+        let wait = shared.pod_creations.wait(&uid);
+        if wait.is_none() {
+            shared.pod_creations.done(uid);
+        }
+        wait
+    }
+}
+
+fn state(sandbox: &Sandbox) -> Option<SandboxState> {
+    sandbox.status.as_ref()?.state
+}
+
+/// The agent that a sandbox runs.
+fn runs(sandbox: &Sandbox, shared: &Shared) -> Lookup<Agent> {
+    let owner = ownership::controller(&sandbox.metadata).filter(|_| is_runner(sandbox));
+    let Some(owner) = owner else { return Lookup::NotNamed };
+    match shared.caches.agents.get(&owner.name, &sandbox.namespace().unwrap_or_default()) {
+        Found::Object(agent) if agent.uid().as_ref() == Some(&owner.uid) => Lookup::Found(agent),
+        Found::Object(_) | Found::Absent => Lookup::Missing,
+        Found::Unreadable(unreadable) => Lookup::Failed(unreadable.failure()),
+    }
+}
+
+/// The objects that give exec access to a sandbox that runs an agent.
+async fn grant(sandbox: &Sandbox, agent: &Agent, session: &AigiseSession, shared: &Shared) -> ExecAccess {
+    let (name, namespace) = (sandbox.name_any(), sandbox.namespace().unwrap_or_default());
+    let policy = match shared.caches.policies.get(&name, &namespace) {
+        Found::Object(policy) => sandbox::exec_access_state(Some(policy), sandbox, agent),
+        other => other.child_state(&sandbox.metadata),
+    };
+    let binding = child(sandbox, agent, shared).await;
+    let earlier_role = match binding.owned() {
+        Some(binding) if sandbox::is_of_earlier(binding) => child(sandbox, agent, shared).await,
+        Some(_) | None => ChildState::Absent,
+    };
+    ExecAccess {
+        role: shared.look(&namespace, &role_name(session)).await.child_state(&session.metadata),
+        account: child(sandbox, agent, shared).await,
+        binding,
+        policy,
+        earlier_role,
+    }
+}
+
+/// Reads a child that has no watch. All children of a sandbox have the name of the sandbox.
+async fn child<K: Object>(sandbox: &Sandbox, agent: &Agent, shared: &Shared) -> ChildState<K> {
+    match shared.look::<K>(&sandbox.namespace().unwrap_or_default(), &sandbox.name_any()).await {
+        Lookup::Found(found) => sandbox::exec_access_state(Some(found), sandbox, agent),
+        other => other.child_state(&sandbox.metadata),
+    }
+}
