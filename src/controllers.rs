@@ -10,6 +10,7 @@ pub mod kind;
 mod live;
 mod memo;
 pub mod metrics;
+pub mod read;
 pub mod read_your_writes;
 mod turns;
 mod unreadable;
@@ -31,14 +32,14 @@ use self::{
     cpu_time::CpuTime,
     event_recorder::EventRecorder,
     kind::{Reconciled, VisitKind, each_kind},
-    live::{LiveReads, size_of},
+    live::LiveReads,
     memo::Memo,
     metrics::Metrics,
     turns::Turns,
     work_queue::{Action, Request},
 };
 use crate::{
-    api::{AigiseSession, RawJson},
+    api::RawJson,
     apply::{
         self, Object, WriteCounter,
         log::{LineLimit, short},
@@ -48,7 +49,7 @@ use crate::{
         Lookup, Report, Requeue, Settings, StatusWrite, Transition,
         effective::{Decided, EffectiveSession},
     },
-    reading::{Kept, live as single},
+    reading::Kept,
 };
 
 /// A reconcile that takes longer than this is cancelled and retried: a request that hangs must not block its object for ever.
@@ -92,7 +93,6 @@ type Specification = (Option<i64>, Option<RawJson>);
 pub type Clock = Arc<dyn Fn() -> Timestamp + Send + Sync>;
 
 /// The system clock. Decisions read the time from nowhere else.
-#[must_use]
 #[expect(clippy::disallowed_methods, reason = "the edge at which time enters; below it is a value")]
 pub fn wall_clock() -> Clock {
     Arc::new(Timestamp::now)
@@ -222,28 +222,6 @@ impl Shared {
             Lookup::NotNamed | Lookup::Failed(_) => false, // unknown
         }
     }
-
-    /// Reads an object by name from the API server and not from a cache.
-    async fn look<K: Object>(&self, namespace: &str, name: &str) -> Lookup<K> {
-        match single::get::<K>(&self.client, namespace, name, K::PROJECTION).await {
-            Ok(Some(Ok(object))) => Lookup::Found(Arc::new(object)),
-            Ok(Some(Err(unreadable))) => Lookup::Failed(unreadable.failure()),
-            Ok(None) => Lookup::Missing,
-            Err(error) => Lookup::Failed(apply::failure(&error)),
-        }
-    }
-
-    /// The effective session: its own fields over those of its configuration file. It is computed once for each resource version.
-    fn effective(&self, session: Arc<AigiseSession>) -> Arc<EffectiveSession> {
-        let resolve = |session| Arc::new(EffectiveSession::of(session));
-        // Without a configuration file, this is cheap.
-        let Some(from_file) = session.status.as_ref().and_then(|status| status.configuration.as_ref()) else {
-            return resolve(session);
-        };
-        let bytes = 8 * from_file.spec.text().len() + size_of(&session.spec);
-        let (uid, version) = (session.uid().unwrap_or_default(), session.resource_version());
-        self.effective.get_or(&uid, version, || (resolve(session.clone()), 16 * 1024 + bytes))
-    }
 }
 
 /// The state that all reconciles of one kind share.
@@ -272,7 +250,6 @@ pub enum Error {
 
 impl Error {
     /// The value of the metric label `outcome`.
-    #[must_use]
     pub fn category(&self) -> &'static str {
         match self {
             Error::WriteStatus(_) => "write_status",

@@ -50,7 +50,6 @@ fn list_rule(field: &str) -> ListRule {
 }
 
 /// The field that identifies the entries of a list, if its entries are merged.
-#[must_use]
 pub fn key(list: &str) -> Option<&'static str> {
     match list {
         "containers" | "initContainers" | "imagePullSecrets" | "env" | "volumes" => Some("name"),

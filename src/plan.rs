@@ -87,7 +87,6 @@ pub enum Lookup<K> {
 
 impl<K> Lookup<K> {
     /// Converts the object that was found.
-    #[must_use]
     pub fn map<T>(self, make: impl FnOnce(Arc<K>) -> Arc<T>) -> Lookup<T> {
         match self {
             Lookup::NotNamed => Lookup::NotNamed,
@@ -98,7 +97,6 @@ impl<K> Lookup<K> {
     }
 
     /// The state of the object as a child of `owner`.
-    #[must_use]
     pub fn child_state(self, owner: &ObjectMeta) -> ChildState<K>
     where
         K: Resource<DynamicType = ()>,
@@ -111,13 +109,11 @@ impl<K> Lookup<K> {
     }
 
     /// Why the object could not be read, if that failed.
-    #[must_use]
     pub fn failure(&self) -> Option<&Failure> {
         if let Lookup::Failed(failure) = self { Some(failure) } else { None }
     }
 
     /// The object, if it exists.
-    #[must_use]
     pub fn found(&self) -> Option<&Arc<K>> {
         match self {
             Lookup::Found(object) => Some(object),
@@ -141,7 +137,6 @@ pub enum ChildState<K> {
 
 impl<K> ChildState<K> {
     /// The object, if it belongs to its owner.
-    #[must_use]
     pub fn owned(&self) -> Option<&Arc<K>> {
         match self {
             ChildState::Owned(object) => Some(object),
@@ -150,19 +145,16 @@ impl<K> ChildState<K> {
     }
 
     /// The foreign object that has the name, if there is one.
-    #[must_use]
     pub fn foreign(&self) -> Option<&Foreign> {
         if let ChildState::Foreign(foreign) = self { Some(foreign) } else { None }
     }
 
     /// Why the object could not be read or written, if that failed.
-    #[must_use]
     pub fn failure(&self) -> Option<&Failure> {
         if let ChildState::Failed(failure) = self { Some(failure) } else { None }
     }
 
     /// Whether the owner's object may still exist. After a failed read or deletion, the object is not known to be gone.
-    #[must_use]
     pub fn may_be_there(&self) -> bool {
         match self {
             ChildState::Owned(_) | ChildState::Failed(_) => true,
@@ -205,7 +197,6 @@ pub enum Requeue {
 
 impl Requeue {
     /// Requeues after `limit` at the latest. A back-off keeps its own delay.
-    #[must_use]
     pub fn within(self, limit: Option<Duration>) -> Self {
         match (self, limit) {
             (Requeue::AwaitChange, Some(limit)) => Requeue::After(limit),

@@ -276,7 +276,6 @@ pub enum Why {
 
 impl Why {
     /// The value of the metric label `why`.
-    #[must_use]
     pub fn category(&self) -> &'static str {
         match self {
             Why::TooLarge(_) => "too_large",
@@ -296,19 +295,16 @@ const OF_ITSELF: &str = "The operator cannot read it and leaves it alone";
 
 impl Unreadable {
     /// The message for the object's condition and event.
-    #[must_use]
     pub fn message(&self) -> String {
         format!("{OF_ITSELF}: {}.", self.why)
     }
 
     /// Whether a condition reports that its own object cannot be read, and not that another object which it needs cannot be read.
-    #[must_use]
     pub fn is_said_in(condition: &Condition) -> bool {
         condition.reason == Reason::Unreadable.to_string() && condition.message.starts_with(OF_ITSELF)
     }
 
     /// The failure of another object that needs this object.
-    #[must_use]
     pub fn failure(&self) -> Failure {
         let name = self.metadata.name.as_deref().unwrap_or_default();
         Failure { reason: Reason::Unreadable, message: format!("{} {name} cannot be read: {}.", self.kind, self.why) }
@@ -327,13 +323,11 @@ pub struct Read<K> {
 }
 
 /// The metadata that identifies the object of a text, as far as it can be read.
-#[must_use]
 pub fn identity(text: &[u8]) -> ObjectMeta {
     skim::identity(text)
 }
 
 /// An object of which only the identity is read. The caller sets the reason.
-#[must_use]
 pub fn skimmed<K: Kept>(text: &[u8]) -> Unreadable {
     skim::<K>(text)
 }

@@ -203,7 +203,6 @@ pub struct Runner {
 
 impl Runner {
     /// Whether the program may run commands in the sandboxes.
-    #[must_use]
     pub fn may_exec(&self) -> bool {
         self.sandbox_exec == Some(true)
     }
@@ -220,19 +219,16 @@ pub struct Requires {
 
 impl AgentSpec {
     /// The status that the user wants the agent to have.
-    #[must_use]
     pub fn desired_status(&self) -> DesiredStatus {
         self.desired_status.unwrap_or_default()
     }
 
     /// What happens to the agent when its parent is deleted.
-    #[must_use]
     pub fn on_parent_deleted(&self) -> OnParentDeleted {
         self.on_parent_deleted.unwrap_or_default()
     }
 
     /// The types of sandboxes that the agent names as required.
-    #[must_use]
     pub fn required_sandboxes(&self) -> &[String] {
         self.requires.as_ref().map_or(&[], |requires| &requires.sandboxes)
     }

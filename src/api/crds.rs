@@ -29,19 +29,16 @@ const EMBEDDED: [&str; 12] = [
 ];
 
 /// One CEL rule of a schema.
-#[must_use]
 pub fn rule(rule: &str, message: &str) -> Value {
     json!({"rule": rule, "message": message})
 }
 
 /// The rule for a path that stays inside the folder that it is relative to.
-#[must_use]
 pub fn relative_path() -> Value {
     rule("!self.startsWith('/') && !self.matches('(^|/)[.][.](/|$)')", "must be a relative path without `..`")
 }
 
 /// The rule for a path that may start with `/` and never leaves its root.
-#[must_use]
 pub fn path_without_parents() -> Value {
     rule("!self.matches('(^|/)[.][.](/|$)')", "must be a path without `..`")
 }

@@ -37,7 +37,6 @@ pub const TEMPLATE_BYTES: usize = OBJECT_BYTES - 8 * 1024;
 pub const TEMPLATE_VALUES: usize = OBJECT_VALUES - 500;
 
 /// The number of values in a JSON tree, including the tree itself.
-#[must_use]
 pub fn values(tree: &Value) -> usize {
     match tree {
         Value::Object(fields) => 1 + fields.values().map(values).sum::<usize>(),

@@ -92,7 +92,6 @@ pub const CONFIG_FOLDER: &str = "/etc/aigise";
 pub const CONFIG_FILE: &str = "config.toml";
 
 /// Where a stage Pod finds a session's volume.
-#[must_use]
 pub fn stage_volume_path(volume: &str) -> String {
     format!("/volumes/{volume}")
 }

@@ -12,14 +12,12 @@ pub struct RawJson(Arc<str>);
 
 impl RawJson {
     /// The value.
-    #[must_use]
     pub fn value(&self) -> Value {
         // The text was written from a value, so parsing it does not fail.
         serde_json::from_str(&self.0).unwrap_or_default()
     }
 
     /// The text.
-    #[must_use]
     pub fn text(&self) -> &str {
         &self.0
     }

@@ -238,3 +238,19 @@ pub enum SandboxPhase {
     /// The sandbox is being deleted.
     Terminating,
 }
+
+impl SandboxPhase {
+    /// The state of a sandbox in this phase, in the words of the framework.
+    pub fn state(self) -> SandboxState {
+        match self {
+            SandboxPhase::Ready => SandboxState::Ready,
+            SandboxPhase::Error => SandboxState::Error,
+            SandboxPhase::Pending
+            | SandboxPhase::Starting
+            | SandboxPhase::Initializing
+            | SandboxPhase::Finished
+            | SandboxPhase::Suspended
+            | SandboxPhase::Terminating => SandboxState::Uninitialized,
+        }
+    }
+}

@@ -171,7 +171,6 @@ pub struct McpService {
 
 impl McpService {
     /// The path of the service's event stream.
-    #[must_use]
     pub fn path(&self) -> &str {
         self.path.as_deref().unwrap_or("/sse")
     }
@@ -318,31 +317,26 @@ pub enum Egress {
 
 impl AigiseSessionSpec {
     /// Whether the operator creates the NetworkPolicy.
-    #[must_use]
     pub fn network_policy(&self) -> PolicyMode {
         self.network.as_ref().and_then(|network| network.policy).unwrap_or_default()
     }
 
     /// What the sandboxes may connect to.
-    #[must_use]
     pub fn egress(&self) -> Egress {
         self.network.as_ref().and_then(|network| network.egress).unwrap_or_default()
     }
 
     /// What happens when the session's time ends.
-    #[must_use]
     pub fn on_expiry(&self) -> OnExpiry {
         self.lifetime.as_ref().and_then(|lifetime| lifetime.on_expiry).unwrap_or_default()
     }
 
     /// Whether the objects that the session created are deleted with it.
-    #[must_use]
     pub fn cleans_up(&self) -> bool {
         self.auto_cleanup != Some(false)
     }
 
     /// Whether the user suspended the session.
-    #[must_use]
     pub fn is_suspended(&self) -> bool {
         self.suspend == Some(true)
     }
@@ -353,19 +347,16 @@ impl AigiseSessionSpec {
     }
 
     /// Whether `/sandbox_scripts` has content.
-    #[must_use]
     pub fn has_scripts(&self) -> bool {
         Self::has_content(self.volumes.as_ref().and_then(|volumes| volumes.scripts.as_ref()))
     }
 
     /// Whether `/bash_tools` has content when the sandboxes start.
-    #[must_use]
     pub fn has_tools(&self) -> bool {
         Self::has_content(self.volumes.as_ref().and_then(|volumes| volumes.tools.as_ref()))
     }
 
     /// Whether the other sandboxes continue when one fails.
-    #[must_use]
     pub fn continues_on_error(&self) -> bool {
         self.continue_on_error == Some(true)
     }

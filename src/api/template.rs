@@ -109,25 +109,21 @@ pub struct SandboxTemplate {
 
 impl SandboxTemplate {
     /// What runs when there is no command.
-    #[must_use]
     pub fn entrypoint(&self) -> Entrypoint {
         self.entrypoint.unwrap_or_default()
     }
 
     /// What happens when the working container ends.
-    #[must_use]
     pub fn restart_policy(&self) -> RestartPolicy {
         self.restart.as_ref().and_then(|restart| restart.policy).unwrap_or_default()
     }
 
     /// The maximum number of restarts in a row.
-    #[must_use]
     pub fn restart_limit(&self) -> i32 {
         self.restart.as_ref().and_then(|restart| restart.limit).unwrap_or(3)
     }
 
     /// When a changed template is applied.
-    #[must_use]
     pub fn update_policy(&self) -> UpdatePolicy {
         self.update_policy.unwrap_or_default()
     }

@@ -48,7 +48,6 @@ impl LineLimit {
 }
 
 /// A message for a log line: printable, and not too long. The message may contain text from users and programs.
-#[must_use]
 pub fn short(message: &str) -> String {
     status::clip(status::printable(message), MESSAGE_BYTES).replace(['\n', '\t'], " ")
 }

@@ -22,13 +22,11 @@ pub struct Throttle {
 
 impl Throttle {
     /// Allows `burst` actions at once, and one more after each interval.
-    #[must_use]
     pub fn of(burst: u32, each: Duration) -> Self {
         Self { burst, each, over: Cache::new(OBJECTS) }
     }
 
     /// How long the next action has to wait, if it has to.
-    #[must_use]
     pub fn wait(&self, uid: &str) -> Option<Duration> {
         let counts_for = self.over.get(uid)?.saturating_duration_since(Instant::now());
         counts_for.checked_sub(self.each * (self.burst - 1)).filter(|wait| !wait.is_zero())

@@ -206,7 +206,6 @@ fn failed<K: Object>(name: &str, error: &kube::Error) -> Failure {
 }
 
 /// The failure that an error means for the object that was read or written.
-#[must_use]
 pub fn failure(error: &kube::Error) -> Failure {
     match error {
         kube::Error::Api(status) => {

@@ -92,7 +92,6 @@ fn to_shape(value: &Value, shape: Shape) -> Result<Value, &'static str> {
 }
 
 /// The whole number that a value, or its text, represents.
-#[must_use]
 pub fn to_integer(value: &Value) -> Option<i64> {
     /// A larger float cannot represent every whole number.
     const EXACT: f64 = 9_007_199_254_740_992.0;

@@ -35,7 +35,6 @@ pub struct Position {
 
 impl Position {
     /// The position of a byte.
-    #[must_use]
     pub fn of(text: &str, at: usize) -> Self {
         let mut at = at.min(text.len());
         while !text.is_char_boundary(at) {
@@ -83,13 +82,11 @@ pub struct SpannedError {
 
 impl SpannedError {
     /// An error at a byte offset.
-    #[must_use]
     pub fn new(mistake: ErrorKind, at: usize, path: &str, message: String) -> Self {
         Self { mistake, at, path: path.to_string(), message }
     }
 
     /// Puts the key of a table before the path.
-    #[must_use]
     pub fn below(mut self, key: &str) -> Self {
         let key = Path::Root.key(key).text();
         self.path = if self.path.is_empty() { key } else { format!("{key}.{}", self.path) };
@@ -97,7 +94,6 @@ impl SpannedError {
     }
 
     /// The error with its position in the text.
-    #[must_use]
     pub fn in_text(self, text: &str) -> Error {
         let Self { mistake, at, path, message } = self;
         Error { mistake, position: Position::of(text, at), path, message }

@@ -37,7 +37,6 @@ enum Known<'a> {
 }
 
 /// Whether a word is a valid name of a variable.
-#[must_use]
 pub fn is_name(word: &str) -> bool {
     !word.is_empty() && word.bytes().all(is_name_byte)
 }
@@ -47,13 +46,11 @@ fn is_name_byte(byte: u8) -> bool {
 }
 
 /// Whether a top-level key of the file is a variable: a valid name with at least one letter.
-#[must_use]
 pub fn is_variable(key: &str) -> bool {
     is_name(key) && key.bytes().any(|byte| byte.is_ascii_uppercase())
 }
 
 /// Whether a key holds a credential, judged by its name.
-#[must_use]
 pub fn is_credential(key: &str) -> bool {
     let key = key.to_ascii_lowercase();
     ["password", "passwd", "secret", "token", "api_key", "apikey", "credential", "private_key"]
@@ -73,7 +70,6 @@ pub enum Piece<'a> {
 }
 
 /// Splits a text into its pieces.
-#[must_use]
 pub fn pieces(text: &str) -> Vec<Piece<'_>> {
     let (mut pieces, mut literal, mut from) = (Vec::new(), 0, 0);
     while let Some(found) = text[from..].find("${") {

@@ -215,7 +215,6 @@ const MEMORY: &[Key] = &[
 ];
 
 /// All keys that hold a value, as paths: `sandbox.sandboxes.*.image`.
-#[must_use]
 pub fn all() -> Vec<(String, Handling)> {
     fn add(keys: &[Key], path: &str, found: &mut Vec<(String, Handling)>) {
         for key in keys {

@@ -8,7 +8,6 @@ use crate::api::meta;
 /// Returns the manifest of a session with this name and specification.
 ///
 /// `kubectl` reads YAML 1.1, in which `yes`, `on` and `1_000` are not text: the writer quotes what either version would misread.
-#[must_use]
 pub fn manifest(name: &str, spec: &Value) -> String {
     /// The fields in the order in which people write them.
     #[derive(Serialize)]

@@ -9,7 +9,6 @@ const BY_NAME: [&str; 3] = ["sandboxes", "mcpServices", "models"];
 
 /// The effective specification: `own` merged over `from_file`, by the rules of [`overlay`]. A type that `own` switches off keeps no
 /// other field; a type that `own` attaches to a Pod has only the fields of `own`.
-#[must_use]
 pub fn merge(from_file: &Value, own: &Value) -> Value {
     let mut merged = from_file.as_object().cloned().unwrap_or_default();
     for (field, value) in own.as_object().into_iter().flatten().filter(|(_, value)| !value.is_null()) {

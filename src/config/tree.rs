@@ -62,43 +62,36 @@ pub struct Table {
 
 impl Node {
     /// A value that does not come from a file.
-    #[must_use]
     pub fn new(value: Value) -> Self {
         Self { value, at: 0, taint: Taint::Clean }
     }
 
     /// The text, if it is one.
-    #[must_use]
     pub fn as_text(&self) -> Option<&str> {
         if let Value::Text(text) = &self.value { Some(text) } else { None }
     }
 
     /// The whole number, if it is one.
-    #[must_use]
     pub fn as_integer(&self) -> Option<i64> {
         if let Value::Integer(number) = self.value { Some(number) } else { None }
     }
 
     /// The boolean, if it is one.
-    #[must_use]
     pub fn as_bool(&self) -> Option<bool> {
         if let Value::Bool(is) = self.value { Some(is) } else { None }
     }
 
     /// The list, if it is one.
-    #[must_use]
     pub fn as_list(&self) -> Option<&[Node]> {
         if let Value::List(list) = &self.value { Some(list) } else { None }
     }
 
     /// The table, if it is one.
-    #[must_use]
     pub fn as_table(&self) -> Option<&Table> {
         if let Value::Table(table) = &self.value { Some(table) } else { None }
     }
 
     /// Whether the value, or anything that it holds, contains a secret variable.
-    #[must_use]
     pub fn holds_secret_variable(&self) -> bool {
         let within = match &self.value {
             Value::List(list) => list.iter().any(Node::holds_secret_variable),
@@ -109,7 +102,6 @@ impl Node {
     }
 
     /// Whether the value sets nothing: an empty value, or `false`, counts as absent.
-    #[must_use]
     pub fn is_blank(&self) -> bool {
         match &self.value {
             Value::Text(text) => text.is_empty(),
@@ -123,7 +115,6 @@ impl Node {
 
 impl Value {
     /// A scalar as the text that the framework makes of it where text is required: like Python's `str`.
-    #[must_use]
     pub fn to_text(&self) -> Option<String> {
         match self {
             Value::Text(text) => Some(text.clone()),
@@ -154,7 +145,6 @@ fn python_float(number: f64) -> String {
 
 impl Table {
     /// The value of a key.
-    #[must_use]
     pub fn get(&self, key: &str) -> Option<&Node> {
         self.entries.iter().find_map(|(name, node)| (name == key).then_some(node))
     }
@@ -165,14 +155,12 @@ impl Table {
     }
 
     /// The table of a key; empty if there is none.
-    #[must_use]
     pub fn table(&self, key: &str) -> &Table {
         static EMPTY: Table = Table { entries: vec![] };
         self.get(key).and_then(Node::as_table).unwrap_or(&EMPTY)
     }
 
     /// The text of a key, if it is not empty.
-    #[must_use]
     pub fn text(&self, key: &str) -> Option<&str> {
         self.get(key).and_then(Node::as_text).filter(|text| !text.is_empty())
     }
@@ -242,19 +230,16 @@ const LONGEST_KEY: usize = 64;
 
 impl<'a> Path<'a> {
     /// The path of a key below this path.
-    #[must_use]
     pub fn key(&'a self, key: &'a str) -> Path<'a> {
         Path::Key(self, key)
     }
 
     /// The path of an entry below this path.
-    #[must_use]
     pub fn entry(&'a self, position: usize) -> Path<'a> {
         Path::Entry(self, position)
     }
 
     /// The whole path, cut off if it is too long to read.
-    #[must_use]
     pub fn text(&self) -> String {
         let mut text = String::new();
         self.write(&mut text);

@@ -35,7 +35,6 @@ pub fn memory(text: &str) -> Result<Option<String>, &'static str> {
 
 /// A quantity of memory in Docker's notation. Docker reads `4G` as what Kubernetes calls `4Gi`; so decimal units are converted to
 /// bytes.
-#[must_use]
 pub fn memory_of_quantity(text: &str) -> Option<String> {
     let end = text.find(|c: char| !c.is_ascii_digit() && c != '.').unwrap_or(text.len());
     let (number, unit) = text.split_at(end);
@@ -131,13 +130,11 @@ pub struct Mount<'a> {
 
 impl Mount<'_> {
     /// Whether the source is a folder of a host.
-    #[must_use]
     pub fn is_of_host(&self) -> bool {
         self.source.starts_with(['/', '.', '~']) || self.source.contains('/')
     }
 
     /// Whether the source can be the name of a claim.
-    #[must_use]
     pub fn is_claim(&self) -> bool {
         let is_end = |c: Option<char>| c.is_some_and(|c| c.is_ascii_lowercase() || c.is_ascii_digit());
         let is_inner = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-' || c == '.';
@@ -176,7 +173,6 @@ pub fn mount(text: &str) -> Result<Mount<'_>, &'static str> {
 }
 
 /// A user as `user[:group]`, in numbers. Of all names, only that of root is known without the image. `None`: another name.
-#[must_use]
 pub fn user(text: &str) -> Option<(i64, Option<i64>)> {
     let id = |text: &str| match text {
         "root" => Some(0),
@@ -189,7 +185,6 @@ pub fn user(text: &str) -> Option<(i64, Option<i64>)> {
 }
 
 /// A capability in Kubernetes' notation: `SYS_PTRACE`.
-#[must_use]
 pub fn capability(text: &str) -> String {
     let name = text.trim().to_ascii_uppercase();
     name.strip_prefix("CAP_").map_or_else(|| name.clone(), String::from)
@@ -215,7 +210,6 @@ pub enum SecurityOption<'a> {
 }
 
 /// Parses a security option; its parts are joined by `=` or `:`.
-#[must_use]
 pub fn security_option(text: &str) -> SecurityOption<'_> {
     let text = text.trim();
     let (name, value) = text.split_once(['=', ':']).unwrap_or((text, ""));
@@ -236,7 +230,6 @@ pub fn security_option(text: &str) -> SecurityOption<'_> {
 
 /// A text that Kubernetes leaves as it is. In commands and variables Kubernetes replaces `$(NAME)` by the value of a variable and
 /// `$$` by `$`, which would break a shell's `$$` (its process ID).
-#[must_use]
 pub fn literal(text: &str) -> String {
     if text.contains("$(") || text.contains("$$") { text.replace('$', "$$") } else { text.to_string() }
 }

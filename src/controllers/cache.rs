@@ -126,7 +126,6 @@ pub struct Change<'a, K> {
 
 impl<K: Resource> Change<'_, K> {
     /// The object after the change, or its last state if it was deleted.
-    #[must_use]
     pub fn object(&self) -> Option<&K> {
         self.after.or(self.before)
     }
@@ -140,7 +139,6 @@ impl<K: Resource> Change<'_, K> {
     }
 
     /// Whether anything but the status has changed: what users and the garbage collector write.
-    #[must_use]
     pub fn touches_spec(&self) -> bool {
         self.touches(|object| {
             let meta = object.meta();
@@ -159,7 +157,6 @@ impl<K: Resource> Change<'_, K> {
 pub type Watches = Vec<BoxFuture<'static, ()>>;
 
 /// Creates the caches and watches of everything that the controllers read.
-#[must_use]
 pub fn watch_all(client: &Client, scope: &Scope) -> (Caches, Watches) {
     let health = Arc::new(Health::default());
     let budget = Arc::new(MemoryBudget::default());

@@ -64,11 +64,13 @@ struct Versions {
 }
 
 /// The configuration of a session, which this reconcile has read or remembered.
-pub(super) struct ConfigRead {
-    pub(super) configuration: Configuration,
-    pub(super) config_secret: Option<ConfigSecret>,
+pub struct ConfigRead {
+    /// The configuration.
+    pub configuration: Configuration,
+    /// The Secret for its sensitive values, if the file was read.
+    pub config_secret: Option<ConfigSecret>,
     /// What to remember once the Secret is written.
-    pub(super) remembered: Option<Remembered>,
+    pub remembered: Option<Remembered>,
 }
 
 /// An object that a configuration is read from.

@@ -16,6 +16,7 @@ use super::{
     Context, Error, Shared,
     cache::{Cache, Caches, Change, Dispatcher, Found},
     live::{BUSY, Busy},
+    read::{InNamespace, Read},
     read_your_writes::ReadYourWrites,
     rest_of,
     work_queue::{Action, WorkQueue},
@@ -47,7 +48,7 @@ pub trait Reconciled: Object + CustomResourceExt {
     /// Reads what decisions about the object depend on.
     fn observe(
         object: Arc<Self>,
-        shared: &Shared,
+        read: &impl Read,
     ) -> impl Future<Output = Result<(Self::Observed, Self::Memory), Busy>> + Send;
 
     /// How long the writes have to wait.
@@ -84,13 +85,11 @@ pub struct KindCache<K: Kept> {
 
 impl<K: Kept> KindCache<K> {
     /// The cached object with this name.
-    #[must_use]
     pub fn get(&self, name: &str, namespace: &str) -> Found<K> {
         self.objects.get(name, namespace)
     }
 
     /// The latest known version of an object: a status that was written a moment ago may be newer than the cache.
-    #[must_use]
     pub fn latest(&self, name: &str, namespace: &str) -> Found<K> {
         self.written.latest_of(self.get(name, namespace))
     }
@@ -99,7 +98,8 @@ impl<K: Kept> KindCache<K> {
 /// Reconciles one object: observe, plan, apply, report.
 pub(super) async fn reconcile<K: Reconciled>(object: Arc<K>, context: Arc<Context<K>>) -> Result<Action, Error> {
     let shared = &context.shared;
-    let Ok((mut observed, memory)) = K::observe(object.clone(), shared).await else {
+    let read = InNamespace { shared, namespace: object.meta().namespace.clone().unwrap_or_default() };
+    let Ok((mut observed, memory)) = K::observe(object.clone(), &read).await else {
         return Ok(Action::requeue(BUSY));
     };
     if observed.child_disappeared() && shared.is_gone(&*object).await {

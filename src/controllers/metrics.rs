@@ -94,7 +94,6 @@ impl Default for Metrics {
 
 impl Metrics {
     /// Starts to measure a reconcile, until [`Timer::ended`].
-    #[must_use]
     pub fn reconcile_started(&self, controller: &'static str) -> Timer<'_> {
         Timer { metrics: self, controller, started: Instant::now() }
     }
@@ -115,7 +114,6 @@ impl Metrics {
     }
 
     /// The metrics in the format that scrapers read. Objects are counted from the caches.
-    #[must_use]
     pub fn text(&self, caches: Option<&Caches>) -> String {
         let mut registry = Registry::with_prefix("aigise");
         registry.register("reconciles", "Reconciles, by outcome", self.reconciles.clone());

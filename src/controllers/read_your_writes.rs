@@ -44,14 +44,12 @@ impl<K: Kept> ReadYourWrites<K> {
 
     /// The latest known version of an object. `handed` was read before the reconcile began, so the cache is read again. It is read after
     /// the recorded write, since a write is forgotten only once the cache has it.
-    #[must_use]
     pub fn latest(&self, handed: &Stored<K>, cache: &Cache<K>) -> Found<K> {
         let ours = handed.uid().and_then(|uid| self.0.lock().ok()?.get(&uid).cloned());
         newer(ours, cache.get(&handed.name_any(), &handed.namespace().unwrap_or_default()))
     }
 
     /// The object that was found, or a newer version that was written since.
-    #[must_use]
     pub fn latest_of(&self, found: Found<K>) -> Found<K> {
         let uid = if let Found::Object(object) = &found { object.uid() } else { None };
         newer(uid.and_then(|uid| self.0.lock().ok()?.get(&uid).cloned()), found)

@@ -33,31 +33,26 @@ pub struct Action {
 
 impl Action {
     /// After this time, or earlier if it is enqueued.
-    #[must_use]
     pub fn requeue(after: Duration) -> Self {
         Self { after: Some(after), rest: Duration::ZERO }
     }
 
     /// When it is enqueued.
-    #[must_use]
     pub fn await_change() -> Self {
         Self { after: None, rest: Duration::ZERO }
     }
 
     /// The value of the log field `outcome`.
-    #[must_use]
     pub fn outcome(self) -> &'static str {
         if self.after.is_some() { "requeue" } else { "await_change" }
     }
 
     /// The same, but after this time at the latest.
-    #[must_use]
     pub fn within(self, limit: Option<Duration>) -> Self {
         Self { after: self.after.into_iter().chain(limit).min(), ..self }
     }
 
     /// The same, but not before this time has passed, even if it is enqueued.
-    #[must_use]
     pub fn not_before(self, rest: Duration) -> Self {
         Self { rest, ..self }
     }

@@ -37,14 +37,12 @@ use crate::api::{Agent, AgentStatus, Sandbox, sandbox::SandboxState};
 pub const MAX_DEPTH: usize = 32;
 
 /// The types of sandboxes that have to be ready: those that the agent names, and `main` if the session has it.
-#[must_use]
 pub fn required<'a>(agent: &'a Agent, session: &'a EffectiveSession) -> BTreeSet<&'a str> {
     let main = session.launched().into_iter().find(|sandbox_type| *sandbox_type == MAIN);
     agent.spec.required_sandboxes().iter().map(String::as_str).chain(main).collect()
 }
 
 /// The labels of the types whose sandboxes an agent reads, whether or not its session has them.
-#[must_use]
 pub fn read_types(agent: &Agent) -> BTreeSet<Label> {
     let named = agent.spec.required_sandboxes().iter().map(String::as_str);
     named.chain([MAIN]).filter_map(|sandbox_type| Label::of(sandbox_type).ok()).collect()

@@ -4,13 +4,11 @@ use serde::Serialize;
 use sha2::{Digest, Sha256};
 
 /// A short digest that distinguishes versions of a value.
-#[must_use]
 pub fn short(value: &impl Serialize) -> String {
     hex(value, 8)
 }
 
 /// The whole SHA-256, as `sha256:…`.
-#[must_use]
 pub fn whole(value: &impl Serialize) -> String {
     format!("sha256:{}", hex(value, 32))
 }

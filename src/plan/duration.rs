@@ -3,7 +3,6 @@
 use jiff::SignedDuration;
 
 /// Parses a duration; `None` if the text is not a duration, or the duration is not positive.
-#[must_use]
 pub fn parse(text: &str) -> Option<SignedDuration> {
     text.parse::<SignedDuration>().ok().filter(SignedDuration::is_positive)
 }

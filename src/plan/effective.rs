@@ -45,13 +45,11 @@ pub struct EffectiveSession(Arc<AigiseSession>);
 
 impl EffectiveSession {
     /// The session with what its status recorded: the content of its file, as it was last read successfully, and the started types.
-    #[must_use]
     pub fn of(session: Arc<AigiseSession>) -> Self {
         Self::last_read(session).with_demand(&Demand::default())
     }
 
     /// The session with the present content of its file.
-    #[must_use]
     pub fn reading(session: Arc<AigiseSession>, configuration: &Configuration) -> Self {
         match configuration {
             Configuration::None => Self(session),
@@ -73,14 +71,12 @@ impl EffectiveSession {
     }
 
     /// The session with the types and folders that its agents require.
-    #[must_use]
     pub fn demanded_by(self, agents: &BTreeMap<String, Arc<Agent>>) -> Self {
         let demand = Demand::of(agents, &self);
         self.with_demand(&demand)
     }
 
     /// The metadata of the stored session.
-    #[must_use]
     pub fn metadata(&self) -> &ObjectMeta {
         &self.0.metadata
     }
@@ -90,116 +86,97 @@ impl EffectiveSession {
     }
 
     /// The last status.
-    #[must_use]
     pub fn status(&self) -> Option<&AigiseSessionStatus> {
         self.0.status.as_ref()
     }
 
     /// The object from which the session's configuration file is read.
-    #[must_use]
     pub fn config_file(&self) -> Option<configuration::Reference> {
         configuration::file(&self.0)
     }
 
     /// Whether the session is suspended or expired, according to its spec and status. Its sandboxes then have no Pods.
-    #[must_use]
     pub fn is_inactive(&self) -> bool {
         facts::session::is_inactive(&self.0)
     }
 
     /// Whether the user suspended the session.
-    #[must_use]
     pub fn is_suspended(&self) -> bool {
         self.spec().is_suspended()
     }
 
     /// Whether the session has failed, according to its status.
-    #[must_use]
     pub fn has_failed(&self) -> bool {
         facts::session::has_failed(&self.0)
     }
 
     /// Whether the session has filled its volumes, according to its status.
-    #[must_use]
     pub fn has_volumes(&self) -> bool {
         facts::session::has_volumes(&self.0)
     }
 
     /// Whether the objects that the session created are deleted with it.
-    #[must_use]
     pub fn cleans_up(&self) -> bool {
         self.spec().cleans_up()
     }
 
     /// Whether the other sandboxes continue when one fails.
-    #[must_use]
     pub fn continues_on_error(&self) -> bool {
         self.spec().continues_on_error()
     }
 
     /// What happens when the session's time ends.
-    #[must_use]
     pub fn on_expiry(&self) -> OnExpiry {
         self.spec().on_expiry()
     }
 
     /// Whether the operator manages the network policies of the session.
-    #[must_use]
     pub fn has_own_policy(&self) -> bool {
         self.spec().network_policy() == PolicyMode::Managed
     }
 
     /// What the sandboxes may connect to.
-    #[must_use]
     pub fn egress(&self) -> Egress {
         self.spec().egress()
     }
 
     /// The network rules that the user adds.
-    #[must_use]
     pub fn network(&self) -> Network {
         self.spec().network.clone().unwrap_or_default()
     }
 
     /// The models that agents may use.
-    #[must_use]
     pub fn models(&self) -> &BTreeMap<String, Model> {
         &self.spec().models
     }
 
     /// The tools that agents can rely on; `None` if that is any tool.
-    #[must_use]
     pub fn tools(&self) -> Option<&[String]> {
         self.spec().tools.as_deref()
     }
 
     /// The skills whose dependencies are installed in the sandboxes; `None` if there are none.
-    #[must_use]
     pub fn installed_skills(&self) -> Option<&[String]> {
         self.spec().enabled_skills.as_deref().filter(|enabled| !enabled.is_empty() && self.spec().has_tools())
     }
 
     /// The first-level folders of the tools sources that are staged; `None` if that is all of them.
-    #[must_use]
     pub fn tools_top_roots(&self) -> Option<&Vec<String>> {
         self.spec().tools_top_roots.as_ref()
     }
 
     /// The security context of every sandbox that has none of its own.
-    #[must_use]
     pub fn default_security_context(&self) -> SecurityContext {
         let defaults = self.spec().sandbox_defaults.as_ref();
         defaults.and_then(|defaults| defaults.security_context.clone()).unwrap_or_default()
     }
 
     /// The `podTemplate` of every sandbox, beneath its own.
-    #[must_use]
     pub fn default_pod_template(&self) -> Option<Value> {
         Some(self.spec().sandbox_defaults.as_ref()?.pod_template.as_ref()?.value())
     }
 
     /// The DNS name of the sandbox of a type.
-    #[must_use]
     pub fn host(&self, label: &Label) -> String {
         name::host(label, &self.name_any(), &self.namespace().unwrap_or_default())
     }
@@ -212,7 +189,6 @@ impl EffectiveSession {
     }
 
     /// The labels of the session's children.
-    #[must_use]
     pub fn labels(&self, component: Component) -> BTreeMap<String, String> {
         let mut labels = ownership::labels(component);
         labels.extend(self.members());
@@ -224,7 +200,6 @@ impl EffectiveSession {
 
     /// The labels that select the Pods of the session. They contain the session's UID, so a session never selects the Pods of an earlier
     /// session with the same name.
-    #[must_use]
     pub fn members(&self) -> BTreeMap<String, String> {
         BTreeMap::from([(meta::SESSION_UID.to_string(), self.uid().unwrap_or_default())])
     }
@@ -232,7 +207,6 @@ impl EffectiveSession {
 
 /// What to record about the session in the status of an object that belongs to it and that a user created: its present state, or, if the
 /// session is gone, the last record.
-#[must_use]
 pub fn remembered(seen: Option<&SeenSession>, session: Option<&EffectiveSession>) -> Option<SeenSession> {
     let present = session.filter(|session| !facts::session::is_other_session(seen, *session));
     let now = present

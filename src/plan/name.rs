@@ -68,7 +68,6 @@ impl Label {
     }
 
     /// The environment variable in which every sandbox of the session finds the host name of the sandbox with this label.
-    #[must_use]
     pub fn host_variable(&self) -> String {
         format!("AIGISE_{}_HOST", self.0.to_ascii_uppercase().replace('-', "_"))
     }
@@ -94,19 +93,16 @@ pub fn check_session(name: &str) -> Result<(), NameError> {
 }
 
 /// The name of a session's child. `part` is a label for a sandbox and its Pod, and a reserved word for other objects.
-#[must_use]
 pub fn child(session: &str, part: impl fmt::Display) -> String {
     format!("{session}--{part}")
 }
 
 /// The DNS name of one of a session's sandboxes.
-#[must_use]
 pub fn host(label: &Label, session: &str, namespace: &str) -> String {
     format!("{label}.{}", service(session, namespace))
 }
 
 /// The DNS name of a session's Service.
-#[must_use]
 pub fn service(session: &str, namespace: &str) -> String {
     format!("{session}.{namespace}.svc")
 }

@@ -16,13 +16,11 @@ use super::{ChildState, Foreign};
 use crate::api::meta::{self, Component};
 
 /// The controller of an object.
-#[must_use]
 pub fn controller(meta: &ObjectMeta) -> Option<&OwnerReference> {
     meta.owner_references.as_ref()?.iter().find(|owner| owner.controller == Some(true))
 }
 
 /// The state of the object that was found under a name, as a child of `owner`.
-#[must_use]
 pub fn child_state<K: Resource<DynamicType = ()>>(found: Option<Arc<K>>, owner: &ObjectMeta) -> ChildState<K> {
     let Some(object) = found else { return ChildState::Absent };
     let controller = controller(object.meta());
@@ -45,7 +43,6 @@ pub fn child_state<K: Resource<DynamicType = ()>>(found: Option<Arc<K>>, owner: 
 }
 
 /// The UID of the object's owner: of its controller, or of the session that the object outlives.
-#[must_use]
 pub fn owner_uid(meta: &ObjectMeta) -> Option<&str> {
     match controller(meta) {
         Some(controller) => Some(&controller.uid),
@@ -55,13 +52,11 @@ pub fn owner_uid(meta: &ObjectMeta) -> Option<&str> {
 }
 
 /// A label of an object.
-#[must_use]
 pub fn label<'a>(meta: &'a ObjectMeta, key: &str) -> Option<&'a str> {
     meta.labels.as_ref()?.get(key).map(String::as_str)
 }
 
 /// The metadata of a child: its name, its owner reference and its labels.
-#[must_use]
 pub fn child_meta<O>(owner: &O, name: String, labels: BTreeMap<String, String>) -> ObjectMeta
 where
     O: Resource<DynamicType = ()>,
@@ -79,7 +74,6 @@ where
 
 /// Pins a desired object to the live one, by UID and resource version, for server-side apply. Without the UID, an apply would recreate
 /// an object that was deleted meanwhile; without the version, it would overwrite changes that were made after the decision.
-#[must_use]
 pub fn pinned<K: ResourceExt>(mut desired: K, live: &ChildState<K>) -> K {
     let live = live.owned();
     desired.meta_mut().uid = live.and_then(|live| live.uid());
@@ -88,7 +82,6 @@ pub fn pinned<K: ResourceExt>(mut desired: K, live: &ChildState<K>) -> K {
 }
 
 /// The labels that every object of the operator has.
-#[must_use]
 pub fn labels(component: Component) -> BTreeMap<String, String> {
     BTreeMap::from([
         (meta::APP.to_string(), "aigise".to_string()),

@@ -60,7 +60,6 @@ pub enum Progress {
 }
 
 /// The exit code of a container that has ended.
-#[must_use]
 pub fn exit_code(pod: &Pod, container: &str) -> Option<i32> {
     let status = find(pod.status.as_ref()?.container_statuses.as_deref(), container)?;
     Some(status.state.as_ref()?.terminated.as_ref()?.exit_code)
@@ -75,13 +74,11 @@ pub struct End {
 
 impl Progress {
     /// Reads a Pod whose working container has this name. The working container counts as ready when the whole Pod is ready.
-    #[must_use]
     pub fn of(pod: &Pod, container: &str) -> Self {
         Self::read(pod, container, true)
     }
 
     /// Reads one container of a Pod that does not belong to the operator, and ignores the other containers.
-    #[must_use]
     pub fn of_container(pod: &Pod, container: &str) -> Self {
         Self::read(pod, container, false)
     }
@@ -135,7 +132,6 @@ impl Progress {
     }
 
     /// Whether the Pod is known to have a node.
-    #[must_use]
     pub fn is_scheduled(&self) -> bool {
         match self {
             Progress::Created | Progress::Unschedulable { .. } => false,
@@ -152,7 +148,6 @@ impl Progress {
 
 /// The name of the init container that failed, and how it ended. In a Pod that has not failed, this may be a sidecar (`restartPolicy:
 /// Always`) that ended and that the kubelet is about to restart, which is not a failure.
-#[must_use]
 pub fn failed_init(pod: &Pod) -> Option<(&str, &ContainerStateTerminated)> {
     let inits = pod.status.iter().flat_map(|status| status.init_container_statuses.iter().flatten());
     let ended = inits.filter_map(|c| Some((c.name.as_str(), c.state.as_ref()?.terminated.as_ref()?)));
@@ -168,7 +163,6 @@ fn condition<'a>(pod: &'a Pod, type_: &str) -> Option<&'a PodCondition> {
 }
 
 /// Since when the working container runs.
-#[must_use]
 pub fn running_since(pod: &Pod, container: &str) -> Option<Timestamp> {
     let working = find(pod.status.as_ref()?.container_statuses.as_deref(), container)?;
     working.state.as_ref()?.running.as_ref()?.started_at.as_ref().map(|time| time.0)
@@ -263,7 +257,6 @@ fn ended(terminated: &ContainerStateTerminated, pod_reason: Option<&str>, pod_me
 const KILLED: i32 = 128 + 9;
 
 /// How a container ended: `ended with exit code 1`.
-#[must_use]
 pub fn how(terminated: &ContainerStateTerminated) -> String {
     match (terminated.reason.as_deref(), terminated.signal.filter(|&signal| signal != 0)) {
         (Some("OOMKilled"), _) => "was ended for using more memory than its limit".to_string(),
@@ -294,7 +287,6 @@ fn lost(reason: Option<&str>, message: Option<&str>) -> String {
 
 /// The kubelet's message, if it evicted the Pod because the Pod exceeded a limit of its own, and not because the node lacked resources.
 /// Only the message distinguishes these causes.
-#[must_use]
 pub fn passed_limit(pod: &Pod) -> Option<&str> {
     const WAYS: [&str; 3] =
         ["exceeds the limit", "exceeds the total limit", "exceeded its local ephemeral storage limit"];
@@ -303,7 +295,6 @@ pub fn passed_limit(pod: &Pod) -> Option<&str> {
 }
 
 /// Everything that decisions read from a Pod. Other changes of the Pod do not trigger a reconcile.
-#[must_use]
 pub fn facts(pod: &Pod) -> impl PartialEq + use<> {
     (Progress::of(pod, container(pod)), node(pod), pod.status.as_ref().and_then(|status| status.pod_ip.clone()))
 }
@@ -315,7 +306,6 @@ fn container(pod: &Pod) -> &'static str {
 }
 
 /// Whether neither the scheduler nor a kubelet has reported anything about the Pod.
-#[must_use]
 pub fn is_unheard_of(pod: &Pod) -> bool {
     let has_conditions =
         pod.status.as_ref().and_then(|status| status.conditions.as_ref()).is_some_and(|all| !all.is_empty());
@@ -323,27 +313,23 @@ pub fn is_unheard_of(pod: &Pod) -> bool {
 }
 
 /// Whether the Pod waits for the scheduler or for a kubelet, without a known problem.
-#[must_use]
 pub fn is_on_its_way(pod: &Pod) -> bool {
     let progress = Progress::of(pod, container(pod));
     matches!(progress, Progress::Created | Progress::Waiting { reason: Reason::ContainerCreating, .. })
 }
 
 /// Since when the Pod has a node.
-#[must_use]
 pub fn scheduled_at(pod: &Pod) -> Option<Timestamp> {
     let scheduled = condition(pod, "PodScheduled").filter(|scheduled| scheduled.status == "True")?;
     scheduled.last_transition_time.as_ref().map(|time| time.0)
 }
 
 /// The name of the Pod's node.
-#[must_use]
 pub fn node(pod: &Pod) -> Option<String> {
     pod.spec.as_ref()?.node_name.clone()
 }
 
 /// An annotation of the Pod.
-#[must_use]
 pub fn annotation<'a>(pod: &'a Pod, key: &str) -> Option<&'a str> {
     pod.annotations().get(key).map(String::as_str)
 }

@@ -16,7 +16,6 @@ pub struct PodResources(BTreeMap<String, Amount>);
 
 impl PodResources {
     /// The requests of a Pod: the sum of its containers, or the largest step of its initialisation, whichever is larger.
-    #[must_use]
     pub fn of_pod(spec: &PodSpec) -> Self {
         let mut beside = Self::default();
         let mut peak = Self::default();
@@ -37,14 +36,12 @@ impl PodResources {
     }
 
     /// Whether there are no requests at all.
-    #[must_use]
     pub fn is_empty(&self) -> bool {
         self.0.is_empty()
     }
 
     /// The requirements of a container that requests at least these resources, and at least what it needs itself. Limits are never below
     /// requests; for resources that cannot be shared, such as devices, Kubernetes requires limits equal to requests.
-    #[must_use]
     pub fn requirements(&self, own: &ResourceRequirements) -> ResourceRequirements {
         let requests = Self::read(own.requests.as_ref()).max(self);
         let mut limits = Self::read(own.limits.as_ref());

@@ -22,7 +22,6 @@ pub const GRACE_SECONDS: i64 = 5;
 
 /// The common spec of sandbox Pods and stage Pods. The Pod is not restarted when its container ends, has no credentials, shares a group
 /// for the volumes, and runs on the session's node if a claim can only be mounted on one node.
-#[must_use]
 pub fn base_spec(session: Option<&EffectiveSession>) -> PodSpec {
     PodSpec {
         restart_policy: Some("Never".into()),
@@ -58,7 +57,6 @@ fn same_node(session: &EffectiveSession) -> Affinity {
 }
 
 /// The Pod volume for one of the session's claims.
-#[must_use]
 pub fn claim_volume(session: &EffectiveSession, volume: SharedVolume, read_only: bool) -> Volume {
     Volume {
         name: volume.to_string(),
@@ -71,7 +69,6 @@ pub fn claim_volume(session: &EffectiveSession, volume: SharedVolume, read_only:
 }
 
 /// A container that runs the helper image, without any privileges.
-#[must_use]
 pub fn helper_container(settings: &Settings) -> Container {
     let quantities = |cpu: &str, memory: &str| {
         Some(BTreeMap::from([

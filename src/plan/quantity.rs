@@ -40,7 +40,6 @@ pub struct Amount {
 
 impl Amount {
     /// Parses a quantity; `None` if the text is not a quantity, or the quantity is negative.
-    #[must_use]
     pub fn parse(text: &str) -> Option<Self> {
         let text = text.strip_prefix('+').unwrap_or(text);
         let end = text.find(|letter: char| !letter.is_ascii_digit() && letter != '.').unwrap_or(text.len());
@@ -63,20 +62,17 @@ impl Amount {
     }
 
     /// The sum of the two.
-    #[must_use]
     pub fn plus(self, other: Self) -> Self {
         let thousandths = self.thousandths.saturating_add(other.thousandths).min(MOST);
         Self { thousandths, binary: self.binary || other.binary }
     }
 
     /// Whether this amount is larger than the other.
-    #[must_use]
     pub fn exceeds(self, other: Self) -> bool {
         self.thousandths > other.thousandths
     }
 
     /// The larger of the two.
-    #[must_use]
     pub fn max(self, other: Self) -> Self {
         let thousandths = self.thousandths.max(other.thousandths);
         Self { thousandths, binary: self.binary || other.binary }

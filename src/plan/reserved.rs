@@ -39,14 +39,12 @@ pub fn volumes() -> impl Iterator<Item = &'static str> {
 }
 
 /// Whether the operator adds a volume of this name to a sandbox.
-#[must_use]
 pub fn is_volume(name: &str) -> bool {
     volumes().any(|volume| volume == name)
 }
 
 /// Whether the operator, its Services or its policies identify Pods by this label or annotation. With the labels of another session, a
 /// Pod would become a member of that session.
-#[must_use]
 pub fn is_key(key: &str) -> bool {
     let domain = key.split_once('/').map_or("", |(domain, _)| domain);
     let is_below = domain.strip_suffix(meta::GROUP).is_some_and(|rest| rest.is_empty() || rest.ends_with('.'));
@@ -54,13 +52,11 @@ pub fn is_key(key: &str) -> bool {
 }
 
 /// The first of the operator's folders that a mount would hide, wholly or in part.
-#[must_use]
 pub fn hidden_by(path: &str) -> Option<&'static str> {
     folders().find(|ours| segments(path).iter().zip(segments(ours)).all(|(one, other)| *one == other))
 }
 
 /// Whether a claim must not be mounted here: at one of the operator's folders, within one that holds its own files, or at the root.
-#[must_use]
 pub fn is_taken(path: &str) -> bool {
     let place = segments(path);
     let mut ours = folders().map(segments);
@@ -69,7 +65,6 @@ pub fn is_taken(path: &str) -> bool {
 }
 
 /// The segments of a path, with `.` and `..` resolved.
-#[must_use]
 pub fn segments(path: &str) -> Vec<&str> {
     let mut walked = vec![];
     for segment in path.split('/') {

@@ -7,7 +7,7 @@ use std::time::Duration;
 use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
 
-use super::{Failure, Foreign, Requeue};
+use super::{Failure, Foreign, ObjectEvent, Report, Requeue, StatusWrite, Transition};
 use crate::api::condition::{ConditionType, Reason};
 
 /// A condition without its transition time.
@@ -35,7 +35,6 @@ pub fn condition_value(
 
 /// Replaces characters that would control the reader's terminal, and characters that the API server rejects in YAML, the format as which
 /// it parses applied objects. Many messages contain output of programs in a sandbox.
-#[must_use]
 pub fn printable(text: &str) -> String {
     let is_fine = |c: char| (!c.is_control() || c == '\n' || c == '\t') && !matches!(c, '\u{fffe}' | '\u{ffff}');
     text.chars().map(|c| if is_fine(c) { c } else { char::REPLACEMENT_CHARACTER }).collect()
@@ -43,7 +42,6 @@ pub fn printable(text: &str) -> String {
 
 /// The three standard conditions, `Ready`, `Reconciling` and `Stalled`. An inactive object has no `Ready`, so kstatus reads it as
 /// Current.
-#[must_use]
 pub fn standard(kstatus: KStatus, reason: Reason, message: &str) -> Vec<ConditionValue> {
     let yes = |kind| condition_value(kind, true, reason, message);
     let not_ready = || condition_value(ConditionType::Ready, false, reason, message);
@@ -73,25 +71,71 @@ pub enum KStatus {
 /// Whether the object's only condition is still the `Ready` that the schema sets by default. This default has no field manager, and
 /// server-side apply can only remove fields that the manager has applied once. An object that is inactive from the start therefore
 /// gets `Ready=False` first, which the next reconcile removes.
-#[must_use]
 pub fn is_untouched(before: &[Condition]) -> bool {
     ready(before).is_none_or(|condition| condition.reason == Reason::Pending.to_string())
         && before.iter().all(|condition| condition.type_ == ConditionType::Ready.to_string())
 }
 
-/// The state of an object and its requeue, adjusted for [`is_untouched`]: an object that is inactive from the start is reported as in
-/// progress once, and reconciled again at once. The first report applies `Ready`, so the second can remove it.
-#[must_use]
-pub fn force_first_ready(before: &[Condition], kstatus: KStatus, requeue: Requeue) -> (KStatus, Requeue) {
-    if kstatus == KStatus::Current && is_untouched(before) {
-        (KStatus::InProgress, Requeue::After(Duration::ZERO))
-    } else {
-        (kstatus, requeue)
+/// How one lifecycle is reported to users.
+#[derive(Clone, Debug)]
+pub struct View<P> {
+    /// The phase of the object.
+    pub phase: P,
+    /// The state in the sense of kstatus.
+    pub kstatus: KStatus,
+    /// The reason in `Ready`.
+    pub reason: Reason,
+    /// The message for users.
+    pub message: String,
+    /// When to reconcile again.
+    pub requeue: Requeue,
+}
+
+impl<P: PartialEq + Into<&'static str>> View<P> {
+    /// A view of an object that is reconciled when something changes.
+    pub fn new(phase: P, kstatus: KStatus, reason: Reason, message: impl Into<String>) -> Self {
+        Self { phase, kstatus, reason, message: message.into(), requeue: Requeue::AwaitChange }
+    }
+
+    /// The same view of an object that is requeued.
+    pub fn requeued(self, requeue: Requeue) -> Self {
+        Self { requeue, ..self }
+    }
+
+    /// The same view, adjusted for [`is_untouched`]: an object that is inactive from the start is reported as in progress once, and
+    /// reconciled again at once. The first report applies `Ready`, so the second can remove it.
+    pub fn with_first_ready(self, before: &[Condition]) -> Self {
+        if self.kstatus == KStatus::Current && is_untouched(before) {
+            Self { kstatus: KStatus::InProgress, requeue: Requeue::After(Duration::ZERO), ..self }
+        } else {
+            self
+        }
+    }
+
+    /// The conditions that every kind has.
+    pub fn standard(&self) -> Vec<ConditionValue> {
+        standard(self.kstatus, self.reason, &self.message)
+    }
+
+    /// The report with a status. `before` is the phase and the conditions of the status before. An event is recorded when the reason has
+    /// changed and the user waits for nothing more, or should know why the wait takes longer.
+    pub fn report<S>(self, status: S, before: (Option<P>, &[Condition]), write: StatusWrite) -> Report<S> {
+        let Self { phase, kstatus, reason, message, requeue } = self;
+        let is_new = headline(before.1).is_none_or(|condition| condition.reason != reason.to_string());
+        let is_worth_an_event =
+            kstatus != KStatus::InProgress || matches!(reason, Reason::ImagePull | Reason::Restarting);
+        let has_moved = is_new || before.0.as_ref() != Some(&phase);
+        let transition = has_moved.then(|| Transition { phase: phase.into(), reason, message: message.clone() });
+        let event = (is_new && is_worth_an_event).then_some(ObjectEvent {
+            warning: !matches!(kstatus, KStatus::Ready | KStatus::Current),
+            reason,
+            message,
+        });
+        Report { status, transition, event, requeue, write }
     }
 }
 
 /// What a failed read or write means for an object: whether the user has to act, and when the operator retries.
-#[must_use]
 pub fn of_failure(failure: &Failure) -> (KStatus, Requeue) {
     match failure.reason {
         Reason::Refused | Reason::Unreadable => (KStatus::Stalled, Requeue::After(REFUSED_POLL)),
@@ -106,7 +150,6 @@ pub fn of_failure(failure: &Failure) -> (KStatus, Requeue) {
 
 /// What a foreign object means for an object that needs its name: `owner` is `session`, `sandbox` or `agent`, and `needed_by` says which
 /// part of it needs the name. An object that is being deleted frees the name soon.
-#[must_use]
 pub fn name_taken(foreign: &Foreign, owner: &str, needed_by: &str) -> (KStatus, Requeue, String) {
     let Foreign { object, leaving } = foreign;
     if *leaving {
@@ -131,7 +174,6 @@ pub fn retain_ours(conditions: &mut Vec<Condition>) {
 
 /// The conditions to write. `before` are the conditions of the previous reconcile: a condition whose status has not changed keeps its
 /// transition time. Nothing else in `before` is used.
-#[must_use]
 pub fn conditions(
     conditions: impl IntoIterator<Item = ConditionValue>,
     before: &[Condition],
@@ -167,7 +209,6 @@ const LONGEST_POLL: Duration = Duration::from_secs(60);
 
 /// The delay until the next read of an object that is not watched: at least `shortest`, and longer the longer ago the condition last
 /// changed.
-#[must_use]
 pub fn poll(shortest: Duration, conditions: &[Condition], kind: ConditionType, now: Timestamp) -> Duration {
     let kind: &str = kind.into();
     let since = conditions.iter().find(|condition| condition.type_ == kind);
@@ -176,7 +217,6 @@ pub fn poll(shortest: Duration, conditions: &[Condition], kind: ConditionType, n
 }
 
 /// The condition `Ready` in a status.
-#[must_use]
 pub fn ready(conditions: &[Condition]) -> Option<&Condition> {
     let ready: &str = ConditionType::Ready.into();
     conditions.iter().find(|condition| condition.type_ == ready)
@@ -189,14 +229,7 @@ fn headline(conditions: &[Condition]) -> Option<&Condition> {
     ready(conditions).or_else(|| conditions.iter().find(suspended))
 }
 
-/// Whether the reason for the object's state differs from the reason in an earlier status.
-#[must_use]
-pub fn has_news(before: &[Condition], reason: Reason) -> bool {
-    headline(before).is_none_or(|condition| condition.reason != reason.to_string())
-}
-
 /// Shortens a text to at most `limit` bytes.
-#[must_use]
 pub fn clip(mut text: String, limit: usize) -> String {
     if text.len() > limit {
         let end = (0..=limit.saturating_sub(3)).rev().find(|&at| text.is_char_boundary(at)).unwrap_or(0);

@@ -17,7 +17,6 @@ impl SharedVolume {
     pub const ALL: [SharedVolume; 3] = [SharedVolume::Scripts, SharedVolume::Data, SharedVolume::Tools];
 
     /// The path at which every sandbox mounts the volume.
-    #[must_use]
     pub fn mount_path(self) -> &'static str {
         match self {
             SharedVolume::Scripts => "/sandbox_scripts",

@@ -127,7 +127,6 @@ writable!(
 
 impl Write {
     /// Deletes this object, if it still has the version on which the decision is based.
-    #[must_use]
     pub fn delete<K: Writable>(live: &K) -> Self {
         let ObjectMeta { name, uid, resource_version, .. } = live.meta();
         let name = name.clone().unwrap_or_default();
@@ -135,7 +134,6 @@ impl Write {
     }
 
     /// Deletes this object even if it has changed.
-    #[must_use]
     pub fn delete_any_version<K: Writable>(live: &K) -> Self {
         match Self::delete(live) {
             Write::Delete(target) => Write::Delete(Target { version: None, ..target }),
@@ -144,7 +142,6 @@ impl Write {
     }
 
     /// The verb, for log lines.
-    #[must_use]
     pub fn verb(&self) -> &'static str {
         match self {
             Write::Create(_) => "create",
@@ -156,7 +153,6 @@ impl Write {
     }
 
     /// The kind of the object that is written.
-    #[must_use]
     pub fn kind(&self) -> Kind {
         match self {
             Write::Create(Created::Claim(_)) | Write::PatchClaim(_) => Kind::PersistentVolumeClaim,
@@ -173,7 +169,6 @@ impl Write {
     }
 
     /// The name of the object that is written.
-    #[must_use]
     pub fn name(&self) -> &str {
         let meta = match self {
             Write::Create(Created::Claim(claim)) | Write::PatchClaim(claim) => &claim.metadata,
@@ -229,7 +224,6 @@ pub enum Trouble<'a> {
 
 impl Outcome {
     /// Why the write did not succeed, if it did not.
-    #[must_use]
     pub fn trouble(&self) -> Option<Trouble<'_>> {
         fn of<K>(child: &ChildState<K>) -> Option<Trouble<'_>> {
             match child {

@@ -195,7 +195,6 @@ pub struct InitFailure {
 
 impl InitFailure {
     /// What failed, as text that follows `the` in a sentence: `step compile`, `skill fuzz/afl`, `initialiser`.
-    #[must_use]
     pub fn subject(&self) -> String {
         match &self.step {
             // The name of a step contains no space.
@@ -220,7 +219,6 @@ const LIMIT: usize = 4096;
 
 impl TerminationMessage {
     /// The message as JSON that is short enough for the kubelet to keep: a tail that is too long loses its beginning.
-    #[must_use]
     pub fn text(mut self) -> String {
         loop {
             let text = serde_json::to_string(&self).unwrap_or_default();
@@ -236,7 +234,6 @@ impl TerminationMessage {
     }
 
     /// Parses a termination message.
-    #[must_use]
     pub fn read(text: &str) -> Option<InitFailure> {
         serde_json::from_str::<Self>(text).ok().map(|message| message.failure)
     }

@@ -17,7 +17,6 @@ pub type Decoded<K> = Result<K, Box<Unreadable>>;
 pub type Version = (String, String);
 
 /// Builds requests for objects of a kind.
-#[must_use]
 pub fn requests<K: Resource<DynamicType = (), Scope = NamespaceResourceScope>>(namespace: Option<&str>) -> Request {
     Request::new(K::url_path(&(), namespace))
 }

@@ -76,7 +76,6 @@ impl Default for Places {
 
 impl Places {
     /// All paths below one folder.
-    #[must_use]
     pub fn below(folder: &OsStr) -> Self {
         let folder = PathBuf::from(folder);
         Self {
@@ -99,7 +98,6 @@ fn now() -> Timestamp {
 }
 
 /// Waits until the init work is done, by a supervisor that this process starts or by a supervisor that is already running.
-#[must_use]
 pub fn run(places: &Places) -> ExitCode {
     match wait(places) {
         Ok(Outcome::Succeeded) => ExitCode::SUCCESS,
@@ -147,7 +145,6 @@ fn killed() -> Outcome {
 }
 
 /// A failure as one line.
-#[must_use]
 pub fn sentence(failure: &InitFailure) -> String {
     format!("the {} {}", failure.subject(), failure.how)
 }

@@ -16,6 +16,11 @@ use aigise_operator::{
         condition::{RUNTIME_HEALTHY, Reason},
         meta,
     },
+    apply::Object,
+    controllers::{
+        kind::Reconciled,
+        read::{Busy, ConfigRead, Read},
+    },
     plan::{
         self, Applied, ChildState, Created, Decide, Failure, Lookup, ObjectEvent, Outcome, Report, Requeue, Settings,
         StatusWrite, Target, Write, agent,
@@ -23,17 +28,12 @@ use aigise_operator::{
             Decided, EffectiveSession,
             configuration::{self, Configuration, Contents, Reference},
         },
-        facts, name, ownership,
-        sandbox::{self, ExecAccess},
-        session::{
-            self, ConfigMapContent,
-            configuration::ConfigSecret,
-            exec::{self, Exec},
-        },
-        volumes::SharedVolume,
+        facts, name, ownership, sandbox,
+        session::{self, ConfigMapContent, configuration::ConfigSecret},
     },
     protocol::{self, staging},
 };
+use futures::FutureExt;
 use jiff::Timestamp;
 use k8s_openapi::{
     api::{
@@ -185,6 +185,137 @@ pub fn settings() -> Settings {
         allow_privileged_templates: false,
         allow_runner_exec: true,
         cluster_ranges: vec![],
+    }
+}
+
+fn found<K: Clone>(objects: &BTreeMap<String, K>, name: &str) -> Lookup<K> {
+    objects.get(name).map_or(Lookup::Missing, |object| Lookup::Found(Arc::new(object.clone())))
+}
+
+/// Everything is known, and nothing is out of date.
+impl Read for World {
+    fn session(&self, name: &str) -> Lookup<AigiseSession> {
+        found(&self.sessions, name)
+    }
+
+    fn sandbox(&self, name: &str) -> Lookup<Sandbox> {
+        found(&self.sandboxes, name)
+    }
+
+    fn agent(&self, name: &str) -> Lookup<Agent> {
+        found(&self.agents, name)
+    }
+
+    fn pod(&self, name: &str) -> Lookup<Pod> {
+        found(&self.pods, name)
+    }
+
+    fn claim(&self, name: &str) -> Lookup<PersistentVolumeClaim> {
+        found(&self.claims, name)
+    }
+
+    fn service(&self, name: &str) -> Lookup<Service> {
+        found(&self.services, name)
+    }
+
+    fn policy(&self, name: &str) -> Lookup<NetworkPolicy> {
+        found(&self.policies, name)
+    }
+
+    fn sandboxes_owned_by(&self, uid: &str) -> BTreeSet<String> {
+        let owned = |sandbox: &&Sandbox| ownership::owner_uid(&sandbox.metadata) == Some(uid);
+        self.sandboxes.values().filter(owned).map(ResourceExt::name_any).collect()
+    }
+
+    fn sandboxes_of(&self, session: &str) -> BTreeSet<String> {
+        let of_session = |sandbox: &&Sandbox| sandbox.spec.session.as_deref() == Some(session);
+        self.sandboxes.values().filter(of_session).map(ResourceExt::name_any).collect()
+    }
+
+    fn first_of_type(&self, session: &str, label: &name::Label) -> Vec<Arc<Sandbox>> {
+        let is_of_type = |sandbox: &&Sandbox| {
+            sandbox.spec.session.as_deref() == Some(session)
+                && name::Label::of(&sandbox.spec.sandbox_type).as_ref() == Ok(label)
+        };
+        let ranked = self.sandboxes.values().filter(is_of_type);
+        let mut ranked: Vec<_> = ranked.filter_map(|sandbox| Some((facts::sandbox::rank(sandbox)?, sandbox))).collect();
+        ranked.sort_by(|(one, _), (other, _)| one.cmp(other));
+        ranked.into_iter().take(sandbox::FIRST).map(|(_, sandbox)| Arc::new(sandbox.clone())).collect()
+    }
+
+    fn agents_of(&self, session: &str) -> BTreeSet<String> {
+        let of_session = |agent: &&Agent| agent.spec.session == session;
+        self.agents.values().filter(of_session).map(ResourceExt::name_any).collect()
+    }
+
+    fn children_of(&self, agent: &str) -> BTreeSet<String> {
+        let is_child = |other: &&Agent| other.spec.parent.as_deref() == Some(agent);
+        self.agents.values().filter(is_child).map(ResourceExt::name_any).collect()
+    }
+
+    fn starting_pods(&self, _: Timestamp) -> usize {
+        1
+    }
+
+    async fn look<K: Object>(&self, name: &str) -> Lookup<K> {
+        let object = match &*K::kind(&()) {
+            "AigiseSession" => self.sessions.get(name).map(serde_json::to_value),
+            "Agent" => self.agents.get(name).map(serde_json::to_value),
+            "Role" => self.roles.get(name).map(serde_json::to_value),
+            "RoleBinding" => self.bindings.get(name).map(serde_json::to_value),
+            "ServiceAccount" => self.accounts.get(name).map(serde_json::to_value),
+            kind => panic!("nobody looks for a {kind}"),
+        };
+        object
+            .map_or(Lookup::Missing, |object| Lookup::Found(Arc::new(serde_json::from_value(object.unwrap()).unwrap())))
+    }
+
+    async fn attached_pod(&self, name: &str) -> Result<Lookup<Pod>, Busy> {
+        Ok(found(&self.pods, name))
+    }
+
+    async fn existing_claim(&self, name: &str) -> Result<Lookup<PersistentVolumeClaim>, Busy> {
+        Ok(found(&self.claims, name))
+    }
+
+    async fn config_maps(&self, names: BTreeSet<String>) -> Result<BTreeMap<String, ConfigMapContent>, Busy> {
+        let content = |name: String| {
+            let content = self.config_maps.get(&name).cloned();
+            (name, content.map_or(ConfigMapContent::Missing, ConfigMapContent::Hash))
+        };
+        Ok(names.into_iter().map(content).collect())
+    }
+
+    async fn configuration(&self, session: &Arc<AigiseSession>, has_runner: bool) -> Result<ConfigRead, Busy> {
+        let mut contents = Contents::new();
+        for reference in configuration::references(session) {
+            let text = match &reference {
+                Reference::ConfigMap(name, _) => self.config_maps.get(name),
+                Reference::Secret(name, _) => self.secret_texts.get(name),
+            };
+            contents.insert(reference, Ok(text.map(|text| SecretString::from(text.clone()))));
+        }
+        let (configuration, wanted) = configuration::read(session, &contents, has_runner);
+        let child = found(&self.secrets, &facts::session::secret_name(&**session)).child_state(&session.metadata);
+        let is_read = matches!(configuration, Configuration::Read { .. }) || !wanted.is_empty();
+        let config_secret = is_read.then(|| ConfigSecret { wanted, child });
+        Ok(ConfigRead { configuration, config_secret, remembered: None })
+    }
+
+    async fn decided(&self, session: &EffectiveSession, _: &Configuration) -> Result<Arc<Decided>, Busy> {
+        Ok(Arc::new(Decided::of(session, &settings())))
+    }
+
+    fn effective(&self, session: Arc<AigiseSession>) -> Arc<EffectiveSession> {
+        Arc::new(EffectiveSession::of(session))
+    }
+
+    fn settings(&self) -> Arc<Settings> {
+        Arc::new(settings())
+    }
+
+    fn now(&self) -> Timestamp {
+        self.now
     }
 }
 
@@ -509,172 +640,21 @@ impl World {
     }
 
     pub fn observe_session(&self, name: &str) -> session::Observed {
-        let (configuration, config_secret) = self.read_configuration(&self.sessions[name]);
-        let agents = self.agents.iter().filter(|(_, agent)| agent.spec.session == name);
-        let agents = agents.map(|(name, agent)| (name.clone(), Arc::new(agent.clone()))).collect();
-        let session = EffectiveSession::reading(Arc::new(self.sessions[name].clone()), &configuration);
-        let decided = Arc::new(Decided::of(&session, &settings()));
-        let session = session.demanded_by(&agents);
-        let slot = |found: Option<&Pod>| ownership::child_state(found.cloned().map(Arc::new), session.metadata());
-        let mut names: BTreeSet<_> = self
-            .sandboxes
-            .values()
-            .filter(|sandbox| ownership::owner_uid(&sandbox.metadata) == session.metadata().uid.as_deref())
-            .map(ResourceExt::name_any)
-            .collect();
-        let launched = session.launched().into_iter();
-        names.extend(launched.filter_map(|t| Some(name::child(name, name::Label::of(t).ok()?))));
-        let (mut claims, mut existing_claims) = (BTreeMap::new(), BTreeMap::new());
-        for volume in SharedVolume::ALL {
-            let found = self.claims.get(&session.claim_name(volume)).cloned().map(Arc::new);
-            match session.existing_claim(volume) {
-                Some(_) => _ = existing_claims.insert(volume, found.map_or(Lookup::Missing, Lookup::Found)),
-                None => _ = claims.insert(volume, ownership::child_state(found, session.metadata())),
-            }
-        }
-        let exec = self.observe_exec(&session, &agents);
-        let mut observed = session::Observed {
-            exec,
-            decided,
-            session: session.clone(),
-            configuration,
-            config_secret,
-            claims,
-            existing_claims,
-            stage_pod: slot(self.pods.get(&name::child(name, "stage"))),
-            service: ownership::child_state(self.services.get(name).cloned().map(Arc::new), session.metadata()),
-            policy: ownership::child_state(self.policies.get(name).cloned().map(Arc::new), session.metadata()),
-            stage_policy: {
-                let found = self.policies.get(&session::Observed::stage_pod_name(&session));
-                ownership::child_state(found.cloned().map(Arc::new), session.metadata())
-            },
-            sandboxes: names
-                .into_iter()
-                .map(|name| {
-                    let found = self.sandboxes.get(&name).cloned().map(Arc::new);
-                    let slot = ownership::child_state(found, session.metadata());
-                    (name, slot)
-                })
-                .collect(),
-            agents,
-            config_maps: BTreeMap::new(),
-            write_error: None,
-            settings: Arc::new(settings()),
-            now: self.now,
-        };
-        if session::wants_sources(&observed) {
-            let content = |name: &String| match self.config_maps.get(name) {
-                Some(content) => ConfigMapContent::Hash(content.clone()),
-                None => ConfigMapContent::Missing,
-            };
-            observed.config_maps =
-                session::config_maps(&session).into_iter().map(|name| (name.clone(), content(&name))).collect();
-        }
-        observed
-    }
-
-    fn observe_exec(&self, session: &EffectiveSession, agents: &BTreeMap<String, Arc<Agent>>) -> Option<Exec> {
-        let allowed = agents.values().filter(|agent| facts::agent::may_exec(agent, &settings()));
-        let runners = allowed.filter_map(|agent| {
-            let live = self.sandboxes.get(&facts::agent::runner_name(agent)).cloned().map(Arc::new);
-            ownership::child_state(live, &agent.metadata).owned().cloned()
-        });
-        let runners: Vec<_> = runners.collect();
-        let sandboxes = self.sandboxes.values().filter(|sandbox| sandbox.spec.session == session.metadata().name);
-        let sandboxes: Vec<_> = sandboxes.cloned().map(Arc::new).collect();
-        let pod = |sandbox: &Sandbox| {
-            ownership::child_state(self.pods.get(&sandbox.name_any()).cloned().map(Arc::new), &sandbox.metadata)
-        };
-        let role = self.roles.get(&facts::session::role_name(session)).cloned().map(Arc::new);
-        (!runners.is_empty()).then(|| Exec {
-            role: ownership::child_state(role, session.metadata()),
-            runners,
-            pods: exec::open_pods(session, &sandboxes, pod),
-        })
-    }
-
-    fn read_configuration(&self, session: &AigiseSession) -> (Configuration, Option<ConfigSecret>) {
-        let mut contents = Contents::new();
-        for reference in configuration::references(session) {
-            let text = match &reference {
-                Reference::ConfigMap(name, _) => self.config_maps.get(name),
-                Reference::Secret(name, _) => self.secret_texts.get(name),
-            };
-            contents.insert(reference, Ok(text.map(|text| SecretString::from(text.clone()))));
-        }
-        let mut agents = self.agents.values().filter(|agent| agent.spec.session == session.name_any());
-        let has_runner = agents.any(|agent| agent.spec.runner.is_some());
-        let (configuration, wanted) = configuration::read(session, &contents, has_runner);
-        let found = self.secrets.get(&facts::session::secret_name(session)).cloned().map(Arc::new);
-        let is_read = matches!(configuration, Configuration::Read { .. }) || !wanted.is_empty();
-        let secret = is_read.then(|| ConfigSecret { wanted, child: ownership::child_state(found, &session.metadata) });
-        (configuration, secret)
+        self.observe(self.sessions[name].clone())
     }
 
     pub fn observe_sandbox(&self, name: &str) -> sandbox::Observed {
-        let sandbox = &self.sandboxes[name];
-        let session = match &sandbox.spec.session {
-            None => Lookup::NotNamed,
-            Some(name) => {
-                let found =
-                    self.sessions.get(name).map(|found| Arc::new(EffectiveSession::of(Arc::new(found.clone()))));
-                found.map_or(Lookup::Missing, Lookup::Found)
-            }
-        };
-        let siblings = sandbox
-            .spec
-            .session
-            .as_deref()
-            .map(|session| sandbox::siblings(sandbox, |label| self.first_of_type(session, label)));
-        let attached = match &sandbox.spec.template.attach {
-            None => Lookup::NotNamed,
-            Some(attach) => {
-                let found = self.pods.get(&attach.pod_name);
-                found.map_or(Lookup::Missing, |found| Lookup::Found(Arc::new(found.clone())))
-            }
-        };
-        let agent = ownership::controller(&sandbox.metadata)
-            .and_then(|owner| self.agents.get(&owner.name).filter(|agent| agent.uid().as_ref() == Some(&owner.uid)))
-            .map(|agent| Arc::new(agent.clone()));
-        let allowed = agent.as_ref().filter(|agent| facts::agent::may_exec(agent, &settings()));
-        let exec_access = allowed.zip(session.found()).map(|(agent, session)| ExecAccess {
-            role: {
-                let role = self.roles.get(&facts::session::role_name(&**session)).cloned().map(Arc::new);
-                ownership::child_state(role, session.metadata())
-            },
-            account: sandbox::exec_access_state(self.accounts.get(name).cloned().map(Arc::new), sandbox, agent),
-            binding: sandbox::exec_access_state(self.bindings.get(name).cloned().map(Arc::new), sandbox, agent),
-            policy: sandbox::exec_access_state(self.policies.get(name).cloned().map(Arc::new), sandbox, agent),
-            earlier_role: ChildState::Absent,
-        });
-        sandbox::Observed {
-            session,
-            siblings: siblings.unwrap_or_default(),
-            pod: ownership::child_state(self.pods.get(name).cloned().map(Arc::new), &sandbox.metadata),
-            attached,
-            agent,
-            exec_access,
-            sandbox: Arc::new(sandbox.clone()),
-            settings: Arc::new(settings()),
-            on_their_way: 1,
-            now: self.now,
-        }
+        self.observe(self.sandboxes[name].clone())
     }
 
-    /// The first sandboxes of a session's type, as the caches return them.
-    fn first_of_type(&self, session: &str, label: &name::Label) -> Vec<Arc<Sandbox>> {
-        let is_of_type = |sandbox: &&Sandbox| {
-            sandbox.spec.session.as_deref() == Some(session)
-                && name::Label::of(&sandbox.spec.sandbox_type).as_ref() == Ok(label)
-        };
-        let mut ranked: Vec<_> = self
-            .sandboxes
-            .values()
-            .filter(is_of_type)
-            .filter_map(|sandbox| Some((facts::sandbox::rank(sandbox)?, sandbox)))
-            .collect();
-        ranked.sort_by(|(one, _), (other, _)| one.cmp(other));
-        ranked.into_iter().take(sandbox::FIRST).map(|(_, sandbox)| Arc::new(sandbox.clone())).collect()
+    pub fn observe_agent(&self, name: &str) -> agent::Observed {
+        self.observe(self.agents[name].clone())
+    }
+
+    /// What the operator's own controller observes in this world, in which nothing has to be waited for.
+    fn observe<K: Reconciled>(&self, object: K) -> K::Observed {
+        let observed = K::observe(Arc::new(object), self).now_or_never();
+        observed.expect("the world answers at once").expect("the world is never busy").0
     }
 
     fn reconcile_session(&mut self, name: &str) {
@@ -722,35 +702,6 @@ impl World {
             if let Some(sandbox) = self.sandboxes.get_mut(name) {
                 sandbox.status = Some(report.status);
             }
-        }
-    }
-
-    pub fn observe_agent(&self, name: &str) -> agent::Observed {
-        let agent = &self.agents[name];
-        let found = |name: &str| self.agents.get(name).cloned().map(Arc::new);
-        let session =
-            self.sessions.get(&agent.spec.session).map(|found| Arc::new(EffectiveSession::of(Arc::new(found.clone()))));
-        let parent = match agent.spec.parent.as_deref() {
-            None => Lookup::NotNamed,
-            Some(parent) => found(parent).map_or(Lookup::Missing, Lookup::Found),
-        };
-        let below = self.agents.values().filter(|other| other.spec.parent.as_deref() == Some(name));
-        let runner = facts::agent::runner_name(agent);
-        agent::Observed {
-            runner: ownership::child_state(self.sandboxes.get(&runner).cloned().map(Arc::new), &agent.metadata),
-            legacy_exec_access: None,
-            settings: Arc::new(settings()),
-            session: session.map_or(Lookup::Missing, Lookup::Found),
-            parent,
-            ancestors: agent::ancestors(agent, found),
-            children: below.map(ResourceExt::name_any).collect(),
-            sandboxes: agent::read_types(agent)
-                .iter()
-                .flat_map(|label| self.first_of_type(&agent.spec.session, label))
-                .collect(),
-            write_error: None,
-            now: self.now,
-            agent: Arc::new(agent.clone()),
         }
     }
 

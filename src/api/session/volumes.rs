@@ -168,7 +168,6 @@ pub enum SourceKind<'a> {
 
 impl VolumeSource {
     /// What the files of the source come from.
-    #[must_use]
     pub fn kind(&self) -> SourceKind<'_> {
         let Self { config_map, persistent_volume_claim, image, container, path: _ } = self;
         match (config_map, persistent_volume_claim, image, container) {

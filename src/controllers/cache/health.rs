@@ -34,13 +34,11 @@ impl Health {
     }
 
     /// The kinds whose watch has been failing for so long that the operator is not ready, and for how long.
-    #[must_use]
     pub fn deaf_to(&self) -> Vec<(String, Duration)> {
         self.failing_for().into_iter().filter(|(_, since)| *since >= LONG).collect()
     }
 
     /// The kinds whose watch is failing, and for how long.
-    #[must_use]
     pub fn failing_for(&self) -> Vec<(String, Duration)> {
         let mut kinds = BTreeMap::<_, Duration>::new();
         for ((kind, _), since) in &*self.failing() {

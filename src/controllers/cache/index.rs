@@ -93,26 +93,22 @@ enum SandboxKey {
 
 impl SandboxesIn {
     /// The names of the Sandboxes whose owner has this UID.
-    #[must_use]
     pub fn owned_by(&self, session_uid: &str) -> BTreeSet<String> {
         self.names.get(&SandboxKey::Owned(session_uid.into()))
     }
 
     /// The names of the Sandboxes that name a session.
-    #[must_use]
     pub fn of_session(&self, namespace: &str, session: &str) -> BTreeSet<String> {
         self.names.get(&SandboxKey::Named(namespace.into(), session.into()))
     }
 
     /// The names of the Sandboxes that depend on this Sandbox.
-    #[must_use]
     pub fn dependents(&self, sandbox: &Sandbox) -> BTreeSet<String> {
         let Some((namespace, session, label)) = type_key(sandbox) else { return BTreeSet::new() };
         self.names.get(&SandboxKey::DependsOn(namespace, session, label))
     }
 
     /// The names of the first sandboxes of a type in a session: only these are ever used.
-    #[must_use]
     pub fn first_of_type(&self, namespace: &str, session: &str, label: &Label) -> Vec<String> {
         let ranks = self.ranks.first(&(namespace.into(), session.into(), label.clone()), sandbox::FIRST);
         ranks.into_iter().map(|(.., name)| name).collect()
@@ -164,33 +160,28 @@ enum AgentKey {
 
 impl AgentsIn {
     /// The names of the agents that name a session.
-    #[must_use]
     pub fn of_session(&self, namespace: &str, session: &str) -> BTreeSet<String> {
         self.0.get(&AgentKey::Named(namespace.into(), session.into()))
     }
 
     /// Whether the Pod of any agent of a session may run commands in its sandboxes.
-    #[must_use]
     pub fn any_with_exec(&self, namespace: &str, session: &str) -> bool {
         self.0.has(&AgentKey::WithExec(namespace.into(), session.into()))
     }
 
     /// The names of the agents that read sandboxes of this Sandbox's type.
-    #[must_use]
     pub fn readers(&self, sandbox: &Sandbox) -> BTreeSet<String> {
         let Some((namespace, session, label)) = type_key(sandbox) else { return BTreeSet::new() };
         self.0.get(&AgentKey::Reads(namespace, session, label))
     }
 
     /// The names of the agents whose parent is this agent.
-    #[must_use]
     pub fn children(&self, namespace: &str, parent: &str) -> BTreeSet<String> {
         self.0.get(&AgentKey::Below(namespace.into(), parent.into()))
     }
 
     /// The names of the descendants of an agent, no deeper than ancestors are looked up: a change of an agent enqueues at most
     /// [`MAX_DEPTH`] + 1 levels below it, however many levels there are.
-    #[must_use]
     pub fn descendants(&self, namespace: &str, ancestor: &str) -> BTreeSet<String> {
         let mut found = BTreeSet::new();
         let mut level = self.children(namespace, ancestor);

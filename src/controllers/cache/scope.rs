@@ -16,14 +16,12 @@ pub enum Scope {
 
 impl Scope {
     /// These namespaces, or all namespaces if there are none.
-    #[must_use]
     pub fn of(namespaces: impl IntoIterator<Item = String>) -> Self {
         let namespaces: BTreeSet<_> = namespaces.into_iter().collect();
         if namespaces.is_empty() { Scope::Cluster } else { Scope::Namespaces(namespaces) }
     }
 
     /// The namespaces to list and watch separately; `None` stands for all namespaces.
-    #[must_use]
     pub fn namespaces(&self) -> Vec<Option<String>> {
         match self {
             Scope::Cluster => vec![None],
@@ -32,7 +30,6 @@ impl Scope {
     }
 
     /// The APIs that together list all objects of a kind: one for the cluster, or one for each namespace.
-    #[must_use]
     pub fn apis<K>(&self, client: &Client) -> Vec<(Option<String>, Api<K>)>
     where
         K: Resource<Scope = NamespaceResourceScope>,

@@ -38,7 +38,6 @@ impl StartingPods {
 
     /// How many Pods of a namespace that were created since this time are starting. A Pod that has been starting for longer is stuck and
     /// does not count.
-    #[must_use]
     pub fn since(&self, namespace: &str, then: Timestamp) -> usize {
         let counts = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let since = (namespace.to_string(), then.as_second())..=(namespace.to_string(), i64::MAX);

@@ -67,7 +67,6 @@ impl<K: Kept> Stored<K> {
     }
 
     /// The phase of the object; `None` if the object cannot be read.
-    #[must_use]
     pub fn phase(&self) -> Option<&'static str> {
         match self {
             Stored::Text(packed) => Some(packed.phase),
@@ -76,7 +75,6 @@ impl<K: Kept> Stored<K> {
     }
 
     /// Why the object cannot be read; `None` if it can.
-    #[must_use]
     pub fn unreadable(&self) -> Option<&Arc<Unreadable>> {
         match self {
             Stored::Text(_) => None,
@@ -149,7 +147,6 @@ pub enum Found<K> {
 
 impl<K> Found<K> {
     /// The object, if the cache has it and it can be read.
-    #[must_use]
     pub fn object(self) -> Option<Arc<K>> {
         if let Found::Object(object) = self { Some(object) } else { None }
     }
@@ -157,7 +154,6 @@ impl<K> Found<K> {
 
 impl<K: Resource<DynamicType = ()>> Found<K> {
     /// The state of this child for the object that would own it.
-    #[must_use]
     pub fn child_state(self, owner: &ObjectMeta) -> ChildState<K> {
         match self {
             Found::Absent => ChildState::Absent,
@@ -188,19 +184,16 @@ pub struct Cache<K: Kept> {
 
 impl<K: Kept> Cache<K> {
     /// A cache over this store.
-    #[must_use]
     pub fn of(store: Store<Stored<K>>) -> Self {
         Self { store, objects: Memo::of(OBJECTS_BYTES) }
     }
 
     /// The store, which has the objects as text.
-    #[must_use]
     pub fn store(&self) -> &Store<Stored<K>> {
         &self.store
     }
 
     /// The object of this name.
-    #[must_use]
     pub fn get(&self, name: &str, namespace: &str) -> Found<K> {
         match self.store.get(&ObjectRef::new(name).within(namespace)) {
             Some(stored) => self.read(&stored),

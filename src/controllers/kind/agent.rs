@@ -11,14 +11,13 @@ use crate::{
         agent::{AgentState, Runner},
         condition::RUNTIME_HEALTHY,
     },
-    apply::Object,
     controllers::{
-        Shared,
-        cache::{Caches, Change, Dispatcher, Found},
+        cache::{Caches, Change, Dispatcher},
         live::Busy,
+        read::Read,
     },
     plan::{
-        ChildState, Lookup,
+        Lookup,
         agent::{self, LegacyExecAccess, Observed, runner},
         facts::agent::{belonged_to_other_session, had_other_parent, runner_name},
     },
@@ -56,48 +55,49 @@ impl Reconciled for Agent {
         }
     }
 
-    async fn observe(agent: Arc<Self>, shared: &Shared) -> Result<(Observed, ()), Busy> {
-        let caches = &shared.caches;
-        let namespace = agent.namespace().unwrap_or_default();
-        let cached = |name: &str| caches.agents.get(name, &namespace).object();
+    async fn observe(agent: Arc<Self>, read: &impl Read) -> Result<(Observed, ()), Busy> {
         // A session or parent that is gone, or was replaced by another of the same name, has consequences, and the cache may be
         // stale. So the API server is asked in this case.
-        let session = match caches.sessions.latest(&agent.spec.session, &namespace) {
-            Found::Object(session) if !belonged_to_other_session(&agent, &*session) => Lookup::Found(session),
-            Found::Unreadable(unreadable) => Lookup::Failed(unreadable.failure()),
-            Found::Object(_) | Found::Absent => shared.look(&namespace, &agent.spec.session).await,
+        let session = match read.session(&agent.spec.session) {
+            Lookup::Found(session) if belonged_to_other_session(&agent, &*session) => {
+                read.look(&agent.spec.session).await
+            }
+            Lookup::Missing => read.look(&agent.spec.session).await,
+            known => known,
         };
         let parent = match agent.spec.parent.as_deref() {
             None => Lookup::NotNamed,
-            Some(name) => match caches.agents.get(name, &namespace) {
-                Found::Object(parent) if !had_other_parent(&agent, &parent) => Lookup::Found(parent),
-                Found::Unreadable(unreadable) => Lookup::Failed(unreadable.failure()),
-                Found::Object(_) | Found::Absent => shared.look(&namespace, name).await,
+            Some(name) => match read.agent(name) {
+                Lookup::Found(parent) if had_other_parent(&agent, &parent) => read.look(name).await,
+                Lookup::Missing => read.look(name).await,
+                known => known,
             },
         };
-        let runner = runner_name(&agent);
-        let live = caches.sandboxes.get(&runner, &namespace).child_state(&agent.metadata);
-        let policy = caches.policies.get(&runner, &namespace).child_state(&agent.metadata);
-        let legacy_exec_access = if runner::is_over(&policy, &agent, &live, &shared.settings) {
-            let (account, role) = (child(&agent, shared).await, child(&agent, shared).await);
-            Some(LegacyExecAccess { policy, account, role, binding: child(&agent, shared).await })
+        let name = runner_name(&agent);
+        let live = read.sandbox(&name).child_state(&agent.metadata);
+        let policy = read.policy(&name).child_state(&agent.metadata);
+        let legacy_exec_access = if runner::is_over(&policy, &agent, &live, &read.settings()) {
+            let account = read.look(&name).await.child_state(&agent.metadata);
+            let role = read.look(&name).await.child_state(&agent.metadata);
+            let binding = read.look(&name).await.child_state(&agent.metadata);
+            Some(LegacyExecAccess { policy, account, role, binding })
         } else {
             None
         };
         let observed = Observed {
             runner: live,
             legacy_exec_access,
-            settings: shared.settings.clone(),
-            session: session.map(|session| shared.effective(session)),
+            settings: read.settings(),
+            session: session.map(|session| read.effective(session)),
             parent,
-            ancestors: agent::ancestors(&agent, cached),
-            children: caches.agents_in.children(&namespace, &agent.name_any()),
+            ancestors: agent::ancestors(&agent, |name| read.agent(name).found().cloned()),
+            children: read.children_of(&agent.name_any()),
             sandboxes: agent::read_types(&agent)
                 .iter()
-                .flat_map(|label| caches.first_of_type(&namespace, &agent.spec.session, label))
+                .flat_map(|label| read.first_of_type(&agent.spec.session, label))
                 .collect(),
             write_error: None,
-            now: shared.now(),
+            now: read.now(),
             agent,
         };
         Ok((observed, ()))
@@ -109,10 +109,4 @@ fn health(agent: &Agent) -> Option<(String, String, String)> {
     let mut conditions = agent.status.iter().flat_map(|status| &status.conditions);
     let health = conditions.find(|condition| condition.type_ == RUNTIME_HEALTHY)?;
     Some((health.status.clone(), health.reason.clone(), health.message.clone()))
-}
-
-/// Reads a child that has no watch. All children of an agent have the name of its runner.
-async fn child<K: Object>(agent: &Agent, shared: &Shared) -> ChildState<K> {
-    let namespace = agent.namespace().unwrap_or_default();
-    shared.look::<K>(&namespace, &runner_name(agent)).await.child_state(&agent.metadata)
 }

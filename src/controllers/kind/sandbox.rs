@@ -10,11 +10,11 @@ use crate::{
         Agent, AigiseSession, Sandbox, meta,
         sandbox::{SandboxPhase, SandboxState},
     },
-    apply::Object,
     controllers::{
         Shared,
-        cache::{Caches, Change, Dispatcher, Found},
+        cache::{Caches, Change, Dispatcher},
         live::Busy,
+        read::Read,
     },
     plan::{
         ChildState, Created, Lookup, Write,
@@ -73,45 +73,45 @@ impl Reconciled for Sandbox {
         }
     }
 
-    async fn observe(sandbox: Arc<Self>, shared: &Shared) -> Result<(Observed, ()), Busy> {
-        let caches = &shared.caches;
-        let namespace = sandbox.namespace().unwrap_or_default();
+    async fn observe(sandbox: Arc<Self>, read: &impl Read) -> Result<(Observed, ()), Busy> {
         let session = match sandbox.spec.session.as_deref() {
             None => Lookup::NotNamed,
-            Some(name) => match caches.sessions.latest(name, &namespace) {
-                Found::Object(session) if !belonged_to_other_session(&sandbox, &*session) => Lookup::Found(session),
-                Found::Unreadable(unreadable) => Lookup::Failed(unreadable.failure()),
+            Some(name) => match read.session(name) {
                 // A session that is gone, or was replaced by another of the same name, has consequences, and the cache may be stale.
                 // So the API server is asked in this case.
-                Found::Object(_) | Found::Absent => shared.look(&namespace, name).await,
+                Lookup::Found(session) if belonged_to_other_session(&sandbox, &*session) => read.look(name).await,
+                Lookup::Missing => read.look(name).await,
+                known => known,
             },
         };
-        let siblings = sandbox.spec.session.as_deref().map(|session| {
-            sandbox::siblings(&sandbox, |label| caches.first_of_type(&namespace, session, label).collect())
-        });
+        let siblings = sandbox
+            .spec
+            .session
+            .as_deref()
+            .map(|session| sandbox::siblings(&sandbox, |label| read.first_of_type(session, label)));
         let attached = match &sandbox.spec.template.attach {
             None => Lookup::NotNamed,
-            Some(attach) => shared.live.pod(&namespace, &attach.pod_name).await?,
+            Some(attach) => read.attached_pod(&attach.pod_name).await?,
         };
-        let agent = runs(&sandbox, shared);
+        let agent = runs(&sandbox, read);
         let exec_access = match (agent.found(), session.found()) {
-            (Some(agent), Some(session)) if may_exec(agent, &shared.settings) => {
-                Some(grant(&sandbox, agent, session, shared).await)
+            (Some(agent), Some(session)) if may_exec(agent, &read.settings()) => {
+                Some(exec_access(&sandbox, agent, session, read).await)
             }
             _ => None,
         };
         // What an unreadable agent requires of its Pod is unknown, so the session counts as unreadable as well.
         let session = if let Lookup::Failed(failure) = &agent { Lookup::Failed(failure.clone()) } else { session };
-        let now = shared.now();
+        let now = read.now();
         let observed = Observed {
-            session: session.map(|session| shared.effective(session)),
+            session: session.map(|session| read.effective(session)),
             siblings: siblings.unwrap_or_default(),
-            pod: caches.pods.get(&sandbox.name_any(), &namespace).child_state(&sandbox.metadata),
+            pod: read.pod(&sandbox.name_any()).child_state(&sandbox.metadata),
             attached,
             agent: agent.found().cloned(),
             exec_access,
-            settings: shared.settings.clone(),
-            on_their_way: caches.starting_pods.since(&namespace, sandbox::burst_begins(now)),
+            settings: read.settings(),
+            on_their_way: read.starting_pods(sandbox::burst_begins(now)),
             now,
             sandbox,
         };
@@ -135,41 +135,30 @@ fn state(sandbox: &Sandbox) -> Option<SandboxState> {
 }
 
 /// The agent that a sandbox runs.
-fn runs(sandbox: &Sandbox, shared: &Shared) -> Lookup<Agent> {
+fn runs(sandbox: &Sandbox, read: &impl Read) -> Lookup<Agent> {
     let owner = ownership::controller(&sandbox.metadata).filter(|_| is_runner(sandbox));
     let Some(owner) = owner else { return Lookup::NotNamed };
-    match shared.caches.agents.get(&owner.name, &sandbox.namespace().unwrap_or_default()) {
-        Found::Object(agent) if agent.uid().as_ref() == Some(&owner.uid) => Lookup::Found(agent),
-        Found::Object(_) | Found::Absent => Lookup::Missing,
-        Found::Unreadable(unreadable) => Lookup::Failed(unreadable.failure()),
+    match read.agent(&owner.name) {
+        Lookup::Found(agent) if agent.uid().as_ref() != Some(&owner.uid) => Lookup::Missing,
+        known => known,
     }
 }
 
 /// The objects that give exec access to a sandbox that runs an agent.
-async fn grant(sandbox: &Sandbox, agent: &Agent, session: &AigiseSession, shared: &Shared) -> ExecAccess {
-    let (name, namespace) = (sandbox.name_any(), sandbox.namespace().unwrap_or_default());
-    let policy = match shared.caches.policies.get(&name, &namespace) {
-        Found::Object(policy) => sandbox::exec_access_state(Some(policy), sandbox, agent),
-        other => other.child_state(&sandbox.metadata),
-    };
-    let binding = child(sandbox, agent, shared).await;
+async fn exec_access(sandbox: &Sandbox, agent: &Agent, session: &AigiseSession, read: &impl Read) -> ExecAccess {
+    let name = sandbox.name_any();
+    let binding = sandbox::exec_access_state(read.look(&name).await, sandbox, agent);
     let earlier_role = match binding.owned() {
-        Some(binding) if sandbox::is_of_earlier(binding) => child(sandbox, agent, shared).await,
+        Some(binding) if sandbox::is_of_earlier(binding) => {
+            sandbox::exec_access_state(read.look(&name).await, sandbox, agent)
+        }
         Some(_) | None => ChildState::Absent,
     };
     ExecAccess {
-        role: shared.look(&namespace, &role_name(session)).await.child_state(&session.metadata),
-        account: child(sandbox, agent, shared).await,
+        role: read.look(&role_name(session)).await.child_state(&session.metadata),
+        account: sandbox::exec_access_state(read.look(&name).await, sandbox, agent),
         binding,
-        policy,
+        policy: sandbox::exec_access_state(read.policy(&name), sandbox, agent),
         earlier_role,
-    }
-}
-
-/// Reads a child that has no watch. All children of a sandbox have the name of the sandbox.
-async fn child<K: Object>(sandbox: &Sandbox, agent: &Agent, shared: &Shared) -> ChildState<K> {
-    match shared.look::<K>(&sandbox.namespace().unwrap_or_default(), &sandbox.name_any()).await {
-        Lookup::Found(found) => sandbox::exec_access_state(Some(found), sandbox, agent),
-        other => other.child_state(&sandbox.metadata),
     }
 }

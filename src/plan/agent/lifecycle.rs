@@ -72,7 +72,6 @@ pub enum Inactivity {
 
 impl Lifecycle {
     /// Derives the lifecycle of the agent.
-    #[must_use]
     pub fn of(observed: &Observed) -> Self {
         match (Self::of_what_is(observed), &observed.write_error) {
             // This includes an inactive agent: it is not inactive yet if its Pod could not be deleted.

@@ -60,7 +60,6 @@ impl LegacyExecAccess {
 }
 
 /// Whether the exec access of an earlier version exists and is no longer in use.
-#[must_use]
 pub fn is_over(
     policy: &ChildState<NetworkPolicy>,
     agent: &Agent,
@@ -136,7 +135,6 @@ fn sandbox(agent: &Agent, runner: &Runner, session: &EffectiveSession, settings:
 
 /// Whether an agent requests this exact Sandbox. A user who may write Sandboxes can claim that a Sandbox belongs to an agent. The secrets
 /// of an agent's Pod (the session's configuration, keys, a token) must only go to Pods that the agent requests.
-#[must_use]
 pub fn is_requested(sandbox: &Sandbox, agent: &Agent, session: &EffectiveSession, settings: &Settings) -> bool {
     let is_active = agent.metadata.deletion_timestamp.is_none() && agent.spec.desired_status() == DesiredStatus::Active;
     let is_going = sandbox.metadata.deletion_timestamp.is_some() || exec_is_revoked(sandbox, agent, settings);

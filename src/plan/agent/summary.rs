@@ -11,34 +11,23 @@ use crate::{
         condition::{ConditionType, Reason},
     },
     plan::{
-        ObjectEvent, Report, Requeue, StatusWrite, Transition,
+        Report, Requeue, StatusWrite,
         effective::remembered,
         facts::agent::{seen_parent, seen_session},
-        status::{self, ConditionValue, KStatus, condition_value},
+        status::{self, ConditionValue, KStatus, View, condition_value},
     },
 };
 
 /// How many children are named in a status.
 const SHOWN_CHILDREN: usize = 20;
 
-/// How one lifecycle is reported.
-struct View {
-    state: AgentState,
-    kstatus: KStatus,
-    reason: Reason,
-    message: String,
-    requeue: Requeue,
-}
-
 /// Builds the status, the event and the requeue.
 pub(super) fn report(observed: &Observed, lifecycle: &Lifecycle) -> Report<AgentStatus> {
     let (agent, now) = (&observed.agent, observed.now);
     let mut before = agent.status.clone().unwrap_or_default();
     status::retain_ours(&mut before.conditions);
-    let view = view(observed, lifecycle);
-    let (kstatus, requeue) = status::force_first_ready(&before.conditions, view.kstatus, view.requeue);
-    let view = View { kstatus, requeue, ..view };
-    let conditions = status::standard(view.kstatus, view.reason, &view.message).into_iter().chain([
+    let view = view(observed, lifecycle).with_first_ready(&before.conditions);
+    let conditions = view.standard().into_iter().chain([
         sandboxes_ready(observed),
         tools_covered(observed),
         parent_found(observed),
@@ -47,11 +36,11 @@ pub(super) fn report(observed: &Observed, lifecycle: &Lifecycle) -> Report<Agent
     let generation = agent.metadata.generation;
     let runner = observed.runner.owned().and_then(|runner| runner.status.as_ref());
     // The suspension of the session does not count as an update of the agent: a session is suspended because nothing happened in it.
-    let became_another = before.status != Some(view.state) && *lifecycle != Lifecycle::Inactive(Inactivity::BySession);
+    let became_another = before.status != Some(view.phase) && *lifecycle != Lifecycle::Inactive(Inactivity::BySession);
     let is_new = became_another || before.observed_generation != generation;
     let status = AgentStatus {
         observed_generation: generation,
-        status: Some(view.state),
+        status: Some(view.phase),
         created_at: agent.metadata.creation_timestamp.clone(),
         updated_at: if is_new { Some(Time(now)) } else { before.updated_at.clone() },
         session: remembered(seen_session(agent), observed.session.found().map(AsRef::as_ref)),
@@ -74,52 +63,26 @@ pub(super) fn report(observed: &Observed, lifecycle: &Lifecycle) -> Report<Agent
         }
         _ => StatusWrite::Now,
     };
-    let changed = status::has_news(&before.conditions, view.reason);
-    let moved = changed || before.status != Some(view.state);
-    Report {
-        status,
-        transition: moved.then(|| Transition {
-            phase: view.state.into(),
-            reason: view.reason,
-            message: view.message.clone(),
-        }),
-        event: (changed && view.kstatus != KStatus::InProgress).then_some(ObjectEvent {
-            warning: view.kstatus == KStatus::Stalled,
-            reason: view.reason,
-            message: view.message,
-        }),
-        requeue: view.requeue,
-        write,
-    }
+    view.report(status, (before.status, &before.conditions), write)
 }
 
-fn view(observed: &Observed, lifecycle: &Lifecycle) -> View {
-    let view = |state, kstatus, reason, message: String| View {
-        state,
-        kstatus,
-        reason,
-        message,
-        requeue: Requeue::AwaitChange,
-    };
+fn view(observed: &Observed, lifecycle: &Lifecycle) -> View<AgentState> {
     match lifecycle {
         Lifecycle::Terminating => {
-            view(AgentState::Stopped, KStatus::InProgress, Reason::Terminating, "The agent is being deleted.".into())
+            View::new(AgentState::Stopped, KStatus::InProgress, Reason::Terminating, "The agent is being deleted.")
         }
         Lifecycle::OwnerGone(why) => {
             let trouble =
                 observed.write_error.as_ref().map(|failure| format!(" {}", failure.message)).unwrap_or_default();
             let message = format!("{why}; the agent is deleted with it.{trouble}");
-            View {
-                requeue: Requeue::Backoff,
-                ..view(AgentState::Stopped, KStatus::InProgress, Reason::Terminating, message)
-            }
+            View::new(AgentState::Stopped, KStatus::InProgress, Reason::Terminating, message).requeued(Requeue::Backoff)
         }
         Lifecycle::Orphaned => {
             let message = format!("The session {} is gone; this agent was kept.", observed.agent.spec.session);
-            view(AgentState::Stopped, KStatus::Current, Reason::SessionNotFound, message)
+            View::new(AgentState::Stopped, KStatus::Current, Reason::SessionNotFound, message)
         }
         Lifecycle::Blocked(failure) => {
-            view(AgentState::Error, KStatus::Stalled, failure.reason, failure.message.clone())
+            View::new(AgentState::Error, KStatus::Stalled, failure.reason, failure.message.clone())
         }
         Lifecycle::Failed(failure) => {
             let (kstatus, requeue) = status::of_failure(failure);
@@ -127,51 +90,55 @@ fn view(observed: &Observed, lifecycle: &Lifecycle) -> View {
             let before = observed.agent.status.as_ref().and_then(|status| status.status);
             let state =
                 if kstatus == KStatus::Stalled { AgentState::Error } else { before.unwrap_or(AgentState::Created) };
-            View { requeue, ..view(state, kstatus, failure.reason, failure.message.clone()) }
+            View::new(state, kstatus, failure.reason, failure.message.clone()).requeued(requeue)
         }
-        Lifecycle::Inactive(Inactivity::Paused) => view(
+        Lifecycle::Inactive(Inactivity::Paused) => View::new(
             AgentState::Paused,
             KStatus::Current,
             Reason::Paused,
-            "The agent is paused until spec.desiredStatus is active.".into(),
+            "The agent is paused until spec.desiredStatus is active.",
         ),
-        Lifecycle::Inactive(Inactivity::Stopped) => view(
+        Lifecycle::Inactive(Inactivity::Stopped) => View::new(
             AgentState::Stopped,
             KStatus::Current,
             Reason::Stopped,
-            "The agent is stopped until spec.desiredStatus is active.".into(),
+            "The agent is stopped until spec.desiredStatus is active.",
         ),
-        Lifecycle::Inactive(Inactivity::BySession) => view(
+        Lifecycle::Inactive(Inactivity::BySession) => View::new(
             AgentState::Created,
             KStatus::Current,
             Reason::Suspended,
-            "The session is suspended or expired; the agent continues when the session does.".into(),
+            "The session is suspended or expired; the agent continues when the session does.",
         ),
         Lifecycle::Waits { reason, stalled, message } => {
             let kstatus = if *stalled { KStatus::Stalled } else { KStatus::InProgress };
-            view(AgentState::Created, kstatus, *reason, message.clone())
+            View::new(AgentState::Created, kstatus, *reason, message.clone())
         }
         Lifecycle::NotCovered(missing) => {
-            view(AgentState::PendingTools, KStatus::Stalled, Reason::NotCovered, not_covered(missing))
+            View::new(AgentState::PendingTools, KStatus::Stalled, Reason::NotCovered, not_covered(missing))
         }
         Lifecycle::NameTaken(foreign) => {
             let (kstatus, requeue, message) = status::name_taken(foreign, "agent", "the agent's Pod");
             let state = if kstatus == KStatus::Stalled { AgentState::Error } else { AgentState::Created };
-            View { requeue, ..view(state, kstatus, Reason::NameTaken, message) }
+            View::new(state, kstatus, Reason::NameTaken, message).requeued(requeue)
         }
-        Lifecycle::NoRunner => view(
+        Lifecycle::NoRunner => View::new(
             AgentState::Created,
             KStatus::InProgress,
             Reason::RunnerNotReady,
-            "The agent's Pod is about to be created.".into(),
+            "The agent's Pod is about to be created.",
         ),
         Lifecycle::RunnerFailed(message) => {
-            view(AgentState::Error, KStatus::Stalled, Reason::RunnerFailed, message.clone())
+            View::new(AgentState::Error, KStatus::Stalled, Reason::RunnerFailed, message.clone())
         }
-        Lifecycle::Finished(message) => view(AgentState::Stopped, KStatus::Current, Reason::Finished, message.clone()),
-        Lifecycle::Unhealthy(message) => view(AgentState::Error, KStatus::Stalled, Reason::Unhealthy, message.clone()),
+        Lifecycle::Finished(message) => {
+            View::new(AgentState::Stopped, KStatus::Current, Reason::Finished, message.clone())
+        }
+        Lifecycle::Unhealthy(message) => {
+            View::new(AgentState::Error, KStatus::Stalled, Reason::Unhealthy, message.clone())
+        }
         Lifecycle::Active => {
-            view(AgentState::Active, KStatus::Ready, Reason::Ready, "The agent has what it needs.".into())
+            View::new(AgentState::Active, KStatus::Ready, Reason::Ready, "The agent has what it needs.")
         }
     }
 }
@@ -247,7 +214,7 @@ fn parent_found(observed: &Observed) -> ConditionValue {
     }
 }
 
-fn suspended(lifecycle: &Lifecycle, view: &View) -> ConditionValue {
+fn suspended(lifecycle: &Lifecycle, view: &View<AgentState>) -> ConditionValue {
     let kind = ConditionType::Suspended;
     if matches!(lifecycle, Lifecycle::Inactive(_) | Lifecycle::Orphaned | Lifecycle::Finished(_)) {
         condition_value(kind, true, view.reason, view.message.clone())

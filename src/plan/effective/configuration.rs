@@ -39,7 +39,6 @@ impl Reference {
 
 impl Reference {
     /// The key.
-    #[must_use]
     pub fn key(&self) -> &str {
         let (Reference::ConfigMap(_, key) | Reference::Secret(_, key)) = self;
         key
@@ -76,7 +75,6 @@ pub enum Configuration {
 }
 
 /// The configuration file of a session.
-#[must_use]
 pub fn file(session: &AigiseSession) -> Option<Reference> {
     let ConfigFrom { config_map_key_ref, secret_key_ref } = session.spec.config_from.as_ref()?;
     let config_map =
@@ -85,7 +83,6 @@ pub fn file(session: &AigiseSession) -> Option<Reference> {
 }
 
 /// All references from which a session's configuration is read.
-#[must_use]
 pub fn references(session: &AigiseSession) -> Vec<Reference> {
     let variables = session.spec.variables.iter().filter_map(|variable| variable.value_from.as_ref());
     let Some(file) = file(session) else { return vec![] };
@@ -94,7 +91,6 @@ pub fn references(session: &AigiseSession) -> Vec<Reference> {
 
 /// Reads a session's configuration from the contents of its references. Also returns the desired content of the session's Secret, which
 /// includes the complete configuration if an agent has a runner.
-#[must_use]
 pub fn read(
     session: &AigiseSession,
     contents: &Contents,

@@ -22,7 +22,6 @@ pub struct Decided {
 
 impl Decided {
     /// Decides for an effective session, which includes the fields of its configuration file.
-    #[must_use]
     pub fn of(session: &EffectiveSession, settings: &Settings) -> Self {
         let roots = launch::own_roots(session).collect::<BTreeSet<_>>();
         let size = 1024 + roots.iter().map(|root| 64 + root.len()).sum::<usize>();
@@ -32,25 +31,21 @@ impl Decided {
     }
 
     /// What is wrong with the spec: a sentence that names the field.
-    #[must_use]
     pub fn invalid(&self) -> Option<&str> {
         self.invalid.as_deref()
     }
 
     /// The template of a type that may be started, if nothing is wrong with the session.
-    #[must_use]
     pub fn template(&self, sandbox_type: &str) -> Option<&SandboxTemplate> {
         self.templates.get(sandbox_type)
     }
 
     /// The first-level folders of the tools that the session itself requests. Agents request other folders.
-    #[must_use]
     pub fn roots(&self) -> &BTreeSet<String> {
         &self.roots
     }
 
     /// The approximate size in memory, in bytes.
-    #[must_use]
     pub fn size(&self) -> usize {
         self.size
     }
@@ -58,7 +53,6 @@ impl Decided {
 
 /// The approximate number of bytes of templates that have to be processed to decide: the defaults once for each type, and the types' own
 /// templates.
-#[must_use]
 pub fn bytes_to_decide(session: &EffectiveSession) -> usize {
     let bytes = |template: &SandboxTemplate| template.pod_template.as_ref().map_or(0, |template| template.text().len());
     let defaults = session.spec().sandbox_defaults.as_ref().map_or(0, bytes);

@@ -23,7 +23,6 @@ pub struct Demand {
 
 impl Demand {
     /// The demand of these agents on this session. Agents of an earlier session with the same name are ignored.
-    #[must_use]
     pub fn of(agents: &BTreeMap<String, Arc<Agent>>, session: &EffectiveSession) -> Self {
         let present = agents
             .values()
@@ -44,13 +43,11 @@ pub struct Enabled<'a>(BTreeSet<&'a str>);
 
 impl<'a> Enabled<'a> {
     /// The skills that this session enables.
-    #[must_use]
     pub fn by(session: &'a EffectiveSession) -> Self {
         Self(session.spec().enabled_skills.iter().flatten().map(String::as_str).collect())
     }
 
     /// Whether a skill is enabled: by its own name, by a folder above it, or by `all`. The skill `all` is only enabled by `all`.
-    #[must_use]
     pub fn has(&self, skill: &str) -> bool {
         let mut above = skill.match_indices('/').map(|(slash, _)| &skill[..slash]);
         self.0.contains(ALL_SKILLS) || self.0.contains(skill) || above.any(|folder| self.0.contains(folder))

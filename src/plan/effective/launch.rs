@@ -21,7 +21,6 @@ use crate::{
 impl EffectiveSession {
     /// The types that are started: those that `launch` names, or all, and those that they need. Types that are disabled or do not exist
     /// are omitted; [`check`] reports them.
-    #[must_use]
     pub fn launched(&self) -> BTreeSet<&str> {
         let types = self.spec().launch.as_ref().and_then(|launch| launch.types.as_ref());
         let mut waiting: Vec<&str> = match types {
@@ -43,7 +42,6 @@ impl EffectiveSession {
     }
 
     /// The types that may ever be started: all of them if agents may request more types than are started at once.
-    #[must_use]
     pub fn launchable(&self) -> BTreeSet<&str> {
         if starts_on_demand(self) {
             self.spec().sandboxes.keys().filter_map(|sandbox_type| enabled(self, sandbox_type)).collect()
@@ -53,14 +51,12 @@ impl EffectiveSession {
     }
 
     /// The started types that the status records.
-    #[must_use]
     pub fn recorded_types(&self) -> Vec<String> {
         let launched = if starts_on_demand(self) { self.launched() } else { BTreeSet::new() };
         launched.into_iter().map(String::from).collect()
     }
 
     /// The MCP services: the session's own, and those of its types' profiles.
-    #[must_use]
     pub fn services(&self) -> BTreeMap<&str, &McpService> {
         let profiles = self.spec().sandboxes.keys().filter_map(|sandbox_type| profile::of(self, sandbox_type));
         let brought = profiles.flat_map(|profile| &profile.services);
@@ -111,7 +107,6 @@ pub(super) fn own_roots(session: &EffectiveSession) -> impl Iterator<Item = Stri
 }
 
 /// The first-level folder of a skill; `None` for `all`.
-#[must_use]
 pub fn top_root(skill: &str) -> Option<String> {
     skill.split('/').next().filter(|root| *root != ALL_SKILLS).map(String::from)
 }

@@ -17,7 +17,6 @@ pub struct Lifetime {
 
 impl EffectiveSession {
     /// The time limits.
-    #[must_use]
     pub fn lifetime(&self) -> Lifetime {
         let parse = |text: &Option<String>| text.as_deref().and_then(duration::parse);
         let lifetime = self.spec().lifetime.as_ref();

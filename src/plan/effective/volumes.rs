@@ -20,7 +20,6 @@ static DEFAULT: VolumeSpec = VolumeSpec {
 
 impl EffectiveSession {
     /// The spec of a volume.
-    #[must_use]
     pub fn volume(&self, volume: SharedVolume) -> &VolumeSpec {
         let volumes = self.spec().volumes.as_ref();
         let spec = volumes.and_then(|volumes| match volume {
@@ -32,19 +31,16 @@ impl EffectiveSession {
     }
 
     /// The existing claim that the session uses for a volume.
-    #[must_use]
     pub fn existing_claim(&self, volume: SharedVolume) -> Option<&str> {
         self.volume(volume).claim_name.as_deref()
     }
 
     /// The name of a volume's claim.
-    #[must_use]
     pub fn claim_name(&self, volume: SharedVolume) -> String {
         self.existing_claim(volume).map_or_else(|| name::child(&self.name_any(), volume), String::from)
     }
 
     /// Whether a volume's claim is deleted with the session.
-    #[must_use]
     pub fn deletes_claim(&self, volume: SharedVolume) -> bool {
         self.existing_claim(volume).is_none()
             && self.cleans_up()
@@ -52,7 +48,6 @@ impl EffectiveSession {
     }
 
     /// Whether all Pods of the session have to run on one node, because of a claim that cannot be mounted on several.
-    #[must_use]
     pub fn is_on_one_node(&self) -> bool {
         let mut volumes = SharedVolume::ALL.into_iter().map(|volume| self.volume(volume));
         volumes.any(|volume| !volume.access_modes.contains(&AccessMode::ReadWriteMany))

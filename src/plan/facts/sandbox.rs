@@ -13,13 +13,11 @@ use crate::{
 };
 
 /// Whether a user created the sandbox: the Sandboxes of sessions and agents record their owner.
-#[must_use]
 pub fn is_hand_made(sandbox: &Sandbox) -> bool {
     ownership::owner_uid(&sandbox.metadata).is_none()
 }
 
 /// Whether an agent created the sandbox, to run in it.
-#[must_use]
 pub fn is_runner(sandbox: &Sandbox) -> bool {
     let controller = ownership::controller(&sandbox.metadata);
     controller.is_some_and(|owner| owner.kind == "Agent" && owner.api_version.starts_with(meta::GROUP))
@@ -27,7 +25,6 @@ pub fn is_runner(sandbox: &Sandbox) -> bool {
 
 /// The Sandbox with the changes that its creator requires; `None` if it needs no change. The user's `suspend`, labels and annotations are
 /// kept.
-#[must_use]
 pub fn changed(live: &Sandbox, mut desired: Sandbox) -> Option<Sandbox> {
     desired.spec.suspend = live.spec.suspend;
     let mut labels = live.metadata.labels.clone().unwrap_or_default();
@@ -45,7 +42,6 @@ pub fn changed(live: &Sandbox, mut desired: Sandbox) -> Option<Sandbox> {
 }
 
 /// Whether the sandbox belongs to this session: the session created it, or a user created it for this session.
-#[must_use]
 pub fn belongs_to(sandbox: &Sandbox, session: &impl ResourceExt) -> bool {
     match ownership::owner_uid(&sandbox.metadata) {
         Some(owner) => session.meta().uid.as_deref() == Some(owner),
@@ -54,14 +50,12 @@ pub fn belongs_to(sandbox: &Sandbox, session: &impl ResourceExt) -> bool {
 }
 
 /// Whether a user created the sandbox for an earlier session with this session's name. The sandbox follows that session, not this one.
-#[must_use]
 pub fn belonged_to_other_session(sandbox: &Sandbox, session: &impl ResourceExt) -> bool {
     let seen = sandbox.status.as_ref().and_then(|status| status.session.as_ref());
     is_hand_made(sandbox) && session::is_other_session(seen, session)
 }
 
 /// Whether the sandbox's status reports that its last initialiser failed.
-#[must_use]
 pub fn has_failed_init(sandbox: &Sandbox) -> bool {
     let init = sandbox.status.as_ref().and_then(|status| status.init.as_ref());
     init.is_some_and(|init| init.outcome == InitOutcome::Failed)
@@ -72,7 +66,6 @@ pub fn has_failed_init(sandbox: &Sandbox) -> bool {
 pub type Rank = (bool, bool, Option<Time>, String);
 
 /// The rank of a sandbox; `None` if its session does not count it as a sandbox of the type.
-#[must_use]
 pub fn rank(sandbox: &Sandbox) -> Option<Rank> {
     let (session, label) = (sandbox.spec.session.as_ref()?, Label::of(&sandbox.spec.sandbox_type).ok()?);
     let is_hand_made = is_hand_made(sandbox);

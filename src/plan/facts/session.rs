@@ -13,20 +13,17 @@ use crate::{
 };
 
 /// Whether the session is suspended or expired, according to its spec and status. Its sandboxes then have no Pods.
-#[must_use]
 pub fn is_inactive(session: &AigiseSession) -> bool {
     let phase = session.status.as_ref().and_then(|status| status.phase);
     session.spec.is_suspended() || matches!(phase, Some(SessionPhase::Suspended | SessionPhase::Expired))
 }
 
 /// Whether the session has failed, according to its status.
-#[must_use]
 pub fn has_failed(session: &AigiseSession) -> bool {
     session.status.as_ref().and_then(|status| status.phase) == Some(SessionPhase::Error)
 }
 
 /// Whether the session has filled its volumes, according to its status.
-#[must_use]
 pub fn has_volumes(session: &AigiseSession) -> bool {
     let conditions = session.status.iter().flat_map(|status| &status.conditions);
     let staged = [Reason::Staged.to_string(), Reason::VolumesPending.to_string()];
@@ -35,19 +32,16 @@ pub fn has_volumes(session: &AigiseSession) -> bool {
 }
 
 /// The name of a session's Secret.
-#[must_use]
 pub fn secret_name(session: &impl ResourceExt) -> String {
     name::child(&session.name_any(), "config")
 }
 
 /// The name of the role for the agents of a session.
-#[must_use]
 pub fn role_name(session: &impl ResourceExt) -> String {
     name::child(&session.name_any(), "exec")
 }
 
 /// Whether this session is not the recorded one, but another session with the same name.
-#[must_use]
 pub fn is_other_session(seen: Option<&SeenSession>, session: &impl ResourceExt) -> bool {
     seen.is_some_and(|seen| Some(&seen.uid) != session.meta().uid.as_ref())
 }

@@ -23,7 +23,7 @@ use crate::{
         Agent, Sandbox,
         meta::{self, Component},
     },
-    plan::{Applied, Foreign, effective::EffectiveSession, facts::session::role_name, ownership},
+    plan::{Applied, Foreign, Lookup, effective::EffectiveSession, facts::session::role_name, ownership},
 };
 
 /// The ports of an API server: of its Service, and on its nodes.
@@ -65,21 +65,19 @@ impl ExecAccess {
 }
 
 /// Whether the binding refers to a role with its own name, as in versions before sessions had a role.
-#[must_use]
 pub fn is_of_earlier(binding: &RoleBinding) -> bool {
     binding.role_ref.name == binding.name_any()
 }
 
 /// The state of an object of [`ExecAccess`]. In earlier versions, the agent itself owned these objects. They remain in use for as long as
 /// the Sandbox exists; then the agent [deletes them](crate::plan::agent::runner::LegacyExecAccess).
-#[must_use]
-pub fn child_state<K: Resource<DynamicType = ()>>(
-    found: Option<Arc<K>>,
+pub fn child_state<K: Resource<DynamicType = ()> + Clone>(
+    found: Lookup<K>,
     sandbox: &Sandbox,
     agent: &Agent,
 ) -> ChildState<K> {
-    let of_agent = ownership::child_state(found.clone(), &agent.metadata);
-    if of_agent.owned().is_some() { of_agent } else { ownership::child_state(found, &sandbox.metadata) }
+    let of_agent = found.clone().child_state(&agent.metadata);
+    if of_agent.owned().is_some() { of_agent } else { found.child_state(&sandbox.metadata) }
 }
 
 /// The writes for objects that are missing or out of date. The session creates the role.

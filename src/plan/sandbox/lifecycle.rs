@@ -99,7 +99,6 @@ enum Membership<'a> {
 
 impl Lifecycle {
     /// Derives the lifecycle of the sandbox.
-    #[must_use]
     pub fn of(observed: &Observed) -> Self {
         let sandbox = &observed.sandbox;
         if sandbox.metadata.deletion_timestamp.is_some() {

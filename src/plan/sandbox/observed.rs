@@ -108,7 +108,6 @@ impl Observed {
     }
 
     /// The DNS name of the sandbox's Pod, if the sandbox belongs to a session.
-    #[must_use]
     pub fn hostname(&self) -> Option<String> {
         let session = self.pod.owned().and(self.sandbox.spec.session.as_ref())?;
         let label = self.label().ok()?;

@@ -25,7 +25,7 @@ use crate::{
         sandbox::{SandboxPhase, SandboxState, SeenSession},
     },
     plan::{
-        ChildState, ObjectEvent, Report, Requeue, StatusWrite, Transition,
+        ChildState, Report, Requeue, StatusWrite,
         effective::remembered,
         facts::sandbox::{has_failed_init, is_hand_made},
         pod::{exit_code, node, scheduled_at},
@@ -49,7 +49,6 @@ const A_SECOND: usize = 10;
 const LONGEST_PATIENCE: Duration = Duration::from_secs(180);
 
 /// The earliest creation time of Pods that count as starting: a Pod that has been starting for longer is stuck.
-#[must_use]
 pub fn burst_begins(now: Timestamp) -> Timestamp {
     now.checked_sub(LONGEST_PATIENCE).unwrap_or(Timestamp::MIN)
 }
@@ -58,13 +57,21 @@ pub fn burst_begins(now: Timestamp) -> Timestamp {
 const ATTACHED_POLL: Duration = Duration::from_secs(5);
 
 /// How one lifecycle is reported.
-struct View {
-    state: SandboxState,
-    phase: SandboxPhase,
-    kstatus: KStatus,
-    reason: Reason,
-    message: String,
-    requeue: Requeue,
+type View = status::View<SandboxPhase>;
+
+/// A sandbox on which the operator or the cluster works.
+fn waiting(phase: SandboxPhase, reason: Reason, message: impl Into<String>) -> View {
+    View::new(phase, KStatus::InProgress, reason, message)
+}
+
+/// A sandbox about which the user has to do something.
+fn stalled(reason: Reason, message: impl Into<String>) -> View {
+    View::new(SandboxPhase::Error, KStatus::Stalled, reason, message)
+}
+
+/// A sandbox that is inactive, as its user asked.
+fn inactive(phase: SandboxPhase, reason: Reason, message: impl Into<String>) -> View {
+    View::new(phase, KStatus::Current, reason, message)
 }
 
 /// Builds the status, the event and the requeue.
@@ -73,10 +80,8 @@ pub(super) fn report(observed: &Observed, situation: &Situation) -> Report<Sandb
     let Situation { lifecycle, is_outdated } = situation;
     let mut before = sandbox.status.clone().unwrap_or_default();
     status::retain_ours(&mut before.conditions);
-    let view = view(observed, lifecycle);
-    let (kstatus, requeue) = status::force_first_ready(&before.conditions, view.kstatus, view.requeue);
-    let view = View { kstatus, requeue, ..view };
-    let conditions = status::standard(view.kstatus, view.reason, &view.message).into_iter().chain([
+    let view = view(observed, lifecycle).with_first_ready(&before.conditions);
+    let conditions = view.standard().into_iter().chain([
         conditions::scheduled(lifecycle),
         conditions::initialized(observed, lifecycle, &view),
         conditions::up_to_date(observed, lifecycle, *is_outdated),
@@ -90,7 +95,7 @@ pub(super) fn report(observed: &Observed, situation: &Situation) -> Report<Sandb
     };
     let status = SandboxStatus {
         observed_generation: sandbox.metadata.generation,
-        state: Some(view.state),
+        state: Some(view.phase.state()),
         phase: Some(view.phase),
         pod_name: pod.map(|pod| pod.name_any()),
         pod_uid: pod.and_then(|pod| pod.uid()),
@@ -100,7 +105,7 @@ pub(super) fn report(observed: &Observed, situation: &Situation) -> Report<Sandb
         endpoints: endpoints(observed, lifecycle),
         ready_at: pod
             .and_then(|pod| restart::ready_at(observed, pod).cloned())
-            .or_else(|| (view.state == SandboxState::Ready).then_some(Time(now))),
+            .or_else(|| (view.phase == SandboxPhase::Ready).then_some(Time(now))),
         restarts: (restarts > 0).then_some(restarts),
         exit_code: pod.and_then(|pod| exit_code(pod, meta::SANDBOX_CONTAINER)).or(before.exit_code),
         init: init::status(observed, &before),
@@ -133,25 +138,8 @@ pub(super) fn report(observed: &Observed, situation: &Situation) -> Report<Sandb
     };
     // The objects of the exec access do not trigger a reconcile of the sandbox when they are created, or when that fails.
     let awaits_access = observed.exec_access.as_ref().is_some_and(ExecAccess::is_awaited);
-    let changed = status::has_news(&before.conditions, view.reason);
-    let worth_an_event =
-        view.kstatus != KStatus::InProgress || matches!(view.reason, Reason::ImagePull | Reason::Restarting);
-    let moved = changed || before.phase != Some(view.phase);
-    Report {
-        status,
-        transition: moved.then(|| Transition {
-            phase: view.phase.into(),
-            reason: view.reason,
-            message: view.message.clone(),
-        }),
-        event: (changed && worth_an_event).then_some(ObjectEvent {
-            warning: !matches!(view.kstatus, KStatus::Ready | KStatus::Current),
-            reason: view.reason,
-            message: view.message,
-        }),
-        requeue: if awaits_access { Requeue::Backoff } else { view.requeue.within(poll) },
-        write,
-    }
+    let requeue = if awaits_access { Requeue::Backoff } else { view.requeue.within(poll) };
+    view.requeued(requeue).report(status, (before.phase, &before.conditions), write)
 }
 
 /// The Pod of the sandbox, or the Pod to which the sandbox attaches.
@@ -197,32 +185,17 @@ fn age(created: Option<Timestamp>, now: Timestamp) -> Duration {
 }
 
 fn view(observed: &Observed, lifecycle: &Lifecycle) -> View {
-    let view = |state, phase, kstatus, reason, message: &str| View {
-        state,
-        phase,
-        kstatus,
-        reason,
-        message: message.to_string(),
-        requeue: Requeue::AwaitChange,
-    };
-    let waiting =
-        |phase, reason, message: &str| view(SandboxState::Uninitialized, phase, KStatus::InProgress, reason, message);
-    let stalled =
-        |reason, message: &str| view(SandboxState::Error, SandboxPhase::Error, KStatus::Stalled, reason, message);
-    let inactive =
-        |phase, reason, message: &str| view(SandboxState::Uninitialized, phase, KStatus::Current, reason, message);
-    let after = |delay, view: View| View { requeue: Requeue::After(delay), ..view };
     match lifecycle {
         Lifecycle::Terminating => {
             waiting(SandboxPhase::Terminating, Reason::Terminating, "The sandbox is being deleted.")
         }
         Lifecycle::SessionGone => {
             let message = "The session is gone; the sandbox is deleted with it.";
-            View { requeue: Requeue::Backoff, ..waiting(SandboxPhase::Terminating, Reason::Terminating, message) }
+            waiting(SandboxPhase::Terminating, Reason::Terminating, message).requeued(Requeue::Backoff)
         }
         // The deletion of a surplus Pod failed, and its cause may disappear without a watch event.
         Lifecycle::Blocked(failure) if matches!(observed.pod, ChildState::Failed(_)) => {
-            View { requeue: Requeue::Backoff, ..stalled(failure.reason, &failure.message) }
+            stalled(failure.reason, &failure.message).requeued(Requeue::Backoff)
         }
         Lifecycle::Blocked(failure) | Lifecycle::Attached(Attachment::Refused(failure)) => {
             stalled(failure.reason, &failure.message)
@@ -234,23 +207,23 @@ fn view(observed: &Observed, lifecycle: &Lifecycle) -> View {
                 "The sandbox is suspended (spec.suspend)"
             };
             if *ending {
-                waiting(SandboxPhase::Pending, Reason::Suspended, &format!("{by}; the Pod is ending."))
+                waiting(SandboxPhase::Pending, Reason::Suspended, format!("{by}; the Pod is ending."))
             } else {
                 let failed = if has_failed_init(&observed.sandbox) {
                     " The initialiser had failed; status.init has the evidence."
                 } else {
                     ""
                 };
-                inactive(SandboxPhase::Suspended, Reason::Suspended, &format!("{by}.{failed}"))
+                inactive(SandboxPhase::Suspended, Reason::Suspended, format!("{by}.{failed}"))
             }
         }
         Lifecycle::NameTaken(foreign) => {
             let (kstatus, requeue, message) = status::name_taken(foreign, "sandbox", "the sandbox");
             let view = match kstatus {
-                KStatus::Stalled => stalled(Reason::NameTaken, &message),
-                _ => waiting(SandboxPhase::Pending, Reason::NameTaken, &message),
+                KStatus::Stalled => stalled(Reason::NameTaken, message),
+                _ => waiting(SandboxPhase::Pending, Reason::NameTaken, message),
             };
-            View { requeue, ..view }
+            view.requeued(requeue)
         }
         Lifecycle::Failed(failure) | Lifecycle::Attached(Attachment::Unknown(failure)) => {
             let (kstatus, requeue) = status::of_failure(failure);
@@ -261,11 +234,11 @@ fn view(observed: &Observed, lifecycle: &Lifecycle) -> View {
                 }
                 _ => waiting(SandboxPhase::Pending, failure.reason, &failure.message),
             };
-            View { requeue, ..view }
+            view.requeued(requeue)
         }
         Lifecycle::WaitsForVolumes(message) => waiting(SandboxPhase::Pending, Reason::VolumesNotReady, message),
         Lifecycle::WaitsForAgent(message) => {
-            View { requeue: Requeue::Backoff, ..waiting(SandboxPhase::Pending, Reason::NoPod, message) }
+            waiting(SandboxPhase::Pending, Reason::NoPod, message).requeued(Requeue::Backoff)
         }
         Lifecycle::NoPod(_) => waiting(SandboxPhase::Pending, Reason::NoPod, "The Pod is about to be created."),
         Lifecycle::NodeLost { node, ending } => {
@@ -273,11 +246,11 @@ fn view(observed: &Observed, lifecycle: &Lifecycle) -> View {
             let message = format!(
                 "The node {node} does not respond; {what}. If the node is gone for good, taint it: kubectl taint node {node} node.kubernetes.io/out-of-service=nodeshutdown:NoExecute"
             );
-            waiting(SandboxPhase::Pending, Reason::NodeLost, &message)
+            waiting(SandboxPhase::Pending, Reason::NodeLost, message)
         }
         Lifecycle::Restarting { message, at, .. } => {
             let pause = at.duration_since(observed.now).try_into().unwrap_or_default();
-            after(pause, waiting(SandboxPhase::Pending, Reason::Restarting, message))
+            waiting(SandboxPhase::Pending, Reason::Restarting, message).requeued(Requeue::After(pause))
         }
         Lifecycle::Finished { message } => inactive(SandboxPhase::Finished, Reason::Finished, message),
         Lifecycle::Initializing(phase) => of_init(observed, phase),
@@ -287,7 +260,7 @@ fn view(observed: &Observed, lifecycle: &Lifecycle) -> View {
                 init::in_words(failure),
                 meta::RESTART
             );
-            stalled(Reason::InitFailed, &message)
+            stalled(Reason::InitFailed, message)
         }
         Lifecycle::Pod(progress)
         | Lifecycle::Orphaned(progress)
@@ -297,7 +270,6 @@ fn view(observed: &Observed, lifecycle: &Lifecycle) -> View {
 }
 
 fn of_init(observed: &Observed, init_phase: &InitPhase) -> View {
-    let (state, phase) = (SandboxState::Uninitialized, SandboxPhase::Initializing);
     let (kstatus, reason, message) = match init_phase {
         InitPhase::Waits { reason: reason @ (Reason::DependencyNotReady | Reason::Initializing), message } => {
             (KStatus::InProgress, *reason, message.clone())
@@ -315,47 +287,29 @@ fn of_init(observed: &Observed, init_phase: &InitPhase) -> View {
                 "The initialiser should have ended long ago and has not reported anything: look at the events of the Pod. Change the annotation {} to restart the sandbox.",
                 meta::RESTART
             );
-            return View {
-                state: SandboxState::Error,
-                phase: SandboxPhase::Error,
-                kstatus: KStatus::Stalled,
-                reason: Reason::GateNotRunning,
-                message,
-                requeue: Requeue::AwaitChange,
-            };
+            return stalled(Reason::GateNotRunning, message);
         }
     };
-    View { state, phase, kstatus, reason, message, requeue: Requeue::AwaitChange.within(init_phase.next(observed.now)) }
+    let requeue = Requeue::AwaitChange.within(init_phase.next(observed.now));
+    View::new(SandboxPhase::Initializing, kstatus, reason, message).requeued(requeue)
 }
 
 fn of_pod(observed: &Observed, lifecycle: &Lifecycle, progress: &Progress) -> View {
-    let view = |state, phase, kstatus, reason, message: String| View {
-        state,
-        phase,
-        kstatus,
-        reason,
-        message,
-        requeue: Requeue::AwaitChange,
-    };
-    let waiting =
-        |phase, reason, message: String| view(SandboxState::Uninitialized, phase, KStatus::InProgress, reason, message);
     let template = &observed.sandbox.spec.template;
     match progress {
         Progress::Terminating => {
             let overdue = observed.pod.owned().and_then(|pod| overdue_at(pod));
             let wait = overdue.and_then(|at| at.duration_since(observed.now).try_into().ok());
-            let message = "The previous Pod is still ending; a new Pod follows.".into();
+            let message = "The previous Pod is still ending; a new Pod follows.";
             let view = waiting(SandboxPhase::Pending, Reason::PodTerminating, message);
-            View { requeue: view.requeue.within(wait), ..view }
+            view.requeued(Requeue::AwaitChange.within(wait))
         }
-        Progress::Created => View {
-            requeue: Requeue::After(patience(observed.on_their_way, SCHEDULER_PATIENCE)),
-            ..waiting(
-                SandboxPhase::Pending,
-                Reason::PodCreated,
-                "The Pod waits for the scheduler, or for its claims to be provisioned.".into(),
-            )
-        },
+        Progress::Created => waiting(
+            SandboxPhase::Pending,
+            Reason::PodCreated,
+            "The Pod waits for the scheduler, or for its claims to be provisioned.",
+        )
+        .requeued(Requeue::After(patience(observed.on_their_way, SCHEDULER_PATIENCE))),
         Progress::Unschedulable { reason, message } => {
             let what = match reason {
                 Reason::ClaimNotReady => "The Pod waits for a claim",
@@ -366,7 +320,7 @@ fn of_pod(observed: &Observed, lifecycle: &Lifecycle, progress: &Progress) -> Vi
         }
         Progress::Waiting { reason, message } => {
             let view = waiting(SandboxPhase::Starting, *reason, message.clone());
-            View { requeue: view.requeue.within(kubelet_has(observed, progress)), ..view }
+            view.requeued(Requeue::AwaitChange.within(kubelet_has(observed, progress)))
         }
         Progress::Running if !template.mcp_services.is_empty() => waiting(
             SandboxPhase::Starting,
@@ -379,18 +333,12 @@ fn of_pod(observed: &Observed, lifecycle: &Lifecycle, progress: &Progress) -> Vi
         Progress::Running if template.readiness_probe.is_some() => waiting(
             SandboxPhase::Starting,
             Reason::NotReady,
-            "The container runs, but its readinessProbe has not succeeded yet; the events of the Pod show why.".into(),
+            "The container runs, but its readinessProbe has not succeeded yet; the events of the Pod show why.",
         ),
         Progress::Running | Progress::Initializing { .. } | Progress::Silent => {
-            waiting(SandboxPhase::Starting, Reason::NotReady, "The container runs, but is not ready yet.".into())
+            waiting(SandboxPhase::Starting, Reason::NotReady, "The container runs, but is not ready yet.")
         }
-        Progress::Ready => view(
-            SandboxState::Ready,
-            SandboxPhase::Ready,
-            KStatus::Ready,
-            Reason::Ready,
-            "The sandbox is ready.".into(),
-        ),
+        Progress::Ready => View::new(SandboxPhase::Ready, KStatus::Ready, Reason::Ready, "The sandbox is ready."),
         Progress::Ended { reason, message, .. } => {
             let hint = match lifecycle {
                 Lifecycle::Orphaned(_) => "The session is gone, so the sandbox cannot be restarted.".to_string(),
@@ -401,7 +349,7 @@ fn of_pod(observed: &Observed, lifecycle: &Lifecycle, progress: &Progress) -> Vi
                     meta::RESTART
                 ),
             };
-            view(SandboxState::Error, SandboxPhase::Error, KStatus::Stalled, *reason, format!("{message} {hint}"))
+            stalled(*reason, format!("{message} {hint}"))
         }
     }
 }

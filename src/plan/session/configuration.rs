@@ -88,7 +88,6 @@ pub(super) fn next(observed: &Observed, conditions: &[Condition]) -> Option<Dura
 }
 
 /// How long the content of a file may be used before it is read again.
-#[must_use]
 pub fn poll(file: Option<&Reference>, configuration: &Configuration) -> Duration {
     match (configuration, file) {
         (Configuration::Unusable(_), _) => MENDING_POLL,
@@ -156,7 +155,6 @@ fn secret(observed: &Observed, wanted: &BTreeMap<String, SecretString>) -> Secre
 }
 
 /// Whether the Secret is up to date, if it was read.
-#[must_use]
 pub fn is_kept(observed: &Observed) -> bool {
     match &observed.config_secret {
         None => true,

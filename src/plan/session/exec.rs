@@ -50,7 +50,6 @@ pub fn open_pods(
 }
 
 /// The write for the role, if the role is missing or out of date.
-#[must_use]
 pub fn writes(observed: &Observed) -> Vec<Write> {
     let is_going = observed.session.metadata().deletion_timestamp.is_some();
     let Some(Exec { role: live, runners, pods }) = observed.exec.as_ref().filter(|_| !is_going) else { return vec![] };

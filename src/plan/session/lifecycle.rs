@@ -124,7 +124,6 @@ impl Lifecycle {
     }
 
     /// Whether the volumes hold the files of their sources.
-    #[must_use]
     pub fn is_staged(&self) -> bool {
         match self {
             Lifecycle::Starting { .. }

@@ -83,7 +83,6 @@ impl Observed {
     }
 
     /// The name of the stage Pod, and of its network policy.
-    #[must_use]
     pub fn stage_pod_name(session: &EffectiveSession) -> String {
         name::child(&session.name_any(), "stage")
     }

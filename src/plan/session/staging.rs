@@ -55,7 +55,6 @@ pub enum Staging {
 
 impl Staging {
     /// Derives the progress from the stage Pod.
-    #[must_use]
     pub fn of(observed: &Observed) -> Self {
         let Some(pod) = observed.stage_pod.owned() else {
             return if is_needed(&observed.session) { Staging::NotStarted } else { Staging::Unneeded };
@@ -138,7 +137,6 @@ fn is_older_than_a_claim(pod: &Pod, observed: &Observed) -> bool {
 }
 
 /// Whether the content of the ConfigMaps is needed now: staging is due, or it failed and its sources may have been fixed.
-#[must_use]
 pub fn wants_sources(observed: &Observed) -> bool {
     match Staging::of(observed) {
         Staging::NotStarted | Staging::Superseded | Staging::Interrupted(_) | Staging::Failed(_) => true,
@@ -152,7 +150,6 @@ fn is_needed(session: &EffectiveSession) -> bool {
 }
 
 /// The names of the ConfigMaps among a session's sources.
-#[must_use]
 pub fn config_maps(session: &EffectiveSession) -> BTreeSet<String> {
     let sources = SharedVolume::ALL.into_iter().flat_map(|volume| &session.volume(volume).sources);
     let names = sources.filter_map(|source| match source.kind() {
@@ -186,7 +183,6 @@ pub(super) fn removals(observed: &Observed) -> Vec<Write> {
 }
 
 /// The hash of a ConfigMap's content.
-#[must_use]
 pub fn content_hash(config_map: &ConfigMap) -> String {
     digest::short(&(&config_map.data, &config_map.binary_data))
 }

@@ -18,8 +18,8 @@ use crate::{
         session::{OnExpiry, SandboxCounts, SessionPhase, VolumeStatus, VolumesStatus},
     },
     plan::{
-        ObjectEvent, Report, Requeue, StatusWrite, Transition,
-        status::{self, ConditionValue, KStatus, condition_value},
+        Report, Requeue, StatusWrite,
+        status::{self, ConditionValue, KStatus, View, condition_value},
         volumes::SharedVolume,
     },
 };
@@ -28,15 +28,6 @@ use crate::{
 /// and not watched, since the operator does not need the other ConfigMaps.
 const SOURCE_POLL: Duration = Duration::from_secs(5);
 
-/// How one lifecycle is reported.
-struct View {
-    phase: SessionPhase,
-    kstatus: KStatus,
-    reason: Reason,
-    message: String,
-    requeue: Requeue,
-}
-
 /// Builds the status, the event and the requeue.
 pub(super) fn report(observed: &Observed, situation: &Situation) -> Report<AigiseSessionStatus> {
     let (session, now) = (&observed.session, observed.now);
@@ -44,10 +35,9 @@ pub(super) fn report(observed: &Observed, situation: &Situation) -> Report<Aigis
     let mut before = session.status().cloned().unwrap_or_default();
     status::retain_ours(&mut before.conditions);
     let counts = counts(observed);
-    let view = misconfigured(observed, lifecycle, view(observed, lifecycle, &counts));
-    let (kstatus, requeue) = status::force_first_ready(&before.conditions, view.kstatus, view.requeue);
-    let view = View { kstatus, requeue, ..view };
-    let conditions = status::standard(view.kstatus, view.reason, &view.message).into_iter().chain([
+    let view = view(observed, lifecycle, &counts);
+    let view = misconfigured(observed, lifecycle, view).with_first_ready(&before.conditions);
+    let conditions = view.standard().into_iter().chain([
         configuration::config_valid(observed),
         volumes_ready(observed, situation, &view),
         sandboxes_ready(lifecycle, &counts, &view),
@@ -100,28 +90,12 @@ pub(super) fn report(observed: &Observed, situation: &Situation) -> Report<Aigis
         phase if phase == status.phase => StatusWrite::Throttled,
         _ => StatusWrite::Now,
     };
-    let changed = status::has_news(&before.conditions, view.reason);
-    let moved = changed || before.phase != Some(view.phase);
-    Report {
-        status,
-        transition: moved.then(|| Transition {
-            phase: view.phase.into(),
-            reason: view.reason,
-            message: view.message.clone(),
-        }),
-        event: (changed && view.kstatus != KStatus::InProgress).then(|| ObjectEvent {
-            warning: view.kstatus == KStatus::Stalled,
-            reason: view.reason,
-            message: view.message,
-        }),
-        requeue,
-        write,
-    }
+    view.requeued(requeue).report(status, (before.phase, &before.conditions), write)
 }
 
 /// Reports an unusable configuration file of a running session. The session continues with the file's last usable content, but is
 /// stalled, since it is not what the user asked for. Its phase still depends on its sandboxes.
-fn misconfigured(observed: &Observed, lifecycle: &Lifecycle, view: View) -> View {
+fn misconfigured(observed: &Observed, lifecycle: &Lifecycle, view: View<SessionPhase>) -> View<SessionPhase> {
     let has_say = matches!(view.kstatus, KStatus::Ready | KStatus::InProgress)
         && !matches!(
             lifecycle,
@@ -150,38 +124,30 @@ fn without_claim_phases(mut status: AigiseSessionStatus) -> AigiseSessionStatus 
     status
 }
 
-fn view(observed: &Observed, lifecycle: &Lifecycle, counts: &SandboxCounts) -> View {
+fn view(observed: &Observed, lifecycle: &Lifecycle, counts: &SandboxCounts) -> View<SessionPhase> {
     use KStatus::{InProgress, Stalled};
     use SessionPhase::{Error, Pending, Staging, Starting};
 
-    let view = |phase, kstatus, reason, message: &str| View {
-        phase,
-        kstatus,
-        reason,
-        message: message.to_string(),
-        requeue: Requeue::AwaitChange,
-    };
-    let after = |requeue, view: View| View { requeue, ..view };
     match lifecycle {
         Lifecycle::Expired { .. } | Lifecycle::Suspended { .. } => inactive(observed, lifecycle),
         Lifecycle::ClaimMissing(name) => {
             let message = format!("The claim {name}, which the session uses, does not exist yet.");
-            after(Requeue::After(SOURCE_POLL), view(Pending, InProgress, Reason::ClaimNotFound, &message))
+            View::new(Pending, InProgress, Reason::ClaimNotFound, message).requeued(Requeue::After(SOURCE_POLL))
         }
         Lifecycle::Terminating => {
-            view(SessionPhase::Terminating, InProgress, Reason::Terminating, "The session is being deleted.")
+            View::new(SessionPhase::Terminating, InProgress, Reason::Terminating, "The session is being deleted.")
         }
         // The file may be about to be created.
         Lifecycle::Unconfigured(failure) if matches!(failure.reason, Reason::ConfigNotFound | Reason::ApiError) => {
-            view(Pending, InProgress, failure.reason, &failure.message)
+            View::new(Pending, InProgress, failure.reason, &failure.message)
         }
         Lifecycle::Unconfigured(failure) | Lifecycle::Blocked(failure) => {
-            view(Error, Stalled, failure.reason, &failure.message)
+            View::new(Error, Stalled, failure.reason, &failure.message)
         }
         Lifecycle::NameTaken(foreign) => {
             let (kstatus, requeue, message) = status::name_taken(foreign, "session", "the session");
             let phase = if kstatus == Stalled { Error } else { Pending };
-            after(requeue, view(phase, kstatus, Reason::NameTaken, &message))
+            View::new(phase, kstatus, Reason::NameTaken, message).requeued(requeue)
         }
         Lifecycle::Failed(failure) => {
             let (kstatus, requeue) = status::of_failure(failure);
@@ -190,52 +156,52 @@ fn view(observed: &Observed, lifecycle: &Lifecycle, counts: &SandboxCounts) -> V
                 _ if failure.reason == Reason::Terminating => SessionPhase::Terminating,
                 _ => Pending,
             };
-            after(requeue, view(phase, kstatus, failure.reason, &failure.message))
+            View::new(phase, kstatus, failure.reason, &failure.message).requeued(requeue)
         }
         Lifecycle::SourceMissing(name) => {
             let message = format!("The ConfigMap {name}, a source of the volumes, does not exist yet.");
-            after(Requeue::After(SOURCE_POLL), view(Pending, InProgress, Reason::SourceNotFound, &message))
+            View::new(Pending, InProgress, Reason::SourceNotFound, message).requeued(Requeue::After(SOURCE_POLL))
         }
-        Lifecycle::NotStaged => view(Staging, InProgress, Reason::Staging, "The volumes are about to be filled."),
+        Lifecycle::NotStaged => View::new(Staging, InProgress, Reason::Staging, "The volumes are about to be filled."),
         Lifecycle::Staging(progress) => {
-            view(Staging, InProgress, Reason::Staging, &staging::in_words(&observed.session, progress))
+            View::new(Staging, InProgress, Reason::Staging, staging::in_words(&observed.session, progress))
         }
         Lifecycle::StagingInterrupted(message) => {
             let message = format!("{message} The Pod that fills the volumes is recreated.");
-            after(Requeue::After(staging::rest(observed)), view(Staging, InProgress, Reason::Staging, &message))
+            View::new(Staging, InProgress, Reason::Staging, message).requeued(Requeue::After(staging::rest(observed)))
         }
         Lifecycle::StagingFailed(message) => {
             let message = message.trim_end_matches('.');
             let message = format!("The volumes could not be filled: {message}. Fix the source; staging is retried.");
-            after(Requeue::After(SOURCE_POLL), view(Error, Stalled, Reason::StagingFailed, &message))
+            View::new(Error, Stalled, Reason::StagingFailed, message).requeued(Requeue::After(SOURCE_POLL))
         }
         Lifecycle::Starting { cause } if sandboxes::only_initialize(observed) && unbound(observed).is_none() => {
-            view(SessionPhase::Initializing, InProgress, Reason::SandboxesNotReady, cause)
+            View::new(SessionPhase::Initializing, InProgress, Reason::SandboxesNotReady, cause)
         }
-        Lifecycle::Starting { cause } => view(Starting, InProgress, Reason::SandboxesNotReady, cause),
-        Lifecycle::SandboxFailed { cause } => view(Error, Stalled, Reason::SandboxFailed, cause),
+        Lifecycle::Starting { cause } => View::new(Starting, InProgress, Reason::SandboxesNotReady, cause),
+        Lifecycle::SandboxFailed { cause } => View::new(Error, Stalled, Reason::SandboxFailed, cause),
         Lifecycle::Degraded { cause, waits_for: Some(waiting) } => {
-            view(Starting, InProgress, Reason::SandboxesNotReady, &format!("{waiting} Failed: {cause}"))
+            View::new(Starting, InProgress, Reason::SandboxesNotReady, format!("{waiting} Failed: {cause}"))
         }
         Lifecycle::Degraded { cause, waits_for: None } => {
             let message = format!("{} sandboxes are ready. Failed: {cause}", counts.summary);
-            view(SessionPhase::Degraded, Stalled, Reason::Degraded, &message)
+            View::new(SessionPhase::Degraded, Stalled, Reason::Degraded, message)
         }
         Lifecycle::Ready if counts.ready == counts.total => {
             let message = format!("All sandboxes are ready ({}).", counts.summary);
-            view(SessionPhase::Ready, KStatus::Ready, Reason::Ready, &message)
+            View::new(SessionPhase::Ready, KStatus::Ready, Reason::Ready, message)
         }
         Lifecycle::Ready => {
             let finished: Vec<_> = sandboxes::wanted(observed).filter(sandboxes::Wanted::is_inactive).collect();
             let finished = finished.iter().map(|wanted| format!(" {}: {}", wanted.sandbox_type, wanted.message()));
             let message = format!("{} sandboxes are ready.{}", counts.summary, finished.collect::<String>());
-            view(SessionPhase::Ready, KStatus::Ready, Reason::Ready, &message)
+            View::new(SessionPhase::Ready, KStatus::Ready, Reason::Ready, message)
         }
     }
 }
 
 /// The view of a session that is suspended or expired.
-fn inactive(observed: &Observed, lifecycle: &Lifecycle) -> View {
+fn inactive(observed: &Observed, lifecycle: &Lifecycle) -> View<SessionPhase> {
     use KStatus::{Current, InProgress};
     use SessionPhase::{Expired, Suspended};
 
@@ -322,7 +288,7 @@ fn remembered_roots(observed: &Observed) -> Vec<String> {
     volumes.and_then(|volumes| volumes.tools.as_ref()).map(|tools| tools.roots.clone()).unwrap_or_default()
 }
 
-fn volumes_ready(observed: &Observed, situation: &Situation, view: &View) -> ConditionValue {
+fn volumes_ready(observed: &Observed, situation: &Situation, view: &View<SessionPhase>) -> ConditionValue {
     let Situation { lifecycle, staging } = situation;
     // The volumes of a suspended session are filled, and so are those of a session that only waits for the expansion of a claim.
     let is_suspended = matches!(lifecycle, Lifecycle::Suspended { .. });
@@ -342,7 +308,7 @@ fn volumes_ready(observed: &Observed, situation: &Situation, view: &View) -> Con
     }
 }
 
-fn sandboxes_ready(lifecycle: &Lifecycle, counts: &SandboxCounts, view: &View) -> ConditionValue {
+fn sandboxes_ready(lifecycle: &Lifecycle, counts: &SandboxCounts, view: &View<SessionPhase>) -> ConditionValue {
     let kind = ConditionType::SandboxesReady;
     if counts.total > 0 && counts.ready == counts.total {
         condition_value(kind, true, Reason::Ready, format!("{} sandboxes are ready.", counts.summary))
@@ -365,7 +331,7 @@ fn degraded(lifecycle: &Lifecycle) -> ConditionValue {
     }
 }
 
-fn suspended(lifecycle: &Lifecycle, view: &View) -> ConditionValue {
+fn suspended(lifecycle: &Lifecycle, view: &View<SessionPhase>) -> ConditionValue {
     let kind = ConditionType::Suspended;
     if matches!(lifecycle, Lifecycle::Suspended { .. } | Lifecycle::Expired { .. }) {
         condition_value(kind, true, view.reason, view.message.clone())

@@ -28,7 +28,6 @@ const TIMEOUT: i32 = 12;
 const FAILURES: i32 = 2;
 
 /// The readiness probe of the container.
-#[must_use]
 pub fn readiness_probe(template: &SandboxTemplate) -> Probe {
     let own = template.readiness_probe.clone().unwrap_or_default();
     if template.mcp_services.is_empty() && check(template).is_err() {
@@ -48,7 +47,6 @@ pub fn readiness_probe(template: &SandboxTemplate) -> Probe {
 }
 
 /// The check of the sandbox's own probe, with the host that the kubelet would use.
-#[must_use]
 pub fn asked(template: &SandboxTemplate, label: Option<&Label>) -> Option<OwnProbe> {
     let probe = template.readiness_probe.as_ref()?;
     let host = |host: &Option<String>| host.clone().or_else(|| label.map(Label::to_string)).unwrap_or_default();

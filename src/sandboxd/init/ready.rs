@@ -20,7 +20,6 @@ const LIMIT: Duration = Duration::from_millis(9500);
 const TAIL: usize = 1024;
 
 /// Reports in one line on stderr what is not ready.
-#[must_use]
 pub fn ready(places: &Places) -> ExitCode {
     match ask(places) {
         Ok(()) => ExitCode::SUCCESS,
