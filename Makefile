@@ -33,10 +33,11 @@ install: image cluster-up ## Install the operator on the cluster by Helm; VALUES
 
 test: check e2e ## Run every test
 
-check: ## The fast loop: format, dependencies, lints, the pure build, unit tests
+check: ## The fast loop: format, dependencies, lints, links of the documentation, the pure build, unit tests
 	cargo fmt --check
 	tests/deny.sh licenses bans sources
 	cargo clippy --all-targets --quiet -- -D warnings
+	RUSTDOCFLAGS="-D rustdoc::broken_intra_doc_links -A rustdoc::private_intra_doc_links" cargo doc --lib --no-deps --document-private-items --quiet
 	cargo check --lib --no-default-features --quiet
 	cargo test --lib --bins --test it --test sandboxd --test init
 

@@ -10,7 +10,7 @@
 //! | [`merge`] | the session's own fields override it |
 //! | [`mod@write`], [`manifest`] | the effective configuration as a file again, and as a manifest |
 //!
-//! A value that comes from a Secret is held as a [`SecretString`](secrecy::SecretString): the specification only refers to it, and no error or debug output
+//! A value that comes from a Secret is held as a [`SecretString`]: the specification only refers to it, and no error or debug output
 //! contains it.
 
 pub mod cast;

@@ -19,7 +19,7 @@ use secrecy::{ExposeSecret, SecretString};
 
 use super::{
     Shared,
-    live::{Busy, PASS_BYTES},
+    live::{Busy, HELD_BYTES},
 };
 use crate::{
     api::{AigiseSession, condition::Reason},
@@ -139,11 +139,11 @@ pub(super) async fn read(session: &Arc<AigiseSession>, has_runner: bool, shared:
             });
         }
     }
-    let pass = shared.live.begin(&session.namespace().unwrap_or_default())?;
+    let permit = shared.live.begin(&session.namespace().unwrap_or_default())?;
     let mut versions = Versions::default();
     let contents = contents(session, &mut versions, shared).await;
     let (configuration, wanted) = configuration::read(session, &contents, has_runner);
-    drop((contents, pass));
+    drop((contents, permit));
     let config_secret = match configuration {
         Configuration::None | Configuration::Read { .. } => {
             Some(ConfigSecret { wanted, child: config_secret(session, shared).await })
@@ -179,7 +179,7 @@ async fn versions_differ(known: &Remembered, with_secrets: bool, session: &Aigis
     false
 }
 
-/// The texts that a configuration is read from. A reconcile holds at most [`PASS_BYTES`] of them.
+/// The texts that a configuration is read from. A reconcile holds at most [`HELD_BYTES`] of them.
 async fn contents(session: &AigiseSession, versions: &mut Versions, shared: &Shared) -> Contents {
     let mut wanted = BTreeMap::<_, Vec<_>>::new();
     for reference in configuration::references(session) {
@@ -187,7 +187,7 @@ async fn contents(session: &AigiseSession, versions: &mut Versions, shared: &Sha
     }
     let (mut contents, mut bytes) = (Contents::new(), 0);
     for (place, references) in wanted {
-        let found = if bytes > PASS_BYTES {
+        let found = if bytes > HELD_BYTES {
             Err(Failure { reason: Reason::TooLarge, message: too_large() })
         } else {
             look(&place, &references, session, shared).await
@@ -202,7 +202,7 @@ async fn contents(session: &AigiseSession, versions: &mut Versions, shared: &Sha
         bytes += found.iter().flatten().flatten().map(|(_, text)| text.expose_secret().len()).sum::<usize>();
         for reference in references {
             let text = match &found {
-                _ if bytes > PASS_BYTES => Err(Failure { reason: Reason::TooLarge, message: too_large() }),
+                _ if bytes > HELD_BYTES => Err(Failure { reason: Reason::TooLarge, message: too_large() }),
                 Ok(texts) => Ok(texts.as_ref().and_then(|texts| texts.get(reference.key()).cloned())),
                 Err(failure) => Err(failure.clone()),
             };
@@ -213,7 +213,7 @@ async fn contents(session: &AigiseSession, versions: &mut Versions, shared: &Sha
 }
 
 fn too_large() -> String {
-    let most = PASS_BYTES / 1024 / 1024;
+    let most = HELD_BYTES / 1024 / 1024;
     format!("The configuration file and the values of its variables are larger than {most} MiB together.")
 }
 

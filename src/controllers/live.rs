@@ -27,10 +27,10 @@ use crate::{
 };
 
 /// How many reconciles of a namespace may read content at the same time.
-const PASSES: usize = 4;
+const READERS: usize = 4;
 
 /// The most bytes of content that a reconcile holds at the same time.
-pub(super) const PASS_BYTES: usize = 4 * 1024 * 1024;
+pub(super) const HELD_BYTES: usize = 4 * 1024 * 1024;
 
 /// When a reconcile is [`Busy`], it is requeued after this time.
 pub(super) const BUSY: Duration = Duration::from_secs(1);
@@ -42,7 +42,7 @@ pub struct Busy;
 /// Reads objects that are not cached, and remembers what was read within limits.
 pub struct LiveReads {
     client: Client,
-    passes: Arc<Mutex<HashMap<String, usize>>>,
+    readers: Arc<Mutex<HashMap<String, usize>>>,
     /// The hashes of ConfigMaps' contents, by namespace and name.
     hashes: Memo<Version, String>,
     pods: Memo<Version, Pod>,
@@ -50,18 +50,18 @@ pub struct LiveReads {
 }
 
 /// The permission of a reconcile to read content, which ends when it is dropped.
-pub(super) struct Pass {
-    passes: Arc<Mutex<HashMap<String, usize>>>,
+pub(super) struct Permit {
+    readers: Arc<Mutex<HashMap<String, usize>>>,
     namespace: String,
 }
 
-impl Drop for Pass {
+impl Drop for Permit {
     fn drop(&mut self) {
-        let mut passes = self.passes.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(running) = passes.get_mut(&self.namespace) {
+        let mut readers = self.readers.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(running) = readers.get_mut(&self.namespace) {
             *running -= 1;
             if *running == 0 {
-                passes.remove(&self.namespace);
+                readers.remove(&self.namespace);
             }
         }
     }
@@ -71,22 +71,22 @@ impl LiveReads {
     pub(super) fn new(client: Client) -> Self {
         Self {
             client,
-            passes: Arc::default(),
+            readers: Arc::default(),
             hashes: Memo::of(4 * 1024 * 1024),
             pods: Memo::of(1024 * 1024),
             claims: Memo::of(1024 * 1024),
         }
     }
 
-    /// Permits a reconcile to read content, unless [`PASSES`] others of its namespace do.
-    pub(super) fn begin(&self, namespace: &str) -> Result<Pass, Busy> {
-        let mut passes = self.passes.lock().unwrap_or_else(PoisonError::into_inner);
-        let running = passes.entry(namespace.to_string()).or_default();
-        if *running >= PASSES {
+    /// Permits a reconcile to read content, unless [`READERS`] others of its namespace do.
+    pub(super) fn begin(&self, namespace: &str) -> Result<Permit, Busy> {
+        let mut readers = self.readers.lock().unwrap_or_else(PoisonError::into_inner);
+        let running = readers.entry(namespace.to_string()).or_default();
+        if *running >= READERS {
             return Err(Busy);
         }
         *running += 1;
-        Ok(Pass { passes: self.passes.clone(), namespace: namespace.to_string() })
+        Ok(Permit { readers: self.readers.clone(), namespace: namespace.to_string() })
     }
 
     /// Reads the ConfigMaps among the sources of a session. The operator may get them by name, but may not list or watch them.
@@ -151,7 +151,7 @@ impl LiveReads {
         if let Some(known) = memo.get(&place, &version) {
             return Ok(Ok(Some(known)));
         }
-        let _pass = self.begin(namespace)?;
+        let _permit = self.begin(namespace)?;
         Ok(match live::get::<K>(&self.client, namespace, name, keep).await {
             Ok(Some(Ok(object))) => {
                 let made = Arc::new(make(&object));
@@ -191,12 +191,12 @@ mod tests {
             .build()
             .unwrap()
             .block_on(async { LiveReads::new(Client::new(service, "default")) });
-        let mut running: Vec<_> = (0..PASSES).map(|_| reads.begin("a").unwrap()).collect();
+        let mut running: Vec<_> = (0..READERS).map(|_| reads.begin("a").unwrap()).collect();
         assert!(reads.begin("a").is_err());
         assert!(reads.begin("b").is_ok());
         running.pop();
         assert!(reads.begin("a").is_ok());
         running.clear();
-        assert!(reads.passes.lock().unwrap().is_empty());
+        assert!(reads.readers.lock().unwrap().is_empty());
     }
 }

@@ -108,7 +108,7 @@ pub const FIRST: usize = 2;
 const MOST_TYPES: usize = 128;
 
 /// The other sandboxes of the session on which decisions about a sandbox depend: those of its own type if a user created it, those of the
-/// types that it depends on, and of the types that these depend on. `first` returns the [first](FIRST) sandboxes of a type by [`rank`].
+/// types that it depends on, and of the types that these depend on. `first` returns the [first](FIRST) sandboxes of a type by [`rank`](super::facts::sandbox::rank).
 pub fn siblings(sandbox: &Sandbox, first: impl Fn(&Label) -> Vec<Arc<Sandbox>>) -> Vec<Arc<Sandbox>> {
     let needed = |sandbox: &Sandbox| {
         let labels = sandbox.spec.template.depends_on.iter().filter_map(|needed| Label::of(needed).ok());
