@@ -1,4 +1,4 @@
-//! Questions to one object, as it is stored. The answers depend on nothing else.
+//! Questions about one object, as it is stored. The answers depend on nothing else.
 
 pub mod agent;
 pub mod sandbox;

@@ -87,7 +87,7 @@ pub fn check_session(name: &str) -> Result<(), NameError> {
     let well_formed = name.starts_with(|c: char| c.is_ascii_lowercase())
         && !name.ends_with('-')
         && name.chars().all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-')
-        && !name.contains("--")
+        && !is_derived(name)
         && name.len() <= MAX_SESSION;
     if well_formed { Ok(()) } else { Err(NameError::Session(name.into())) }
 }
@@ -105,6 +105,11 @@ pub fn host(label: &Label, session: &str, namespace: &str) -> String {
 /// The DNS name of a session's Service.
 pub fn service(session: &str, namespace: &str) -> String {
     format!("{session}.{namespace}.svc")
+}
+
+/// Whether the operator derived the name from that of a session. No name that a user may choose has `--` in it.
+pub fn is_derived(name: &str) -> bool {
+    name.contains("--")
 }
 
 #[cfg(test)]

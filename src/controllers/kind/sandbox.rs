@@ -23,6 +23,7 @@ use crate::{
             sandbox::{belonged_to_other_session, is_runner},
             session::role_name,
         },
+        name,
         ownership::{self, label},
         sandbox::{self, ExecAccess, Observed},
     },
@@ -67,7 +68,7 @@ impl Reconciled for Sandbox {
         }
         // When a sandbox leaves the first of its type, the next sandbox of the type takes its place.
         if !first_before.is_subset(&first) {
-            for name in first.iter().filter(|name| !name.contains("--")) {
+            for name in first.iter().filter(|name| !name::is_derived(name)) {
                 dispatcher.enqueue::<Sandbox>(name, &namespace);
             }
         }

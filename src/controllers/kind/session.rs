@@ -21,7 +21,7 @@ use crate::{
             agent::{belonged_to_other_session, may_exec, runner_name},
             session::{has_failed, has_volumes, is_inactive, role_name},
         },
-        name::{self, Label},
+        name,
         session::{self, Observed, configuration::is_kept, exec::Exec},
         volumes::SharedVolume,
     },
@@ -55,8 +55,7 @@ impl Reconciled for AigiseSession {
             });
         if !hand_made_only || change.touches(|session| (session.metadata.generation, has_volumes(session))) {
             for sandbox in dispatcher.sandboxes_in.of_session(&namespace, &name) {
-                // The Sandboxes that a session creates have `--` in their names.
-                if !hand_made_only || !sandbox.contains("--") {
+                if !hand_made_only || !name::is_derived(&sandbox) {
                     dispatcher.enqueue::<Sandbox>(&sandbox, &namespace);
                 }
             }
@@ -98,9 +97,8 @@ impl Reconciled for AigiseSession {
                 None => _ = claims.insert(volume, read.claim(&session.claim_name(volume)).child_state(owner)),
             }
         }
-        let labels = session.launched().into_iter().filter_map(|sandbox_type| Label::of(sandbox_type).ok());
         let mut sandboxes = read.sandboxes_owned_by(owner.uid.as_deref().unwrap_or_default());
-        sandboxes.extend(labels.map(|label| name::child(&name, label)));
+        sandboxes.extend(session.launched_labels().map(|(_, label)| name::child(&name, label)));
         let sandboxes = sandboxes.into_iter().map(|name| {
             let child = read.sandbox(&name).child_state(owner);
             (name, child)

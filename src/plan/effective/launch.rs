@@ -14,7 +14,7 @@ use crate::{
         session::{LaunchMode, McpService},
     },
     overlay,
-    plan::facts::agent::MAIN,
+    plan::{facts::agent::MAIN, name::Label},
     protocol::init::ALL_SKILLS,
 };
 
@@ -39,6 +39,11 @@ impl EffectiveSession {
             }
         }
         launched
+    }
+
+    /// The types that are started, with their labels. A type without a valid label is an error of the session, and is omitted here.
+    pub fn launched_labels(&self) -> impl Iterator<Item = (&str, Label)> {
+        self.launched().into_iter().filter_map(|sandbox_type| Some((sandbox_type, Label::of(sandbox_type).ok()?)))
     }
 
     /// The types that may ever be started: all of them if agents may request more types than are started at once.

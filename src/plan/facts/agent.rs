@@ -1,4 +1,4 @@
-//! Questions to one Agent, as it is stored.
+//! Questions about one Agent, as it is stored.
 
 use kube::ResourceExt;
 

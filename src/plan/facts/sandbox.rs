@@ -1,4 +1,4 @@
-//! Questions to one Sandbox, as it is stored.
+//! Questions about one Sandbox, as it is stored.
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, Time};
 use kube::ResourceExt;

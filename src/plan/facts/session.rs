@@ -1,4 +1,4 @@
-//! Questions to one session, as it is stored.
+//! Questions about one session, as it is stored.
 
 use kube::ResourceExt;
 

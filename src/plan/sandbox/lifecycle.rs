@@ -236,7 +236,7 @@ fn membership<'a>(observed: &'a Observed, label: &Label) -> Result<Membership<'a
     let blocked = |reason, message| Box::new(Lifecycle::Blocked(Failure { reason, message }));
     let failed = |failure| Box::new(Lifecycle::Failed(failure));
     let hand_made = is_hand_made(sandbox);
-    if hand_made && sandbox.name_any().contains("--") {
+    if hand_made && name::is_derived(&sandbox.name_any()) {
         let message = "metadata.name: names with `--` are reserved for the sandboxes of sessions; use another name.";
         return Err(blocked(Reason::InvalidSpec, message.into()));
     }
@@ -296,8 +296,7 @@ fn membership<'a>(observed: &'a Observed, label: &Label) -> Result<Membership<'a
 
 /// The sandbox with which a user's sandbox competes for its type: the session's own, or the user's oldest sandbox of the type.
 fn rival(observed: &Observed, session: &EffectiveSession, label: &Label) -> Option<String> {
-    let own = session.launched().into_iter().find(|own| Label::of(own).as_ref() == Ok(label));
-    if own.is_some() {
+    if session.launched_labels().any(|(_, own)| own == *label) {
         return Some(name::child(&session.name_any(), label));
     }
     let age = |sandbox: &Sandbox| (sandbox.metadata.creation_timestamp.clone(), sandbox.name_any());

@@ -24,6 +24,7 @@ use crate::{
 /// A type that the session requires, and the state of its Sandbox.
 pub(super) struct Wanted<'a> {
     pub(super) sandbox_type: &'a str,
+    pub(super) label: Label,
     pub(super) name: String,
     pub(super) child: &'a ChildState<Sandbox>,
 }
@@ -89,10 +90,10 @@ impl Wanted<'_> {
 
 /// The types that the session requires.
 pub(super) fn wanted(observed: &Observed) -> impl Iterator<Item = Wanted<'_>> {
-    observed.session.launched().into_iter().filter_map(|sandbox_type| {
-        let name = observed.child_name(Label::of(sandbox_type).ok()?);
+    observed.session.launched_labels().map(|(sandbox_type, label)| {
+        let name = observed.child_name(&label);
         let child = observed.sandboxes.get(&name).unwrap_or(&ChildState::Absent);
-        Some(Wanted { sandbox_type, name, child })
+        Wanted { sandbox_type, label, name, child }
     })
 }
 

@@ -21,7 +21,6 @@ use crate::{
     plan::{
         Lookup, digest,
         effective::{EffectiveSession, sources::sources},
-        name::Label,
         ownership,
         pod_resources::PodResources,
         pod_spec::{base_spec, claim_volume, helper_container},
@@ -95,7 +94,6 @@ fn requests(observed: &Observed) -> PodResources {
     }
     let to_come = sandboxes::wanted(observed).filter(|wanted| wanted.child.owned().is_none());
     let rooms = to_come.filter_map(|wanted| {
-        let label = Label::of(wanted.sandbox_type).ok()?;
         let sandbox = sandboxes::sandbox(observed, &wanted).filter(|sandbox| sandbox.spec.template.attach.is_none())?;
         let sandbox = sandbox::Observed {
             sandbox: Arc::new(sandbox),
@@ -109,7 +107,7 @@ fn requests(observed: &Observed) -> PodResources {
             on_their_way: 1,
             now: observed.now,
         };
-        Some(PodResources::of_pod(&sandbox::pod(&sandbox, &label).ok()?.spec?))
+        Some(PodResources::of_pod(&sandbox::pod(&sandbox, &wanted.label).ok()?.spec?))
     });
     rooms.sum()
 }
