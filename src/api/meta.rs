@@ -43,6 +43,10 @@ pub const TEMPLATE_HASH: &str = "aigise.dev/template-hash";
 /// when the Pod was created.
 pub const RESTART: &str = "aigise.dev/restart";
 
+/// Annotation that users change on a session to have its volumes filled again. The value is free; the current time is a good value. On a
+/// stage Pod: the value of its session when the Pod was created.
+pub const RESTAGE: &str = "aigise.dev/restage";
+
 /// Annotation on a Pod: the value of the session's [`RESTART`] that this Pod acknowledges.
 pub const SESSION_RESTART: &str = "aigise.dev/session-restart";
 

@@ -12,7 +12,8 @@ use serde::{Deserialize, Serialize};
 
 pub use self::{
     status::{
-        AgentCounts, AigiseSessionStatus, ConfigurationStatus, SandboxCounts, SessionPhase, VolumeStatus, VolumesStatus,
+        AgentCounts, AigiseSessionStatus, ConfigurationStatus, FilledStatus, SandboxCounts, SessionPhase, VolumeStatus,
+        VolumesStatus,
     },
     volumes::{
         AccessMode, ClaimSource, ConfigMapSource, ContainerSource, ImageSource, PullPolicy, Reclaim, SourceKind,

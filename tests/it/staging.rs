@@ -8,7 +8,7 @@ use aigise_operator::{
         condition::{ConditionType, Reason},
         meta,
     },
-    plan::{HelperMount, Settings, StatusWrite, Write, effective::Decided},
+    plan::{HelperMount, Settings, StatusWrite, Write, effective::Decided, pod::annotation},
     protocol::staging::{Staged, StagingReport},
 };
 use k8s_openapi::api::core::v1::{ContainerState, ContainerStateTerminated, ContainerStatus, Pod, PodSpec};
@@ -351,4 +351,95 @@ fn kubectl_logs_shows_the_stage_container_also_beside_others() {
     world.happens(with_sources(json!([a_container_source()])));
     let pod: &Pod = &world.pods[STAGE];
     assert_eq!(pod.metadata.annotations.as_ref().unwrap()[meta::DEFAULT_CONTAINER], meta::STAGE_CONTAINER);
+}
+
+/// A session whose volumes are filled; the stage Pod has ended.
+fn filled() -> World {
+    let mut world = World::new();
+    world.happens(with_sources(json!([a_container_source()])));
+    fills(&mut world);
+    world
+}
+
+/// The stage Pod ends well.
+fn fills(world: &mut World) {
+    world.happens(Event::Staged { pod: STAGE.into(), roots: vec![] });
+    assert_ne!(said(world).0, "Staging");
+}
+
+fn annotate(value: &str) -> Event {
+    let (key, value) = (meta::RESTAGE.to_string(), value.to_string());
+    Event::Annotate { session: Some("demo".into()), sandbox: None, key, value }
+}
+
+#[test]
+fn volumes_stay_filled_when_the_stage_pod_is_gone() {
+    let mut world = filled();
+    world.happens(Event::DeletePod(STAGE.into()));
+    world.happens(Event::PodGone(STAGE.into()));
+    world.happens(Event::Restart);
+    assert!(!world.pods.contains_key(STAGE), "nothing is staged again");
+    assert_ne!(said(&world).0, "Staging");
+    // What the making of a digest is does not matter as long as nobody edits the session.
+    let status = world.sessions.get_mut("demo").unwrap().status.as_mut().unwrap();
+    status.volumes.as_mut().unwrap().filled.as_mut().unwrap().sources = "of another version".into();
+    world.happens(Event::Restart);
+    assert!(!world.pods.contains_key(STAGE), "a digest that was computed differently is not an edit");
+    let late = json!({"sandboxes": {"main": {"image": "a"}, "late": {"image": "a"}}, "volumes": {"data": {"sources": [a_container_source()]}}});
+    world.happens(a_session(late));
+    assert!(!world.pods.contains_key(STAGE) && world.sandboxes.contains_key("demo--late"));
+    let other = json!({"container": {"image": "b", "command": ["true"]}});
+    world.happens(with_sources(json!([other])));
+    assert!(world.pods.contains_key(STAGE), "an edited source is staged");
+}
+
+#[test]
+fn a_claim_that_was_recreated_is_filled() {
+    let mut world = filled();
+    world.happens(Event::DeletePod(STAGE.into()));
+    world.happens(Event::PodGone(STAGE.into()));
+    world.happens(Event::DeleteClaim("demo--data".into()));
+    assert!(world.pods.contains_key(STAGE));
+    let status = world.sessions["demo"].status.as_ref().unwrap();
+    assert_eq!(status.volumes.as_ref().unwrap().filled, None);
+}
+
+#[test]
+fn volumes_are_filled_again_on_request() {
+    let digest = |world: &World| annotation(&world.pods[STAGE], meta::SOURCES_DIGEST).unwrap().to_string();
+    let mut world = filled();
+    let first = digest(&world);
+    world.happens(annotate("1"));
+    world.happens(Event::PodGone(STAGE.into()));
+    assert_ne!(digest(&world), first, "sandboxd leaves a volume alone that was filled with the same digest");
+    fills(&mut world);
+    world.happens(Event::PodGone(STAGE.into()));
+    world.happens(annotate("1"));
+    world.sessions.get_mut("demo").unwrap().metadata.annotations = None;
+    world.happens(Event::Restart);
+    assert!(!world.pods.contains_key(STAGE), "neither the same value nor its removal is a request");
+    world.happens(annotate("2"));
+    assert!(world.pods.contains_key(STAGE));
+}
+
+/// Such a container has no end, and the Pod has requested the resources of all sandboxes.
+#[test]
+fn a_stage_pod_that_another_container_keeps_running_is_deleted_once_the_volumes_are_known_to_be_filled() {
+    let mut world = World::new();
+    world.happens(with_sources(json!([a_container_source()])));
+    let message = serde_json::to_string(&StagingReport::Staged { volumes: BTreeMap::new() }).unwrap();
+    let container = |name: &str, state: Value| json!({"name": name, "image": "a", "imageID": "", "ready": false, "restartCount": 0, "state": state});
+    let ended = json!({"terminated": {"exitCode": 0, "reason": "Completed", "message": message}});
+    let statuses = [container("proxy", json!({"running": {}})), container(meta::STAGE_CONTAINER, ended)];
+    let pod = world.pods.get_mut(STAGE).unwrap();
+    pod.status.get_or_insert_default().container_statuses = serde_json::from_value(json!(statuses)).unwrap();
+    assert!(!deletes_stage_pod(&world), "not before the status has the record");
+    world.settle();
+    assert!(world.pods.get(STAGE).is_none_or(|pod| pod.metadata.deletion_timestamp.is_some()));
+    assert_ne!(said(&world).0, "Staging");
+}
+
+fn deletes_stage_pod(world: &World) -> bool {
+    let writes = planned(&world.observe_session("demo"));
+    writes.iter().any(|write| matches!(write, Write::Delete(target) if target.name == STAGE))
 }

@@ -153,6 +153,32 @@ pub struct VolumesStatus {
     /// The digest of the content that was staged.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub staged_digest: Option<String>,
+    /// The record that the volumes were filled. The volumes are filled again only after their sources were edited, a claim was recreated,
+    /// or the annotation `aigise.dev/restage` was changed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub filled: Option<FilledStatus>,
+}
+
+/// The record that the session's own volumes were filled.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct FilledStatus {
+    /// The digest of the sources as they are written in the session, without the content of ConfigMaps.
+    pub sources: String,
+    /// The UIDs of the claims, by volume.
+    #[serde(default)]
+    pub claims: BTreeMap<String, String>,
+    /// The value of the annotation `aigise.dev/restage` that was obeyed last.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub request: Option<String>,
+    /// How many files already existed with other content and were kept.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub kept: i64,
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde passes a reference")]
+fn is_zero(number: &i64) -> bool {
+    *number == 0
 }
 
 /// The current state of one volume.

@@ -1,6 +1,6 @@
-//! Staging: the stage Pod fills the volumes once for each digest of their sources, and ends.
+//! Staging: the stage Pod fills the volumes once, and ends. The status [records](record) that they are filled.
 //!
-//! Decided in docs/adr/0004-stage-pod-is-the-record.md.
+//! Decided in docs/adr/0014-status-is-the-record-of-staging.md, which supersedes docs/adr/0004-stage-pod-is-the-record.md.
 
 use std::{collections::BTreeSet, time::Duration};
 
@@ -10,7 +10,11 @@ use kube::ResourceExt;
 
 use super::{ChildState, ConfigMapContent, Created, Observed, Write};
 use crate::{
-    api::{condition::Reason, meta, session::SourceKind},
+    api::{
+        condition::Reason,
+        meta,
+        session::{FilledStatus, SourceKind},
+    },
     plan::{
         digest,
         effective::{EffectiveSession, sources::sources as sources_of},
@@ -22,6 +26,7 @@ use crate::{
 };
 
 mod pod;
+mod record;
 mod sources;
 mod walls;
 
@@ -34,7 +39,7 @@ pub enum Staging {
     NotStarted,
     /// The stage Pod is starting or running.
     InProgress(Progress),
-    /// The stage Pod is for other sources or another claim: it is recreated.
+    /// The stage Pod is for other sources or another claim, or older than the request to fill the volumes again: it is recreated.
     Superseded,
     /// The cluster ended the stage Pod before it was done: it is recreated.
     Interrupted(String),
@@ -50,12 +55,17 @@ pub enum Staging {
         skills: Vec<String>,
         /// The number of files that already existed with other content, and were kept.
         kept: i64,
+        /// The value of [`meta::RESTAGE`] with which the volumes were filled.
+        request: Option<String>,
     },
 }
 
 impl Staging {
-    /// Derives the progress from the stage Pod.
+    /// Derives the progress from the status, and from the stage Pod if the status has no record that the volumes are filled.
     pub fn of(observed: &Observed) -> Self {
+        if let Some(done) = record::read(observed) {
+            return done;
+        }
         let Some(pod) = observed.stage_pod.owned() else {
             return if is_needed(&observed.session) { Staging::NotStarted } else { Staging::Unneeded };
         };
@@ -68,7 +78,10 @@ impl Staging {
             | Progress::Silent
             | Progress::Ended { .. } => false,
         };
-        if !is_busy && (has_other_sources(pod, &observed.session) || is_older_than_a_claim(pod, observed)) {
+        let is_outdated = has_other_sources(pod, &observed.session)
+            || is_older_than_a_claim(pod, observed)
+            || asks_anew(&observed.session, annotation(pod, meta::RESTAGE));
+        if !is_busy && is_outdated {
             return Staging::Superseded;
         }
         match progress {
@@ -92,6 +105,7 @@ fn of_report(pod: &Pod, success: bool, reason: Reason, message: String, last_wor
             roots: volumes.get("tools").map(|staged| names(&staged.roots)).unwrap_or_default(),
             skills: volumes.get("tools").map(|staged| names(&staged.skills)).unwrap_or_default(),
             kept: volumes.values().map(|staged| staged.kept).sum(),
+            request: annotation(pod, meta::RESTAGE).map(String::from),
         },
         Some(StagingReport::Failed { message }) => Staging::Failed(message),
         Some(StagingReport::Staged { .. }) | None if reason == Reason::OutOfMemory => Staging::Failed(message),
@@ -134,6 +148,17 @@ fn is_older_than_a_claim(pod: &Pod, observed: &Observed) -> bool {
         .values()
         .filter_map(ChildState::owned)
         .any(|claim| claim.metadata.creation_timestamp > pod.metadata.creation_timestamp)
+}
+
+/// Whether the session's annotation asks to fill the volumes again, although they were filled with this value of it. Its removal asks for
+/// nothing.
+fn asks_anew(session: &EffectiveSession, filled_with: Option<&str>) -> bool {
+    let request = request(session);
+    request.is_some() && request != filled_with
+}
+
+fn request(session: &EffectiveSession) -> Option<&str> {
+    session.annotations().get(meta::RESTAGE).map(String::as_str)
 }
 
 /// Whether the content of the ConfigMaps is needed now: staging is due, or it failed and its sources may have been fixed.
@@ -180,6 +205,11 @@ pub(super) fn interruptions(observed: &Observed) -> Vec<Write> {
 pub(super) fn removals(observed: &Observed) -> Vec<Write> {
     let pod = observed.stage_pod.owned().filter(|pod| pod.metadata.deletion_timestamp.is_none());
     pod.map(|pod| Write::delete_any_version(&**pod)).into_iter().collect()
+}
+
+/// The record for the status, if the volumes are filled.
+pub(super) fn filled(observed: &Observed, staging: &Staging) -> Option<FilledStatus> {
+    record::write(observed, staging)
 }
 
 /// The hash of a ConfigMap's content.
@@ -254,7 +284,7 @@ pub(super) fn done_in_words(session: &EffectiveSession, staging: &Staging) -> St
 pub(super) fn writes(observed: &Observed, staging: &Staging) -> Vec<Write> {
     let known = observed.config_maps.values().all(|content| matches!(content, ConfigMapContent::Hash(_)));
     let pod = match &observed.stage_pod {
-        ChildState::Absent if known && is_needed(&observed.session) => {
+        ChildState::Absent if known && *staging == Staging::NotStarted => {
             return vec![Write::Create(Created::Pod(Box::new(pod::stage_pod(observed))))];
         }
         ChildState::Owned(pod) => pod,
@@ -274,9 +304,19 @@ pub(super) fn writes(observed: &Observed, staging: &Staging) -> Vec<Write> {
             Progress::Unschedulable { .. }
             | Progress::Waiting { reason: Reason::ImagePull | Reason::ContainerConfig, .. },
         ) => annotation(pod, meta::STAGE_HASH) != Some(pod::hash(observed).as_str()),
-        Staging::Unneeded | Staging::NotStarted | Staging::InProgress(_) | Staging::Done { .. } => false,
+        // The volumes are filled, and another container of the Pod still occupies its resources.
+        Staging::Done { .. } => pod_is_held(pod) && record::read(observed).is_some(),
+        Staging::Unneeded | Staging::NotStarted | Staging::InProgress(_) => false,
     };
     if remove { removals(observed) } else { vec![] }
+}
+
+/// Whether a container beside the operator's own, such as a sidecar that a webhook injected, keeps the Pod from ending. The kubelet ends
+/// native sidecars by itself.
+fn pod_is_held(pod: &Pod) -> bool {
+    let containers = pod.status.iter().flat_map(|status| status.container_statuses.iter().flatten());
+    let mut beside = containers.filter(|container| container.name != meta::STAGE_CONTAINER);
+    beside.any(|container| container.state.as_ref().is_some_and(|state| state.terminated.is_none()))
 }
 
 /// The session's restart annotation, which requests a restart of everything that is not ready.

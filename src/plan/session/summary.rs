@@ -118,7 +118,7 @@ fn misconfigured(observed: &Observed, lifecycle: &Lifecycle, view: View<SessionP
 /// The status without the phases of claims. Claims are bound one after the other, which alone is not worth a status write; the next write
 /// includes the phases.
 fn without_claim_phases(mut status: AigiseSessionStatus) -> AigiseSessionStatus {
-    if let Some(VolumesStatus { scripts, data, tools, staged_digest: _ }) = &mut status.volumes {
+    if let Some(VolumesStatus { scripts, data, tools, staged_digest: _, filled: _ }) = &mut status.volumes {
         [scripts, data, tools].into_iter().flatten().for_each(|volume| volume.phase = None);
     }
     status
@@ -257,7 +257,7 @@ fn counts(observed: &Observed) -> SandboxCounts {
 
 fn volumes(observed: &Observed, staging: &Staging) -> VolumesStatus {
     let (digest, roots, skills) = match staging.clone() {
-        Staging::Done { digest, roots, skills, kept: _ } => (Some(digest), roots, skills),
+        Staging::Done { digest, roots, skills, kept: _, request: _ } => (Some(digest), roots, skills),
         Staging::Unneeded
         | Staging::NotStarted
         | Staging::InProgress(_)
@@ -279,6 +279,7 @@ fn volumes(observed: &Observed, staging: &Staging) -> VolumesStatus {
         data: volume(SharedVolume::Data),
         tools: volume(SharedVolume::Tools),
         staged_digest: digest,
+        filled: staging::filled(observed, staging),
     }
 }
 

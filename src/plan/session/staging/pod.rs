@@ -44,6 +44,7 @@ pub(super) fn stage_pod(observed: &Observed) -> Pod {
         (meta::DEFAULT_CONTAINER.to_string(), meta::STAGE_CONTAINER.to_string()),
     ]);
     annotations.extend(super::restart(session).map(|value| (meta::SESSION_RESTART.to_string(), value.to_string())));
+    annotations.extend(super::request(session).map(|value| (meta::RESTAGE.to_string(), value.to_string())));
     metadata.annotations = Some(annotations);
 
     let claims = own_volumes(session).map(|volume| claim_volume(session, volume, false));

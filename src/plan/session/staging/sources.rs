@@ -33,7 +33,8 @@ pub(super) fn mount_path(name: &str) -> String {
     format!("/sources/{name}")
 }
 
-/// The manifest for the stage Pod. Its digest covers the manifest, the sources as they were written, and the content of the ConfigMaps.
+/// The manifest for the stage Pod. Its digest covers the manifest, the sources as they were written, the content of the ConfigMaps, and the
+/// request to fill the volumes again.
 pub(super) fn manifest(observed: &Observed) -> Manifest {
     let mut volumes = volumes(&observed.session);
     let own = observed.decided.roots();
@@ -45,7 +46,12 @@ pub(super) fn manifest(observed: &Observed) -> Manifest {
         ConfigMapContent::Hash(hash) => (name, hash.as_str()),
         ConfigMapContent::Missing | ConfigMapContent::Unknown(_) => (name, ""),
     });
-    let digest = digest::whole(&(list(&observed.session), contents.collect::<BTreeMap<_, _>>()));
+    let (list, contents) = (list(&observed.session), contents.collect::<BTreeMap<_, _>>());
+    // `sandboxd` leaves a volume alone that was filled with this digest, so a request to fill it again has to change the digest.
+    let digest = match super::request(&observed.session) {
+        None => digest::whole(&(list, contents)),
+        Some(request) => digest::whole(&(list, contents, request)),
+    };
     Manifest { digest, volumes }
 }
 
