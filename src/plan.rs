@@ -13,6 +13,7 @@ pub mod digest;
 pub mod duration;
 pub mod effective;
 pub mod facts;
+pub mod invalid;
 pub mod name;
 pub mod ownership;
 pub mod pod;
@@ -32,7 +33,10 @@ use std::{sync::Arc, time::Duration};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use kube::Resource;
 
-pub use self::write::{Applied, Created, Kind, Outcome, Target, Trouble, Writable, Write};
+pub use self::{
+    invalid::{Below, Invalid},
+    write::{Applied, Created, Kind, Outcome, Target, Trouble, Writable, Write},
+};
 use crate::api::condition::Reason;
 
 /// The decisions about one object, from everything that they depend on. Each kind implements them for its `Observed`.
@@ -182,6 +186,13 @@ pub struct Failure {
     pub reason: Reason,
     /// The message of the API server.
     pub message: String,
+}
+
+/// An invalid value fails until the user changes it.
+impl From<Invalid> for Failure {
+    fn from(invalid: Invalid) -> Self {
+        Self { reason: Reason::InvalidSpec, message: invalid.to_string() }
+    }
 }
 
 /// When to reconcile an object again.

@@ -2,15 +2,20 @@
 
 use jiff::SignedDuration;
 
+use super::Invalid;
+
 /// Parses a duration; `None` if the text is not a duration, or the duration is not positive.
 pub fn parse(text: &str) -> Option<SignedDuration> {
     text.parse::<SignedDuration>().ok().filter(SignedDuration::is_positive)
 }
 
-/// Parses the duration in a field.
+/// Checks the duration in a field, if the field has one.
 ///
 /// # Errors
-/// A sentence that names the field.
-pub fn parse_field(field: &str, text: &str) -> Result<SignedDuration, String> {
-    parse(text).ok_or_else(|| format!("{field}: `{text}` is not a valid duration; write it as 90s, 30m or 1h30m."))
+/// When the text is not a duration.
+pub fn check(text: Option<&str>) -> Result<(), Invalid> {
+    match text.filter(|text| parse(text).is_none()) {
+        Some(text) => Err(Invalid::whole(format!("`{text}` is not a valid duration; write it as 90s, 30m or 1h30m."))),
+        None => Ok(()),
+    }
 }

@@ -8,19 +8,19 @@ pub mod probe;
 use std::collections::BTreeSet;
 
 pub use self::privilege::check_security_context;
-use super::{Settings, duration};
+use super::{Below, Invalid, Settings, duration};
 use crate::api::{SandboxTemplate, init::InitStep};
 
 /// Checks a template.
 ///
 /// # Errors
-/// A sentence that names the field.
-pub fn check(template: &SandboxTemplate, settings: &Settings) -> Result<(), String> {
+/// The first field that cannot be used.
+pub fn check(template: &SandboxTemplate, settings: &Settings) -> Result<(), Invalid> {
     if template.attach.is_some() {
         return Ok(());
     }
     if template.image.as_deref().is_none_or(str::is_empty) {
-        return Err("image: an image is required.".into());
+        return Err(Invalid::new("image", "an image is required."));
     }
     check_init(template)?;
     if let Some(pod_template) = &template.pod_template {
@@ -29,41 +29,31 @@ pub fn check(template: &SandboxTemplate, settings: &Settings) -> Result<(), Stri
     if settings.allow_privileged_templates {
         return Ok(());
     }
-    if let Some(context) = &template.security_context {
-        privilege::check_security_context(context).map_err(|message| format!("securityContext.{message}"))?;
-    }
-    if let Some(probe) = &template.readiness_probe {
-        privilege::check_probe(probe).map_err(|message| format!("readinessProbe.{message}"))?;
-    }
+    let context = template.security_context.as_ref();
+    context.map_or(Ok(()), privilege::check_security_context).below("securityContext")?;
+    template.readiness_probe.as_ref().map_or(Ok(()), privilege::check_probe).below("readinessProbe")?;
     privilege::check_ports(&template.ports)
 }
 
 /// Checks the init work of a template.
-///
-/// # Errors
-/// A sentence that names the field.
-fn check_init(template: &SandboxTemplate) -> Result<(), String> {
+fn check_init(template: &SandboxTemplate) -> Result<(), Invalid> {
     if !template.mcp_services.is_empty() {
-        probe::check(template)?;
+        probe::check(template).below("readinessProbe")?;
     }
     let Some(init) = &template.init else { return Ok(()) };
-    if let Some(text) = &init.timeout {
-        duration::parse_field("init.timeout", text)?;
-    }
-    check_steps(&init.steps)
+    duration::check(init.timeout.as_deref()).below("init.timeout")?;
+    check_steps(&init.steps).below("init.steps")
 }
 
-fn check_steps(steps: &[InitStep]) -> Result<(), String> {
+fn check_steps(steps: &[InitStep]) -> Result<(), Invalid> {
     let mut names = BTreeSet::new();
     for (index, step) in steps.iter().enumerate() {
-        if let Some(text) = &step.timeout {
-            duration::parse_field(&format!("init.steps[{index}].timeout"), text)?;
-        }
+        duration::check(step.timeout.as_deref()).below("timeout").at(index)?;
         if step.command.first().is_none_or(String::is_empty) {
-            return Err(format!("init.steps[{index}].command: a program is required."));
+            return Err(Invalid::new("command", "a program is required.").at(index));
         }
         if !names.insert(&step.name) {
-            return Err(format!("init.steps[{index}].name: another step is called {} as well.", step.name));
+            return Err(Invalid::new("name", format!("another step is called {} as well.", step.name)).at(index));
         }
     }
     Ok(())

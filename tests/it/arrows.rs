@@ -7,8 +7,9 @@ const LAYERS: [&str; 9] =
     ["overlay", "api", "config", "protocol", "plan", "reading", "apply", "controllers", "operator"];
 
 /// The modules of `plan`, from the bottom up. What `plan.rs` itself defines is below all of them.
-const PLAN: [&str; 18] = [
+const PLAN: [&str; 19] = [
     "digest",
+    "invalid",
     "duration",
     "quantity",
     "name",

@@ -19,7 +19,7 @@ use crate::{
         template::{Entrypoint, Restart, RestartPolicy, UpdatePolicy},
     },
     plan::{
-        Created, Settings,
+        Below, Created, Invalid, Settings,
         effective::EffectiveSession,
         facts::{
             agent::{belonged_to_other_session, may_exec, runner_name, runner_type},
@@ -89,10 +89,10 @@ fn sandbox_template(runner: &Runner) -> SandboxTemplate {
 }
 
 /// Checks that the template fits into a Sandbox.
-fn check_size(template: &SandboxTemplate) -> Result<(), String> {
-    let bytes = serde_json::to_vec(template).map_err(|error| error.to_string())?.len();
-    if bytes > limits::TEMPLATE_BYTES {
-        return Err(format!("spec.runner: the runner has {bytes} bytes, and {} are allowed.", limits::TEMPLATE_BYTES));
+fn check_size(template: &SandboxTemplate) -> Result<(), Invalid> {
+    let (bytes, most) = (serde_json::to_vec(template)?.len(), limits::TEMPLATE_BYTES);
+    if bytes > most {
+        return Err(Invalid::whole(format!("the runner has {bytes} bytes, and {most} are allowed.")));
     }
     Ok(())
 }
@@ -103,9 +103,7 @@ fn check_size(template: &SandboxTemplate) -> Result<(), String> {
 /// Why the runner cannot be started.
 pub(super) fn check(runner: &Runner, settings: &Settings) -> Result<(), Failure> {
     let template = sandbox_template(runner);
-    check_size(&template)
-        .and_then(|()| template::check(&template, settings).map_err(|message| format!("spec.runner.{message}")))
-        .map_err(|message| Failure { reason: Reason::InvalidSpec, message })?;
+    check_size(&template).and_then(|()| template::check(&template, settings)).below("spec.runner")?;
     if runner.may_exec() && !settings.allow_runner_exec {
         let message = "spec.runner.sandboxExec: the operator is installed without agents.runnerExec, so it cannot grant exec access.";
         return Err(Failure { reason: Reason::Forbidden, message: message.into() });

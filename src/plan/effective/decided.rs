@@ -8,13 +8,13 @@ use kube::ResourceExt;
 use super::{EffectiveSession, launch, lifetime, sources};
 use crate::{
     api::{SandboxTemplate, limits},
-    plan::{Settings, name, template},
+    plan::{Below, Invalid, Settings, name, template},
 };
 
 /// The decisions that depend only on a session's spec.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Decided {
-    invalid: Option<String>,
+    invalid: Option<Invalid>,
     templates: BTreeMap<String, SandboxTemplate>,
     roots: BTreeSet<String>,
     size: usize,
@@ -30,9 +30,9 @@ impl Decided {
         decided
     }
 
-    /// What is wrong with the spec: a sentence that names the field.
-    pub fn invalid(&self) -> Option<&str> {
-        self.invalid.as_deref()
+    /// What is wrong with the spec.
+    pub fn invalid(&self) -> Option<&Invalid> {
+        self.invalid.as_ref()
     }
 
     /// The template of a type that may be started, if nothing is wrong with the session.
@@ -60,30 +60,32 @@ pub fn bytes_to_decide(session: &EffectiveSession) -> usize {
 }
 
 /// Checks the rules that admission cannot enforce, and rules that may be newer than the object.
-fn check(session: &EffectiveSession, settings: &Settings, decided: &mut Decided) -> Result<(), String> {
-    name::check_session(&session.name_any()).map_err(|error| format!("metadata.name: {error}."))?;
+fn check(session: &EffectiveSession, settings: &Settings, decided: &mut Decided) -> Result<(), Invalid> {
+    name::check_session(&session.name_any()).map_err(|error| Invalid::new("metadata.name", format!("{error}.")))?;
     if session.spec().sandboxes.is_empty() {
-        return Err("spec.sandboxes: at least one type is required, here or in the configuration file.".into());
+        let why = "at least one type is required, here or in the configuration file.";
+        return Err(Invalid::new("spec.sandboxes", why));
     }
     let mut labels = BTreeMap::new();
     for sandbox_type in session.spec().sandboxes.keys() {
-        let label = name::Label::of(sandbox_type).map_err(|error| format!("spec.sandboxes: {error}."))?;
+        let label =
+            name::Label::of(sandbox_type).map_err(|error| Invalid::new("spec.sandboxes", format!("{error}.")))?;
         if let Some(other) = labels.insert(label.to_string(), sandbox_type) {
-            return Err(format!(
-                "spec.sandboxes: `{other}` and `{sandbox_type}` have the same DNS name {label}; rename one of them."
-            ));
+            let why = format!("`{other}` and `{sandbox_type}` have the same DNS name {label}; rename one of them.");
+            return Err(Invalid::new("spec.sandboxes", why));
         }
     }
     if let Some((name, _)) = session.spec().models.iter().find(|(_, model)| model.model_name.is_none()) {
-        return Err(format!("spec.models.{name}.modelName: a name is required, here or in the configuration file."));
+        let why = "a name is required, here or in the configuration file.";
+        return Err(Invalid::new("modelName", why).below(name).below("spec.models"));
     }
     launch::check(session)?;
     check_defaults(session)?;
     let layers = launch::Layers::of(session)?;
     for sandbox_type in session.launchable() {
         let field = format!("spec.sandboxes.{sandbox_type}");
-        let (template, size) = layers.template(sandbox_type).map_err(|message| format!("{field}: {message}"))?;
-        template::check(&template, settings).map_err(|message| format!("{field}.{message}"))?;
+        let (template, size) = layers.template(sandbox_type).below(&field)?;
+        template::check(&template, settings).below(&field)?;
         decided.templates.insert(sandbox_type.to_string(), template);
         decided.size += size;
     }
@@ -92,14 +94,15 @@ fn check(session: &EffectiveSession, settings: &Settings, decided: &mut Decided)
 }
 
 /// Checks the size of the defaults: they are part of every type, so large defaults are multiplied.
-fn check_defaults(session: &EffectiveSession) -> Result<(), String> {
-    let defaults = serde_json::to_vec(&session.spec().sandbox_defaults).map_err(|error| error.to_string())?;
+fn check_defaults(session: &EffectiveSession) -> Result<(), Invalid> {
+    let defaults = serde_json::to_vec(&session.spec().sandbox_defaults)?;
     if defaults.len() > limits::DEFAULTS_BYTES {
-        return Err(format!(
-            "spec.sandboxDefaults: the defaults have {} bytes, and {} are allowed, since they are part of every type.",
+        let why = format!(
+            "the defaults have {} bytes, and {} are allowed, since they are part of every type.",
             defaults.len(),
             limits::DEFAULTS_BYTES
-        ));
+        );
+        return Err(Invalid::new("spec.sandboxDefaults", why));
     }
     Ok(())
 }
@@ -124,7 +127,7 @@ mod tests {
 
     fn invalid(spec: Value) -> Option<String> {
         let session = json!({"metadata": {"name": "demo"}, "spec": spec});
-        Decided::of(&EffectiveSession::stored(session), &settings()).invalid().map(String::from)
+        Decided::of(&EffectiveSession::stored(session), &settings()).invalid().map(ToString::to_string)
     }
 
     #[test]

@@ -14,7 +14,7 @@ use crate::{
         session::{LaunchMode, McpService},
     },
     overlay,
-    plan::{facts::agent::MAIN, name::Label},
+    plan::{Invalid, facts::agent::MAIN, name::Label},
     protocol::init::ALL_SKILLS,
 };
 
@@ -164,8 +164,8 @@ impl<'a> Layers<'a> {
     ///
     /// # Errors
     /// When the defaults cannot be written as JSON.
-    pub fn of(session: &'a EffectiveSession) -> Result<Self, String> {
-        let defaults = session.spec().sandbox_defaults.as_ref().map(tree).transpose()?;
+    pub fn of(session: &'a EffectiveSession) -> Result<Self, Invalid> {
+        let defaults = session.spec().sandbox_defaults.as_ref().map(serde_json::to_value).transpose()?;
         Ok(Self { session, defaults })
     }
 
@@ -174,7 +174,7 @@ impl<'a> Layers<'a> {
     ///
     /// # Errors
     /// When the layers do not make a valid template together, or the template is too large.
-    pub fn template(&self, sandbox_type: &str) -> Result<(SandboxTemplate, usize), String> {
+    pub fn template(&self, sandbox_type: &str) -> Result<(SandboxTemplate, usize), Invalid> {
         let session = self.session;
         let own = session.spec().sandboxes.get(sandbox_type).map(|sandbox| &sandbox.template);
         // An existing Pod, to which the sandbox attaches, has its own settings.
@@ -183,7 +183,8 @@ impl<'a> Layers<'a> {
             depends_on: depends_on(session, sandbox_type).into_iter().map(String::from).collect(),
             ..profile.template(session)
         });
-        let [of_profile, of_type] = [profile.as_ref(), own].map(|template| template.map(tree).transpose());
+        let [of_profile, of_type] =
+            [profile.as_ref(), own].map(|template| template.map(serde_json::to_value).transpose());
         let (of_profile, of_type) = (of_profile?, of_type?);
         let mut merged = serde_json::json!({});
         for layer in [of_profile.as_ref(), defaults, of_type.as_ref()].into_iter().flatten() {
@@ -191,26 +192,22 @@ impl<'a> Layers<'a> {
         }
         let size = check_size(&merged)?;
         let is_alone = profile.is_none() && defaults.is_none();
-        let merged: SandboxTemplate = serde_json::from_value(merged).map_err(|error| error.to_string())?;
+        let merged: SandboxTemplate = serde_json::from_value(merged)?;
         // A single layer stays as it was written, including `null` in a pod template.
         let template = if is_alone || merged.attach.is_some() { own.cloned().unwrap_or_default() } else { merged };
         Ok((template, size))
     }
 }
 
-fn tree(template: &SandboxTemplate) -> Result<Value, String> {
-    serde_json::to_value(template).map_err(|error| error.to_string())
-}
-
 /// Checks that the template fits into a Sandbox, and returns its approximate size in memory, in bytes.
-fn check_size(template: &Value) -> Result<usize, String> {
+fn check_size(template: &Value) -> Result<usize, Invalid> {
     let (bytes, values) = (template.to_string().len(), limits::values(template));
     if bytes > limits::TEMPLATE_BYTES || values > limits::TEMPLATE_VALUES {
-        return Err(format!(
+        return Err(Invalid::whole(format!(
             "together with sandboxDefaults and the profile, the template of the type has {bytes} bytes and {values} values, and {} and {} are allowed; make the type or sandboxDefaults smaller.",
             limits::TEMPLATE_BYTES,
             limits::TEMPLATE_VALUES
-        ));
+        )));
     }
     // A pod template is kept in memory as text.
     let of_text = template.get("podTemplate").map_or(0, limits::values);
@@ -220,12 +217,13 @@ fn check_size(template: &Value) -> Result<usize, String> {
 /// Checks the types that are to be started, and what they need.
 ///
 /// # Errors
-/// A sentence that names the field, and the chain of dependencies that leads there.
-pub fn check(session: &EffectiveSession) -> Result<(), String> {
+/// The field, and the chain of dependencies that leads there.
+pub fn check(session: &EffectiveSession) -> Result<(), Invalid> {
     let types = session.spec().launch.iter().flat_map(|launch| launch.types.iter().flatten());
     for sandbox_type in types {
         if enabled(session, sandbox_type).is_none() {
-            return Err(format!("spec.launch.types: {sandbox_type} {}.", missing(session, sandbox_type)));
+            let why = format!("{sandbox_type} {}.", missing(session, sandbox_type));
+            return Err(Invalid::new("spec.launch.types", why));
         }
     }
     let services = session.services();
@@ -243,7 +241,7 @@ fn follow<'a>(
     session: &'a EffectiveSession,
     sandbox_type: &'a str,
     followed: &mut BTreeSet<&'a str>,
-) -> Result<(), String> {
+) -> Result<(), Invalid> {
     let needs = |of: &'a str| depends_on(session, of).into_iter();
     // The chain that leads to the current type, and the remaining dependencies of each type in the chain.
     let (mut chain, mut waiting) = (vec![sandbox_type], vec![needs(sandbox_type)]);
@@ -264,7 +262,8 @@ fn follow<'a>(
             } else {
                 ""
             };
-            Err(format!("spec.sandboxes.{last}.dependsOn: {} → {needed}, {what}.{hint}", chain.join(" → ")))
+            let why = format!("{} → {needed}, {what}.{hint}", chain.join(" → "));
+            Err(Invalid::new(format_args!("spec.sandboxes.{last}.dependsOn"), why))
         };
         if in_chain.contains(needed) {
             return complaint("which is a cycle");
@@ -285,24 +284,26 @@ fn check_services(
     session: &EffectiveSession,
     sandbox_type: &str,
     services: &BTreeMap<&str, &McpService>,
-) -> Result<(), String> {
+) -> Result<(), Invalid> {
     for name in mcp_services(session, sandbox_type) {
         let Some(service) = services.get(name) else {
-            return Err(format!("spec.sandboxes.{sandbox_type}.mcpServices: {name} is not among spec.mcpServices."));
+            let field = format_args!("spec.sandboxes.{sandbox_type}.mcpServices");
+            return Err(Invalid::new(field, format!("{name} is not among spec.mcpServices.")));
         };
         if enabled(session, &service.sandbox).is_none() {
-            let what = missing(session, &service.sandbox);
-            return Err(format!("spec.mcpServices.{name}.sandbox: {} {what}.", service.sandbox));
+            let why = format!("{} {}.", service.sandbox, missing(session, &service.sandbox));
+            return Err(Invalid::new(format_args!("spec.mcpServices.{name}.sandbox"), why));
         }
     }
     Ok(())
 }
 
-fn check_skills(session: &EffectiveSession) -> Result<(), String> {
+fn check_skills(session: &EffectiveSession) -> Result<(), Invalid> {
     let named = session.spec().enabled_skills.iter().flatten().find(|skill| *skill != ALL_SKILLS);
     match named {
-        Some(skill) if !session.spec().has_tools() => Err(format!(
-            "spec.enabledSkills: {skill} is a folder of the tools volume, and the session has no tools (volumes.tools)."
+        Some(skill) if !session.spec().has_tools() => Err(Invalid::new(
+            "spec.enabledSkills",
+            format!("{skill} is a folder of the tools volume, and the session has no tools (volumes.tools)."),
         )),
         Some(_) | None => Ok(()),
     }
@@ -355,7 +356,7 @@ mod tests {
 
     #[test]
     fn what_cannot_be_launched_is_refused_with_the_chain() {
-        let complaint = |text, launch: &[&str]| check(&types(text, launch)).unwrap_err();
+        let complaint = |text, launch: &[&str]| check(&types(text, launch)).unwrap_err().to_string();
         assert_eq!(complaint("main", &["fuzz"]), "spec.launch.types: fuzz is not among spec.sandboxes.");
         assert_eq!(complaint("main -fuzz", &["fuzz"]), "spec.launch.types: fuzz is disabled.");
         assert_eq!(complaint("a>b b>c c>a", &["a"]), "spec.sandboxes.c.dependsOn: a → b → c → a, which is a cycle.");

@@ -4,7 +4,10 @@ use jiff::{SignedDuration, Timestamp};
 use kube::ResourceExt;
 
 use super::EffectiveSession;
-use crate::{api::meta, plan::duration};
+use crate::{
+    api::meta,
+    plan::{Below, Invalid, duration},
+};
 
 /// The time limits of a session. A limit that is not a duration is an error of the session, and no limit here.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -29,25 +32,20 @@ impl EffectiveSession {
     /// The time of the last activity, according to the annotation.
     ///
     /// # Errors
-    /// A sentence that names the annotation.
-    pub fn last_activity(&self) -> Result<Option<Timestamp>, String> {
+    /// When the annotation is not a time.
+    pub fn last_activity(&self) -> Result<Option<Timestamp>, Invalid> {
         let Some(text) = self.annotations().get(meta::LAST_ACTIVITY) else { return Ok(None) };
         text.parse().map(Some).map_err(|_| {
-            format!(
-                "metadata.annotations: `{text}` in {} is not a valid RFC 3339 time, such as 2026-01-31T12:00:00Z.",
-                meta::LAST_ACTIVITY
-            )
+            let annotation = meta::LAST_ACTIVITY;
+            let why = format!("`{text}` in {annotation} is not a valid RFC 3339 time, such as 2026-01-31T12:00:00Z.");
+            Invalid::new("metadata.annotations", why)
         })
     }
 }
 
 /// Checks the time limits.
-pub(super) fn check(session: &EffectiveSession) -> Result<(), String> {
+pub(super) fn check(session: &EffectiveSession) -> Result<(), Invalid> {
     let Some(lifetime) = &session.spec().lifetime else { return Ok(()) };
-    for (field, text) in [("ttl", &lifetime.ttl), ("idle", &lifetime.idle)] {
-        if let Some(text) = text {
-            duration::parse_field(&format!("spec.lifetime.{field}"), text)?;
-        }
-    }
-    Ok(())
+    duration::check(lifetime.ttl.as_deref()).below("spec.lifetime.ttl")?;
+    duration::check(lifetime.idle.as_deref()).below("spec.lifetime.idle")
 }

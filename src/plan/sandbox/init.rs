@@ -367,7 +367,8 @@ mod tests {
 
     #[test]
     fn nobody_waits_for_itself_or_without_a_session() {
-        let complaint = |spec| check_needs(&sandbox(&spec), &Label::of("gdb_mcp").unwrap());
+        let label = Label::of("gdb_mcp").unwrap();
+        let complaint = |spec| check_needs(&sandbox(&spec), &label).map_err(|invalid| invalid.to_string());
         assert!(
             complaint(json!({"type": "gdb_mcp", "dependsOn": ["main"]})).unwrap_err().contains("this sandbox has none")
         );
@@ -386,7 +387,7 @@ mod tests {
                 observed(&json!({"type": "a", "session": "demo", "dependsOn": ["b"]}), &json!({"sandboxes": {}}));
             observed.siblings = siblings;
             let session = observed.session.found().unwrap().clone();
-            check_session_needs(&observed, &session)
+            check_session_needs(&observed, &session).map_err(|invalid| invalid.to_string())
         };
         assert_eq!(complaint(vec![]), Ok(()), "no sandbox has the type yet");
         assert_eq!(complaint(vec![sibling("b", "c"), sibling("c", "d")]), Ok(()));

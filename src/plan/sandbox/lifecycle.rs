@@ -14,7 +14,7 @@ use super::{
 use crate::{
     api::{Sandbox, condition::Reason, meta},
     plan::{
-        ChildState, Failure, Foreign, Lookup,
+        Below, ChildState, Failure, Foreign, Invalid, Lookup,
         effective::EffectiveSession,
         facts::sandbox::{is_hand_made, is_runner},
         name::{self, Label},
@@ -106,7 +106,7 @@ impl Lifecycle {
         }
         let label = match observed.label() {
             Ok(label) => label,
-            Err(error) => return invalid(format!("spec.type: {error}.")),
+            Err(error) => return Lifecycle::Blocked(Invalid::new("spec.type", format!("{error}.")).into()),
         };
         let membership = match membership(observed, &label) {
             Ok(membership) => membership,
@@ -124,8 +124,8 @@ impl Lifecycle {
                 child => Lifecycle::Suspended { by_session, ending: child.owned().is_some() },
             };
         }
-        if let Err(message) = check(observed, &label, session) {
-            return invalid(message);
+        if let Err(invalid) = check(observed, &label, session) {
+            return Lifecycle::Blocked(invalid.into());
         }
         if let Some(attach) = &sandbox.spec.template.attach {
             return Lifecycle::Attached(Attachment::of(observed, attach));
@@ -165,7 +165,7 @@ fn absent(observed: &Observed, label: &Label, membership: &Membership<'_>) -> Li
     }
     match pod::pod(observed, label) {
         Ok(pod) => Lifecycle::NoPod(Box::new(pod)),
-        Err(message) => blocked(Reason::InvalidSpec, message),
+        Err(invalid) => Lifecycle::Blocked(invalid.into()),
     }
 }
 
@@ -218,15 +218,11 @@ fn is_overdue(observed: &Observed, pod: &Pod) -> bool {
     has_node && overdue_at(pod).is_some_and(|at| at <= observed.now)
 }
 
-fn invalid(message: String) -> Lifecycle {
-    Lifecycle::Blocked(Failure { reason: Reason::InvalidSpec, message })
-}
-
 /// Checks the rules that admission cannot enforce, and rules that may be newer than the object.
-fn check(observed: &Observed, label: &Label, session: Option<&EffectiveSession>) -> Result<(), String> {
+fn check(observed: &Observed, label: &Label, session: Option<&EffectiveSession>) -> Result<(), Invalid> {
     let sandbox = &observed.sandbox;
-    template::check(&sandbox.spec.template, &observed.settings).map_err(|message| format!("spec.{message}"))?;
-    check_volumes(sandbox)?;
+    template::check(&sandbox.spec.template, &observed.settings).below("spec")?;
+    check_volumes(sandbox).below("spec.volumes")?;
     init::check_needs(sandbox, label)?;
     session.map_or(Ok(()), |session| init::check_session_needs(observed, session))
 }
@@ -310,25 +306,21 @@ fn rival(observed: &Observed, session: &EffectiveSession, label: &Label) -> Opti
 }
 
 /// Checks the claims that a sandbox mounts in addition to those of its session.
-fn check_volumes(sandbox: &Sandbox) -> Result<(), String> {
+fn check_volumes(sandbox: &Sandbox) -> Result<(), Invalid> {
     let volumes = &sandbox.spec.volumes;
     for (index, volume) in volumes.iter().enumerate() {
         let place = reserved::segments(&volume.mount_path);
         if reserved::is_volume(&volume.name) {
-            return Err(format!(
-                "spec.volumes[{index}].name: {} is reserved for a volume of the operator.",
-                volume.name
-            ));
+            let why = format!("{} is reserved for a volume of the operator.", volume.name);
+            return Err(Invalid::new("name", why).at(index));
         }
         if reserved::is_taken(&volume.mount_path) {
-            return Err(format!(
-                "spec.volumes[{index}].mountPath: {} is reserved for the operator.",
-                volume.mount_path
-            ));
+            let why = format!("{} is reserved for the operator.", volume.mount_path);
+            return Err(Invalid::new("mountPath", why).at(index));
         }
         let earlier = &volumes[..index];
         if earlier.iter().any(|other| other.name == volume.name || reserved::segments(&other.mount_path) == place) {
-            return Err(format!("spec.volumes[{index}]: another volume has the same name or mountPath."));
+            return Err(Invalid::whole("another volume has the same name or mountPath.").at(index));
         }
     }
     Ok(())
@@ -346,7 +338,8 @@ mod tests {
             let volumes: Vec<_> =
                 volumes.iter().map(|(name, path)| json!({"name": name, "claimName": "c", "mountPath": path})).collect();
             let spec = json!({"type": "main", "image": "a", "volumes": volumes});
-            check_volumes(&serde_json::from_value(json!({"metadata": {"name": "s"}, "spec": spec})).unwrap())
+            let sandbox = serde_json::from_value(json!({"metadata": {"name": "s"}, "spec": spec})).unwrap();
+            check_volumes(&sandbox).map_err(|invalid| invalid.to_string())
         };
         assert_eq!(complaint(&[("a", "/a"), ("b", "/shared/b"), ("c", "/b/../c")]), Ok(()));
         for path in ["/", "/shared", "/aigise/", "/aigise/.", "//run/aigise/.", "/a/../shared", "/run/aigise/pod/"] {

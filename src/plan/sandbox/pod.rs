@@ -17,7 +17,7 @@ use crate::{
         template::Entrypoint,
     },
     plan::{
-        HelperMount, Settings, digest,
+        Below, HelperMount, Invalid, Settings, digest,
         effective::EffectiveSession,
         facts::session::secret_name,
         name::Label,
@@ -32,8 +32,8 @@ use crate::{
 /// Builds the sandbox's Pod.
 ///
 /// # Errors
-/// When the podTemplate does not fit: a sentence that names the field.
-pub fn pod(observed: &Observed, label: &Label) -> Result<Pod, String> {
+/// When the podTemplate does not fit.
+pub fn pod(observed: &Observed, label: &Label) -> Result<Pod, Invalid> {
     let sandbox = &*observed.sandbox;
     let workload = observed.workload();
     let session = workload.session();
@@ -71,8 +71,9 @@ pub fn pod(observed: &Observed, label: &Label) -> Result<Pod, String> {
         status: None,
     };
     let mut pod = match &sandbox.spec.template.pod_template {
-        Some(template) => pod_template::overlay(pod, &template.value(), observed.settings.allow_privileged_templates)
-            .map_err(|message| format!("spec.{message}"))?,
+        Some(template) => {
+            pod_template::overlay(pod, &template.value(), observed.settings.allow_privileged_templates).below("spec")?
+        }
         None => pod,
     };
     // A template cannot request a token. This token is the agent's own, and grants exec access to the sandboxes of its session only.

@@ -88,7 +88,7 @@ impl Lifecycle {
             return Lifecycle::Expired { then: session.on_expiry(), going };
         }
         let obstacle = configuration::obstacle(observed);
-        let invalid = obstacle.map_or_else(|| check(observed).err(), |failure| Some(failure.message.clone()));
+        let invalid = obstacle.map_or_else(|| invalid(observed), |failure| Some(failure.message.clone()));
         // Suspension takes precedence: it works even if the rest of the spec is invalid.
         if let Some(by) = lifetime::rest(observed) {
             let stage_pod = staging::is_active(observed).then(|| Observed::stage_pod_name(session));
@@ -180,10 +180,8 @@ fn first<'a, 'b>(
     waiting.clone().find(|wanted| !wanted.waits_for_others()).or_else(|| waiting.next())
 }
 
-/// Checks the session's spec and annotations.
-fn check(observed: &Observed) -> Result<(), String> {
-    match observed.decided.invalid() {
-        Some(message) => Err(message.to_string()),
-        None => observed.session.last_activity().map(drop),
-    }
+/// What is wrong with the session's spec and annotations.
+fn invalid(observed: &Observed) -> Option<String> {
+    let of_spec = observed.decided.invalid().cloned();
+    of_spec.or_else(|| observed.session.last_activity().err()).map(|invalid| invalid.to_string())
 }

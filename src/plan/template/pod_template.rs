@@ -14,64 +14,65 @@ use k8s_openapi::api::core::v1::{Pod, PodTemplateSpec};
 use serde_json::Value;
 
 use super::privilege;
-use crate::overlay as tree;
+use crate::{
+    overlay as tree,
+    plan::{Below, Invalid},
+};
 
 /// Checks that a template can be laid over a sandbox's Pod. `null` means absent, for the template and for each field.
 ///
 /// # Errors
-/// The path of the first refused field, why it is refused, and what to do instead.
-pub fn check(template: &Value, allow_privileged: bool) -> Result<(), String> {
+/// The first refused field, why it is refused, and what to do instead.
+pub fn check(template: &Value, allow_privileged: bool) -> Result<(), Invalid> {
     let mut said = Value::Null;
     tree::merge(&mut said, template);
     if said.is_null() {
         return Ok(());
     }
-    check_said(&said, allow_privileged).map_err(|message| format!("podTemplate{message}"))
+    check_said(&said, allow_privileged).below("podTemplate")
 }
 
-fn check_said(said: &Value, allow_privileged: bool) -> Result<(), String> {
+fn check_said(said: &Value, allow_privileged: bool) -> Result<(), Invalid> {
     let Some(fields) = said.as_object() else {
-        return Err(": a template has `metadata` and `spec`, like the template of a Deployment.".into());
+        return Err(Invalid::whole("a template has `metadata` and `spec`, like the template of a Deployment."));
     };
     if let Some(field) = fields.keys().find(|field| !["metadata", "spec"].contains(&field.as_str())) {
-        return Err(format!(".{field}: a template has `metadata` and `spec` and nothing else."));
+        return Err(Invalid::new(field, "a template has `metadata` and `spec` and nothing else."));
     }
     let mut metadata = fields.get("metadata").and_then(Value::as_object).into_iter().flat_map(|fields| fields.keys());
     if let Some(field) = metadata.find(|field| !["labels", "annotations"].contains(&field.as_str())) {
-        return Err(format!(
-            ".metadata.{field}: a template can only add labels and annotations to the Pod's metadata."
-        ));
+        let why = "a template can only add labels and annotations to the Pod's metadata.";
+        return Err(Invalid::new(field, why).below("metadata"));
     }
     let PodTemplateSpec { metadata, spec } = shape::read_part(said)?;
     shape::check_names(said)?;
     let (metadata, spec) = (metadata.unwrap_or_default(), spec.unwrap_or_default());
-    reserved::check_metadata(&metadata)?;
-    reserved::check_spec(&spec)?;
+    reserved::check_metadata(&metadata).below("metadata")?;
+    reserved::check_spec(&spec).below("spec")?;
     if allow_privileged {
         return Ok(());
     }
-    privilege::check_metadata(&metadata).map_err(|message| format!(".metadata.{message}"))?;
-    privilege::check_pod(&spec).map_err(|message| format!(".spec.{message}"))
+    privilege::check_metadata(&metadata).below("metadata")?;
+    privilege::check_pod(&spec).below("spec")
 }
 
 /// Lays the template over the Pod.
 ///
 /// # Errors
-/// When the result is not a valid Pod, or changes what the operator relies on: the path, and a sentence. Some errors only show in the
-/// result: a required field that is missing on both sides, and `args` without the image's own command.
-pub fn overlay(pod: Pod, template: &Value, allow_privileged: bool) -> Result<Pod, String> {
-    overlaid(&pod, template, allow_privileged).map_err(|message| format!("podTemplate{message}"))
+/// When the result is not a valid Pod, or changes what the operator relies on. Some errors only show in the result: a required field that
+/// is missing on both sides, and `args` without the image's own command.
+pub fn overlay(pod: Pod, template: &Value, allow_privileged: bool) -> Result<Pod, Invalid> {
+    overlaid(&pod, template, allow_privileged).below("podTemplate")
 }
 
-fn overlaid(pod: &Pod, template: &Value, allow_privileged: bool) -> Result<Pod, String> {
-    let mut merged = serde_json::to_value(pod).map_err(|error| format!(": {error}."))?;
+fn overlaid(pod: &Pod, template: &Value, allow_privileged: bool) -> Result<Pod, Invalid> {
+    let mut merged = serde_json::to_value(pod)?;
     tree::merge(&mut merged, template);
     let overlaid: Pod = shape::read_whole(&merged)?;
     reserved::check_reserved_kept(pod, &overlaid)?;
     if !allow_privileged {
-        privilege::check_metadata(&overlaid.metadata).map_err(|message| format!(".metadata.{message}"))?;
-        let spec = overlaid.spec.as_ref();
-        spec.map_or(Ok(()), privilege::check_pod).map_err(|message| format!(".spec.{message}"))?;
+        privilege::check_metadata(&overlaid.metadata).below("metadata")?;
+        overlaid.spec.as_ref().map_or(Ok(()), privilege::check_pod).below("spec")?;
     }
     Ok(overlaid)
 }

@@ -15,6 +15,8 @@ use k8s_openapi::{
     apimachinery::pkg::apis::meta::v1::ObjectMeta,
 };
 
+use crate::plan::{Below, Invalid};
+
 /// Capabilities that a container may add: those of the Pod Security Standard `baseline`, and those that a debugger needs. With the
 /// others, a process can leave its container.
 const CAPABILITIES: [&str; 15] = [
@@ -86,25 +88,21 @@ const ESCAPING_METADATA: [(&str, &str); 16] = [
     ("v1.multus-cni.io/", "it puts the Pod into another network, past the network policy of its session."),
 ];
 
-/// The message for a field that is only allowed if the administrator trusts templates.
-fn refused(field: &str, why: &str) -> String {
-    format!("{field}: {why} Leave the field out, or run the operator with --allow-privileged-templates.")
+/// A field that is only allowed if the administrator trusts templates.
+fn refused(field: &str, why: &str) -> Invalid {
+    let advice = "Leave the field out, or run the operator with --allow-privileged-templates.";
+    Invalid::new(field, format!("{why} {advice}"))
 }
 
-fn refuse_if(asked: bool, field: &str, why: &str) -> Result<(), String> {
+fn refuse_if(asked: bool, field: &str, why: &str) -> Result<(), Invalid> {
     if asked { Err(refused(field, why)) } else { Ok(()) }
-}
-
-/// Prefixes the error of a check with the path of the checked part.
-fn below(path: &str, found: Result<(), String>) -> Result<(), String> {
-    found.map_err(|message| format!("{path}.{message}"))
 }
 
 /// Checks the security context of a container.
 ///
 /// # Errors
-/// The field, below `securityContext`, and a sentence.
-pub fn check_security_context(context: &SecurityContext) -> Result<(), String> {
+/// The first field that is not allowed.
+pub fn check_security_context(context: &SecurityContext) -> Result<(), Invalid> {
     let SecurityContext {
         capabilities,
         privileged,
@@ -136,7 +134,7 @@ pub fn check_security_context(context: &SecurityContext) -> Result<(), String> {
     refuse_if(host_process, "windowsOptions.hostProcess", "a sandbox must not run as a process of the host.")
 }
 
-fn check_selinux(options: Option<&SELinuxOptions>) -> Result<(), String> {
+fn check_selinux(options: Option<&SELinuxOptions>) -> Result<(), Invalid> {
     let Some(SELinuxOptions { role, type_, user, level: _ }) = options else { return Ok(()) };
     let is_said = |word: &Option<String>| word.as_deref().is_some_and(|word| !word.is_empty());
     let confined = type_.as_deref().is_none_or(|selinux_type| SELINUX_TYPES.contains(&selinux_type));
@@ -148,8 +146,8 @@ fn check_selinux(options: Option<&SELinuxOptions>) -> Result<(), String> {
 /// Checks that no port of a container is a port of its node.
 ///
 /// # Errors
-/// The field, `ports`, and a sentence.
-pub fn check_ports(ports: &[ContainerPort]) -> Result<(), String> {
+/// The field `ports`.
+pub fn check_ports(ports: &[ContainerPort]) -> Result<(), Invalid> {
     let on_node = ports.iter().any(|port| port.host_port.is_some_and(|port| port != 0));
     refuse_if(on_node, "ports", "hostPort would take a port of the node; sandboxes are reached by their DNS names.")
 }
@@ -157,8 +155,8 @@ pub fn check_ports(ports: &[ContainerPort]) -> Result<(), String> {
 /// Checks that a probe of a container connects to no other host.
 ///
 /// # Errors
-/// The field, below the probe, and a sentence.
-pub fn check_probe(probe: &Probe) -> Result<(), String> {
+/// The field with the host.
+pub fn check_probe(probe: &Probe) -> Result<(), Invalid> {
     let Probe {
         http_get,
         tcp_socket,
@@ -177,7 +175,7 @@ pub fn check_probe(probe: &Probe) -> Result<(), String> {
     )
 }
 
-fn check_handler(handler: &LifecycleHandler) -> Result<(), String> {
+fn check_handler(handler: &LifecycleHandler) -> Result<(), Invalid> {
     let LifecycleHandler { http_get, tcp_socket, exec: _, sleep: _ } = handler;
     check_hosts(
         http_get.as_ref().and_then(|action| action.host.as_deref()),
@@ -185,7 +183,7 @@ fn check_handler(handler: &LifecycleHandler) -> Result<(), String> {
     )
 }
 
-fn check_hosts(http_get: Option<&str>, tcp_socket: Option<&str>) -> Result<(), String> {
+fn check_hosts(http_get: Option<&str>, tcp_socket: Option<&str>) -> Result<(), Invalid> {
     let is_said = |host: Option<&str>| host.is_some_and(|host| !host.is_empty());
     let why = "the node itself would connect to that host, past the network policy of the session.";
     refuse_if(is_said(http_get), "httpGet.host", why)?;
@@ -204,8 +202,8 @@ pub(super) fn containers(spec: &PodSpec) -> impl Iterator<Item = (String, &Conta
 /// Checks a whole Pod: its namespaces, its service account, its volumes and each of its containers.
 ///
 /// # Errors
-/// The field, below the Pod's spec, and a sentence.
-pub fn check_pod(spec: &PodSpec) -> Result<(), String> {
+/// The first field that is not allowed.
+pub fn check_pod(spec: &PodSpec) -> Result<(), Invalid> {
     let PodSpec {
         automount_service_account_token,
         host_ipc,
@@ -261,14 +259,14 @@ pub fn check_pod(spec: &PodSpec) -> Result<(), String> {
     refuse_if(*automount_service_account_token == Some(true), "automountServiceAccountToken", token)?;
     refuse_if(service_account_name.is_some(), "serviceAccountName", token)?;
     refuse_if(service_account.is_some(), "serviceAccount", token)?;
-    below("securityContext", security_context.as_ref().map_or(Ok(()), check_pod_security_context))?;
+    security_context.as_ref().map_or(Ok(()), check_pod_security_context).below("securityContext")?;
     for (position, volume) in volumes.iter().flatten().enumerate() {
-        below(&format!("volumes[{position}]"), check_volume(volume))?;
+        check_volume(volume).at(position).below("volumes")?;
     }
-    containers(spec).try_for_each(|(path, container)| below(&path, check_container(container)))
+    containers(spec).try_for_each(|(path, container)| check_container(container).below(path))
 }
 
-fn check_pod_security_context(context: &PodSecurityContext) -> Result<(), String> {
+fn check_pod_security_context(context: &PodSecurityContext) -> Result<(), Invalid> {
     let PodSecurityContext {
         se_linux_options,
         sysctls,
@@ -294,9 +292,9 @@ fn check_pod_security_context(context: &PodSecurityContext) -> Result<(), String
     refuse_if(host_process, "windowsOptions.hostProcess", "a sandbox must not run as a process of the host.")
 }
 
-fn check_volume(volume: &Volume) -> Result<(), String> {
+fn check_volume(volume: &Volume) -> Result<(), Invalid> {
     refuse_if(volume.host_path.is_some(), "hostPath", "the sandbox would have access to a folder of the node.")?;
-    let fields = serde_json::to_value(volume).map_err(|error| error.to_string())?;
+    let fields = serde_json::to_value(volume)?;
     let mut kinds = fields.as_object().into_iter().flat_map(|fields| fields.keys()).filter(|field| *field != "name");
     if let Some(kind) = kinds.find(|kind| !VOLUME_KINDS.contains(&kind.as_str())) {
         let why = "the node itself would mount it, past the network policy of the session; use a claim instead.";
@@ -320,7 +318,7 @@ fn check_volume(volume: &Volume) -> Result<(), String> {
     Ok(())
 }
 
-fn check_container(container: &Container) -> Result<(), String> {
+fn check_container(container: &Container) -> Result<(), Invalid> {
     let Container {
         lifecycle,
         liveness_probe,
@@ -347,16 +345,16 @@ fn check_container(container: &Container) -> Result<(), String> {
         volume_mounts: _,
         working_dir: _,
     } = container;
-    below("securityContext", security_context.as_ref().map_or(Ok(()), check_security_context))?;
+    security_context.as_ref().map_or(Ok(()), check_security_context).below("securityContext")?;
     check_ports(ports.as_deref().unwrap_or_default())?;
     for (path, probe) in
         [("livenessProbe", liveness_probe), ("readinessProbe", readiness_probe), ("startupProbe", startup_probe)]
     {
-        below(path, probe.as_ref().map_or(Ok(()), check_probe))?;
+        probe.as_ref().map_or(Ok(()), check_probe).below(path)?;
     }
     let Some(Lifecycle { post_start, pre_stop, stop_signal: _ }) = lifecycle else { return Ok(()) };
-    below("lifecycle.postStart", post_start.as_ref().map_or(Ok(()), check_handler))?;
-    below("lifecycle.preStop", pre_stop.as_ref().map_or(Ok(()), check_handler))
+    post_start.as_ref().map_or(Ok(()), check_handler).below("lifecycle.postStart")?;
+    pre_stop.as_ref().map_or(Ok(()), check_handler).below("lifecycle.preStop")
 }
 
 /// Whether plugins of the node's container runtime (NRI) read the key: they mount folders and devices of the node.
@@ -368,8 +366,8 @@ fn is_for_node_plugins(key: &str) -> bool {
 /// Checks for labels and annotations that are known to break the isolation that the fields of a Pod provide.
 ///
 /// # Errors
-/// The key, below `metadata`, and a sentence.
-pub fn check_metadata(metadata: &ObjectMeta) -> Result<(), String> {
+/// The first key that is not allowed.
+pub fn check_metadata(metadata: &ObjectMeta) -> Result<(), Invalid> {
     for (field, keys) in [("labels", &metadata.labels), ("annotations", &metadata.annotations)] {
         for key in keys.iter().flat_map(|keys| keys.keys()) {
             let opener =

@@ -11,7 +11,7 @@ use k8s_openapi::{
 
 use crate::{
     api::{SandboxTemplate, meta},
-    plan::name::Label,
+    plan::{Invalid, name::Label},
     protocol::init::OwnProbe,
 };
 
@@ -82,18 +82,16 @@ fn port(template: &SandboxTemplate, port: &IntOrString) -> Option<u16> {
 /// Checks that the helper can perform the sandbox's own probe instead of the kubelet.
 ///
 /// # Errors
-/// A sentence that names the field.
-pub fn check(template: &SandboxTemplate) -> Result<(), String> {
+/// When it cannot.
+pub fn check(template: &SandboxTemplate) -> Result<(), Invalid> {
     let Some(probe) = &template.readiness_probe else { return Ok(()) };
     let is_https = |http: &HTTPGetAction| http.scheme.as_deref() == Some("HTTPS");
     if probe.grpc.is_some() || probe.http_get.as_ref().is_some_and(is_https) {
-        return Err(
-            "readinessProbe: together with mcpServices, it must be exec, tcpSocket or httpGet without TLS.".into()
-        );
+        return Err(Invalid::whole("together with mcpServices, it must be exec, tcpSocket or httpGet without TLS."));
     }
     let asks = probe.exec.is_some() || probe.tcp_socket.is_some() || probe.http_get.is_some();
     if asks && asked(template, None).is_none() {
-        return Err("readinessProbe: the port is neither a number nor the name of one of the sandbox's ports.".into());
+        return Err(Invalid::whole("the port is neither a number nor the name of one of the sandbox's ports."));
     }
     Ok(())
 }
@@ -134,7 +132,7 @@ mod tests {
 
     #[test]
     fn what_the_helper_cannot_ask_is_refused() {
-        let complaint = |probe: Value| check(&template(probe));
+        let complaint = |probe: Value| check(&template(probe)).map_err(|invalid| invalid.to_string());
         assert!(complaint(json!({"grpc": {"port": 1}})).is_err());
         assert!(complaint(json!({"httpGet": {"port": 1, "scheme": "HTTPS"}})).is_err());
         assert!(complaint(json!({"tcpSocket": {"port": "other"}})).unwrap_err().contains("port"));

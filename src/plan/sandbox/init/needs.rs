@@ -6,22 +6,22 @@ use kube::ResourceExt;
 
 use crate::{
     api::{Sandbox, condition::Reason, sandbox::SandboxState},
-    plan::{effective::EffectiveSession, name::Label, sandbox::Observed},
+    plan::{Below, Invalid, effective::EffectiveSession, name::Label, sandbox::Observed},
 };
 
 /// Checks the dependencies of a sandbox without its session. A session checks more for its own sandboxes.
 ///
 /// # Errors
-/// A sentence that names the field.
-pub(in crate::plan::sandbox) fn check_needs(sandbox: &Sandbox, label: &Label) -> Result<(), String> {
+/// The field that cannot be used.
+pub(in crate::plan::sandbox) fn check_needs(sandbox: &Sandbox, label: &Label) -> Result<(), Invalid> {
     let template = &sandbox.spec.template;
     for (field, needed) in [("dependsOn", &template.depends_on), ("mcpServices", &template.mcp_services)] {
         if sandbox.spec.session.is_none() && !needed.is_empty() {
-            return Err(format!("spec.{field}: the field refers to a session, and this sandbox has none."));
+            return Err(Invalid::new(field, "the field refers to a session, and this sandbox has none.").below("spec"));
         }
     }
     if template.depends_on.iter().any(|needed| Label::of(needed).as_ref() == Ok(label)) {
-        return Err("spec.dependsOn: a sandbox cannot wait for itself.".into());
+        return Err(Invalid::new("spec.dependsOn", "a sandbox cannot wait for itself."));
     }
     Ok(())
 }
@@ -30,18 +30,20 @@ pub(in crate::plan::sandbox) fn check_needs(sandbox: &Sandbox, label: &Label) ->
 /// also covers sandboxes that users created.
 ///
 /// # Errors
-/// A sentence that names the field, and the chain of dependencies that leads there.
+/// The field, and the chain of dependencies that leads there.
 pub(in crate::plan::sandbox) fn check_session_needs(
     observed: &Observed,
     session: &EffectiveSession,
-) -> Result<(), String> {
+) -> Result<(), Invalid> {
     let template = &observed.sandbox.spec.template;
     let services = session.services();
     if let Some(name) = template.mcp_services.iter().find(|name| !services.contains_key(name.as_str())) {
-        let session = session.name_any();
-        return Err(format!("spec.mcpServices: {name} is not among spec.mcpServices of the session {session}."));
+        let why = format!("{name} is not among spec.mcpServices of the session {}.", session.name_any());
+        return Err(Invalid::new("spec.mcpServices", why));
     }
-    circle(observed).map_or(Ok(()), |chain| Err(format!("spec.dependsOn: {}, which is a cycle.", chain.join(" → "))))
+    circle(observed).map_or(Ok(()), |chain| {
+        Err(Invalid::new("spec.dependsOn", format!("{}, which is a cycle.", chain.join(" → "))))
+    })
 }
 
 /// The other sandboxes of a session, by the DNS labels of their types.

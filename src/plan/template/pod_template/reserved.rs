@@ -12,7 +12,10 @@ use k8s_openapi::{
 use super::{privilege, tree::MAX_NODE_TERMS};
 use crate::{
     api::meta,
-    plan::reserved::{CONTAINERS, OWN_VOLUMES, hidden_by, is_key, is_volume},
+    plan::{
+        Below, Invalid,
+        reserved::{CONTAINERS, OWN_VOLUMES, hidden_by, is_key, is_volume},
+    },
 };
 
 fn our_keys(metadata: &ObjectMeta) -> impl Iterator<Item = (&'static str, &String, &String)> {
@@ -21,16 +24,17 @@ fn our_keys(metadata: &ObjectMeta) -> impl Iterator<Item = (&'static str, &Strin
     labels.chain(annotations).filter(|(_, key, _)| is_key(key))
 }
 
-pub(super) fn check_metadata(metadata: &ObjectMeta) -> Result<(), String> {
+pub(super) fn check_metadata(metadata: &ObjectMeta) -> Result<(), Invalid> {
     match our_keys(metadata).next() {
-        Some((field, key, _)) => Err(format!(
-            ".metadata.{field}[{key}]: the operator sets this key and identifies its Pods by it; use another key."
-        )),
+        Some((field, key, _)) => {
+            let why = "the operator sets this key and identifies its Pods by it; use another key.";
+            Err(Invalid::whole(why).at(key).below(field))
+        }
         None => Ok(()),
     }
 }
 
-pub(super) fn check_spec(spec: &PodSpec) -> Result<(), String> {
+pub(super) fn check_spec(spec: &PodSpec) -> Result<(), Invalid> {
     let said = [
         (
             spec.restart_policy.is_some(),
@@ -56,16 +60,17 @@ pub(super) fn check_spec(spec: &PodSpec) -> Result<(), String> {
         ),
     ];
     if let Some((_, path, why)) = said.into_iter().find(|(is_said, _, _)| *is_said) {
-        return Err(format!(".spec.{path}: {why}"));
+        return Err(Invalid::new(path, why));
     }
     if let Some(volume) = spec.volumes.iter().flatten().find(|volume| is_volume(&volume.name)) {
-        return Err(format!(".spec.volumes: `{}` is a volume of the operator; choose another name.", volume.name));
+        let why = format!("`{}` is a volume of the operator; choose another name.", volume.name);
+        return Err(Invalid::new("volumes", why));
     }
     check_node_terms(spec)?;
     privilege::containers(spec).try_for_each(|(path, container)| {
         let is_working = path.starts_with("containers") && container.name == meta::SANDBOX_CONTAINER;
         let found = if is_working { check_working(container) } else { check_further(container) };
-        found.map_err(|message| format!(".spec.{path}.{message}"))
+        found.below(path)
     })
 }
 
@@ -74,28 +79,30 @@ fn fs_group(spec: &PodSpec) -> Option<i64> {
 }
 
 /// Refuses more node selector terms than a merge keeps.
-fn check_node_terms(spec: &PodSpec) -> Result<(), String> {
+fn check_node_terms(spec: &PodSpec) -> Result<(), Invalid> {
     let node = spec.affinity.as_ref().and_then(|affinity| affinity.node_affinity.as_ref());
     let required = node.and_then(|node| node.required_during_scheduling_ignored_during_execution.as_ref());
     if required.is_some_and(|required| required.node_selector_terms.len() > MAX_NODE_TERMS) {
-        return Err(format!(
-            ".spec.affinity.nodeAffinity.requiredDuringSchedulingIgnoredDuringExecution.nodeSelectorTerms: at most {MAX_NODE_TERMS} terms are allowed; the operator `In` of one term takes many values."
+        return Err(Invalid::new(
+            "affinity.nodeAffinity.requiredDuringSchedulingIgnoredDuringExecution.nodeSelectorTerms",
+            format!("at most {MAX_NODE_TERMS} terms are allowed; the operator `In` of one term takes many values."),
         ));
     }
     Ok(())
 }
 
 /// Checks a container that the user adds. It may contain anything, but needs a name of its own.
-fn check_further(container: &Container) -> Result<(), String> {
+fn check_further(container: &Container) -> Result<(), Invalid> {
     if CONTAINERS.contains(&container.name.as_str()) {
-        return Err(format!("name: `{}` is a container of the operator; choose another name.", container.name));
+        let why = format!("`{}` is a container of the operator; choose another name.", container.name);
+        return Err(Invalid::new("name", why));
     }
     check_helper_is_left_alone(container)
 }
 
 /// Checks the working container. Its image and command are set by other fields of the sandbox, and its probes belong to the operator.
 /// `args` are allowed, since no other field adds arguments to the image's own command.
-fn check_working(container: &Container) -> Result<(), String> {
+fn check_working(container: &Container) -> Result<(), Invalid> {
     let said = [
         (container.image.is_some(), "image", "set the sandbox's own `image` instead."),
         (container.command.is_some(), "command", "set the sandbox's own `command` or `entrypoint: Image` instead."),
@@ -116,20 +123,22 @@ fn check_working(container: &Container) -> Result<(), String> {
         ),
     ];
     if let Some((_, path, why)) = said.into_iter().find(|(is_said, _, _)| *is_said) {
-        return Err(format!("{path}: {why}"));
+        return Err(Invalid::new(path, why));
     }
     if let Some((path, ours)) = mounted(container).find_map(|path| Some((path, hidden_by(path)?))) {
-        return Err(format!("volumeMounts: {path} would hide {ours}, which the operator mounts; use another path."));
+        let why = format!("{path} would hide {ours}, which the operator mounts; use another path.");
+        return Err(Invalid::new("volumeMounts", why));
     }
     check_helper_is_left_alone(container)
 }
 
 /// Refuses mounts of the operator's own volumes: a container that can write to them could replace the helper.
-fn check_helper_is_left_alone(container: &Container) -> Result<(), String> {
+fn check_helper_is_left_alone(container: &Container) -> Result<(), Invalid> {
     let mut mounts = container.volume_mounts.iter().flatten();
     match mounts.find(|mount| OWN_VOLUMES.contains(&mount.name.as_str())) {
         Some(mount) => {
-            Err(format!("volumeMounts: `{}` is the operator's own volume; leave the mount out.", mount.name))
+            let why = format!("`{}` is the operator's own volume; leave the mount out.", mount.name);
+            Err(Invalid::new("volumeMounts", why))
         }
         None => Ok(()),
     }
@@ -142,8 +151,10 @@ fn mounted(container: &Container) -> impl Iterator<Item = &str> {
 
 /// Checks that a Pod with a template laid over it still has everything that the operator set. The checks above have better messages and
 /// run first; this check covers whatever they miss.
-pub(super) fn check_reserved_kept(ours: &Pod, overlaid: &Pod) -> Result<(), String> {
-    let lost = |what: &str| Err(format!(": the Pod would lose {what} that the operator set; leave that field out."));
+pub(super) fn check_reserved_kept(ours: &Pod, overlaid: &Pod) -> Result<(), Invalid> {
+    let lost = |what: &str| {
+        Err(Invalid::whole(format!("the Pod would lose {what} that the operator set; leave that field out.")))
+    };
     if !our_keys(&ours.metadata).eq(our_keys(&overlaid.metadata)) {
         return lost("the labels and annotations");
     }
@@ -168,13 +179,12 @@ pub(super) fn check_reserved_kept(ours: &Pod, overlaid: &Pod) -> Result<(), Stri
     if ours.containers.len() > overlaid.containers.len() {
         return lost("the working container");
     }
-    ours.containers.iter().zip(&overlaid.containers).try_for_each(|(ours, overlaid)| {
-        check_container_left(ours, overlaid).map_err(|message| format!(".spec.containers[{}].{message}", ours.name))
-    })
+    let mut pairs = ours.containers.iter().zip(&overlaid.containers);
+    pairs.try_for_each(|(ours, overlaid)| check_container_left(ours, overlaid).at(&ours.name).below("spec.containers"))
 }
 
-fn check_container_left(ours: &Container, overlaid: &Container) -> Result<(), String> {
-    let lost = |what: &str| Err(format!("{what}: the operator sets this on the container; leave it out."));
+fn check_container_left(ours: &Container, overlaid: &Container) -> Result<(), Invalid> {
+    let lost = |what: &str| Err(Invalid::new(what, "the operator sets this on the container; leave it out."));
     let said = |container: &Container| {
         let Container { name, image, command, startup_probe, restart_policy, termination_message_path, .. } =
             container.clone();
@@ -185,7 +195,7 @@ fn check_container_left(ours: &Container, overlaid: &Container) -> Result<(), St
     }
     if ours.command.is_some() && ours.args != overlaid.args {
         let why = "they would be appended to the container's command; put them into the sandbox's own `command`, or set `entrypoint: Image`.";
-        return Err(format!("args: {why}"));
+        return Err(Invalid::new("args", why));
     }
     let present = ours.volume_mounts.as_ref().map_or(0, Vec::len);
     let further = mounted(overlaid).skip(present);

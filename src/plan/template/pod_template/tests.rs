@@ -400,7 +400,7 @@ fn privileged() -> Vec<(Value, &'static str, &'static str)> {
 }
 
 fn refusal(template: &Value, allow_privileged: bool, path: &str, word: &str) {
-    let message = check(template, allow_privileged).expect_err(&template.to_string());
+    let message = check(template, allow_privileged).expect_err(&template.to_string()).to_string();
     assert!(message.starts_with(&format!("podTemplate.{path}: ")), "{path}: {message}");
     assert!(message.contains(word) && message.ends_with('.'), "{word}: {message}");
 }
@@ -436,7 +436,7 @@ fn what_leads_out_of_the_sandbox_is_refused_by_name_unless_the_operator_allows_i
         refusal(&template, false, path, word);
         refusal(&template, false, path, "--allow-privileged-templates");
         assert_eq!(check(&template, true), Ok(()), "{template}");
-        let message = overlay(pod(), &template, false).expect_err(&template.to_string());
+        let message = overlay(pod(), &template, false).expect_err(&template.to_string()).to_string();
         assert!(message.starts_with("podTemplate."), "{message}");
         let pod = overlay(pod(), &template, true);
         pod.unwrap_or_else(|message| panic!("{template}: {message}"));
@@ -493,9 +493,9 @@ fn a_mistake_is_named_with_its_path() {
         ),
         (working(json!({"resources": {"limit": {"cpu": "1"}}})), "podTemplate.spec.containers[0].resources.limit: "),
     ] {
-        let message = check(&template, false).expect_err(&template.to_string());
-        assert!(message.starts_with(expected), "{template}: {message}");
-        assert_eq!(check(&template, true), Err(message), "an error stays an error with trusted templates");
+        let invalid = check(&template, false).expect_err(&template.to_string());
+        assert!(invalid.to_string().starts_with(expected), "{template}: {invalid}");
+        assert_eq!(check(&template, true), Err(invalid), "an error stays an error with trusted templates");
     }
 }
 
@@ -539,7 +539,7 @@ fn arguments_are_for_the_command_of_the_image() {
     assert_eq!(check(&template, false), Ok(()));
     let args = overlay(pod_with_entrypoint(), &template, false).unwrap().spec.unwrap().containers[0].args.clone();
     assert_eq!(args, Some(vec!["--verbose".to_string()]));
-    let message = overlay(pod(), &template, false).unwrap_err();
+    let message = overlay(pod(), &template, false).unwrap_err().to_string();
     assert!(message.starts_with("podTemplate.spec.containers[sandbox].args: "), "{message}");
 }
 
@@ -547,7 +547,7 @@ fn arguments_are_for_the_command_of_the_image() {
 fn what_is_required_may_come_from_either_side_and_is_missed_in_the_whole() {
     let path_only = working(json!({"readinessProbe": {"httpGet": {"path": "/"}}}));
     assert_eq!(check(&path_only, false), Ok(()));
-    let message = overlay(pod(), &path_only, false).unwrap_err();
+    let message = overlay(pod(), &path_only, false).unwrap_err().to_string();
     assert_eq!(message, "podTemplate.spec.containers[0].readinessProbe.httpGet.port: the field is required.");
 
     let mut with_port = pod();
@@ -561,7 +561,7 @@ fn what_is_required_may_come_from_either_side_and_is_missed_in_the_whole() {
 fn a_sandbox_without_a_session_joins_none() {
     let template = json!({"metadata": {"labels": {"aigise.dev/session-uid": "uid-1"}}});
     assert!(check(&template, true).is_err());
-    assert!(overlay(pod_with_entrypoint(), &template, true).unwrap_err().contains("labels"));
+    assert!(overlay(pod_with_entrypoint(), &template, true).unwrap_err().to_string().contains("labels"));
 }
 
 /// Asserts what must hold for any Pod that results from a template, in JSON and independently of the code.
