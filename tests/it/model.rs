@@ -107,6 +107,8 @@ pub enum Event {
         #[serde(default)]
         after: u32,
     },
+    /// A container beside the working one ends.
+    BesideEnded { pod: String, name: String, code: i32 },
     /// A container is killed for memory.
     OutOfMemory(String),
     /// The kubelet evicts a Pod.
@@ -479,6 +481,16 @@ impl World {
             Event::Exited { pod, code, after } => {
                 let (at, reason) = (self.now, if code == 0 { "Completed" } else { "Error" });
                 self.container(&pod, |_| terminated(code, Some(reason), None, at, after));
+            }
+            Event::BesideEnded { pod, name, code } => {
+                let at = self.now;
+                self.pod(&pod, |pod| {
+                    condition(pod, "ContainersReady", "False", "", at);
+                    condition(pod, "Ready", "False", "", at);
+                    let state = Some(terminated(code, None, None, at, 1));
+                    let status = ContainerStatus { name, state, ..ContainerStatus::default() };
+                    pod.status.get_or_insert_default().container_statuses.get_or_insert_default().push(status);
+                });
             }
             Event::OutOfMemory(name) => {
                 let at = self.now;

@@ -294,6 +294,9 @@ fn of_init(observed: &Observed, init_phase: &InitPhase) -> View {
     View::new(SandboxPhase::Initializing, kstatus, reason, message).requeued(requeue)
 }
 
+/// Why a sandbox that its session left behind stays as it is.
+const NOT_RESTARTED: &str = "The session is gone, so the sandbox cannot be restarted.";
+
 fn of_pod(observed: &Observed, lifecycle: &Lifecycle, progress: &Progress) -> View {
     let template = &observed.sandbox.spec.template;
     match progress {
@@ -338,10 +341,23 @@ fn of_pod(observed: &Observed, lifecycle: &Lifecycle, progress: &Progress) -> Vi
         Progress::Running | Progress::Initializing { .. } | Progress::Silent => {
             waiting(SandboxPhase::Starting, Reason::NotReady, "The container runs, but is not ready yet.")
         }
+        Progress::HeldBack { reason, message, is_final: false } => {
+            waiting(SandboxPhase::Starting, *reason, message.clone())
+        }
+        Progress::HeldBack { reason, message, is_final: true } => {
+            let hint = match lifecycle {
+                Lifecycle::Orphaned(_) => NOT_RESTARTED.to_string(),
+                _ => format!(
+                    "Take it out of the podTemplate, or make it a native sidecar (an init container with restartPolicy: Always). Change the template or the annotation {} to restart the sandbox.",
+                    meta::RESTART
+                ),
+            };
+            stalled(*reason, format!("{message} {hint}"))
+        }
         Progress::Ready => View::new(SandboxPhase::Ready, KStatus::Ready, Reason::Ready, "The sandbox is ready."),
         Progress::Ended { reason, message, .. } => {
             let hint = match lifecycle {
-                Lifecycle::Orphaned(_) => "The session is gone, so the sandbox cannot be restarted.".to_string(),
+                Lifecycle::Orphaned(_) => NOT_RESTARTED.to_string(),
                 Lifecycle::Attached(_) => "Only the owner of the Pod can restart it.".to_string(),
                 _ => format!(
                     "{} Change the template or the annotation {} to restart it.",
