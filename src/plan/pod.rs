@@ -406,9 +406,45 @@ pub fn passed_limit(pod: &Pod) -> Option<&str> {
     status.message.as_deref().filter(|words| WAYS.iter().any(|way| words.contains(way)))
 }
 
+/// What a Pod that is being deleted waits for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Hold {
+    /// Finalizers: in words.
+    Finalizers(String),
+    /// The kubelet has reported that all containers have ended, and has to remove the Pod.
+    Removal,
+    /// The containers are not known to have ended.
+    Containers,
+}
+
+/// How many finalizers are named.
+const MOST_FINALIZERS: usize = 3;
+
+/// What the Pod waits for, if it is being deleted.
+pub fn hold(pod: &Pod) -> Option<Hold> {
+    pod.metadata.deletion_timestamp.as_ref()?;
+    let has_ended =
+        |container: &ContainerStatus| container.state.as_ref().is_some_and(|state| state.terminated.is_some());
+    let runs = |container: &ContainerStatus| container.state.as_ref().is_some_and(|state| state.running.is_some());
+    Some(match pod.finalizers() {
+        [] if statuses(pod).next().is_some() && statuses(pod).all(has_ended) && !init_statuses(pod).any(runs) => {
+            Hold::Removal
+        }
+        [] => Hold::Containers,
+        [only] => Hold::Finalizers(format!("the finalizer {only}; whoever set it has to remove it")),
+        many => {
+            let named = many[..many.len().min(MOST_FINALIZERS)].join(", ");
+            let more = many.len().saturating_sub(MOST_FINALIZERS);
+            let more = if more > 0 { format!(" and {more} more") } else { String::new() };
+            Hold::Finalizers(format!("the finalizers {named}{more}; whoever set them has to remove them"))
+        }
+    })
+}
+
 /// Everything that decisions read from a Pod. Other changes of the Pod do not trigger a reconcile.
 pub fn facts(pod: &Pod) -> impl PartialEq + use<> {
-    (Progress::of(pod, container(pod)), node(pod), pod.status.as_ref().and_then(|status| status.pod_ip.clone()))
+    let address = pod.status.as_ref().and_then(|status| status.pod_ip.clone());
+    (Progress::of(pod, container(pod)), node(pod), address, hold(pod))
 }
 
 /// The name of the working container in a Pod of the operator.
@@ -779,6 +815,34 @@ mod tests {
         assert_eq!(with(doubts("ContainersNotReady"), "False"), Progress::Running);
         assert_eq!(with(doubts("ReadinessGatesNotReady"), "True"), Progress::Running);
         assert_eq!(with(json!({"type": "Ready", "status": "True"}), "True"), Progress::Ready);
+    }
+
+    #[test]
+    fn what_a_pod_that_is_being_deleted_waits_for_is_distinguished() {
+        let running = json!({"running": {}});
+        let ended = json!({"terminated": {"exitCode": 143}});
+        let of = |finalizers: &[&str], mesh: &serde_json::Value, sandbox: &serde_json::Value| {
+            let containers = json!([container("sandbox", false, sandbox)]);
+            let mut pod = beside("Running", json!([container("mesh", false, mesh)]), containers);
+            pod.metadata.finalizers = Some(finalizers.iter().map(ToString::to_string).collect());
+            let before = (hold(&pod), facts(&pod));
+            pod.metadata.deletion_timestamp = serde_json::from_value(json!("2026-01-01T00:00:00Z")).unwrap();
+            assert!(before.0.is_none() && before.1 != facts(&pod));
+            hold(&pod).unwrap()
+        };
+        assert_eq!(of(&[], &ended, &ended), Hold::Removal);
+        assert_eq!(of(&[], &running, &ended), Hold::Containers);
+        assert_eq!(of(&[], &ended, &running), Hold::Containers);
+        let words = |finalizers: &[&str]| match of(finalizers, &ended, &ended) {
+            Hold::Finalizers(words) => words,
+            other => panic!("{other:?}"),
+        };
+        assert_eq!(words(&["a.io/b"]), "the finalizer a.io/b; whoever set it has to remove it");
+        assert_eq!(words(&["a", "b"]), "the finalizers a, b; whoever set them has to remove them");
+        assert_eq!(
+            words(&["a", "b", "c", "d", "e"]),
+            "the finalizers a, b, c and 2 more; whoever set them has to remove them"
+        );
     }
 
     #[test]

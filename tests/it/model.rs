@@ -115,6 +115,8 @@ pub enum Event {
     Evicted(String),
     /// A Pod is asked to end.
     DeletePod(String),
+    /// Somebody sets finalizers on a Pod.
+    Held { pod: String, by: Vec<String> },
     /// A Pod has ended and is gone.
     PodGone(String),
     /// A user deletes a Sandbox; garbage collection takes its Pod.
@@ -506,6 +508,7 @@ impl World {
                 let now = self.now;
                 self.pod(&name, |pod| pod.metadata.deletion_timestamp = Some(Time(now)));
             }
+            Event::Held { pod, by } => self.pod(&pod, |pod| pod.metadata.finalizers = Some(by)),
             Event::PodGone(name) => {
                 self.pods.remove(&name);
             }

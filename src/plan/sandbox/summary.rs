@@ -14,7 +14,7 @@ use kube::ResourceExt;
 use super::{
     Attachment, ExecAccess, Lifecycle, Observed, Progress, Situation,
     init::{self, InitPhase},
-    lifecycle::overdue_at,
+    lifecycle::{is_overdue, overdue_at},
     restart,
 };
 use crate::{
@@ -28,7 +28,7 @@ use crate::{
         ChildState, Report, Requeue, StatusWrite,
         effective::remembered,
         facts::sandbox::{has_failed_init, is_hand_made},
-        pod::{exit_code, node, scheduled_at},
+        pod::{Hold, exit_code, hold, node, scheduled_at},
         status::{self, KStatus},
     },
 };
@@ -300,13 +300,7 @@ const NOT_RESTARTED: &str = "The session is gone, so the sandbox cannot be resta
 fn of_pod(observed: &Observed, lifecycle: &Lifecycle, progress: &Progress) -> View {
     let template = &observed.sandbox.spec.template;
     match progress {
-        Progress::Terminating => {
-            let overdue = observed.pod.owned().and_then(|pod| overdue_at(pod));
-            let wait = overdue.and_then(|at| at.duration_since(observed.now).try_into().ok());
-            let message = "The previous Pod is still ending; a new Pod follows.";
-            let view = waiting(SandboxPhase::Pending, Reason::PodTerminating, message);
-            view.requeued(Requeue::AwaitChange.within(wait))
-        }
+        Progress::Terminating => of_terminating(observed),
         Progress::Created => waiting(
             SandboxPhase::Pending,
             Reason::PodCreated,
@@ -366,6 +360,25 @@ fn of_pod(observed: &Observed, lifecycle: &Lifecycle, progress: &Progress) -> Vi
                 ),
             };
             stalled(*reason, format!("{message} {hint}"))
+        }
+    }
+}
+
+fn of_terminating(observed: &Observed) -> View {
+    let moving = |message: String| waiting(SandboxPhase::Pending, Reason::PodTerminating, message);
+    let usual = || moving("The previous Pod is still ending; a new Pod follows.".into());
+    let Some(pod) = observed.pod.owned() else { return usual() };
+    match hold(pod).filter(|_| is_overdue(observed, pod)) {
+        Some(Hold::Finalizers(words)) => {
+            stalled(Reason::PodTerminating, format!("The previous Pod is still there because of {words}."))
+        }
+        Some(Hold::Removal) => moving(format!(
+            "The containers of the previous Pod have ended, but {} has not removed the Pod yet; the events of the Pod show why.",
+            node(pod).as_deref().unwrap_or("its node")
+        )),
+        Some(Hold::Containers) | None => {
+            let wait = overdue_at(pod).and_then(|at| at.duration_since(observed.now).try_into().ok());
+            usual().requeued(Requeue::AwaitChange.within(wait))
         }
     }
 }
