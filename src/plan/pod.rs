@@ -406,6 +406,42 @@ pub fn passed_limit(pod: &Pod) -> Option<&str> {
     status.message.as_deref().filter(|words| WAYS.iter().any(|way| words.contains(way)))
 }
 
+/// The reasons with which a kubelet refuses a Pod, or gives it up before a container runs, for something that may pass: devices or labels
+/// that are not there yet, resources that others use, a shutdown of the node. What no other Pod of the same spec can cure is left out.
+const REFUSALS: [&str; 12] = [
+    "InvalidNodeInfo",
+    "NodeAffinity",
+    "NodeName",
+    "NodePorts",
+    "NodeShutdown",
+    "Preempting",
+    "TaintToleration",
+    "Terminated",
+    "TopologyAffinityError",
+    "UnexpectedAdmissionError",
+    "UnexpectedPredicateFailureType",
+    "UnknownReason",
+];
+
+/// Why the kubelet refused the Pod, if it did: no container of the Pod has run.
+pub fn refusal(pod: &Pod) -> Option<String> {
+    let status = pod.status.as_ref().filter(|status| status.phase.as_deref() == Some("Failed"))?;
+    let (reason, words) = (status.reason.as_deref()?, status.message.as_deref().unwrap_or_default());
+    let is_refusal = match reason {
+        // The reason of an eviction is also that of a refusal by a node that is low on something.
+        "Evicted" => words.contains("The node had condition"),
+        // OutOfcpu, OutOfpods, …: the name of the resource follows.
+        _ => REFUSALS.contains(&reason) || reason.starts_with("OutOf"),
+    };
+    let mut states = init_statuses(pod).chain(statuses(pod)).filter_map(|container| container.state.as_ref());
+    if !is_refusal || states.any(|state| state.running.is_some() || state.terminated.is_some()) {
+        return None;
+    }
+    let words = words.strip_prefix("Pod was rejected: ").unwrap_or(words).trim().trim_end_matches('.');
+    let separator = if words.is_empty() { "" } else { ": " };
+    Some(format!("The kubelet refused the Pod ({reason}){separator}{words}."))
+}
+
 /// What a Pod that is being deleted waits for.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Hold {
@@ -444,7 +480,7 @@ pub fn hold(pod: &Pod) -> Option<Hold> {
 /// Everything that decisions read from a Pod. Other changes of the Pod do not trigger a reconcile.
 pub fn facts(pod: &Pod) -> impl PartialEq + use<> {
     let address = pod.status.as_ref().and_then(|status| status.pod_ip.clone());
-    (Progress::of(pod, container(pod)), node(pod), address, hold(pod))
+    (Progress::of(pod, container(pod)), node(pod), address, hold(pod), refusal(pod))
 }
 
 /// The name of the working container in a Pod of the operator.
@@ -815,6 +851,35 @@ mod tests {
         assert_eq!(with(doubts("ContainersNotReady"), "False"), Progress::Running);
         assert_eq!(with(doubts("ReadinessGatesNotReady"), "True"), Progress::Running);
         assert_eq!(with(json!({"type": "Ready", "status": "True"}), "True"), Progress::Ready);
+    }
+
+    #[test]
+    fn a_pod_that_the_kubelet_refused_is_distinguished_from_one_that_ran() {
+        let of = |reason: &str, message: &str, state: Option<serde_json::Value>| {
+            let statuses: Vec<_> = state.iter().map(|state| container("sandbox", false, state)).collect();
+            let mut pod = beside("Failed", json!([]), json!(statuses));
+            let status = pod.status.as_mut().unwrap();
+            (status.reason, status.message) = (Some(reason.into()), Some(message.into()));
+            refusal(&pod)
+        };
+        let words =
+            "Pod was rejected: Node didn't have enough resource: cpu, requested: 4000, used: 950, capacity: 1000";
+        assert_eq!(
+            of("OutOfcpu", words, None).unwrap(),
+            "The kubelet refused the Pod (OutOfcpu): Node didn't have enough resource: cpu, requested: 4000, used: 950, capacity: 1000."
+        );
+        assert_eq!(of("NodeAffinity", "", None).unwrap(), "The kubelet refused the Pod (NodeAffinity).");
+        for reason in ["UnexpectedAdmissionError", "OutOfephemeral-storage", "NodeShutdown", "Terminated", "NodePorts"]
+        {
+            assert!(of(reason, words, None).is_some(), "{reason}");
+            assert!(of(reason, words, Some(json!({"waiting": {"reason": "ContainerCreating"}}))).is_some(), "{reason}");
+            assert_eq!(of(reason, words, Some(json!({"running": {}}))), None, "{reason}");
+            assert_eq!(of(reason, words, Some(json!({"terminated": {"exitCode": 137}}))), None, "{reason}");
+        }
+        for reason in ["Evicted", "DeadlineExceeded", "NodeLost", "PodOSNotSupported", "SysctlForbidden"] {
+            assert_eq!(of(reason, "The node was low on resource: memory.", None), None, "{reason}");
+        }
+        assert!(of("Evicted", "Pod was rejected: The node had condition: [DiskPressure]. ", None).is_some());
     }
 
     #[test]

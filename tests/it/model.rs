@@ -113,6 +113,8 @@ pub enum Event {
     OutOfMemory(String),
     /// The kubelet evicts a Pod.
     Evicted(String),
+    /// The kubelet refuses a Pod.
+    PodRefused { pod: String, reason: String, message: String },
     /// A Pod is asked to end.
     DeletePod(String),
     /// Somebody sets finalizers on a Pod.
@@ -503,6 +505,11 @@ impl World {
                 status.phase = Some("Failed".into());
                 status.reason = Some("Evicted".into());
                 status.message = Some("The node was low on memory.".into());
+            }),
+            Event::PodRefused { pod, reason, message } => self.pod(&pod, |pod| {
+                let status = pod.status.get_or_insert_default();
+                status.phase = Some("Failed".into());
+                (status.reason, status.message) = (Some(reason), Some(message));
             }),
             Event::DeletePod(name) => {
                 let now = self.now;

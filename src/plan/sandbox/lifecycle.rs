@@ -71,11 +71,11 @@ pub enum Lifecycle {
         /// Whether the Pod should have been deleted.
         ending: bool,
     },
-    /// The container ended, and the sandbox is restarted after a pause.
+    /// The container ended, or the kubelet refused the Pod: the sandbox is restarted after a pause.
     Restarting {
-        /// How the container ended.
+        /// What happened.
         message: String,
-        /// The number of restarts in a row, including this one.
+        /// The number of restarts in a row with which the next Pod is created. A refused Pod does not raise it.
         count: i32,
         /// When the pause is over.
         at: Timestamp,
