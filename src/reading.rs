@@ -173,10 +173,18 @@ impl Kept for Secret {
 }
 
 impl Kept for Pod {
-    /// The operator wrote the spec and reads only the node name from it. An empty `Container` alone takes 2 KB.
+    /// The operator wrote the spec and reads little of it: the node name, and which containers have a restart policy of their own. An
+    /// empty `Container` alone takes 2 KB.
     const PROJECTION: Projection = Projection::AllBut(&[
         METADATA_OF_POD,
-        ("spec", Projection::Only(&[("nodeName", Projection::All)])),
+        (
+            "spec",
+            Projection::Only(&[
+                ("nodeName", Projection::All),
+                ("initContainers", CONTAINERS_WITH_POLICY),
+                ("containers", CONTAINERS_WITH_POLICY),
+            ]),
+        ),
         ("status", STATUS_OF_POD),
     ]);
 }
@@ -203,6 +211,9 @@ const METADATA_OF_POD: (&str, Projection) = (
         ("labels", Projection::Only(&[(meta::SESSION, Projection::All), (meta::COMPONENT, Projection::All)])),
     ]),
 );
+
+const CONTAINERS_WITH_POLICY: Projection =
+    Projection::Having(&[("restartPolicy", Projection::All), ("name", Projection::All)]);
 
 const STATUS_OF_POD: Projection = Projection::AllBut(&[
     ("hostIP", Projection::Nothing),

@@ -112,7 +112,7 @@ pub enum Reason {
     ContainerConfig,
     /// The node is mounting the volumes, pulling the image and starting the container.
     ContainerCreating,
-    /// The container runs but is not ready yet.
+    /// The container runs but is not ready yet, or a container beside it is not.
     NotReady,
     /// The initialiser is running.
     Initializing,

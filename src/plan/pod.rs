@@ -4,9 +4,10 @@
 //! every container that ended with exit code 0, and `Running` for as long as a sidecar runs.
 
 use jiff::Timestamp;
-use k8s_openapi::api::core::v1::{ContainerStateTerminated, ContainerStatus, Pod, PodCondition, PodStatus};
+use k8s_openapi::api::core::v1::{Container, ContainerStateTerminated, ContainerStatus, Pod, PodCondition, PodStatus};
 use kube::ResourceExt;
 
+use super::reserved;
 use crate::api::{
     condition::Reason,
     meta::{self, Component},
@@ -30,7 +31,7 @@ pub enum Progress {
     Waiting {
         /// [`Reason::ContainerCreating`], [`Reason::ImagePull`] or [`Reason::ContainerConfig`].
         reason: Reason,
-        /// What the container waits for.
+        /// What the Pod waits for.
         message: String,
     },
     /// The container runs, and its startup probe has not succeeded yet.
@@ -40,6 +41,15 @@ pub enum Progress {
     },
     /// The container runs and is not ready.
     Running,
+    /// The container runs and is ready, and a container beside it keeps the Pod from being ready.
+    HeldBack {
+        /// [`Reason::NotReady`], [`Reason::ImagePull`] or [`Reason::ContainerConfig`].
+        reason: Reason,
+        /// Which container it is, and why it is not ready.
+        message: String,
+        /// Whether that container has ended and is not restarted.
+        is_final: bool,
+    },
     /// The container ran and was ready when its node last reported.
     Silent,
     /// The container runs and is ready.
@@ -121,13 +131,14 @@ impl Progress {
                     Progress::Silent
                 }
                 Some(_) if running.ready && !as_a_whole => Progress::Ready,
+                Some(_) if running.ready => held_back(pod, container).unwrap_or(Progress::Running),
                 _ => Progress::Running,
             };
         }
         match condition(pod, "PodScheduled") {
             None => Progress::Created,
             Some(condition) if condition.status != "True" => unschedulable(pod, condition),
-            Some(_) => waiting(pod, working),
+            Some(_) => waiting(pod, container, as_a_whole),
         }
     }
 
@@ -139,6 +150,7 @@ impl Progress {
             | Progress::Waiting { .. }
             | Progress::Initializing { .. }
             | Progress::Running
+            | Progress::HeldBack { .. }
             | Progress::Silent
             | Progress::Ready
             | Progress::Ended { .. } => true,
@@ -146,12 +158,35 @@ impl Progress {
     }
 }
 
-/// The name of the init container that failed, and how it ended. In a Pod that has not failed, this may be a sidecar (`restartPolicy:
-/// Always`) that ended and that the kubelet is about to restart, which is not a failure.
+/// The name of the init container that failed, and how it ended. A native sidecar never fails: the kubelet restarts it, and stops it at
+/// the end of the Pod.
 pub fn failed_init(pod: &Pod) -> Option<(&str, &ContainerStateTerminated)> {
-    let inits = pod.status.iter().flat_map(|status| status.init_container_statuses.iter().flatten());
+    let inits = init_statuses(pod).filter(|container| !is_sidecar(pod, &container.name));
     let ended = inits.filter_map(|c| Some((c.name.as_str(), c.state.as_ref()?.terminated.as_ref()?)));
     ended.into_iter().find(|(_, ended)| ended.exit_code != 0)
+}
+
+fn init_statuses(pod: &Pod) -> impl Iterator<Item = &ContainerStatus> {
+    pod.status.iter().flat_map(|status| status.init_container_statuses.iter().flatten())
+}
+
+fn statuses(pod: &Pod) -> impl Iterator<Item = &ContainerStatus> {
+    pod.status.iter().flat_map(|status| status.container_statuses.iter().flatten())
+}
+
+/// Whether an init container is a native sidecar, which only the Pod's spec shows.
+fn is_sidecar(pod: &Pod, name: &str) -> bool {
+    let inits = pod.spec.as_ref().and_then(|spec| spec.init_containers.as_deref());
+    restart_policy(inits.unwrap_or_default(), name) == Some("Always")
+}
+
+/// Whether a container beside the working one has a restart policy of its own, so that the kubelet may restart it.
+fn may_be_restarted(pod: &Pod, name: &str) -> bool {
+    pod.spec.as_ref().is_some_and(|spec| restart_policy(&spec.containers, name).is_some())
+}
+
+fn restart_policy<'a>(containers: &'a [Container], name: &str) -> Option<&'a str> {
+    containers.iter().find(|container| container.name == name)?.restart_policy.as_deref()
 }
 
 fn find<'a>(statuses: Option<&'a [ContainerStatus]>, name: &str) -> Option<&'a ContainerStatus> {
@@ -194,43 +229,120 @@ fn last_change(status: &PodStatus) -> Option<End> {
     Some(End { at })
 }
 
-/// The first container that waits for something else than the containers before it. An init container delays all containers after it.
-fn waiting(pod: &Pod, working: Option<&ContainerStatus>) -> Progress {
-    let inits = pod.status.iter().flat_map(|status| status.init_container_statuses.iter().flatten());
-    for container in inits.chain(working) {
-        let Some(waiting) = container.state.as_ref().and_then(|state| state.waiting.as_ref()) else { continue };
-        let words = waiting.message.as_deref().unwrap_or("the kubelet gives no detail");
-        let reason = match waiting.reason.as_deref() {
-            Some(
-                "ImagePullBackOff" | "ErrImagePull" | "InvalidImageName" | "ErrImageNeverPull" | "ImageInspectError",
-            ) => Reason::ImagePull,
-            None | Some("ContainerCreating" | "PodInitializing") => continue,
-            // The kubelet's other reasons: CreateContainerConfigError, RunContainerError, …
-            Some(_) => Reason::ContainerConfig,
-        };
-        let message = match reason {
-            // The kubelet alternates between two messages for the same failure; the cause in them is the same.
-            Reason::ImagePull => {
-                let cause = words.split_once("ErrImagePull: ").map_or(words, |(_, cause)| cause);
-                format!("{} cannot be pulled: {cause}", failing_image(&container.image, cause))
-            }
-            _ => format!("The container cannot be started: {words}"),
-        };
-        return Progress::Waiting { reason, message };
+/// What the Pod waits for: the first container that waits for something else than the containers before it, or an init container that
+/// runs. An init container delays all containers after it.
+fn waiting(pod: &Pod, working: &str, as_a_whole: bool) -> Progress {
+    let inits = init_statuses(pod).map(|container| (container, true));
+    let (own, beside): (Vec<_>, Vec<_>) = statuses(pod).partition(|container| container.name == working);
+    let beside = beside.into_iter().filter(|_| as_a_whole);
+    for (container, is_init) in inits.chain(own.into_iter().chain(beside).map(|container| (container, false))) {
+        let is_sidecar = is_init && is_sidecar(pod, &container.name);
+        let is_named = as_a_whole && (is_sidecar || !is_of_operator(&container.name, is_init, working));
+        if let Some((reason, message)) = obstacle(container, is_named) {
+            return Progress::Waiting { reason, message };
+        }
+        let running = container.state.as_ref().and_then(|state| state.running.as_ref());
+        if let Some(running) = running.filter(|_| is_init && is_named && !is_sidecar) {
+            let since = running.started_at.as_ref().map(|time| format!(" since {}", time.0)).unwrap_or_default();
+            let message = format!("The init container {} has been running{since}.", container.name);
+            return Progress::Waiting { reason: Reason::ContainerCreating, message };
+        }
     }
     let node = pod.spec.as_ref().and_then(|spec| spec.node_name.as_deref()).unwrap_or("a node");
     let message = format!("{node} mounts the volumes, pulls the image and starts the container.");
     Progress::Waiting { reason: Reason::ContainerCreating, message }
 }
 
-/// The image that the kubelet's message is about. The kubelet usually quotes it, with or without a registry. An image other than the
-/// container's own is mounted as a volume; the container waits for this as well.
-fn failing_image(own: &str, words: &str) -> String {
-    if words.contains("image \"") && !words.contains(&format!("{own}\"")) {
-        "An image".to_string()
-    } else {
-        format!("The image {own}")
+/// Whether the operator wrote this container of its Pod. It writes all init containers of the stage Pod that are not sidecars.
+fn is_of_operator(name: &str, is_init: bool, working: &str) -> bool {
+    name == working || name == reserved::HELPER_INSTALLER || (is_init && working == meta::STAGE_CONTAINER)
+}
+
+/// Why a container that waits cannot start, unless it only waits for its turn. The message names the container on request.
+fn obstacle(container: &ContainerStatus, is_named: bool) -> Option<(Reason, String)> {
+    let waiting = container.state.as_ref()?.waiting.as_ref()?;
+    let words = waiting.message.as_deref().unwrap_or("the kubelet gives no detail");
+    let reason = match waiting.reason.as_deref() {
+        Some("ImagePullBackOff" | "ErrImagePull" | "InvalidImageName" | "ErrImageNeverPull" | "ImageInspectError") => {
+            Reason::ImagePull
+        }
+        None | Some("ContainerCreating" | "PodInitializing") => return None,
+        // The kubelet's other reasons: CreateContainerConfigError, RunContainerError, …
+        Some(_) => Reason::ContainerConfig,
+    };
+    let name = &container.name;
+    let message = match reason {
+        // The kubelet alternates between two messages for the same failure; the cause in them is the same.
+        Reason::ImagePull => {
+            let cause = words.split_once("ErrImagePull: ").map_or(words, |(_, cause)| cause);
+            match failing_image(&container.image, cause) {
+                Some(image) if is_named => format!("The container {name}: the image {image} cannot be pulled: {cause}"),
+                None if is_named => format!("The container {name}: an image cannot be pulled: {cause}"),
+                Some(image) => format!("The image {image} cannot be pulled: {cause}"),
+                None => format!("An image cannot be pulled: {cause}"),
+            }
+        }
+        _ if is_named && keeps_ending(container) => is_restarted(name),
+        _ if is_named => format!("The container {name} cannot be started: {words}"),
+        _ => format!("The container cannot be started: {words}"),
+    };
+    Some((reason, message))
+}
+
+/// Whether the kubelet pauses before it restarts the container. Its message has the length of the pause, which grows.
+fn keeps_ending(container: &ContainerStatus) -> bool {
+    let waiting = container.state.as_ref().and_then(|state| state.waiting.as_ref());
+    waiting.is_some_and(|waiting| waiting.reason.as_deref() == Some("CrashLoopBackOff"))
+}
+
+fn is_restarted(name: &str) -> String {
+    format!("The container {name} ended, and the kubelet restarts it; its log shows why it ended.")
+}
+
+/// The container beside the working one that keeps the Pod from being ready: one that will never be ready, else one that cannot start,
+/// else the first.
+fn held_back(pod: &Pod, working: &str) -> Option<Progress> {
+    let sidecars = init_statuses(pod).filter(|container| is_sidecar(pod, &container.name));
+    let beside = statuses(pod).filter(|container| container.name != working);
+    let restarted = beside.map(|container| (container, may_be_restarted(pod, &container.name)));
+    let all = sidecars.map(|container| (container, true)).chain(restarted).filter(|(container, _)| !container.ready);
+    let found = all.map(|(container, may_be_restarted)| hindrance(container, may_be_restarted));
+    let (reason, message, is_final) =
+        found.min_by_key(|(reason, _, is_final)| (!is_final, *reason == Reason::NotReady))?;
+    Some(Progress::HeldBack { reason, message, is_final })
+}
+
+/// Why a container is not ready, and whether it has ended and is not restarted.
+fn hindrance(container: &ContainerStatus, may_be_restarted: bool) -> (Reason, String, bool) {
+    let name = &container.name;
+    let state = container.state.as_ref();
+    let ended = state.and_then(|state| state.terminated.as_ref());
+    if may_be_restarted && (ended.is_some() || keeps_ending(container)) {
+        return (Reason::NotReady, is_restarted(name), false);
     }
+    if let Some(ended) = ended {
+        let message = format!(
+            "The container {name} {}. It is not restarted, so the Pod cannot become ready.",
+            how(ended).trim_end_matches('.')
+        );
+        return (Reason::NotReady, message, true);
+    }
+    if let Some((reason, message)) = obstacle(container, true) {
+        return (reason, message, false);
+    }
+    let message = if state.is_some_and(|state| state.running.is_some()) {
+        format!("The container {name} runs, but is not ready yet; the events of the Pod show why.")
+    } else {
+        format!("The container {name} has not started yet.")
+    };
+    (Reason::NotReady, message, false)
+}
+
+/// The container's own image, if the kubelet's message is about it. The kubelet usually quotes the image, with or without a registry.
+/// Another image is mounted as a volume; the container waits for this as well.
+fn failing_image<'a>(own: &'a str, words: &str) -> Option<&'a str> {
+    let is_another = words.contains("image \"") && !words.contains(&format!("{own}\""));
+    (!is_another).then_some(own)
 }
 
 fn ended(terminated: &ContainerStateTerminated, pod_reason: Option<&str>, pod_message: Option<&str>) -> Progress {
@@ -294,9 +406,81 @@ pub fn passed_limit(pod: &Pod) -> Option<&str> {
     status.message.as_deref().filter(|words| WAYS.iter().any(|way| words.contains(way)))
 }
 
+/// The reasons with which a kubelet refuses a Pod, or gives it up before a container runs, for something that may pass: devices or labels
+/// that are not there yet, resources that others use, a shutdown of the node. What no other Pod of the same spec can cure is left out.
+const REFUSALS: [&str; 12] = [
+    "InvalidNodeInfo",
+    "NodeAffinity",
+    "NodeName",
+    "NodePorts",
+    "NodeShutdown",
+    "Preempting",
+    "TaintToleration",
+    "Terminated",
+    "TopologyAffinityError",
+    "UnexpectedAdmissionError",
+    "UnexpectedPredicateFailureType",
+    "UnknownReason",
+];
+
+/// Why the kubelet refused the Pod, if it did: no container of the Pod has run.
+pub fn refusal(pod: &Pod) -> Option<String> {
+    let status = pod.status.as_ref().filter(|status| status.phase.as_deref() == Some("Failed"))?;
+    let (reason, words) = (status.reason.as_deref()?, status.message.as_deref().unwrap_or_default());
+    let is_refusal = match reason {
+        // The reason of an eviction is also that of a refusal by a node that is low on something.
+        "Evicted" => words.contains("The node had condition"),
+        // OutOfcpu, OutOfpods, …: the name of the resource follows.
+        _ => REFUSALS.contains(&reason) || reason.starts_with("OutOf"),
+    };
+    let mut states = init_statuses(pod).chain(statuses(pod)).filter_map(|container| container.state.as_ref());
+    if !is_refusal || states.any(|state| state.running.is_some() || state.terminated.is_some()) {
+        return None;
+    }
+    let words = words.strip_prefix("Pod was rejected: ").unwrap_or(words).trim().trim_end_matches('.');
+    let separator = if words.is_empty() { "" } else { ": " };
+    Some(format!("The kubelet refused the Pod ({reason}){separator}{words}."))
+}
+
+/// What a Pod that is being deleted waits for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Hold {
+    /// Finalizers: in words.
+    Finalizers(String),
+    /// The kubelet has reported that all containers have ended, and has to remove the Pod.
+    Removal,
+    /// The containers are not known to have ended.
+    Containers,
+}
+
+/// How many finalizers are named.
+const MOST_FINALIZERS: usize = 3;
+
+/// What the Pod waits for, if it is being deleted.
+pub fn hold(pod: &Pod) -> Option<Hold> {
+    pod.metadata.deletion_timestamp.as_ref()?;
+    let has_ended =
+        |container: &ContainerStatus| container.state.as_ref().is_some_and(|state| state.terminated.is_some());
+    let runs = |container: &ContainerStatus| container.state.as_ref().is_some_and(|state| state.running.is_some());
+    Some(match pod.finalizers() {
+        [] if statuses(pod).next().is_some() && statuses(pod).all(has_ended) && !init_statuses(pod).any(runs) => {
+            Hold::Removal
+        }
+        [] => Hold::Containers,
+        [only] => Hold::Finalizers(format!("the finalizer {only}; whoever set it has to remove it")),
+        many => {
+            let named = many[..many.len().min(MOST_FINALIZERS)].join(", ");
+            let more = many.len().saturating_sub(MOST_FINALIZERS);
+            let more = if more > 0 { format!(" and {more} more") } else { String::new() };
+            Hold::Finalizers(format!("the finalizers {named}{more}; whoever set them has to remove them"))
+        }
+    })
+}
+
 /// Everything that decisions read from a Pod. Other changes of the Pod do not trigger a reconcile.
 pub fn facts(pod: &Pod) -> impl PartialEq + use<> {
-    (Progress::of(pod, container(pod)), node(pod), pod.status.as_ref().and_then(|status| status.pod_ip.clone()))
+    let address = pod.status.as_ref().and_then(|status| status.pod_ip.clone());
+    (Progress::of(pod, container(pod)), node(pod), address, hold(pod), refusal(pod))
 }
 
 /// The name of the working container in a Pod of the operator.
@@ -425,6 +609,182 @@ mod tests {
         assert!(matches!(failed, Progress::Ended { reason: Reason::ContainerEnded, .. }), "{failed:?}");
     }
 
+    fn container(name: &str, ready: bool, state: &serde_json::Value) -> serde_json::Value {
+        json!({"name": name, "image": format!("{name}:1"), "imageID": "", "ready": ready, "restartCount": 0, "state": state})
+    }
+
+    /// A Pod in which `mesh` is a native sidecar and `log` has a restart policy of its own.
+    fn beside(phase: &str, inits: serde_json::Value, containers: serde_json::Value) -> Pod {
+        let spec = json!({
+            "nodeName": "node-1",
+            "initContainers": [{"name": "mesh", "restartPolicy": "Always"}, {"name": "wait-for-db"}],
+            "containers": [{"name": "log", "restartPolicy": "OnFailure"}],
+        });
+        let conditions = json!([
+            {"type": "PodScheduled", "status": "True"},
+            {"type": "Ready", "status": "False", "reason": "ContainersNotReady"},
+        ]);
+        let status = json!({
+            "phase": phase, "conditions": conditions, "initContainerStatuses": inits, "containerStatuses": containers,
+        });
+        serde_json::from_value(json!({"metadata": {"name": "p"}, "spec": spec, "status": status})).unwrap()
+    }
+
+    /// The kubelet stops native sidecars at the end of the Pod, and they often end with 143.
+    #[test]
+    fn a_native_sidecar_is_never_a_failed_init_container() {
+        let ended = |code: i32| json!({"terminated": {"exitCode": code, "reason": "Error"}});
+        let mesh = || container("mesh", false, &ended(143));
+        let waits = || container("sandbox", false, &json!({"waiting": {"reason": "PodInitializing"}}));
+        let real = json!([mesh(), container("wait-for-db", false, &ended(7))]);
+        let failed = beside("Failed", real, json!([waits()]));
+        assert_eq!(failed_init(&failed).map(|(name, ended)| (name, ended.exit_code)), Some(("wait-for-db", 7)));
+        let Progress::Ended { message, .. } = Progress::of(&failed, "sandbox") else { panic!() };
+        assert_eq!(message, "The container ended with exit code 7.");
+        for phase in ["Pending", "Running", "Succeeded", "Failed"] {
+            let pod = beside(phase, json!([mesh()]), json!([container("sandbox", false, &ended(0))]));
+            assert_eq!(failed_init(&pod), None, "{phase}");
+        }
+    }
+
+    #[test]
+    fn what_keeps_a_pod_from_starting_is_named() {
+        let says = |inits: serde_json::Value, containers: serde_json::Value| {
+            let pod = beside("Pending", inits, containers);
+            match Progress::of(&pod, "sandbox") {
+                Progress::Waiting { reason, message } => (reason, message),
+                other => panic!("{other:?}"),
+            }
+        };
+        let turn = json!({"waiting": {"reason": "PodInitializing"}});
+        let image = json!({"waiting": {"reason": "ErrImagePull", "message": "not found"}});
+        let config = json!({"waiting": {"reason": "CreateContainerConfigError", "message": "secret \"s\" not found"}});
+        let running = json!({"running": {"startedAt": "2026-01-01T00:00:00Z"}});
+        let paused = |pause: &str| {
+            let words = format!("back-off {pause} restarting failed container=mesh pod=p");
+            json!({"waiting": {"reason": "CrashLoopBackOff", "message": words}})
+        };
+        let sandbox = || json!([container("sandbox", false, &turn)]);
+        let (pull, creating) = (Reason::ImagePull, Reason::ContainerCreating);
+        let usual = "node-1 mounts the volumes, pulls the image and starts the container.";
+        for (inits, containers, reason, message) in [
+            (json!([container("mesh", true, &running)]), sandbox(), creating, usual),
+            (
+                json!([container("mesh", false, &image), container("wait-for-db", false, &turn)]),
+                sandbox(),
+                pull,
+                "The container mesh: the image mesh:1 cannot be pulled: not found",
+            ),
+            (
+                json!([container("mesh", true, &running), container("wait-for-db", false, &running)]),
+                sandbox(),
+                creating,
+                "The init container wait-for-db has been running since 2026-01-01T00:00:00Z.",
+            ),
+            (
+                json!([container("wait-for-db", false, &config)]),
+                sandbox(),
+                Reason::ContainerConfig,
+                "The container wait-for-db cannot be started: secret \"s\" not found",
+            ),
+            (
+                json!([container("install-helper", false, &image)]),
+                sandbox(),
+                pull,
+                "The image install-helper:1 cannot be pulled: not found",
+            ),
+            (json!([container("install-helper", false, &running)]), sandbox(), creating, usual),
+            (
+                json!([]),
+                json!([container("exporter", false, &image), container("sandbox", false, &turn)]),
+                pull,
+                "The container exporter: the image exporter:1 cannot be pulled: not found",
+            ),
+            (
+                json!([]),
+                json!([container("exporter", false, &image), container("sandbox", false, &image)]),
+                pull,
+                "The image sandbox:1 cannot be pulled: not found",
+            ),
+        ] {
+            assert_eq!(says(inits, containers), (reason, message.to_string()));
+        }
+        let restarts = |pause: &str| says(json!([container("mesh", false, &paused(pause))]), sandbox());
+        assert_eq!(restarts("10s"), restarts("20s"), "the pause grows");
+        assert!(restarts("10s").1.contains("the kubelet restarts it"));
+    }
+
+    /// The init containers of the stage Pod are the operator's own, and its owner decides about a Pod to which a sandbox attaches.
+    #[test]
+    fn containers_of_the_operator_and_of_others_are_not_named() {
+        let image = json!({"waiting": {"reason": "ErrImagePull", "message": "not found"}});
+        let running = json!({"running": {"startedAt": "2026-01-01T00:00:00Z"}});
+        let turn = json!({"waiting": {"reason": "ContainerCreating"}});
+        let message = |progress: Progress| match progress {
+            Progress::Waiting { message, .. } => message,
+            other => panic!("{other:?}"),
+        };
+        let pod = beside("Pending", json!([container("source-data-0", false, &image)]), json!([]));
+        let words = "The image source-data-0:1 cannot be pulled: not found";
+        assert_eq!(message(Progress::of(&pod, meta::STAGE_CONTAINER)), words);
+        assert_eq!(message(Progress::of_container(&pod, "work")), words);
+        let containers = json!([container("exporter", false, &image), container("work", false, &turn)]);
+        let pod = beside("Pending", json!([container("wait-for-db", false, &running)]), containers);
+        let usual = "node-1 mounts the volumes, pulls the image and starts the container.";
+        assert_eq!(message(Progress::of_container(&pod, "work")), usual);
+    }
+
+    #[test]
+    fn what_keeps_a_pod_from_being_ready_is_named() {
+        let running = json!({"running": {"startedAt": "2026-01-01T00:00:00Z"}});
+        let ended = json!({"terminated": {"exitCode": 0, "reason": "Completed"}});
+        let image = json!({"waiting": {"reason": "ErrImageNeverPull", "message": "not present"}});
+        let progress = |mesh: (bool, &serde_json::Value), others: &[serde_json::Value], is_ready: bool| {
+            let inits = json!([container("mesh", mesh.0, mesh.1), container("wait-for-db", false, &ended)]);
+            let containers = [others, &[container("sandbox", is_ready, &running)]].concat();
+            Progress::of(&beside("Running", inits, json!(containers)), "sandbox")
+        };
+        let up = (true, &running);
+        assert_eq!(progress(up, &[], true), Progress::Running, "another condition of the Pod");
+        assert_eq!(progress(up, &[container("sync", false, &ended)], false), Progress::Running);
+        let held = |reason, message: &str, is_final| Progress::HeldBack { reason, message: message.into(), is_final };
+        let syncs = "The container sync ended with exit code 0. It is not restarted, so the Pod cannot become ready.";
+        let pull = "The container exporter: the image exporter:1 cannot be pulled: not present";
+        let probed = "The container exporter runs, but is not ready yet; the events of the Pod show why.";
+        let restarted = |name: &str| {
+            format!("The container {name} ended, and the kubelet restarts it; its log shows why it ended.")
+        };
+        let exporter = |state: &serde_json::Value| container("exporter", false, state);
+        for (found, expected) in [
+            (progress(up, &[container("sync", false, &ended)], true), held(Reason::NotReady, syncs, true)),
+            (progress(up, &[exporter(&image)], true), held(Reason::ImagePull, pull, false)),
+            (progress(up, &[exporter(&running)], true), held(Reason::NotReady, probed, false)),
+            (
+                progress(up, &[exporter(&json!({"waiting": {"reason": "ContainerCreating"}}))], true),
+                held(Reason::NotReady, "The container exporter has not started yet.", false),
+            ),
+            (
+                progress((false, &ended), &[exporter(&image), container("sync", false, &ended)], true),
+                held(Reason::NotReady, syncs, true),
+            ),
+            (progress((false, &ended), &[exporter(&image)], true), held(Reason::ImagePull, pull, false)),
+            (progress((false, &ended), &[], true), held(Reason::NotReady, &restarted("mesh"), false)),
+            (
+                progress(
+                    (false, &json!({"waiting": {"reason": "CrashLoopBackOff", "message": "back-off 10s"}})),
+                    &[],
+                    true,
+                ),
+                held(Reason::NotReady, &restarted("mesh"), false),
+            ),
+            (progress(up, &[container("log", false, &ended)], true), held(Reason::NotReady, &restarted("log"), false)),
+        ] {
+            assert_eq!(found, expected);
+        }
+        let pod = beside("Running", json!([]), json!([container("sandbox", true, &running), exporter(&image)]));
+        assert_eq!(Progress::of_container(&pod, "sandbox"), Progress::Ready);
+    }
+
     #[test]
     fn what_is_in_the_way_of_a_container_is_distinguished() {
         let waiting = |reason: &str| match with_state(json!({"waiting": {"reason": reason, "message": "words"}})) {
@@ -447,10 +807,10 @@ mod tests {
     #[test]
     fn an_image_that_is_mounted_is_not_taken_for_the_containers_own() {
         for (words, image) in [
-            ("Container image \"src:1\" is not present with pull policy of Never", "An image"),
-            ("failed to pull and unpack image \"docker.io/library/src:2\": not found", "An image"),
-            ("failed to pull and unpack image \"docker.io/library/own:1\": not found", "The image own:1"),
-            ("no route to host", "The image own:1"),
+            ("Container image \"src:1\" is not present with pull policy of Never", None),
+            ("failed to pull and unpack image \"docker.io/library/src:2\": not found", None),
+            ("failed to pull and unpack image \"docker.io/library/own:1\": not found", Some("own:1")),
+            ("no route to host", Some("own:1")),
         ] {
             assert_eq!(failing_image("own:1", words), image, "{words}");
         }
@@ -491,6 +851,63 @@ mod tests {
         assert_eq!(with(doubts("ContainersNotReady"), "False"), Progress::Running);
         assert_eq!(with(doubts("ReadinessGatesNotReady"), "True"), Progress::Running);
         assert_eq!(with(json!({"type": "Ready", "status": "True"}), "True"), Progress::Ready);
+    }
+
+    #[test]
+    fn a_pod_that_the_kubelet_refused_is_distinguished_from_one_that_ran() {
+        let of = |reason: &str, message: &str, state: Option<serde_json::Value>| {
+            let statuses: Vec<_> = state.iter().map(|state| container("sandbox", false, state)).collect();
+            let mut pod = beside("Failed", json!([]), json!(statuses));
+            let status = pod.status.as_mut().unwrap();
+            (status.reason, status.message) = (Some(reason.into()), Some(message.into()));
+            refusal(&pod)
+        };
+        let words =
+            "Pod was rejected: Node didn't have enough resource: cpu, requested: 4000, used: 950, capacity: 1000";
+        assert_eq!(
+            of("OutOfcpu", words, None).unwrap(),
+            "The kubelet refused the Pod (OutOfcpu): Node didn't have enough resource: cpu, requested: 4000, used: 950, capacity: 1000."
+        );
+        assert_eq!(of("NodeAffinity", "", None).unwrap(), "The kubelet refused the Pod (NodeAffinity).");
+        for reason in ["UnexpectedAdmissionError", "OutOfephemeral-storage", "NodeShutdown", "Terminated", "NodePorts"]
+        {
+            assert!(of(reason, words, None).is_some(), "{reason}");
+            assert!(of(reason, words, Some(json!({"waiting": {"reason": "ContainerCreating"}}))).is_some(), "{reason}");
+            assert_eq!(of(reason, words, Some(json!({"running": {}}))), None, "{reason}");
+            assert_eq!(of(reason, words, Some(json!({"terminated": {"exitCode": 137}}))), None, "{reason}");
+        }
+        for reason in ["Evicted", "DeadlineExceeded", "NodeLost", "PodOSNotSupported", "SysctlForbidden"] {
+            assert_eq!(of(reason, "The node was low on resource: memory.", None), None, "{reason}");
+        }
+        assert!(of("Evicted", "Pod was rejected: The node had condition: [DiskPressure]. ", None).is_some());
+    }
+
+    #[test]
+    fn what_a_pod_that_is_being_deleted_waits_for_is_distinguished() {
+        let running = json!({"running": {}});
+        let ended = json!({"terminated": {"exitCode": 143}});
+        let of = |finalizers: &[&str], mesh: &serde_json::Value, sandbox: &serde_json::Value| {
+            let containers = json!([container("sandbox", false, sandbox)]);
+            let mut pod = beside("Running", json!([container("mesh", false, mesh)]), containers);
+            pod.metadata.finalizers = Some(finalizers.iter().map(ToString::to_string).collect());
+            let before = (hold(&pod), facts(&pod));
+            pod.metadata.deletion_timestamp = serde_json::from_value(json!("2026-01-01T00:00:00Z")).unwrap();
+            assert!(before.0.is_none() && before.1 != facts(&pod));
+            hold(&pod).unwrap()
+        };
+        assert_eq!(of(&[], &ended, &ended), Hold::Removal);
+        assert_eq!(of(&[], &running, &ended), Hold::Containers);
+        assert_eq!(of(&[], &ended, &running), Hold::Containers);
+        let words = |finalizers: &[&str]| match of(finalizers, &ended, &ended) {
+            Hold::Finalizers(words) => words,
+            other => panic!("{other:?}"),
+        };
+        assert_eq!(words(&["a.io/b"]), "the finalizer a.io/b; whoever set it has to remove it");
+        assert_eq!(words(&["a", "b"]), "the finalizers a, b; whoever set them has to remove them");
+        assert_eq!(
+            words(&["a", "b", "c", "d", "e"]),
+            "the finalizers a, b, c and 2 more; whoever set them has to remove them"
+        );
     }
 
     #[test]

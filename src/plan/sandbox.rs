@@ -11,6 +11,7 @@
 //! | the container runs and is ready | `Pod(Ready)` | | `Ready=True`; `state: ready` |
 //! | the Pod is being deleted | `Pod(Terminating)` | | `Ready=False`, `PodTerminating` |
 //! | the container ended | `Restarting` | after a pause: deletes the Pod | `Ready=False`, `Restarting`, with how it ended |
+//! | the kubelet refused the Pod | `Restarting` | after a pause: deletes the Pod | `Ready=False`, `Restarting`; this does not count |
 //! | the container ended too often | `Pod(Ended)` | | `state: error`, with how it ended |
 
 mod attach;

@@ -22,6 +22,8 @@ pub enum Projection {
     Nothing,
     /// Only these fields.
     Only(Fields),
+    /// Only these fields, and nothing of a map without the first of them.
+    Having(Fields),
     /// All fields, but only the given part of these fields.
     AllBut(Fields),
     /// Only the fields whose names begin with one of these prefixes.
@@ -36,13 +38,18 @@ impl Projection {
         let find = |fields: Fields| fields.iter().find(|(name, _)| *name == field).map(|(_, keep)| *keep);
         match self {
             Projection::All | Projection::Free | Projection::Nothing => self,
-            Projection::Only(fields) => find(fields).unwrap_or(Projection::Nothing),
+            Projection::Only(fields) | Projection::Having(fields) => find(fields).unwrap_or(Projection::Nothing),
             Projection::AllBut(fields) => find(fields).unwrap_or(Projection::All),
             Projection::Prefixed(prefixes) if prefixes.iter().any(|prefix| field.starts_with(prefix)) => {
                 Projection::All
             }
             Projection::Prefixed(_) => Projection::Nothing,
         }
+    }
+
+    /// The field without which nothing of a map is kept.
+    fn required(self) -> Option<&'static str> {
+        if let Projection::Having(fields) = self { fields.first().map(|(name, _)| *name) } else { None }
     }
 }
 
@@ -181,6 +188,8 @@ fn fields<'de, 'a, A: MapAccess<'de>>(
     kept: &mut Vec<u8>,
     budget: impl Fn(&str) -> &'a Budget,
 ) -> Result<(), A::Error> {
+    let (start, required) = (kept.len(), keep.required());
+    let mut is_complete = required.is_none();
     kept.push(b'{');
     let mut comma = false;
     while let Some(Text(field)) = map.next_key()? {
@@ -199,8 +208,12 @@ fn fields<'de, 'a, A: MapAccess<'de>>(
         }
         budget.spend_bytes(field.len() + 3)?;
         comma = true;
+        is_complete |= required == Some(&*field);
     }
     kept.push(b'}');
+    if !is_complete {
+        kept.truncate(start);
+    }
     Ok(())
 }
 
@@ -236,14 +249,24 @@ impl<'de> Visitor<'de> for Part<'_> {
     fn visit_seq<A: SeqAccess<'de>>(mut self, mut list: A) -> Result<(), A::Error> {
         self.deeper()?;
         let Part { keep, depth, budget, kept } = self;
+        let start = kept.len();
         kept.push(b'[');
         let mut end = kept.len();
-        while list.next_element_seed(Part { keep, depth, budget, kept })?.is_some() {
-            end = kept.len();
-            kept.push(b',');
+        loop {
+            let element = kept.len();
+            if list.next_element_seed(Part { keep, depth, budget, kept })?.is_none() {
+                break;
+            }
+            if kept.len() > element {
+                end = kept.len();
+                kept.push(b',');
+            }
         }
         kept.truncate(end);
         kept.push(b']');
+        if keep.required().is_some() && end == start + 1 {
+            kept.truncate(start);
+        }
         Ok(())
     }
 

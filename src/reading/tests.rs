@@ -73,6 +73,27 @@ fn nothing_else_is_kept_of_its_spec() {
     assert_eq!(serde_json::to_value(kept.spec).unwrap(), json!({"nodeName": "node-1", "containers": []}));
 }
 
+#[test]
+fn what_says_that_a_container_is_restarted_is_kept() {
+    let mut pod = pod();
+    pod["spec"]["initContainers"] = json!([
+        {"name": "before", "image": "a:1"},
+        {"image": "a:1", "name": "mesh", "restartPolicy": "Always", "env": [{"name": "restartPolicy", "value": "b"}]},
+        {"name": "restartPolicy", "image": "a:1"},
+    ]);
+    pod["metadata"]["finalizers"] = json!(["example.com/hold"]);
+    let ended = |name: &str| json!({"name": name, "image": "a:1", "imageID": "i", "ready": false, "restartCount": 0, "state": {"terminated": {"exitCode": 7}}});
+    pod["status"]["initContainerStatuses"] = json!([ended("mesh"), ended("before")]);
+    let kept: Pod = read(&pod).unwrap();
+    let spec = json!({
+        "nodeName": "node-1", "containers": [],
+        "initContainers": [{"name": "mesh", "restartPolicy": "Always"}],
+    });
+    assert_eq!(serde_json::to_value(kept.spec.as_ref()).unwrap(), spec);
+    assert_eq!(pod::failed_init(&kept).map(|(name, _)| name), Some("before"));
+    assert_eq!(kept.metadata.finalizers.as_deref(), Some(["example.com/hold".to_string()].as_slice()));
+}
+
 fn sandbox(spec: Value) -> Value {
     let metadata = json!({"name": "s", "namespace": "n", "uid": "u", "resourceVersion": "7", "generation": 3});
     json!({"apiVersion": "aigise.dev/v1alpha1", "kind": "Sandbox", "metadata": metadata, "spec": spec})

@@ -107,12 +107,18 @@ pub enum Event {
         #[serde(default)]
         after: u32,
     },
+    /// A container beside the working one ends.
+    BesideEnded { pod: String, name: String, code: i32 },
     /// A container is killed for memory.
     OutOfMemory(String),
     /// The kubelet evicts a Pod.
     Evicted(String),
+    /// The kubelet refuses a Pod.
+    PodRefused { pod: String, reason: String, message: String },
     /// A Pod is asked to end.
     DeletePod(String),
+    /// Somebody sets finalizers on a Pod.
+    Held { pod: String, by: Vec<String> },
     /// A Pod has ended and is gone.
     PodGone(String),
     /// A user deletes a Sandbox; garbage collection takes its Pod.
@@ -480,6 +486,16 @@ impl World {
                 let (at, reason) = (self.now, if code == 0 { "Completed" } else { "Error" });
                 self.container(&pod, |_| terminated(code, Some(reason), None, at, after));
             }
+            Event::BesideEnded { pod, name, code } => {
+                let at = self.now;
+                self.pod(&pod, |pod| {
+                    condition(pod, "ContainersReady", "False", "", at);
+                    condition(pod, "Ready", "False", "", at);
+                    let state = Some(terminated(code, None, None, at, 1));
+                    let status = ContainerStatus { name, state, ..ContainerStatus::default() };
+                    pod.status.get_or_insert_default().container_statuses.get_or_insert_default().push(status);
+                });
+            }
             Event::OutOfMemory(name) => {
                 let at = self.now;
                 self.container(&name, |_| terminated(137, Some("OOMKilled"), None, at, 1));
@@ -490,10 +506,16 @@ impl World {
                 status.reason = Some("Evicted".into());
                 status.message = Some("The node was low on memory.".into());
             }),
+            Event::PodRefused { pod, reason, message } => self.pod(&pod, |pod| {
+                let status = pod.status.get_or_insert_default();
+                status.phase = Some("Failed".into());
+                (status.reason, status.message) = (Some(reason), Some(message));
+            }),
             Event::DeletePod(name) => {
                 let now = self.now;
                 self.pod(&name, |pod| pod.metadata.deletion_timestamp = Some(Time(now)));
             }
+            Event::Held { pod, by } => self.pod(&pod, |pod| pod.metadata.finalizers = Some(by)),
             Event::PodGone(name) => {
                 self.pods.remove(&name);
             }

@@ -237,6 +237,20 @@ fn a_container_source_that_the_node_lost_sight_of_is_run_again() {
     assert!(message.contains("it could not be located"), "{message}");
 }
 
+/// The kubelet stops native sidecars at the end of the Pod, and how they end says nothing about the volumes.
+#[test]
+fn a_native_sidecar_that_ends_with_a_code_fails_no_staging() {
+    let mut world = World::new();
+    world.happens(with_sources(json!([a_container_source()])));
+    let spec = world.pods.get_mut(STAGE).unwrap().spec.as_mut().unwrap();
+    let sidecar = json!({"name": "mesh", "restartPolicy": "Always"});
+    spec.init_containers.get_or_insert_default().insert(0, serde_json::from_value(sidecar).unwrap());
+    world.happens(Event::Staged { pod: STAGE.into(), roots: vec![] });
+    let stored = world.sessions["demo"].status.clone();
+    ends(&mut world, "mesh", json!({"exitCode": 143, "reason": "Error"}));
+    assert_eq!(world.sessions["demo"].status, stored);
+}
+
 /// A status that changes between the look and the deletion would keep the Pod, and wake nobody.
 #[test]
 fn a_stage_pod_is_taken_away_whatever_it_has_become_but_no_other_of_its_name() {

@@ -140,7 +140,11 @@ pub(super) fn release(observed: &Observed) -> Option<Box<Pod>> {
         | Progress::Waiting { .. }
         | Progress::Initializing { .. } => true,
         Progress::Running => !has_succeeded(observed, pod),
-        Progress::Terminating | Progress::Silent | Progress::Ready | Progress::Ended { .. } => false,
+        Progress::Terminating
+        | Progress::HeldBack { .. }
+        | Progress::Silent
+        | Progress::Ready
+        | Progress::Ended { .. } => false,
     };
     if !has_init(pod) || !may_still_work {
         return None;
@@ -284,7 +288,7 @@ pub(super) fn status(observed: &Observed, before: &SandboxStatus) -> Option<Init
             },
             None => InitStatus::default(),
         },
-        Progress::Running | Progress::Ready | Progress::Silent => InitStatus {
+        Progress::Running | Progress::HeldBack { .. } | Progress::Ready | Progress::Silent => InitStatus {
             outcome: InitOutcome::Succeeded,
             started_at: before.started_at.or_else(|| released(pod).and_then(at)),
             finished_at: before

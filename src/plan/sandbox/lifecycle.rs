@@ -19,7 +19,7 @@ use crate::{
         facts::sandbox::{is_hand_made, is_runner},
         name::{self, Label},
         ownership,
-        pod::running_since,
+        pod::{Hold, hold, running_since},
         reserved, template,
     },
     protocol::init::InitFailure,
@@ -71,11 +71,11 @@ pub enum Lifecycle {
         /// Whether the Pod should have been deleted.
         ending: bool,
     },
-    /// The container ended, and the sandbox is restarted after a pause.
+    /// The container ended, or the kubelet refused the Pod: the sandbox is restarted after a pause.
     Restarting {
-        /// How the container ended.
+        /// What happened.
         message: String,
-        /// The number of restarts in a row, including this one.
+        /// The number of restarts in a row with which the next Pod is created. A refused Pod does not raise it.
         count: i32,
         /// When the pause is over.
         at: Timestamp,
@@ -202,7 +202,7 @@ fn present(observed: &Observed, pod: &Pod) -> Lifecycle {
         Progress::Running if init::is_unheard_of(observed, pod) => {
             Lifecycle::Initializing(InitPhase::of(observed, pod, running_since(pod, meta::SANDBOX_CONTAINER)))
         }
-        Progress::Terminating if is_overdue(observed, pod) => Lifecycle::NodeLost { node: node(), ending: true },
+        Progress::Terminating if is_lost(observed, pod) => Lifecycle::NodeLost { node: node(), ending: true },
         Progress::Silent => Lifecycle::NodeLost { node: node(), ending: false },
         progress => restart::after(observed, pod, progress),
     }
@@ -213,9 +213,15 @@ pub(super) fn overdue_at(pod: &Pod) -> Option<Timestamp> {
     pod.metadata.deletion_timestamp.as_ref()?.0.checked_add(OVERDUE).ok()
 }
 
-fn is_overdue(observed: &Observed, pod: &Pod) -> bool {
+/// Whether a Pod that is being deleted is still there although it should be gone.
+pub(super) fn is_overdue(observed: &Observed, pod: &Pod) -> bool {
+    overdue_at(pod).is_some_and(|at| at <= observed.now)
+}
+
+/// Whether an overdue Pod can only wait for its node.
+fn is_lost(observed: &Observed, pod: &Pod) -> bool {
     let has_node = pod.spec.as_ref().is_some_and(|spec| spec.node_name.is_some());
-    has_node && overdue_at(pod).is_some_and(|at| at <= observed.now)
+    has_node && is_overdue(observed, pod) && hold(pod) == Some(Hold::Containers)
 }
 
 /// Checks the rules that admission cannot enforce, and rules that may be newer than the object.

@@ -8,6 +8,8 @@
 //! ```
 //! A Pod carries the number of restarts with which it was created. Each end is therefore counted once, in however many reconciles it is
 //! observed. The old Pod is deleted only when the new count is in the status, so no count is lost if the operator ends in between.
+//!
+//! A Pod that its kubelet refused is created again in the same way, but this neither counts nor ends: nothing of the sandbox has failed.
 
 use std::time::Duration;
 
@@ -18,7 +20,10 @@ use kube::ResourceExt;
 use super::{Lifecycle, Observed};
 use crate::{
     api::{SandboxTemplate, meta, template::RestartPolicy},
-    plan::pod::{End, Progress, annotation},
+    plan::{
+        pod::{End, Progress, annotation, refusal},
+        status,
+    },
 };
 
 /// After a sandbox was ready for this long, the count of restarts begins anew. The time as ready counts, and not the running time: an
@@ -33,6 +38,17 @@ const LONGEST_PAUSE: Duration = Duration::from_secs(300);
 pub(super) fn after(observed: &Observed, pod: &Pod, progress: Progress) -> Lifecycle {
     let Progress::Ended { message, success, when, .. } = &progress else { return Lifecycle::Pod(progress) };
     let template = &observed.sandbox.spec.template;
+    let ended = when.map(|End { at, .. }| at).or(pod.metadata.creation_timestamp.as_ref().map(|made| made.0));
+    let ended = ended.unwrap_or(Timestamp::MIN);
+    // A Pod that was ready has run, and the kubelet refused it only when it saw it again.
+    let may_be_created = template.restart_policy() != RestartPolicy::Never || ready_at(observed, pod).is_none();
+    if let Some(words) = refusal(pod).filter(|_| may_be_created) {
+        return Lifecycle::Restarting {
+            message: format!("{words} The Pod is created again."),
+            count: made_with(pod),
+            at: ended.checked_add(pause_after_refusal(observed, ended)).unwrap_or(Timestamp::MAX),
+        };
+    }
     match (template.restart_policy(), success) {
         (RestartPolicy::OnFailure | RestartPolicy::Never, true) => {
             return Lifecycle::Finished { message: message.clone() };
@@ -46,11 +62,10 @@ pub(super) fn after(observed: &Observed, pod: &Pod, progress: Progress) -> Lifec
     if count > template.restart_limit() {
         return Lifecycle::Pod(progress);
     }
-    let ended = when.map(|End { at, .. }| at).or(pod.metadata.creation_timestamp.as_ref().map(|made| made.0));
     Lifecycle::Restarting {
         message: format!("{message} The sandbox is restarted ({count} of {}).", template.restart_limit()),
         count,
-        at: ended.unwrap_or(Timestamp::MIN).checked_add(pause(count)).unwrap_or(Timestamp::MAX),
+        at: ended.checked_add(pause(count)).unwrap_or(Timestamp::MAX),
     }
 }
 
@@ -63,6 +78,15 @@ pub(super) fn ready_at<'a>(observed: &'a Observed, pod: &Pod) -> Option<&'a Time
 fn pause(count: i32) -> Duration {
     let doublings = u32::try_from(count.saturating_sub(1)).unwrap_or_default().min(16);
     FIRST_PAUSE.saturating_mul(1 << doublings).min(LONGEST_PAUSE)
+}
+
+/// The pause after a refusal: as long as the sandbox had not been ready then, according to its status. So the pauses grow without a count.
+fn pause_after_refusal(observed: &Observed, refused: Timestamp) -> Duration {
+    let conditions = observed.sandbox.status.as_ref().map_or(&[][..], |status| &status.conditions);
+    let not_ready = status::ready(conditions).filter(|ready| ready.status == "False");
+    let waited = not_ready.map(|ready| refused.duration_since(ready.last_transition_time.0));
+    let waited = waited.and_then(|waited| Duration::try_from(waited).ok());
+    waited.unwrap_or_default().clamp(FIRST_PAUSE, LONGEST_PAUSE)
 }
 
 /// The number of restarts with which the Pod was created.
@@ -83,7 +107,7 @@ pub(super) fn count(observed: &Observed) -> i32 {
 
 /// Whether the sandbox's status has this count, from which the next Pod takes it.
 pub(super) fn is_counted(observed: &Observed, count: i32) -> bool {
-    observed.sandbox.status.as_ref().and_then(|status| status.restarts) == Some(count)
+    observed.sandbox.status.as_ref().and_then(|status| status.restarts).unwrap_or(0) == count
 }
 
 /// Why the sandbox is not restarted again, for users.
@@ -93,5 +117,115 @@ pub(super) fn exhausted(template: &SandboxTemplate) -> String {
         (RestartPolicy::Always | RestartPolicy::OnFailure, limit) => {
             format!("The sandbox was restarted {limit} times in a row.")
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use serde_json::{Value, json};
+
+    use super::{super::pod::template_hash, *};
+    use crate::plan::{ChildState, Decide, HelperMount, Lookup, Settings};
+
+    /// A sandbox whose Pod was refused half a minute after midnight.
+    fn refused(policy: &str, status: &Value, now: &str) -> Observed {
+        let sandbox = json!({
+            "metadata": {"name": "s", "uid": "of-s", "creationTimestamp": "2026-01-01T00:00:00Z"},
+            "spec": {"type": "main", "image": "a", "restart": {"policy": policy, "limit": 2}},
+            "status": status,
+        });
+        let owner = json!({
+            "apiVersion": "aigise.dev/v1alpha1", "kind": "Sandbox", "name": "s", "uid": "of-s", "controller": true,
+        });
+        let scheduled = json!({"type": "PodScheduled", "status": "True", "lastTransitionTime": "2026-01-01T00:00:30Z"});
+        let pod = json!({
+            "metadata": {
+                "name": "s", "uid": "of-pod", "creationTimestamp": "2026-01-01T00:00:29Z", "ownerReferences": [owner],
+                "annotations": {meta::RESTARTS: "2"},
+            },
+            "spec": {"nodeName": "node-1", "containers": []},
+            "status": {
+                "phase": "Failed", "reason": "OutOfpods", "message": "Pod was rejected: too many", "conditions": [scheduled],
+            },
+        });
+        let mut observed = Observed {
+            sandbox: Arc::new(serde_json::from_value(sandbox).unwrap()),
+            session: Lookup::NotNamed,
+            siblings: vec![],
+            pod: ChildState::Absent,
+            attached: Lookup::NotNamed,
+            agent: None,
+            exec_access: None,
+            settings: Arc::new(Settings {
+                helper_image: "helper".into(),
+                helper_mount: HelperMount::Image,
+                image_volumes: true,
+                allow_privileged_templates: false,
+                allow_runner_exec: false,
+                cluster_ranges: vec![],
+            }),
+            on_their_way: 1,
+            now: now.parse().unwrap(),
+        };
+        let mut pod: Pod = serde_json::from_value(pod).unwrap();
+        pod.annotations_mut().insert(meta::TEMPLATE_HASH.into(), template_hash(&observed));
+        observed.pod = ChildState::Owned(Arc::new(pod));
+        observed
+    }
+
+    /// The status of a sandbox that has not been ready since this time.
+    fn not_ready_since(time: &str, status: &str) -> Value {
+        let ready = json!({
+            "type": "Ready", "status": status, "lastTransitionTime": time, "reason": "Restarting", "message": "words",
+        });
+        json!({"podUID": "of-pod", "restarts": 2, "conditions": [ready]})
+    }
+
+    fn pause_of(status: &Value) -> SignedDuration {
+        match Lifecycle::of(&refused("Always", status, "2026-01-01T00:00:30Z")) {
+            Lifecycle::Restarting { at, .. } => at.duration_since("2026-01-01T00:00:30Z".parse().unwrap()),
+            other => panic!("{other:?}"),
+        }
+    }
+
+    #[test]
+    fn the_pause_after_a_refusal_grows_with_the_time_for_which_the_sandbox_was_not_ready() {
+        for (since, seconds) in [
+            ("2026-01-01T00:00:31Z", 2),
+            ("2026-01-01T00:00:29Z", 2),
+            ("2026-01-01T00:00:10Z", 20),
+            ("2025-12-31T00:00:00Z", 300),
+        ] {
+            assert_eq!(pause_of(&not_ready_since(since, "False")).as_secs(), seconds, "{since}");
+        }
+        assert_eq!(pause_of(&not_ready_since("2025-12-31T00:00:00Z", "True")).as_secs(), 2, "it was ready until then");
+        assert_eq!(pause_of(&not_ready_since("1970-01-01T00:00:00Z", "Unknown")).as_secs(), 2, "the default");
+        assert_eq!(pause_of(&Value::Null).as_secs(), 2);
+    }
+
+    /// The Pod has used up its restarts, and is created again in spite of this.
+    #[test]
+    fn a_refused_pod_is_created_again_under_every_policy_and_does_not_count() {
+        let status = not_ready_since("2026-01-01T00:00:10Z", "False");
+        for policy in ["Always", "OnFailure", "Never"] {
+            let early = refused(policy, &status, "2026-01-01T00:00:49Z");
+            assert_eq!(early.plan(&early.situation()), vec![], "{policy}");
+            let due = refused(policy, &status, "2026-01-01T00:00:50Z");
+            let Lifecycle::Restarting { message, count, .. } = due.situation().lifecycle else { panic!("{policy}") };
+            assert_eq!(message, "The kubelet refused the Pod (OutOfpods): too many. The Pod is created again.");
+            assert_eq!((count, due.plan(&due.situation()).len()), (2, 1), "{policy}");
+            assert_eq!(due.report(&due.situation()).status.restarts, Some(2));
+        }
+    }
+
+    #[test]
+    fn what_ran_is_not_started_again_if_it_is_never_to_be() {
+        let mut status = not_ready_since("2026-01-01T00:00:10Z", "True");
+        status["readyAt"] = json!("2026-01-01T00:00:10Z");
+        let of = |policy| Lifecycle::of(&refused(policy, &status, "2026-01-01T00:00:50Z"));
+        assert!(matches!(of("Never"), Lifecycle::Pod(Progress::Ended { .. })));
+        assert!(matches!(of("Always"), Lifecycle::Restarting { count: 2, .. }));
     }
 }

@@ -14,7 +14,7 @@ use kube::ResourceExt;
 use super::{
     Attachment, ExecAccess, Lifecycle, Observed, Progress, Situation,
     init::{self, InitPhase},
-    lifecycle::overdue_at,
+    lifecycle::{is_overdue, overdue_at},
     restart,
 };
 use crate::{
@@ -28,7 +28,7 @@ use crate::{
         ChildState, Report, Requeue, StatusWrite,
         effective::remembered,
         facts::sandbox::{has_failed_init, is_hand_made},
-        pod::{exit_code, node, scheduled_at},
+        pod::{Hold, exit_code, hold, node, scheduled_at},
         status::{self, KStatus},
     },
 };
@@ -294,16 +294,13 @@ fn of_init(observed: &Observed, init_phase: &InitPhase) -> View {
     View::new(SandboxPhase::Initializing, kstatus, reason, message).requeued(requeue)
 }
 
+/// Why a sandbox that its session left behind stays as it is.
+const NOT_RESTARTED: &str = "The session is gone, so the sandbox cannot be restarted.";
+
 fn of_pod(observed: &Observed, lifecycle: &Lifecycle, progress: &Progress) -> View {
     let template = &observed.sandbox.spec.template;
     match progress {
-        Progress::Terminating => {
-            let overdue = observed.pod.owned().and_then(|pod| overdue_at(pod));
-            let wait = overdue.and_then(|at| at.duration_since(observed.now).try_into().ok());
-            let message = "The previous Pod is still ending; a new Pod follows.";
-            let view = waiting(SandboxPhase::Pending, Reason::PodTerminating, message);
-            view.requeued(Requeue::AwaitChange.within(wait))
-        }
+        Progress::Terminating => of_terminating(observed),
         Progress::Created => waiting(
             SandboxPhase::Pending,
             Reason::PodCreated,
@@ -338,10 +335,23 @@ fn of_pod(observed: &Observed, lifecycle: &Lifecycle, progress: &Progress) -> Vi
         Progress::Running | Progress::Initializing { .. } | Progress::Silent => {
             waiting(SandboxPhase::Starting, Reason::NotReady, "The container runs, but is not ready yet.")
         }
+        Progress::HeldBack { reason, message, is_final: false } => {
+            waiting(SandboxPhase::Starting, *reason, message.clone())
+        }
+        Progress::HeldBack { reason, message, is_final: true } => {
+            let hint = match lifecycle {
+                Lifecycle::Orphaned(_) => NOT_RESTARTED.to_string(),
+                _ => format!(
+                    "Take it out of the podTemplate, or make it a native sidecar (an init container with restartPolicy: Always). Change the template or the annotation {} to restart the sandbox.",
+                    meta::RESTART
+                ),
+            };
+            stalled(*reason, format!("{message} {hint}"))
+        }
         Progress::Ready => View::new(SandboxPhase::Ready, KStatus::Ready, Reason::Ready, "The sandbox is ready."),
         Progress::Ended { reason, message, .. } => {
             let hint = match lifecycle {
-                Lifecycle::Orphaned(_) => "The session is gone, so the sandbox cannot be restarted.".to_string(),
+                Lifecycle::Orphaned(_) => NOT_RESTARTED.to_string(),
                 Lifecycle::Attached(_) => "Only the owner of the Pod can restart it.".to_string(),
                 _ => format!(
                     "{} Change the template or the annotation {} to restart it.",
@@ -350,6 +360,25 @@ fn of_pod(observed: &Observed, lifecycle: &Lifecycle, progress: &Progress) -> Vi
                 ),
             };
             stalled(*reason, format!("{message} {hint}"))
+        }
+    }
+}
+
+fn of_terminating(observed: &Observed) -> View {
+    let moving = |message: String| waiting(SandboxPhase::Pending, Reason::PodTerminating, message);
+    let usual = || moving("The previous Pod is still ending; a new Pod follows.".into());
+    let Some(pod) = observed.pod.owned() else { return usual() };
+    match hold(pod).filter(|_| is_overdue(observed, pod)) {
+        Some(Hold::Finalizers(words)) => {
+            stalled(Reason::PodTerminating, format!("The previous Pod is still there because of {words}."))
+        }
+        Some(Hold::Removal) => moving(format!(
+            "The containers of the previous Pod have ended, but {} has not removed the Pod yet; the events of the Pod show why.",
+            node(pod).as_deref().unwrap_or("its node")
+        )),
+        Some(Hold::Containers) | None => {
+            let wait = overdue_at(pod).and_then(|at| at.duration_since(observed.now).try_into().ok());
+            usual().requeued(Requeue::AwaitChange.within(wait))
         }
     }
 }

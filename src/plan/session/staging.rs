@@ -71,7 +71,11 @@ impl Staging {
         };
         let progress = Progress::of(pod, meta::STAGE_CONTAINER);
         let is_busy = match progress {
-            Progress::Initializing { .. } | Progress::Running | Progress::Ready | Progress::Terminating => true,
+            Progress::Initializing { .. }
+            | Progress::Running
+            | Progress::HeldBack { .. }
+            | Progress::Ready
+            | Progress::Terminating => true,
             Progress::Created
             | Progress::Unschedulable { .. }
             | Progress::Waiting { .. }
@@ -253,6 +257,7 @@ pub(super) fn in_words(session: &EffectiveSession, progress: &Progress) -> Strin
         | Progress::Waiting { .. }
         | Progress::Initializing { .. }
         | Progress::Running
+        | Progress::HeldBack { .. }
         | Progress::Ready
         | Progress::Ended { .. } => "The volumes are being filled.".to_string(),
     }
