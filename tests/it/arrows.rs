@@ -7,10 +7,11 @@ const LAYERS: [&str; 9] =
     ["overlay", "api", "config", "protocol", "plan", "reading", "apply", "controllers", "operator"];
 
 /// The modules of `plan`, from the bottom up. What `plan.rs` itself defines is below all of them.
-const PLAN: [&str; 18] = [
+const PLAN: [&str; 19] = [
     "digest",
     "duration",
     "quantity",
+    "helper_resources",
     "name",
     "volumes",
     "write",
