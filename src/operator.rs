@@ -95,6 +95,7 @@ async fn control(
     let settings = Settings {
         helper_image: args.helper_image,
         helper_mount: helper::mount(args.helper_mount, image_volumes),
+        helper_resources: args.helper_resources,
         image_volumes,
         allow_privileged_templates: args.allow_privileged_templates,
         allow_runner_exec: args.allow_runner_exec,

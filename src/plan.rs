@@ -13,6 +13,7 @@ pub mod digest;
 pub mod duration;
 pub mod effective;
 pub mod facts;
+pub mod helper_resources;
 pub mod invalid;
 pub mod name;
 pub mod ownership;
@@ -34,6 +35,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use kube::Resource;
 
 pub use self::{
+    helper_resources::HelperResources,
     invalid::{Below, Invalid},
     write::{Applied, Created, Kind, Outcome, Target, Trouble, Writable, Write},
 };
@@ -272,6 +274,8 @@ pub struct Settings {
     pub helper_image: String,
     /// How `sandboxd` gets into a Pod.
     pub helper_mount: HelperMount,
+    /// The requests and limits of the containers that run that image.
+    pub helper_resources: HelperResources,
     /// Whether the cluster can mount images as volumes, so that an image can be a source.
     pub image_volumes: bool,
     /// Whether a template may request privileges with which a sandbox can leave its container.

@@ -224,9 +224,29 @@ pub fn failure(error: &kube::Error) -> Failure {
                 403 => Reason::Forbidden,
                 _ => Reason::ApiError,
             };
-            Failure { reason, message: format!("the API server refused it: {}", status.message) }
+            let way_out = if reason == Reason::Forbidden { way_out(&status.message) } else { "" };
+            Failure { reason, message: format!("the API server refused it: {}{way_out}", status.message) }
         }
         other => Failure { reason: Reason::ApiError, message: format!("the API server could not be reached: {other}") },
+    }
+}
+
+/// What a LimitRange or a quota says about the requests and limits of a Pod.
+const ABOUT_RESOURCES: [&str; 5] = [
+    " usage per Container is ",
+    " usage per Pod is ",
+    " ratio per Container is ",
+    " ratio per Pod is ",
+    "failed quota: ",
+];
+
+/// The sentence that follows the API server's message about a Pod whose requests and limits are not allowed. The message does not name
+/// the container in every case, so the sentence covers all of them.
+fn way_out(message: &str) -> &'static str {
+    if message.starts_with("pods ") && ABOUT_RESOURCES.iter().any(|words| message.contains(words)) {
+        ". The field `resources` of a sandbox or a container source sets its requests and limits, and the chart value `helper.resources` sets those of the operator's own containers, stage and install-helper."
+    } else {
+        ""
     }
 }
 
@@ -236,9 +256,13 @@ mod tests {
 
     use super::*;
 
-    fn reason(code: u16, message: &str) -> Reason {
+    fn failure_of(code: u16, message: &str) -> Failure {
         let status = json!({"status": "Failure", "code": code, "reason": "", "message": message});
-        failure(&kube::Error::Api(Box::new(serde_json::from_value(status).unwrap()))).reason
+        failure(&kube::Error::Api(Box::new(serde_json::from_value(status).unwrap())))
+    }
+
+    fn reason(code: u16, message: &str) -> Reason {
+        failure_of(code, message).reason
     }
 
     #[test]
@@ -264,5 +288,39 @@ mod tests {
         }
         assert_eq!(reason(422, "Pod \"p\" is invalid"), Reason::Refused);
         assert_eq!(reason(500, "etcdserver: request timed out"), Reason::ApiError);
+    }
+
+    /// The messages are those of Kubernetes' LimitRanger and ResourceQuota.
+    #[test]
+    fn a_refusal_of_requests_or_limits_is_followed_by_what_sets_them() {
+        for (message, expected) in [
+            ("pods \"p\" is forbidden: minimum cpu usage per Container is 50m, but request is 10m", true),
+            ("pods \"p\" is forbidden: maximum memory usage per Pod is 256Mi, but limit is 512Mi", true),
+            ("pods \"p\" is forbidden: maximum cpu usage per Container is 1.  No limit is specified", true),
+            (
+                "pods \"p\" is forbidden: [minimum cpu usage per Container is 50m, but request is 10m, cpu max limit to request ratio per Container is 4, but provided ratio is 100.000000]",
+                true,
+            ),
+            (
+                "pods \"p\" is forbidden: memory max limit to request ratio per Pod is 4, but no limit is specified or limit is 0",
+                true,
+            ),
+            (
+                "pods \"p\" is forbidden: failed quota: q: must specify limits.cpu for: stage; limits.memory for: stage",
+                true,
+            ),
+            ("pods \"p\" is forbidden: exceeded quota: q, requested: cpu=1, used: cpu=2, limited: cpu=2", false),
+            ("pods \"p\" is forbidden: violates PodSecurity \"restricted:latest\": runAsNonRoot != true", false),
+            (
+                "persistentvolumeclaims \"c\" is forbidden: minimum storage usage per PersistentVolumeClaim is 1Gi, but request is 1Mi",
+                false,
+            ),
+            ("persistentvolumeclaims \"c\" is forbidden: failed quota: q: must specify requests.storage", false),
+        ] {
+            let said = failure_of(403, message).message;
+            let rest = said.strip_prefix(&format!("the API server refused it: {message}")).expect(message);
+            assert_eq!(rest.starts_with(". ") && rest.contains("`helper.resources`"), expected, "{said}");
+            assert_eq!(rest.is_empty(), !expected, "{said}");
+        }
     }
 }

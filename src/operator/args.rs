@@ -5,6 +5,8 @@ use std::net::SocketAddr;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use ipnet::IpNet;
 
+use crate::plan::HelperResources;
+
 /// A Kubernetes operator that runs AI security-analysis sessions.
 #[derive(Clone, Debug, Parser)]
 #[command(name = "aigise-operator", version)]
@@ -42,6 +44,11 @@ pub struct RunArgs {
     /// How the helper gets into a sandbox: as an image volume, or copied by an init container. `auto` detects it once, at the start.
     #[arg(long, value_enum, default_value_t = HelperMountArg::Auto)]
     pub helper_mount: HelperMountArg,
+
+    /// The requests and limits of the operator's own containers in Pods: of the one that fills volumes, and of the one that installs the
+    /// helper. JSON in the form of a container's `resources`; what is left out or `null` gets the defaults of the namespace's LimitRange.
+    #[arg(long, value_name = "JSON", default_value_t)]
+    pub helper_resources: HelperResources,
 
     /// Whether the nodes can mount images as volumes. `auto` detects it once, at the start.
     #[arg(long, value_enum, default_value_t = ImageVolumes::Auto)]
@@ -198,7 +205,7 @@ fn variable(text: &str) -> Result<(String, String), String> {
 mod tests {
     use clap::Parser;
 
-    use super::{Cli, Command, RunArgs};
+    use super::{Cli, Command, HelperResources, RunArgs};
 
     #[test]
     fn variables_are_names_with_values() {
@@ -248,6 +255,16 @@ mod tests {
             let error = run(&[wrong]).unwrap_err().to_string();
             assert!(error.contains("is not the name of a namespace"), "{wrong}: {error}");
         }
+    }
+
+    #[test]
+    fn resources_of_the_helper_are_json_and_a_mistake_ends_the_start() {
+        assert_eq!(run(&[]).unwrap().helper_resources, HelperResources::default());
+        let written = r#"{"requests":{"cpu":"50m"},"limits":{}}"#;
+        let resources = run(&[&format!("--helper-resources={written}")]).unwrap().helper_resources;
+        assert_eq!(resources.to_string(), written);
+        let error = run(&[r#"--helper-resources={"limits":{"cpu":"two"}}"#]).unwrap_err().to_string();
+        assert!(error.contains("--helper-resources") && error.contains("`two` is not a quantity"), "{error}");
     }
 
     #[test]

@@ -43,7 +43,7 @@ impl PodResources {
     /// The requirements of a container that requests at least these resources, and at least what it needs itself. Limits are never below
     /// requests; for resources that cannot be shared, such as devices, Kubernetes requires limits equal to requests.
     pub fn requirements(&self, own: &ResourceRequirements) -> ResourceRequirements {
-        let requests = Self::read(own.requests.as_ref()).max(self);
+        let requests = Self::of_requirements(own).max(self);
         let mut limits = Self::read(own.limits.as_ref());
         for (resource, &amount) in &requests.0 {
             match limits.0.get_mut(resource) {
@@ -188,5 +188,19 @@ mod tests {
                 "limits": {"cpu": "1", "memory": "2Gi", "nvidia.com/gpu": "2", "hugepages-2Mi": "4Mi"},
             })
         );
+    }
+
+    /// The API server requests a limit that has no request; a smaller request in its place could break a ratio of the namespace.
+    #[test]
+    fn a_container_with_a_limit_alone_requests_no_less_than_the_limit() {
+        let own = serde_json::from_value(json!({"limits": {"cpu": "500m"}})).unwrap();
+        let asking = |amounts: serde_json::Value| {
+            let spec = json!({"containers": [{"name": "a", "resources": {"requests": amounts}}]});
+            let requests = PodResources::of_pod(&serde_json::from_value(spec).unwrap());
+            serde_json::to_value(requests.requirements(&own)).unwrap()
+        };
+        let expected = json!({"requests": {"cpu": "500m", "memory": "1Gi"}, "limits": {"cpu": "500m"}});
+        assert_eq!(asking(json!({"cpu": "100m", "memory": "1Gi"})), expected);
+        assert_eq!(asking(json!({"cpu": "2"})), json!({"requests": {"cpu": "2"}, "limits": {"cpu": "2"}}));
     }
 }

@@ -2,15 +2,13 @@
 //!
 //! Decided in docs/adr/0005-shared-group.md.
 
-use std::collections::BTreeMap;
-
 use super::{Settings, effective::EffectiveSession, volumes::SharedVolume};
 use k8s_openapi::{
     api::core::v1::{
         Affinity, Capabilities, Container, PersistentVolumeClaimVolumeSource, PodAffinity, PodAffinityTerm,
-        PodSecurityContext, PodSpec, ResourceRequirements, SeccompProfile, SecurityContext, Volume,
+        PodSecurityContext, PodSpec, SeccompProfile, SecurityContext, Volume,
     },
-    apimachinery::pkg::{api::resource::Quantity, apis::meta::v1::LabelSelector},
+    apimachinery::pkg::apis::meta::v1::LabelSelector,
 };
 
 /// The user and the group of the stage Pod, and a supplementary group of every sandbox. Every sandbox can therefore write the files that
@@ -70,20 +68,10 @@ pub fn claim_volume(session: &EffectiveSession, volume: SharedVolume, read_only:
 
 /// A container that runs the helper image, without any privileges.
 pub fn helper_container(settings: &Settings) -> Container {
-    let quantities = |cpu: &str, memory: &str| {
-        Some(BTreeMap::from([
-            ("cpu".to_string(), Quantity(cpu.into())),
-            ("memory".to_string(), Quantity(memory.into())),
-        ]))
-    };
     Container {
         image: Some(settings.helper_image.clone()),
         image_pull_policy: Some("IfNotPresent".into()),
-        resources: Some(ResourceRequirements {
-            requests: quantities("10m", "16Mi"),
-            limits: quantities("1", "512Mi"),
-            ..ResourceRequirements::default()
-        }),
+        resources: Some(settings.helper_resources.requirements()),
         security_context: Some(SecurityContext {
             allow_privilege_escalation: Some(false),
             capabilities: Some(Capabilities { drop: Some(vec!["ALL".into()]), add: None }),

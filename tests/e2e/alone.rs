@@ -11,9 +11,10 @@ use serde_json::{Value, json};
 
 use super::{
     audit::{self, Breakdown},
+    chart::CHART,
     client::{OPERATOR, kubectl, kubectl_json, run},
     ground::Ground,
-    install::Asleep,
+    install::{Asleep, BackAgain, RELEASE, helm},
     objects::{
         ROOT_IMAGE, agent, condition, config_map, is_stalled, list, message, plain, plain_session, reason, sandbox,
         session, staged_session, uid,
@@ -304,6 +305,51 @@ fn a_session_with_volumes_of_one_node_runs_on_one_node_whatever_its_sandboxes_pr
     ground.until_ready("asb/one");
     ground.until_ready("asb/two");
     assert_ne!(node_of("pod/one"), node_of("pod/two"));
+}
+
+/// A namespace with a LimitRange that the default resources of the operator's containers break, and a session in it.
+fn with_limit_range(name: &str, rule: Value) -> Ground {
+    let mut limits = json!({
+        "type": "Container",
+        "default": {"cpu": "500m", "memory": "128Mi"},
+        "defaultRequest": {"cpu": "50m", "memory": "32Mi"},
+    });
+    limits.as_object_mut().unwrap().extend(rule.as_object().unwrap().clone());
+    let ground = Ground::new(name);
+    ground.apply(&list(&[
+        json!({"apiVersion": "v1", "kind": "LimitRange", "metadata": {"name": "rules"}, "spec": {"limits": [limits]}}),
+        config_map("files", &[("file", "x")]),
+        staged_session("s", &["main"]),
+    ]));
+    ground
+}
+
+#[test]
+#[ignore = "needs a cluster: make e2e"]
+fn the_operators_containers_fit_the_limit_ranges_for_which_the_chart_is_set() {
+    let grounds = [
+        with_limit_range("least", json!({"min": {"cpu": "50m", "memory": "32Mi"}})),
+        with_limit_range("most", json!({"max": {"cpu": "500m", "memory": "256Mi"}})),
+        with_limit_range("ratio", json!({"maxLimitRequestRatio": {"cpu": "10", "memory": "4"}})),
+    ];
+    for ground in &grounds {
+        let refused = ground.until_not_ready("asess/s", "Forbidden");
+        assert!(message(&refused).contains("`helper.resources`"), "{}", message(&refused));
+    }
+
+    // With a copied helper, both of the operator's containers are there.
+    let values = "helperMount=copy,helper.resources.requests.cpu=50m,helper.resources.requests.memory=64Mi,\
+                  helper.resources.limits.cpu=500m,helper.resources.limits.memory=256Mi";
+    let _back = BackAgain::when_dropped();
+    let upgrade = ["upgrade", RELEASE, CHART, "-n", OPERATOR.0, "--reuse-values", "--set", values];
+    helm(&[&upgrade[..], &["--wait", "--timeout", "120s"]].concat()).text();
+    let fitted = json!({"requests": {"cpu": "50m", "memory": "64Mi"}, "limits": {"cpu": "500m", "memory": "256Mi"}});
+    for ground in &grounds {
+        ground.until_ready("asess/s");
+        assert_eq!(ground.get("pod/s--stage")["spec"]["containers"][0]["resources"], fitted);
+        let installer = &ground.get("pod/s--main")["spec"]["initContainers"][0];
+        assert_eq!((&installer["name"], &installer["resources"]), (&json!("install-helper"), &fitted));
+    }
 }
 
 /// A session whose one step says that it began, and ends on request.

@@ -173,6 +173,26 @@ fn nodes_are_listed_only_where_image_volumes_are_detected() {
     assert_eq!(of(&["imageVolumes=false"]), (false, Some("false".into())));
 }
 
+/// The operator's own default holds where the whole section is `null`, as with `--reuse-values`.
+#[test]
+#[ignore = "needs helm: make e2e"]
+fn the_resources_of_the_helper_are_passed_on_without_what_is_null() {
+    let of = |values: &[&str]| {
+        let all = render(values);
+        let passed = arguments(&all).into_iter().find_map(|argument| argument.strip_prefix("--helper-resources="));
+        passed.map(|text| serde_json::from_str::<Value>(text).expect("JSON"))
+    };
+    let default = json!({"requests": {"cpu": "10m", "memory": "16Mi"}, "limits": {"cpu": "1", "memory": "512Mi"}});
+    assert_eq!(of(&[]), Some(default));
+    let fitted = of(&["helper.resources.limits.cpu=null", "helper.resources.requests.cpu=2"]).unwrap();
+    assert_eq!(fitted["requests"]["cpu"], json!(2));
+    assert_eq!((&fitted["limits"]["cpu"], &fitted["limits"]["memory"]), (&Value::Null, &json!("512Mi")));
+    let nothing = of(&["helper.resources.limits=null", "helper.resources.requests=null"]).unwrap();
+    assert!(nothing["limits"].is_null() && nothing["requests"].is_null(), "{nothing}");
+    assert_eq!(of(&["helper.resources=null"]), Some(json!({})));
+    assert_eq!(of(&["helper=null"]), None);
+}
+
 #[test]
 #[ignore = "needs helm: make e2e"]
 fn the_definitions_outlive_the_release() {
@@ -203,6 +223,9 @@ fn a_misspelt_or_wrong_value_is_refused() {
         "imageVolumes=maybe",
         "tolerations[0].keys=x",
         "resources.request.cpu=1",
+        "helper.resources.request.cpu=1",
+        "helper.resources.limits.gpu=1",
+        "helper.resources.limits.cpu=two",
         "image.digest=sha256:0",
         "serviceMonitor.interval=often",
         "networkPolicy.from[0].namespace=x",

@@ -5,7 +5,8 @@ use serde_json::{Value, json};
 use super::{
     ground::Ground,
     objects::{
-        ROOT_IMAGE, USER_IMAGE, config_map, from_config_map, is_stalled, list, message, plain_session, sandbox, session,
+        ROOT_IMAGE, USER_IMAGE, config_map, from_config_map, is_stalled, list, message, plain_session, sandbox,
+        session, staged_session,
     },
 };
 
@@ -81,6 +82,45 @@ fn a_limit_range_is_named_and_what_keeps_to_it_starts() {
     let words = "maximum memory usage per Container is 64Mi, but limit is 128Mi";
     let refused = ground.until_not_ready("asb/big", "Forbidden");
     assert!(message(&refused).contains(words), "{}", message(&refused));
+    assert!(message(&refused).contains("`resources` of a sandbox"), "{}", message(&refused));
     ground.apply(&wants("32Mi"));
     ground.until_ready("asb/big");
+}
+
+#[test]
+#[ignore = "needs a cluster: make e2e"]
+fn a_limit_range_or_quota_that_refuses_a_pod_is_reported_with_what_sets_its_resources() {
+    let ground = Ground::new("stage-limits");
+    ground.apply(&list(&[
+        json!({
+            "apiVersion": "v1",
+            "kind": "LimitRange",
+            "metadata": {"name": "least"},
+            "spec": {"limits": [{"type": "Container", "min": {"cpu": "50m"}, "maxLimitRequestRatio": {"memory": "4"}}]},
+        }),
+        config_map("files", &[("file", "x")]),
+        staged_session("s", &["main"]),
+    ]));
+    let refused = ground.until_not_ready("asess/s", "Forbidden");
+    let least = "minimum cpu usage per Container is 50m, but request is 10m";
+    for words in [least, "memory max limit to request ratio per Container is 4", "`helper.resources`"] {
+        assert!(message(&refused).contains(words), "{words}: {}", message(&refused));
+    }
+    assert!(is_stalled(&refused));
+    assert!(ground.get("pod/s--stage").is_null());
+
+    ground.apply(&json!({
+        "apiVersion": "v1",
+        "kind": "ResourceQuota",
+        "metadata": {"name": "q"},
+        "spec": {"hard": {"limits.memory": "4Gi"}},
+    }));
+    ground.kubectl(&["delete", "limitrange/least"]).text();
+    // The stage Pod has a limit, the sandbox has none.
+    let refused = ground.until_not_ready("asb/s--main", "Forbidden");
+    for words in ["must specify limits.memory for: sandbox", "`resources` of a sandbox"] {
+        assert!(message(&refused).contains(words), "{words}: {}", message(&refused));
+    }
+    ground.kubectl(&["delete", "resourcequota/q"]).text();
+    ground.until_ready("asess/s");
 }

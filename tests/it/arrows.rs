@@ -12,6 +12,7 @@ const PLAN: [&str; 19] = [
     "invalid",
     "duration",
     "quantity",
+    "helper_resources",
     "name",
     "volumes",
     "reserved",

@@ -187,6 +187,7 @@ pub fn settings() -> Settings {
     Settings {
         helper_image: "registry.example/aigise-operator:1".into(),
         helper_mount: plan::HelperMount::Image,
+        helper_resources: plan::HelperResources::default(),
         image_volumes: true,
         allow_privileged_templates: false,
         allow_runner_exec: true,

@@ -81,6 +81,16 @@ fn where_images_cannot_be_mounted_the_helper_is_copied() {
         panic!("the Pod is missing and should be made");
     };
     snapshot("sandbox-pod-with-copied-helper", &pod.spec.as_ref().unwrap().init_containers);
+
+    let helper_resources = r#"{"requests":{"cpu":"0.05"},"limits":{"memory":"256Mi","cpu":null}}"#.parse().unwrap();
+    let fitted = plan::Settings { helper_resources, ..plan::Settings::clone(&observed.settings) };
+    let observed = sandbox::Observed { settings: Arc::new(fitted), ..observed };
+    let [plan::Write::Create(plan::Created::Pod(pod))] = &planned(&observed)[..] else {
+        panic!("the Pod is missing and should be made");
+    };
+    let installer = &pod.spec.as_ref().unwrap().init_containers.as_ref().unwrap()[0];
+    let expected = json!({"requests": {"cpu": "0.05"}, "limits": {"memory": "256Mi"}});
+    assert_eq!(serde_json::to_value(&installer.resources).unwrap(), expected);
 }
 
 /// Pods of a session with a `ReadWriteOnce` claim have to be on one node; with `ReadWriteMany` alone they are free.

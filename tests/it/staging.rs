@@ -8,7 +8,9 @@ use aigise_operator::{
         condition::{ConditionType, Reason},
         meta,
     },
-    plan::{HelperMount, Settings, StatusWrite, Write, effective::Decided, pod::annotation},
+    plan::{
+        Created, HelperMount, Settings, StatusWrite, Write, effective::Decided, pod::annotation, session::Observed,
+    },
     protocol::staging::{Staged, StagingReport},
 };
 use k8s_openapi::api::core::v1::{ContainerState, ContainerStateTerminated, ContainerStatus, Pod, PodSpec};
@@ -325,6 +327,48 @@ fn a_session_that_fits_nowhere_says_so_and_goes_on_when_it_asks_for_less() {
     world.happens(Event::Scheduled(STAGE.into()));
     world.happens(with_limits("ReadWriteOnce", "1Gi"));
     assert_eq!(asked(&world)[0]["memory"], "2Gi");
+}
+
+/// The operator is started with other resources for its containers.
+fn with_resources(world: &World, written: &Value) -> Observed {
+    let helper_resources = written.to_string().parse().unwrap();
+    let settings = Arc::new(Settings { helper_resources, ..super::model::settings() });
+    Observed { settings, ..world.observe_session("demo") }
+}
+
+#[test]
+fn the_stage_container_has_the_resources_that_the_operator_was_started_with() {
+    let mut world = World::new();
+    world.happens(with_limits("ReadWriteMany", "6Gi"));
+    world.pods.remove(STAGE);
+    for (written, expected) in [
+        (
+            json!({"requests": {"cpu": "50m"}, "limits": {"memory": "256Mi"}}),
+            json!({"requests": {"cpu": "50m", "memory": "256Mi"}, "limits": {"memory": "256Mi"}}),
+        ),
+        (json!({"requests": {"cpu": "50m", "memory": null}, "limits": null}), json!({"requests": {"cpu": "50m"}})),
+        (json!({}), json!({})),
+    ] {
+        let [Write::Create(Created::Pod(pod))] = &planned(&with_resources(&world, &written))[..] else {
+            panic!("the Pod is missing and should be made");
+        };
+        let containers = &pod.spec.as_ref().unwrap().containers;
+        assert_eq!(serde_json::to_value(&containers[0].resources).unwrap(), expected, "{written}");
+    }
+}
+
+#[test]
+fn a_stage_pod_that_cannot_start_is_made_anew_when_its_own_resources_were_changed() {
+    let mut world = World::new();
+    world.happens(with_sources(json!([a_container_source()])));
+    world.happens(Event::Unschedulable { pod: STAGE.into(), message: "1 Insufficient memory.".into() });
+    assert_eq!(planned(&world.observe_session("demo")), []);
+    let same = json!({"requests": {"cpu": "10m", "memory": "16Mi"}, "limits": {"cpu": 1, "memory": "512Mi"}});
+    assert_eq!(planned(&with_resources(&world, &same)), []);
+    for other in [json!({}), json!({"requests": {"cpu": "10m", "memory": "16Mi"}, "limits": {"cpu": "1"}})] {
+        let writes = planned(&with_resources(&world, &other));
+        assert!(matches!(writes[..], [Write::Delete(_)]), "{other}: {writes:?}");
+    }
 }
 
 /// Beside its running sandboxes, the resources of a session would not fit on the node a second time.

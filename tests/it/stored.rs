@@ -16,7 +16,7 @@ use aigise_operator::{
         cache::{Cache, Caches, Scope},
         metrics::Metrics,
     },
-    plan::{HelperMount, Settings},
+    plan::{HelperMount, HelperResources, Settings},
     reading::Kept,
 };
 use futures::FutureExt;
@@ -69,6 +69,7 @@ impl OperatorSettings {
                 "Copy" => HelperMount::Copy,
                 other => panic!("helperMount: {other}"),
             },
+            helper_resources: HelperResources::default(),
             image_volumes: self.helper_mount == "Image",
             allow_privileged_templates: self.allow_privileged_templates,
             allow_runner_exec: self.allow_runner_exec,

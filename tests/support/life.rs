@@ -8,7 +8,7 @@ use aigise_operator::{
         cache::{Caches, Scope},
         metrics::Metrics,
     },
-    plan::{HelperMount, Settings},
+    plan::{HelperMount, HelperResources, Settings},
 };
 use futures::FutureExt;
 use kube::{
@@ -85,6 +85,7 @@ impl World {
             settings: Arc::new(Settings {
                 helper_image: "registry.example/aigise-operator:1".into(),
                 helper_mount: HelperMount::Image,
+                helper_resources: HelperResources::default(),
                 image_volumes: true,
                 allow_privileged_templates: false,
                 allow_runner_exec: self.allow_runner_exec,

@@ -112,12 +112,13 @@ mod tests {
     use serde_json::{Value, json};
 
     use super::*;
-    use crate::plan::HelperMount;
+    use crate::plan::{HelperMount, HelperResources};
 
     fn settings() -> Settings {
         Settings {
             helper_image: "h:1".into(),
             helper_mount: HelperMount::Image,
+            helper_resources: HelperResources::default(),
             image_volumes: true,
             allow_privileged_templates: false,
             allow_runner_exec: false,

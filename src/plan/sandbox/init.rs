@@ -332,7 +332,7 @@ mod tests {
     use super::{super::Lifecycle, work::secrets, *};
     use crate::{
         api::Sandbox,
-        plan::{ChildState, HelperMount, Lookup, Settings, effective::EffectiveSession, name::Label},
+        plan::{ChildState, HelperMount, HelperResources, Lookup, Settings, effective::EffectiveSession, name::Label},
         protocol::init::{Secrets, Skills},
     };
 
@@ -359,6 +359,7 @@ mod tests {
             settings: Arc::new(Settings {
                 helper_image: "helper".into(),
                 helper_mount: HelperMount::Image,
+                helper_resources: HelperResources::default(),
                 image_volumes: true,
                 allow_privileged_templates: false,
                 allow_runner_exec: false,

@@ -266,7 +266,7 @@ mod tests {
     use serde_json::json;
 
     use super::*;
-    use crate::plan::HelperMount;
+    use crate::plan::{HelperMount, HelperResources};
 
     /// The API server's own types omit these fields if they are empty (`omitempty`).
     #[test]
@@ -300,6 +300,7 @@ mod tests {
         let settings = Settings {
             helper_image: "helper".into(),
             helper_mount: HelperMount::Image,
+            helper_resources: HelperResources::default(),
             image_volumes: true,
             allow_privileged_templates: false,
             allow_runner_exec: false,

@@ -304,7 +304,8 @@ pub(super) fn writes(observed: &Observed, staging: &Staging) -> Vec<Write> {
                 known && annotation(pod, meta::SOURCES_DIGEST) != Some(sources::manifest(observed).digest.as_str());
             is_fixed || annotation(pod, meta::SESSION_RESTART) != restart(&observed.session)
         }
-        // The Pod cannot start, and a new Pod would differ: a newer operator has another helper image, or a template requests less.
+        // The Pod cannot start, and a new Pod would differ: a newer operator has another helper image or other resources for
+        // it, or a template requests less.
         Staging::InProgress(
             Progress::Unschedulable { .. }
             | Progress::Waiting { reason: Reason::ImagePull | Reason::ContainerConfig, .. },

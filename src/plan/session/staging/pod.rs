@@ -19,7 +19,7 @@ use crate::{
         session::{ClaimSource, ConfigMapSource, ContainerSource, ImageSource, SourceKind, VolumeSource},
     },
     plan::{
-        Lookup, digest,
+        HelperResources, Lookup, digest,
         effective::{EffectiveSession, sources::sources},
         ownership,
         pod_resources::PodResources,
@@ -77,12 +77,14 @@ pub(super) fn stage_pod(observed: &Observed) -> Pod {
     }
 }
 
-/// The hash of everything that determines the Pod, except its sources.
+/// The hash of everything that determines the Pod, except its sources. Default walls and resources are left out.
 pub(super) fn hash(observed: &Observed) -> String {
     let (image, requests) = (&observed.settings.helper_image, requests(observed));
-    match walls::of(&observed.session) {
-        walls if walls == PodSpec::default() => digest::short(&(image, requests)),
-        walls => digest::short(&(image, requests, walls)),
+    let (walls, own) = (walls::of(&observed.session), &observed.settings.helper_resources);
+    match (walls == PodSpec::default(), *own == HelperResources::default()) {
+        (true, true) => digest::short(&(image, requests)),
+        (false, true) => digest::short(&(image, requests, walls)),
+        (_, false) => digest::short(&(image, requests, walls, own)),
     }
 }
 
