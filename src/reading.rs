@@ -221,7 +221,7 @@ const STATUS_OF_POD: Projection = Projection::AllBut(&[
     ("podIPs", Projection::Nothing),
     ("qosClass", Projection::Nothing),
     ("containerStatuses", CONTAINER_STATUS),
-    ("initContainerStatuses", CONTAINER_STATUS),
+    ("initContainerStatuses", INIT_CONTAINER_STATUS),
 ]);
 
 /// The state of a container, without its image, resources and mounts.
@@ -230,6 +230,23 @@ const CONTAINER_STATUS: Projection = Projection::AllBut(&[
     ("containerID", Projection::Nothing),
     ("imageID", Projection::Nothing),
     ("lastState", Projection::Nothing),
+    ("resources", Projection::Nothing),
+    ("user", Projection::Nothing),
+    ("volumeMounts", Projection::Nothing),
+]);
+
+/// The last termination message of a native sidecar is kept as well, which is how the init work reports its success.
+const INIT_CONTAINER_STATUS: Projection = Projection::AllBut(&[
+    ("allocatedResources", Projection::Nothing),
+    ("containerID", Projection::Nothing),
+    ("imageID", Projection::Nothing),
+    (
+        "lastState",
+        Projection::Only(&[(
+            "terminated",
+            Projection::Only(&[("exitCode", Projection::All), ("message", Projection::All)]),
+        )]),
+    ),
     ("resources", Projection::Nothing),
     ("user", Projection::Nothing),
     ("volumeMounts", Projection::Nothing),

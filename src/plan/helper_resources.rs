@@ -38,6 +38,28 @@ impl Default for HelperResources {
 }
 
 impl HelperResources {
+    /// The resources of a container that only waits and reports: the same requests, with lower limits. With `is_guaranteed`, the requests
+    /// are the limits, so that the Pod keeps its quality of service.
+    #[must_use]
+    pub fn of_reporter(&self, is_guaranteed: bool) -> Self {
+        let at_most = |resource: &str, limit: &String| {
+            let highest = match resource {
+                "cpu" => "100m",
+                "memory" => "32Mi",
+                _ => return limit.clone(),
+            };
+            let exceeds = |one: &str, other: &str| {
+                Amount::parse(one).zip(Amount::parse(other)).is_some_and(|(one, other)| one.exceeds(other))
+            };
+            let limit = if exceeds(limit, highest) { highest } else { limit };
+            let request = self.requests.get(resource).filter(|request| exceeds(request, limit));
+            request.map_or(limit, |request| request).to_string()
+        };
+        let limits: Quantities =
+            self.limits.iter().map(|(resource, limit)| (resource.clone(), at_most(resource, limit))).collect();
+        Self { requests: if is_guaranteed { limits.clone() } else { self.requests.clone() }, limits }
+    }
+
     /// The same for a container.
     pub fn requirements(&self) -> ResourceRequirements {
         let quantities = |all: &Quantities| {

@@ -8,9 +8,12 @@ use k8s_openapi::api::core::v1::{Container, ContainerStateTerminated, ContainerS
 use kube::ResourceExt;
 
 use super::reserved;
-use crate::api::{
-    condition::Reason,
-    meta::{self, Component},
+use crate::{
+    api::{
+        condition::Reason,
+        meta::{self, Component},
+    },
+    protocol::init::SUCCESS,
 };
 
 /// Where a Pod is in its life, as its working container shows.
@@ -166,6 +169,29 @@ pub fn failed_init(pod: &Pod) -> Option<(&str, &ContainerStateTerminated)> {
     ended.into_iter().find(|(_, ended)| ended.exit_code != 0)
 }
 
+/// Whether the Pod has the container that reports the success of its init work. Pods of earlier versions do not have it.
+pub fn has_reporter(pod: &Pod) -> bool {
+    is_sidecar(pod, reserved::INIT_REPORTER)
+}
+
+/// Whether that container has reported the success of the init work. The kubelet restarts it afterwards.
+pub fn reports_success(pod: &Pod) -> bool {
+    let ends = |container: &ContainerStatus| {
+        let states = [container.state.clone(), container.last_state.clone()];
+        states.into_iter().flatten().filter_map(|state| state.terminated?.message).any(|words| words == SUCCESS)
+    };
+    reporter(pod).is_some_and(ends)
+}
+
+/// Whether that container runs.
+pub fn reporter_runs(pod: &Pod) -> bool {
+    reporter(pod).is_some_and(|container| container.state.as_ref().is_some_and(|state| state.running.is_some()))
+}
+
+fn reporter(pod: &Pod) -> Option<&ContainerStatus> {
+    init_statuses(pod).find(|container| container.name == reserved::INIT_REPORTER)
+}
+
 fn init_statuses(pod: &Pod) -> impl Iterator<Item = &ContainerStatus> {
     pod.status.iter().flat_map(|status| status.init_container_statuses.iter().flatten())
 }
@@ -302,7 +328,8 @@ fn is_restarted(name: &str) -> String {
 /// The container beside the working one that keeps the Pod from being ready: one that will never be ready, else one that cannot start,
 /// else the first.
 fn held_back(pod: &Pod, working: &str) -> Option<Progress> {
-    let sidecars = init_statuses(pod).filter(|container| is_sidecar(pod, &container.name));
+    let is_beside = |container: &&ContainerStatus| container.name != reserved::INIT_REPORTER;
+    let sidecars = init_statuses(pod).filter(is_beside).filter(|container| is_sidecar(pod, &container.name));
     let beside = statuses(pod).filter(|container| container.name != working);
     let restarted = beside.map(|container| (container, may_be_restarted(pod, &container.name)));
     let all = sidecars.map(|container| (container, true)).chain(restarted).filter(|(container, _)| !container.ready);
@@ -480,7 +507,8 @@ pub fn hold(pod: &Pod) -> Option<Hold> {
 /// Everything that decisions read from a Pod. Other changes of the Pod do not trigger a reconcile.
 pub fn facts(pod: &Pod) -> impl PartialEq + use<> {
     let address = pod.status.as_ref().and_then(|status| status.pod_ip.clone());
-    (Progress::of(pod, container(pod)), node(pod), address, hold(pod), refusal(pod))
+    let reporter = (reports_success(pod), reporter_runs(pod));
+    (Progress::of(pod, container(pod)), node(pod), address, hold(pod), refusal(pod), reporter)
 }
 
 /// The name of the working container in a Pod of the operator.

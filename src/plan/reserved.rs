@@ -10,6 +10,9 @@ pub const HELPER_VOLUME: &str = "aigise-helper";
 /// The init container that fills that volume if the cluster cannot mount images.
 pub const HELPER_INSTALLER: &str = "install-helper";
 
+/// The native sidecar that reports the success of the init work.
+pub const INIT_REPORTER: &str = "init-report";
+
 /// The volume with the configuration of the session, for the Pod of an agent.
 pub const CONFIG_VOLUME: &str = "aigise-config";
 
@@ -23,7 +26,7 @@ pub const STATE_VOLUME: &str = "aigise-gate-state";
 pub const OWN_VOLUMES: [&str; 4] = [HELPER_VOLUME, WORK_VOLUME, STATE_VOLUME, CONFIG_VOLUME];
 
 /// The names of the containers that the operator adds to a sandbox.
-pub const CONTAINERS: [&str; 2] = [meta::SANDBOX_CONTAINER, HELPER_INSTALLER];
+pub const CONTAINERS: [&str; 3] = [meta::SANDBOX_CONTAINER, HELPER_INSTALLER, INIT_REPORTER];
 
 /// The folders that hold the operator's own files.
 const OWN_FOLDERS: [&str; 3] = [meta::HELPER_PATH, FOLDER, meta::CONFIG_FOLDER];

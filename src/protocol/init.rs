@@ -214,6 +214,9 @@ pub struct TerminationMessage {
     pub failure: InitFailure,
 }
 
+/// The termination message of the container that reports the success of the init work.
+pub const SUCCESS: &str = r#"{"aigiseInit":"Succeeded"}"#;
+
 /// The kubelet keeps at most this many bytes of a termination message.
 const LIMIT: usize = 4096;
 

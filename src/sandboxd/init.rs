@@ -14,6 +14,8 @@
 //! A kubelet that is restarted ends the probe and starts it again. The work continues meanwhile, and the new probe waits for the
 //! same supervisor. So a step runs only once in a Pod, however often the probe is started.
 //!
+//! `sandboxd report` is a container of its own, beside the sandbox: it waits for the success and reports it to the operator.
+//!
 //! `sandboxd ready` is the readiness probe of a sandbox with services: it checks again whether they answer.
 //!
 //! Decided in docs/adr/0009-the-gate-is-a-startup-probe.md.
@@ -35,6 +37,7 @@ mod log;
 mod look;
 mod mask;
 mod ready;
+mod report;
 mod run;
 mod services;
 mod state;
@@ -42,6 +45,7 @@ mod supervise;
 
 pub use self::look::{log, status};
 pub use self::ready::ready;
+pub use self::report::report;
 pub use self::supervise::supervise;
 
 /// The tools volume.

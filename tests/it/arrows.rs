@@ -7,7 +7,7 @@ const LAYERS: [&str; 9] =
     ["overlay", "api", "config", "protocol", "plan", "reading", "apply", "controllers", "operator"];
 
 /// The modules of `plan`, from the bottom up. What `plan.rs` itself defines is below all of them.
-const PLAN: [&str; 19] = [
+const PLAN: [&str; 20] = [
     "digest",
     "invalid",
     "duration",
@@ -31,7 +31,7 @@ const PLAN: [&str; 19] = [
 ];
 
 /// The modules of `sandboxd`, from the bottom up.
-const SANDBOXD: [&str; 8] = ["folder", "http", "mcp", "skills", "stage", "init", "install", "idle"];
+const SANDBOXD: [&str; 8] = ["folder", "http", "idle", "mcp", "skills", "stage", "init", "install"];
 
 fn src() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("src")

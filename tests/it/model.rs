@@ -28,10 +28,13 @@ use aigise_operator::{
             Decided, EffectiveSession,
             configuration::{self, Configuration, Contents, Reference},
         },
-        facts, name, ownership, sandbox,
+        facts, name, ownership,
+        pod::has_reporter,
+        reserved::INIT_REPORTER,
+        sandbox,
         session::{self, ConfigMapContent, configuration::ConfigSecret},
     },
-    protocol::{self, staging},
+    protocol::{self, init::SUCCESS, staging},
 };
 use futures::FutureExt;
 use jiff::Timestamp;
@@ -463,6 +466,7 @@ impl World {
                     let conditions = pod.status.get_or_insert_default().conditions.get_or_insert_default();
                     conditions.retain(|condition| !["Ready", "ContainersReady"].contains(&condition.type_.as_str()));
                 });
+                self.reports(&name);
                 self.container(&name, |status| {
                     (status.ready, status.started) = (true, Some(true));
                     ContainerState { running: Some(ContainerStateRunning::default()), ..ContainerState::default() }
@@ -627,6 +631,22 @@ impl World {
         if let Some(pod) = self.pods.get_mut(name).filter(|pod| pod.spec.is_some()) {
             change(pod);
         }
+    }
+
+    /// The kubelet has started the container again that reported the success of the init work.
+    fn reports(&mut self, name: &str) {
+        self.pod(name, |pod| {
+            if !has_reporter(pod) {
+                return;
+            }
+            let reported = serde_json::json!({"terminated": {"exitCode": 0, "message": SUCCESS}});
+            let status = serde_json::json!({
+                "name": INIT_REPORTER, "image": "helper", "imageID": "", "restartCount": 1, "ready": true,
+                "state": {"running": {}}, "lastState": reported,
+            });
+            let statuses = serde_json::from_value(serde_json::json!([status])).ok();
+            pod.status.get_or_insert_default().init_container_statuses = statuses;
+        });
     }
 
     fn container(&mut self, name: &str, state: impl FnOnce(&mut ContainerStatus) -> ContainerState) {

@@ -14,8 +14,9 @@ use std::{
 
 use aigise_operator::{
     api::meta,
+    plan::reserved::INIT_REPORTER,
     protocol::{
-        init,
+        init::{self, SUCCESS},
         staging::{self, Manifest, StagingReport},
     },
 };
@@ -198,6 +199,12 @@ impl Cluster {
                         let state = pod["status"]["containerStatuses"][0]["state"].clone();
                         set_condition(pod, json!({"type": "Ready", "status": "True"}));
                         set_state(pod, state);
+                        // The container that reports the success has done so, and was started again.
+                        let reported = json!({"terminated": {"exitCode": 0, "message": SUCCESS}});
+                        pod["status"]["initContainerStatuses"] = json!([{
+                            "name": INIT_REPORTER, "image": "helper", "imageID": "", "restartCount": 1, "ready": true,
+                            "state": {"running": {}}, "lastState": reported,
+                        }]);
                     });
                 }
                 return;

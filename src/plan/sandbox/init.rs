@@ -7,14 +7,17 @@
 //!       error ◄── the container ended, and its termination message explains why ◄────────────┘
 //! ```
 //! If the dependencies are ready when the Pod is created, the Pod is created with its release.
+//!
+//! The success counts when the [reporter] has reported it, whatever the kubelet says before: a kubelet that restarts takes a container
+//! whose startup probe still runs for started and ready.
 
 use std::{collections::BTreeMap, time::Duration};
 
 use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::{
     api::core::v1::{
-        DownwardAPIVolumeFile, DownwardAPIVolumeSource, EmptyDirVolumeSource, ExecAction, ObjectFieldSelector, Pod,
-        Probe, Volume, VolumeMount,
+        Container, DownwardAPIVolumeFile, DownwardAPIVolumeSource, EmptyDirVolumeSource, ExecAction,
+        ObjectFieldSelector, Pod, Probe, Volume, VolumeMount,
     },
     apimachinery::pkg::{api::resource::Quantity, apis::meta::v1::Time},
 };
@@ -29,8 +32,10 @@ use crate::{
         meta,
     },
     plan::{
-        pod::{End, Progress, annotation, passed_limit, running_since},
-        reserved::{STATE_VOLUME, WORK_VOLUME},
+        Settings,
+        pod::{End, Progress, annotation, has_reporter, passed_limit, reporter_runs, reports_success, running_since},
+        pod_spec::helper_container,
+        reserved::{INIT_REPORTER, STATE_VOLUME, WORK_VOLUME},
         status::printable,
     },
     protocol::init::{FOLDER, InitFailure, RELEASE_FILE, STATE, TerminationMessage, WORK_FILE, Work},
@@ -114,6 +119,20 @@ pub(super) fn startup_probe() -> Probe {
     }
 }
 
+/// The native sidecar that waits for the success of the init work and reports it as its termination message. The kubelet restarts it
+/// afterwards, and then it idles.
+pub(super) fn reporter(settings: &Settings) -> Container {
+    let [_, state] = mounts();
+    Container {
+        name: INIT_REPORTER.into(),
+        command: Some(vec!["/sandboxd".into(), "report".into()]),
+        restart_policy: Some("Always".into()),
+        resources: Some(settings.helper_resources.of_reporter(false).requirements()),
+        volume_mounts: Some(vec![state]),
+        ..helper_container(settings)
+    }
+}
+
 /// The annotations that give the Pod its init work, and its release if there is nothing to wait for.
 pub(super) fn annotations(observed: &Observed) -> BTreeMap<String, String> {
     let Some(work) = work(observed) else { return BTreeMap::new() };
@@ -140,11 +159,8 @@ pub(super) fn release(observed: &Observed) -> Option<Box<Pod>> {
         | Progress::Waiting { .. }
         | Progress::Initializing { .. } => true,
         Progress::Running => !has_succeeded(observed, pod),
-        Progress::Terminating
-        | Progress::HeldBack { .. }
-        | Progress::Silent
-        | Progress::Ready
-        | Progress::Ended { .. } => false,
+        Progress::HeldBack { .. } | Progress::Ready => has_reporter(pod) && !has_succeeded(observed, pod),
+        Progress::Terminating | Progress::Silent | Progress::Ended { .. } => false,
     };
     if !has_init(pod) || !may_still_work {
         return None;
@@ -152,7 +168,10 @@ pub(super) fn release(observed: &Observed) -> Option<Box<Pod>> {
     let running_since = running_since(pod, meta::SANDBOX_CONTAINER);
     let (release, repeats) = match (annotation(pod, meta::RELEASE), progress) {
         (None, _) if may_begin(observed).is_ok() => (observed.now.to_string(), 0),
-        (Some(release), Progress::Initializing { .. } | Progress::Running) => {
+        (
+            Some(release),
+            Progress::Initializing { .. } | Progress::Running | Progress::HeldBack { .. } | Progress::Ready,
+        ) => {
             let done: usize = annotation(pod, meta::RELEASE_REPEATS)?.parse().ok()?;
             let due = repeats(pod, running_since).filter(|at| *at <= observed.now).count();
             (due > done).then(|| (release.to_string(), due))?
@@ -242,15 +261,40 @@ pub(super) fn failure(observed: &Observed, pod: &Pod, progress: &Progress) -> Op
     Some(InitFailure { how, ..InitFailure::default() })
 }
 
-/// Whether the init work is not known to have ended, in a Pod whose container has `started: true`. After a restart of the kubelet,
-/// `started` is true for every container, so it is not trusted: the readiness probe decides, which usually succeeds soon after. A
-/// sandbox with a readiness probe of its own is an exception, since that probe may wait for something else.
-pub(super) fn is_unheard_of(observed: &Observed, pod: &Pod) -> bool {
-    has_init(pod) && observed.sandbox.spec.template.readiness_probe.is_none() && !has_succeeded(observed, pod)
+/// Whether the init work is not known to have succeeded, in a Pod whose container has `started: true`. After a restart of the kubelet,
+/// `started` and `ready` are true for every container, so they are not trusted: the reporter decides. While the kubelet restarts the
+/// reporter, the Pod is not ready, which is not worth a word.
+///
+/// A Pod of an earlier version has no reporter. There the readiness probe decides, which usually succeeds soon after. A sandbox with a
+/// readiness probe of its own is an exception, since that probe may wait for something else.
+pub(super) fn is_unheard_of(observed: &Observed, pod: &Pod, progress: &Progress) -> bool {
+    let is_ready = match progress {
+        Progress::Running => false,
+        Progress::HeldBack { .. } | Progress::Ready => true,
+        Progress::Terminating
+        | Progress::Created
+        | Progress::Unschedulable { .. }
+        | Progress::Waiting { .. }
+        | Progress::Initializing { .. }
+        | Progress::Silent
+        | Progress::Ended { .. } => return false,
+    };
+    if !has_init(pod) || is_recorded(observed, pod) {
+        false
+    } else if has_reporter(pod) {
+        !reports_success(pod) || (!is_ready && !reporter_runs(pod))
+    } else {
+        !is_ready && observed.sandbox.spec.template.readiness_probe.is_none()
+    }
 }
 
-/// Whether the sandbox's status reports that the init work in this Pod has succeeded.
+/// Whether the init work in this Pod has succeeded.
 fn has_succeeded(observed: &Observed, pod: &Pod) -> bool {
+    is_recorded(observed, pod) || reports_success(pod)
+}
+
+/// Whether the sandbox's status has the record that the init work in this Pod has succeeded.
+fn is_recorded(observed: &Observed, pod: &Pod) -> bool {
     let status = observed.sandbox.status.as_ref().filter(|status| status.pod_uid == pod.uid());
     status.and_then(|status| status.init.as_ref()).is_some_and(|init| init.outcome == InitOutcome::Succeeded)
 }
@@ -279,15 +323,19 @@ pub(super) fn status(observed: &Observed, before: &SandboxStatus) -> Option<Init
             }
             InitPhase::Silent => InitStatus { outcome: InitOutcome::Failed, ..before },
         },
-        // `started` is not trusted: see `is_unheard_of`.
-        Progress::Running | Progress::Silent if before.outcome != InitOutcome::Succeeded => match released(pod) {
-            Some(released) => InitStatus {
-                outcome: InitOutcome::Running,
-                started_at: before.started_at.or_else(|| at(released)),
-                ..InitStatus::default()
-            },
-            None => InitStatus::default(),
-        },
+        // `started` and `ready` are not trusted: see `is_unheard_of`.
+        Progress::Running | Progress::Silent | Progress::HeldBack { .. } | Progress::Ready
+            if !is_known_to_succeed(observed, pod, &progress) =>
+        {
+            match released(pod) {
+                Some(released) => InitStatus {
+                    outcome: InitOutcome::Running,
+                    started_at: before.started_at.or_else(|| at(released)),
+                    ..InitStatus::default()
+                },
+                None => InitStatus::default(),
+            }
+        }
         Progress::Running | Progress::HeldBack { .. } | Progress::Ready | Progress::Silent => InitStatus {
             outcome: InitOutcome::Succeeded,
             started_at: before.started_at.or_else(|| released(pod).and_then(at)),
@@ -314,6 +362,12 @@ pub(super) fn status(observed: &Observed, before: &SandboxStatus) -> Option<Init
     })
 }
 
+/// Whether a container that runs shows that its init work has succeeded.
+fn is_known_to_succeed(observed: &Observed, pod: &Pod, progress: &Progress) -> bool {
+    let by_kubelet = || !has_reporter(pod) && matches!(progress, Progress::HeldBack { .. } | Progress::Ready);
+    is_recorded(observed, pod) || (reports_success(pod) && !is_unheard_of(observed, pod, progress)) || by_kubelet()
+}
+
 /// The message for a failure, with the last line that the step printed.
 pub(super) fn in_words(failure: &InitFailure) -> String {
     let what = format!("The {} {}", failure.subject(), failure.how);
@@ -333,7 +387,7 @@ mod tests {
     use crate::{
         api::Sandbox,
         plan::{ChildState, HelperMount, HelperResources, Lookup, Settings, effective::EffectiveSession, name::Label},
-        protocol::init::{Secrets, Skills},
+        protocol::init::{SUCCESS, Secrets, Skills},
     };
 
     fn sandbox(spec: &serde_json::Value) -> Sandbox {
@@ -453,6 +507,44 @@ mod tests {
         Arc::make_mut(&mut observed.sandbox).status = Some(seen);
         assert_eq!(Lifecycle::of(&observed), Lifecycle::Pod(Progress::Running), "a reported success is kept");
         assert_eq!(outcome(&observed), Some(InitOutcome::Succeeded));
+    }
+
+    /// A kubelet that was restarted says that everything has started and is ready.
+    #[test]
+    fn the_success_counts_when_the_reporter_has_reported_it() {
+        let spec = json!({"type": "fuzz", "session": "demo", "image": "i", "init": {"steps": [{"name": "a", "command": ["a"]}]}, "readinessProbe": {"tcpSocket": {"port": 1}}});
+        let mut observed = observed(&spec, &json!({"sandboxes": {}}));
+        let mut is_ready = |reported: Option<&str>, runs: bool, ready: bool| {
+            let sandbox = json!({"name": "sandbox", "started": true, "ready": true, "image": "i", "imageID": "", "restartCount": 0, "state": {"running": {}}});
+            let state = if runs { json!({"running": {}}) } else { json!({"waiting": {"reason": "PodInitializing"}}) };
+            let last = reported.map(|message| json!({"terminated": {"exitCode": 0, "message": message}}));
+            let reporter = json!({"name": INIT_REPORTER, "ready": runs, "image": "i", "imageID": "", "restartCount": 0, "state": state, "lastState": last.unwrap_or(json!({}))});
+            let condition = json!({"type": "Ready", "status": if ready { "True" } else { "False" }, "reason": "ContainersNotReady"});
+            let annotations = json!({meta::GATE: "{}", meta::RELEASE: "1970-01-01T00:00:00Z"});
+            let pod = json!({
+                "metadata": {"name": "s", "uid": "u", "annotations": annotations},
+                "spec": {"initContainers": [{"name": INIT_REPORTER, "restartPolicy": "Always"}], "containers": []},
+                "status": {"conditions": [condition], "containerStatuses": [sandbox], "initContainerStatuses": [reporter]},
+            });
+            observed.pod = ChildState::Owned(Arc::new(serde_json::from_value(pod).unwrap()));
+            let outcome = status_of(&observed).unwrap().outcome;
+            match Lifecycle::of(&observed) {
+                Lifecycle::Pod(progress) => {
+                    assert_eq!(outcome, InitOutcome::Succeeded);
+                    progress == Progress::Ready
+                }
+                Lifecycle::Initializing(InitPhase::Works { .. }) => {
+                    assert_eq!(outcome, InitOutcome::Running);
+                    false
+                }
+                other => panic!("{other:?}"),
+            }
+        };
+        assert!(!is_ready(None, true, true), "the kubelet alone is not believed");
+        assert!(!is_ready(Some("{}"), true, true), "and neither are other words");
+        assert!(!is_ready(Some(SUCCESS), false, false), "the reporter is being restarted");
+        assert!(!is_ready(Some(SUCCESS), true, false), "the own probe has not succeeded");
+        assert!(is_ready(Some(SUCCESS), true, true));
     }
 
     #[test]

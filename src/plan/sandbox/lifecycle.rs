@@ -199,7 +199,9 @@ fn present(observed: &Observed, pod: &Pod) -> Lifecycle {
         Progress::Initializing { since } if has_init(pod) => {
             Lifecycle::Initializing(InitPhase::of(observed, pod, since))
         }
-        Progress::Running if init::is_unheard_of(observed, pod) => {
+        Progress::Running | Progress::HeldBack { .. } | Progress::Ready
+            if init::is_unheard_of(observed, pod, &progress) =>
+        {
             Lifecycle::Initializing(InitPhase::of(observed, pod, running_since(pod, meta::SANDBOX_CONTAINER)))
         }
         Progress::Terminating if is_lost(observed, pod) => Lifecycle::NodeLost { node: node(), ending: true },

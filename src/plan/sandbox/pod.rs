@@ -4,8 +4,10 @@ use std::collections::BTreeMap;
 
 use k8s_openapi::api::core::v1::{
     Container, EmptyDirVolumeSource, EnvVar, EnvVarSource, ImageVolumeSource, KeyToPath,
-    PersistentVolumeClaimVolumeSource, Pod, PodSpec, SecretKeySelector, SecretVolumeSource, Volume, VolumeMount,
+    PersistentVolumeClaimVolumeSource, Pod, PodSpec, ResourceRequirements, SecretKeySelector, SecretVolumeSource,
+    Volume, VolumeMount,
 };
+use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 use kube::ResourceExt;
 
 use super::{Observed, init, restart};
@@ -23,6 +25,7 @@ use crate::{
         name::Label,
         ownership,
         pod_spec::{base_spec, claim_volume, helper_container},
+        quantity::Amount,
         reserved,
         template::{pod_template, probe},
         volumes::SharedVolume,
@@ -42,11 +45,14 @@ pub fn pod(observed: &Observed, label: &Label) -> Result<Pod, Invalid> {
     labels.insert(meta::SANDBOX_TYPE.into(), sandbox.spec.sandbox_type.clone());
     let mut metadata = ownership::child_meta(sandbox, sandbox.name_any(), labels);
     let init = init::annotations(observed);
-    let init_volumes = (!init.is_empty()).then(init::volumes).into_iter().flatten();
+    let has_init = !init.is_empty();
+    let init_volumes = has_init.then(init::volumes).into_iter().flatten();
     metadata.annotations = Some(annotations(observed).chain(init).collect());
 
     let config = workload.runner_for().map(config_volume);
     let (helper_volume, helper_installer) = helper(&observed.settings);
+    let reporter = has_init.then(|| init::reporter(&observed.settings));
+    let init_containers: Vec<_> = helper_installer.into_iter().chain(reporter).collect();
     let shared = workload.member_of().into_iter().flat_map(|session| {
         SharedVolume::ALL.map(|volume| claim_volume(session, volume, volume == SharedVolume::Scripts))
     });
@@ -63,7 +69,7 @@ pub fn pod(observed: &Observed, label: &Label) -> Result<Pod, Invalid> {
         spec: Some(PodSpec {
             hostname: session.map(|_| label.to_string()),
             subdomain: session.map(ResourceExt::name_any),
-            init_containers: helper_installer.map(|container| vec![container]),
+            init_containers: Some(init_containers).filter(|containers| !containers.is_empty()),
             containers: vec![container(observed, &sandbox.spec.template)],
             volumes: Some(shared.chain(own).chain([helper_volume]).chain(config).chain(init_volumes).collect()),
             ..base_spec(workload.member_of())
@@ -76,12 +82,41 @@ pub fn pod(observed: &Observed, label: &Label) -> Result<Pod, Invalid> {
         }
         None => pod,
     };
+    if let Some(spec) = &mut pod.spec {
+        keep_guaranteed(spec, &observed.settings);
+    }
     // A template cannot request a token. This token is the agent's own, and grants exec access to the sandboxes of its session only.
     if let Some(spec) = pod.spec.as_mut().filter(|_| observed.may_exec()) {
         spec.service_account_name = Some(sandbox.name_any());
         spec.automount_service_account_token = Some(true);
     }
     Ok(pod)
+}
+
+/// Makes the requests of the operator's sidecar equal to its limits if those of all other containers are: otherwise the Pod would not have
+/// the quality of service `Guaranteed`, on which exclusive CPUs depend.
+fn keep_guaranteed(spec: &mut PodSpec, settings: &Settings) {
+    let is_guaranteed = |container: &Container| {
+        let of = |list: fn(&ResourceRequirements) -> &Option<BTreeMap<String, Quantity>>, resource: &str| {
+            Amount::parse(&list(container.resources.as_ref()?).as_ref()?.get(resource)?.0)
+        };
+        ["cpu", "memory"].into_iter().all(|resource| {
+            let limit = of(|resources| &resources.limits, resource);
+            limit.is_some()
+                && of(|resources| &resources.requests, resource).is_none_or(|request| Some(request) == limit)
+        })
+    };
+    let (reporters, others): (Vec<_>, Vec<_>) = spec
+        .init_containers
+        .iter_mut()
+        .flatten()
+        .chain(&mut spec.containers)
+        .partition(|container| container.name == reserved::INIT_REPORTER);
+    if others.iter().all(|container| is_guaranteed(container)) {
+        for reporter in reporters {
+            reporter.resources = Some(settings.helper_resources.of_reporter(true).requirements());
+        }
+    }
 }
 
 /// The volume with the session's configuration file.

@@ -160,6 +160,7 @@ mod tests {
             exec_access: None,
             settings: Arc::new(Settings {
                 helper_image: "helper".into(),
+                helper_resources: crate::plan::HelperResources::default(),
                 helper_mount: HelperMount::Image,
                 image_volumes: true,
                 allow_privileged_templates: false,

@@ -1,7 +1,8 @@
 //! The files of the init supervisor: its lock, its progress, and the log.
 
-use std::fs::{self, File};
-use std::io;
+use std::fs::{self, File, Permissions};
+use std::io::{self, Write};
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
 use crate::protocol::init::InitProgress;
@@ -17,7 +18,28 @@ impl State {
 
     /// The lock file, as a new description of the file.
     pub fn lock(&self) -> io::Result<File> {
-        File::options().create(true).truncate(false).write(true).open(self.0.join("lock"))
+        let lock = File::options().create(true).truncate(false).write(true).open(self.lock_file())?;
+        let _ = readable_by_all(&lock); // it may belong to another user
+        Ok(lock)
+    }
+
+    /// The lock file, for a process that may only read.
+    pub fn open_lock(&self) -> io::Result<File> {
+        File::open(self.lock_file())
+    }
+
+    fn lock_file(&self) -> PathBuf {
+        self.0.join("lock")
+    }
+
+    /// Whether the success was reported.
+    pub fn is_reported(&self) -> bool {
+        self.0.join("reported").exists()
+    }
+
+    /// Records that the success was reported.
+    pub fn set_reported(&self) -> io::Result<()> {
+        File::create(self.0.join("reported")).map(drop)
     }
 
     /// The progress so far; `None` if nothing has begun.
@@ -28,7 +50,9 @@ impl State {
     /// Writes the progress, completely or not at all.
     pub fn write(&self, progress: &InitProgress) -> io::Result<()> {
         let part = self.0.join("progress.part");
-        fs::write(&part, serde_json::to_vec(progress)?)?;
+        let mut file = File::create(&part)?;
+        file.write_all(&serde_json::to_vec(progress)?)?;
+        readable_by_all(&file)?;
         fs::rename(part, self.0.join("progress.json"))
     }
 
@@ -46,4 +70,9 @@ impl State {
     pub fn old_log(&self) -> PathBuf {
         self.0.join("log.1")
     }
+}
+
+/// The container that reports the success runs as another user than the sandbox, whose umask may be any.
+fn readable_by_all(file: &File) -> io::Result<()> {
+    file.set_permissions(Permissions::from_mode(0o644))
 }

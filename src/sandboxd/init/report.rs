@@ -1,0 +1,49 @@
+//! `sandboxd report`: a native sidecar that ends with a termination message when the init work has succeeded. The kubelet keeps this
+//! message and starts the sidecar again, which then idles. No kubelet can say this in its place.
+
+use std::io;
+use std::process::ExitCode;
+use std::thread;
+use std::time::Duration;
+
+use rustix::fs::{FlockOperation, flock};
+
+use super::{Places, state::State};
+use crate::protocol::init::{Outcome, SUCCESS};
+use crate::sandboxd::idle;
+
+const LOOK_EVERY: Duration = Duration::from_millis(100);
+
+/// Waits for the success and reports it, or idles if it was reported already.
+///
+/// # Errors
+/// When the report cannot be written.
+pub fn report(places: &Places) -> io::Result<ExitCode> {
+    let state = places.state();
+    if state.is_reported() {
+        // Whatever ends this process: the message of the last one is kept.
+        std::fs::write(&places.termination_log, SUCCESS)?;
+        return idle::run();
+    }
+    idle::end_on_signal()?;
+    while !has_succeeded(&state) {
+        thread::sleep(LOOK_EVERY);
+    }
+    std::fs::write(&places.termination_log, SUCCESS)?;
+    state.set_reported()?;
+    Ok(ExitCode::SUCCESS)
+}
+
+/// Looks once, and waits for the supervisor if the work has begun. Before that the lock must stay free: who finds it taken takes it for the
+/// supervisor's.
+fn has_succeeded(state: &State) -> bool {
+    let outcome = || state.read().map(|progress| progress.outcome);
+    match outcome() {
+        None => false,
+        Some(Some(outcome)) => outcome == Outcome::Succeeded,
+        Some(None) => {
+            let waited = state.open_lock().and_then(|lock| Ok(flock(lock, FlockOperation::LockShared)?));
+            waited.is_ok() && outcome().flatten() == Some(Outcome::Succeeded)
+        }
+    }
+}
