@@ -18,6 +18,7 @@ pub mod invalid;
 pub mod name;
 pub mod ownership;
 pub mod pod;
+pub mod pod_event;
 pub mod pod_resources;
 pub mod pod_spec;
 pub mod quantity;

@@ -23,10 +23,11 @@ usage: sandboxd idle                    keep a container running as its PID 1
        sandboxd stage [--report FILE]   fill the session's volumes
        sandboxd gate                    run the init work of the sandbox
        sandboxd report                  wait for the success of the init work, and report it
+       sandboxd awaited                 fail while the init work waits for services, and name them
        sandboxd ready                   report whether the sandbox is ready
        sandboxd status                  report the progress of the init work
        sandboxd log [-f]                print the output of the init work; -f: follow it to the end
-The last five accept --folder DIR instead of /run/aigise.";
+The last six accept --folder DIR instead of /run/aigise.";
 
 /// The file from which the kubelet reads a container's termination message.
 pub const TERMINATION_LOG: &str = "/dev/termination-log";
@@ -52,6 +53,8 @@ pub enum Verb {
     Supervise(init::Places),
     /// Wait for the success of the init work, and report it.
     Report(init::Places),
+    /// Fail as long as the init work waits for services, and say for which.
+    Awaited(init::Places),
     /// Report whether the services answer and the sandbox's own probe succeeds.
     Ready(init::Places),
     /// Report the progress of the init work.
@@ -89,6 +92,7 @@ impl Verb {
         match (verb, rest) {
             ("gate", []) => Some(Self::Init(places)),
             ("supervise", []) => Some(Self::Supervise(places)),
+            ("awaited", []) => Some(Self::Awaited(places)),
             ("report", []) => Some(Self::Report(places)),
             ("ready", []) => Some(Self::Ready(places)),
             ("status", []) => Some(Self::Status(places)),
@@ -110,6 +114,7 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
         Some(Verb::Stage { report }) => stage::run(&report),
         Some(Verb::Init(places)) => init::run(&places),
         Some(Verb::Supervise(places)) => init::supervise(&places).unwrap_or_else(|error| fail(&error)),
+        Some(Verb::Awaited(places)) => init::awaited(&places),
         Some(Verb::Report(places)) => init::report(&places).unwrap_or_else(|error| fail(&error)),
         Some(Verb::Ready(places)) => init::ready(&places),
         Some(Verb::Status(places)) => init::status(&places).unwrap_or_else(|error| fail(&error)),

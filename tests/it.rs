@@ -21,6 +21,7 @@ mod it {
     mod load;
     mod log;
     mod model;
+    mod named;
     mod objects;
     mod properties;
     mod refusals;

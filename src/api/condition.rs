@@ -173,6 +173,8 @@ pub enum Reason {
     Staged,
     /// The claim that the session names in `claimName` does not exist.
     ClaimNotFound,
+    /// A claim of the session is being deleted while Pods still use it.
+    ClaimTerminating,
     /// A claim has no volume (the claim gets one when the first Pod needs it, or its volume was lost), or the claim cannot grow.
     VolumesPending,
     /// Some sandboxes are not ready yet.

@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 /// starts when the sandboxes in `dependsOn` are ready, and runs once for each start of the sandbox. When a step fails, the sandbox
 /// fails too: it stays in `error`, with the evidence in `status.init`, until it is started again.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
 pub struct Init {
     /// Commands that run one after the other.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
@@ -18,6 +19,11 @@ pub struct Init {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 2, max = 32), regex(pattern = super::DURATION))]
     pub timeout: Option<String>,
+
+    /// How long the initialiser waits for the services of `mcpServices` after its steps, within `timeout`. Default: `15m`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 2, max = 32), regex(pattern = super::DURATION))]
+    pub service_timeout: Option<String>,
 
     /// What a sandbox gets for its type if its session has scripts (`volumes.scripts`). `Type` (the default): the steps over
     /// `/sandbox_scripts`, dependencies, ports and MCP services that the framework defines for `gdb_mcp`, `pdb_mcp`, `fuzz`,

@@ -9,15 +9,18 @@ use std::{
     time::Duration,
 };
 
-use k8s_openapi::api::core::v1::{ConfigMap, PersistentVolumeClaim, Pod};
-use kube::Client;
-use serde::Serialize;
+use jiff::Timestamp;
+use k8s_openapi::api::core::v1::{ConfigMap, Event, PersistentVolumeClaim, Pod};
+use kube::{Client, api::ListParams};
+use serde::{Deserialize, Serialize};
+use tracing::debug;
 
 use super::memo::Memo;
 use crate::{
     apply::{self, Object},
     plan::{
         Failure, Lookup,
+        pod_event::{PodEvent, READ_INTERVAL},
         session::{self, ConfigMapContent},
     },
     reading::{
@@ -47,6 +50,50 @@ pub struct LiveReads {
     hashes: Memo<Version, String>,
     pods: Memo<Version, Pod>,
     claims: Memo<Version, PersistentVolumeClaim>,
+    /// The events of Pods, by the Pods' UIDs, and when they were read.
+    events: Memo<(), (Timestamp, Vec<PodEvent>)>,
+}
+
+/// The most events that are read of a Pod. The kubelet counts repetitions of an event in one object.
+const EVENTS: u32 = 50;
+
+/// The part of an event that is read.
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+#[derive(Default)]
+struct EventItem {
+    reason: String,
+    message: String,
+    involved_object: EventObject,
+    last_timestamp: Option<Timestamp>,
+    event_time: Option<Timestamp>,
+}
+
+#[derive(Default, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+struct EventObject {
+    field_path: String,
+}
+
+#[derive(Deserialize)]
+struct EventList {
+    items: Vec<EventItem>,
+}
+
+/// Lists the events about a Pod. An answer that is longer than any readable object is not read.
+async fn list_events(client: &Client, namespace: &str, uid: &str) -> kube::Result<Vec<PodEvent>> {
+    let fields = format!("involvedObject.uid={uid}");
+    let parameters = ListParams::default().fields(&fields).limit(EVENTS);
+    let request = live::requests::<Event>(Some(namespace)).list(&parameters).map_err(kube::Error::BuildRequest)?;
+    let text = live::text(client, request).await?;
+    let list: EventList = serde_json::from_slice(&text).map_err(kube::Error::SerdeError)?;
+    let events = list.items.into_iter().map(|event| PodEvent {
+        reason: event.reason,
+        message: event.message.chars().take(1024).collect(),
+        part: event.involved_object.field_path,
+        last: event.last_timestamp.or(event.event_time),
+    });
+    Ok(events.collect())
 }
 
 /// The permission of a reconcile to read content, which ends when it is dropped.
@@ -75,6 +122,7 @@ impl LiveReads {
             hashes: Memo::of(4 * 1024 * 1024),
             pods: Memo::of(1024 * 1024),
             claims: Memo::of(1024 * 1024),
+            events: Memo::of(1024 * 1024),
         }
     }
 
@@ -121,6 +169,21 @@ impl LiveReads {
             Ok(None) => Lookup::Missing,
             Err(failure) => Lookup::Failed(failure),
         })
+    }
+
+    /// Lists the events about a Pod, unless they were listed within the last minute.
+    pub(super) async fn pod_events(&self, namespace: &str, uid: &str, now: Timestamp) -> Vec<PodEvent> {
+        let is_recent = |at: Timestamp| now.duration_since(at).unsigned_abs() < READ_INTERVAL;
+        if let Some(read) = self.events.get(uid, &()).filter(|read| is_recent(read.0)) {
+            return read.1.clone();
+        }
+        let events = list_events(&self.client, namespace, uid).await.unwrap_or_else(|error| {
+            debug!(namespace, %error, "the events of a Pod cannot be read");
+            vec![]
+        });
+        let bytes = 256 + events.iter().map(|event| 128 + event.message.len()).sum::<usize>();
+        self.events.put(uid, (), Arc::new((now, events.clone())), bytes);
+        events
     }
 
     /// Reads a claim that a user created. It is read by name, since only the operator's own claims are watched.

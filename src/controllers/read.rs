@@ -22,6 +22,7 @@ use crate::{
         Lookup, Settings,
         effective::{Decided, EffectiveSession, bytes_to_decide, configuration::Configuration},
         name::Label,
+        pod_event::PodEvent,
         session::ConfigMapContent,
     },
     reading::live as single,
@@ -63,6 +64,8 @@ pub trait Read: Sync {
     fn attached_pod(&self, name: &str) -> impl Future<Output = Result<Lookup<Pod>, Busy>> + Send;
     /// A claim that a session uses by name.
     fn existing_claim(&self, name: &str) -> impl Future<Output = Result<Lookup<PersistentVolumeClaim>, Busy>> + Send;
+    /// The events about a Pod with this UID, at most a minute old. None if they cannot be read: they only name causes.
+    fn pod_events(&self, uid: &str) -> impl Future<Output = Vec<PodEvent>> + Send;
     /// The content of ConfigMaps.
     fn config_maps(
         &self,
@@ -159,6 +162,10 @@ impl Read for InNamespace<'_> {
 
     async fn existing_claim(&self, name: &str) -> Result<Lookup<PersistentVolumeClaim>, Busy> {
         self.shared.live.claim(&self.namespace, name).await
+    }
+
+    async fn pod_events(&self, uid: &str) -> Vec<PodEvent> {
+        self.shared.live.pod_events(&self.namespace, uid, self.shared.now()).await.to_vec()
     }
 
     async fn config_maps(&self, names: BTreeSet<String>) -> Result<BTreeMap<String, ConfigMapContent>, Busy> {

@@ -31,7 +31,7 @@ use super::{
     ownership,
 };
 use crate::api::{
-    Agent, AigiseSession, AigiseSessionSpec, AigiseSessionStatus,
+    Agent, AigiseSession, AigiseSessionSpec, AigiseSessionStatus, SandboxTemplate,
     config::Model,
     meta::{self, Component},
     sandbox::SeenSession,
@@ -158,6 +158,16 @@ impl EffectiveSession {
     /// The skills whose dependencies are installed in the sandboxes; `None` if there are none.
     pub fn installed_skills(&self) -> Option<&[String]> {
         self.spec().enabled_skills.as_deref().filter(|enabled| !enabled.is_empty() && self.spec().has_tools())
+    }
+
+    /// Whether a step of a type's initialiser comes with the framework's profile of the type, and not from the user.
+    pub fn profile_brings(&self, sandbox_type: &str, step: &str) -> bool {
+        let has = |template: &SandboxTemplate| {
+            template.init.as_ref().is_some_and(|init| init.steps.iter().any(|own| own.name == step))
+        };
+        let own = self.spec().sandboxes.get(sandbox_type).map(|own| &own.template);
+        let of_user = own.into_iter().chain(&self.spec().sandbox_defaults).any(has);
+        !of_user && profile::of(self, sandbox_type).is_some_and(|profile| has(&profile.template))
     }
 
     /// The first-level folders of the tools sources that are staged; `None` if that is all of them.

@@ -37,7 +37,7 @@ pub use self::{
     lifecycle::Lifecycle,
     observed::Observed,
     pod::pod,
-    summary::burst_begins,
+    summary::{burst_begins, wants_events},
 };
 use super::{
     ChildState, Created, Decide, Failure, Outcome, Report, Write,

@@ -42,6 +42,7 @@ fn check_init(template: &SandboxTemplate) -> Result<(), Invalid> {
     }
     let Some(init) = &template.init else { return Ok(()) };
     duration::check(init.timeout.as_deref()).below("init.timeout")?;
+    duration::check(init.service_timeout.as_deref()).below("init.serviceTimeout")?;
     check_steps(&init.steps).below("init.steps")
 }
 

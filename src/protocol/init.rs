@@ -33,6 +33,9 @@ pub struct Work {
     /// The services that must answer before the sandbox is ready, and as long as it is ready.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub services: Vec<Service>,
+    /// How long the services may take to answer after the steps, in seconds.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub service_timeout: Option<u64>,
     /// The sandbox's own readiness probe, if services must answer as well: a container can have only one probe.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub probe: Option<OwnProbe>,
@@ -125,6 +128,9 @@ pub struct Secrets {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub all_but: Option<BTreeSet<String>>,
 }
+
+/// How long services may take to answer by default, in seconds.
+pub const SERVICE_TIMEOUT: u64 = 15 * 60;
 
 impl Secrets {
     fn are_none(&self) -> bool {

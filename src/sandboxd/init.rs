@@ -45,7 +45,7 @@ mod supervise;
 
 pub use self::look::{log, status};
 pub use self::ready::ready;
-pub use self::report::report;
+pub use self::report::{awaited, report};
 pub use self::supervise::supervise;
 
 /// The tools volume.

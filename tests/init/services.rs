@@ -71,10 +71,17 @@ fn a_service_that_never_answers_fails_the_work_with_what_was_wrong_last() {
     let failure = ground.failure();
     assert_eq!(failure.step.as_deref(), Some("service gdb"));
     let (time, error) = failure.how.split_once(" s: ").unwrap();
-    assert!(time.starts_with("did not answer within the timeout of the initialiser, after "), "{time}");
+    assert!(time.starts_with("did not answer for "), "{time}");
     assert_eq!(error, format!("connection refused (http://127.0.0.1:{port}/sse)"));
     let said = status(&ground);
     assert!(said.starts_with("The initialiser has failed: the service gdb did not answer"), "{said}");
+}
+
+#[test]
+fn services_have_a_limit_of_their_own() {
+    let services = [service("gdb", closed_port())];
+    let ground = Ground::released(&Work { timeout: 600, service_timeout: Some(1), ..with_services(&services) });
+    assert!(ground.failure().how.starts_with("did not answer for 1 s: connection refused"));
 }
 
 #[test]
@@ -83,7 +90,7 @@ fn a_service_that_says_nothing_at_all_does_not_block_the_init_work_longer_than_i
     let ground = Ground::released(&Work { timeout: 1, ..with_services(&[server.service("gdb")]) });
     let began = Instant::now();
     let how = ground.failure().how;
-    assert!(how.starts_with("did not answer within the timeout of the initialiser, after "), "{how}");
+    assert!(how.starts_with("did not answer for "), "{how}");
     assert!(how.contains(" s (http://"), "nothing is known of it: {how}");
     assert!(began.elapsed() < Duration::from_secs(8), "{:?}", began.elapsed());
 }

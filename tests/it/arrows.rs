@@ -7,7 +7,7 @@ const LAYERS: [&str; 9] =
     ["overlay", "api", "config", "protocol", "plan", "reading", "apply", "controllers", "operator"];
 
 /// The modules of `plan`, from the bottom up. What `plan.rs` itself defines is below all of them.
-const PLAN: [&str; 20] = [
+const PLAN: [&str; 21] = [
     "digest",
     "invalid",
     "duration",
@@ -20,6 +20,7 @@ const PLAN: [&str; 20] = [
     "ownership",
     "status",
     "pod",
+    "pod_event",
     "pod_resources",
     "facts",
     "template",

@@ -250,6 +250,7 @@ fn observed(session: AigiseSession) -> session::Observed {
         claims: BTreeMap::new(),
         existing_claims: BTreeMap::new(),
         stage_pod: ChildState::Absent,
+        events: vec![],
         service: ChildState::Absent,
         policy: ChildState::Absent,
         stage_policy: ChildState::Absent,

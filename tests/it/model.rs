@@ -30,6 +30,7 @@ use aigise_operator::{
         },
         facts, name, ownership,
         pod::has_reporter,
+        pod_event::PodEvent,
         reserved::INIT_REPORTER,
         sandbox,
         session::{self, ConfigMapContent, configuration::ConfigSecret},
@@ -159,6 +160,8 @@ pub struct World {
     pub services: BTreeMap<String, Service>,
     pub policies: BTreeMap<String, NetworkPolicy>,
     pub config_maps: BTreeMap<String, String>,
+    /// The events about Pods, by the Pods' UIDs.
+    pub events: BTreeMap<String, Vec<PodEvent>>,
     /// What users' Secrets hold.
     pub secret_texts: BTreeMap<String, String>,
     /// Secrets that are ours, or in our way.
@@ -286,6 +289,10 @@ impl Read for World {
 
     async fn existing_claim(&self, name: &str) -> Result<Lookup<PersistentVolumeClaim>, Busy> {
         Ok(found(&self.claims, name))
+    }
+
+    async fn pod_events(&self, uid: &str) -> Vec<PodEvent> {
+        self.events.get(uid).cloned().unwrap_or_default()
     }
 
     async fn config_maps(&self, names: BTreeSet<String>) -> Result<BTreeMap<String, ConfigMapContent>, Busy> {

@@ -52,6 +52,10 @@ verb. Both the ClusterRole of an operator for all namespaces and the Roles of an
   resources: [pods/exec]
   verbs: [get, create]
 {{- end }}
+# The events about a Pod that waits: they name causes that its status does not show.
+- apiGroups: [""]
+  resources: [events]
+  verbs: [list]
 # The events that the operator writes.
 - apiGroups: [events.k8s.io]
   resources: [events]

@@ -104,7 +104,8 @@ impl Reconciled for Sandbox {
         // What an unreadable agent requires of its Pod is unknown, so the session counts as unreadable as well.
         let session = if let Lookup::Failed(failure) = &agent { Lookup::Failed(failure.clone()) } else { session };
         let now = read.now();
-        let observed = Observed {
+        let mut observed = Observed {
+            events: vec![],
             session: session.map(|session| read.effective(session)),
             siblings: siblings.unwrap_or_default(),
             pod: read.pod(&sandbox.name_any()).child_state(&sandbox.metadata),
@@ -116,6 +117,10 @@ impl Reconciled for Sandbox {
             now,
             sandbox,
         };
+        if sandbox::wants_events(&observed) {
+            let uid = observed.pod.owned().and_then(|pod| pod.uid()).unwrap_or_default();
+            observed.events = read.pod_events(&uid).await;
+        }
         Ok((observed, ()))
     }
 

@@ -118,11 +118,16 @@ impl Reconciled for AigiseSession {
             exec: exec(&session, &agents, read).await,
             agents,
             config_maps: BTreeMap::new(),
+            events: vec![],
             write_error: None,
             settings: read.settings(),
             now: read.now(),
             session: session.clone(),
         };
+        if session::wants_events(&observed) {
+            let uid = observed.stage_pod.owned().and_then(|pod| pod.uid()).unwrap_or_default();
+            observed.events = read.pod_events(&uid).await;
+        }
         if session::wants_sources(&observed) {
             observed.config_maps = read.config_maps(session::config_maps(&session)).await?;
         }

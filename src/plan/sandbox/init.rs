@@ -121,9 +121,20 @@ pub(super) fn startup_probe() -> Probe {
 
 /// The native sidecar that waits for the success of the init work and reports it as its termination message. The kubelet restarts it
 /// afterwards, and then it idles.
-pub(super) fn reporter(settings: &Settings) -> Container {
+///
+/// While it waits, a probe of it fails as long as the init work waits for services: the output of a failed probe becomes an event of the
+/// Pod. However often it fails, the kubelet does not end the container.
+pub(super) fn reporter(settings: &Settings, has_services: bool) -> Container {
     let [_, state] = mounts();
+    let probe = Probe {
+        exec: Some(ExecAction { command: Some(vec!["/sandboxd".into(), "awaited".into()]) }),
+        failure_threshold: Some(i32::MAX),
+        period_seconds: Some(30),
+        timeout_seconds: Some(10),
+        ..Probe::default()
+    };
     Container {
+        liveness_probe: has_services.then_some(probe),
         name: INIT_REPORTER.into(),
         command: Some(vec!["/sandboxd".into(), "report".into()]),
         restart_policy: Some("Always".into()),
@@ -224,6 +235,16 @@ impl InitPhase {
             InitPhase::Waits { .. } | InitPhase::Silent => None,
         }
     }
+}
+
+/// Since when the init work runs in a Pod in which it waits for services, at the latest after its steps. The reporter says in events of the
+/// Pod what it waits for.
+pub(super) fn asks_services_since(observed: &Observed, pod: &Pod) -> Option<Timestamp> {
+    let progress = Progress::of(pod, meta::SANDBOX_CONTAINER);
+    let works = matches!(progress, Progress::Initializing { .. }) || is_unheard_of(observed, pod, &progress);
+    let waits = works && has_reporter(pod) && work_of(pod).is_some_and(|work| !work.services.is_empty());
+    let since = released(pod).filter(|_| waits)?;
+    Some(running_since(pod, meta::SANDBOX_CONTAINER).map_or(since, |running| running.max(since)))
 }
 
 fn released(pod: &Pod) -> Option<Timestamp> {
@@ -409,6 +430,7 @@ mod tests {
             pod: ChildState::Absent,
             attached: Lookup::NotNamed,
             agent: None,
+            events: vec![],
             exec_access: None,
             settings: Arc::new(Settings {
                 helper_image: "helper".into(),

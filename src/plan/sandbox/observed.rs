@@ -19,6 +19,7 @@ use crate::{
         },
         name::{self, Label},
         ownership,
+        pod_event::PodEvent,
     },
 };
 
@@ -68,6 +69,8 @@ pub struct Observed {
     pub attached: Lookup<Pod>,
     /// The agent that the sandbox runs, if it belongs to an agent.
     pub agent: Option<Arc<Agent>>,
+    /// The events about the Pod; read only if [`wants_events`](super::wants_events) is true.
+    pub events: Vec<PodEvent>,
     /// The exec access of the Pod to the sandboxes of its session; absent if the Pod gets none.
     pub exec_access: Option<ExecAccess>,
     /// The operator's settings.

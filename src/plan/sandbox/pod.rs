@@ -51,7 +51,8 @@ pub fn pod(observed: &Observed, label: &Label) -> Result<Pod, Invalid> {
 
     let config = workload.runner_for().map(config_volume);
     let (helper_volume, helper_installer) = helper(&observed.settings);
-    let reporter = has_init.then(|| init::reporter(&observed.settings));
+    let has_services = init::work(observed).is_some_and(|work| !work.services.is_empty());
+    let reporter = has_init.then(|| init::reporter(&observed.settings, has_services));
     let init_containers: Vec<_> = helper_installer.into_iter().chain(reporter).collect();
     let shared = workload.member_of().into_iter().flat_map(|session| {
         SharedVolume::ALL.map(|volume| claim_volume(session, volume, volume == SharedVolume::Scripts))

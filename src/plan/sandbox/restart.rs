@@ -157,6 +157,7 @@ mod tests {
             pod: ChildState::Absent,
             attached: Lookup::NotNamed,
             agent: None,
+            events: vec![],
             exec_access: None,
             settings: Arc::new(Settings {
                 helper_image: "helper".into(),

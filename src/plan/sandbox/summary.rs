@@ -29,6 +29,7 @@ use crate::{
         effective::remembered,
         facts::sandbox::{has_failed_init, is_hand_made},
         pod::{Hold, exit_code, hold, node, scheduled_at},
+        pod_event,
         status::{self, KStatus},
     },
 };
@@ -55,6 +56,9 @@ pub fn burst_begins(now: Timestamp) -> Timestamp {
 
 /// The shortest interval between two reads of a Pod to which a sandbox attaches.
 const ATTACHED_POLL: Duration = Duration::from_secs(5);
+
+/// What is added to the failure of a step that the user did not write.
+const STEP_OF_PROFILE: &str = " The step is the framework's for this type; init.profile: None leaves it out.";
 
 /// How one lifecycle is reported.
 type View = status::View<SandboxPhase>;
@@ -180,6 +184,23 @@ fn kubelet_has(observed: &Observed, progress: &Progress) -> Option<Duration> {
     until.duration_since(observed.now).try_into().ok().filter(|left| *left > Duration::ZERO)
 }
 
+/// Whether the events about the Pod are needed: it has waited for long for something that its status does not show.
+pub fn wants_events(observed: &Observed) -> bool {
+    reads_events_from(observed).is_some_and(|from| from <= observed.now)
+}
+
+fn reads_events_from(observed: &Observed) -> Option<Timestamp> {
+    let pod = observed.pod.owned()?;
+    let since =
+        pod_event::prepares_since(pod, meta::SANDBOX_CONTAINER).or_else(|| init::asks_services_since(observed, pod))?;
+    since.checked_add(patience(observed.on_their_way, pod_event::FIRST_READ)).ok()
+}
+
+/// How long until the events have to be read.
+fn next_read(observed: &Observed) -> Option<Duration> {
+    reads_events_from(observed).map(|from| pod_event::next_read(from, observed.now))
+}
+
 fn age(created: Option<Timestamp>, now: Timestamp) -> Duration {
     created.and_then(|created| now.duration_since(created).try_into().ok()).unwrap_or_default()
 }
@@ -255,8 +276,13 @@ fn view(observed: &Observed, lifecycle: &Lifecycle) -> View {
         Lifecycle::Finished { message } => inactive(SandboxPhase::Finished, Reason::Finished, message),
         Lifecycle::Initializing(phase) => of_init(observed, phase),
         Lifecycle::InitFailed(failure) => {
+            let session = observed.session.found();
+            let is_of_profile = failure.step.as_deref().is_some_and(|step| {
+                session.is_some_and(|session| session.profile_brings(&observed.sandbox.spec.sandbox_type, step))
+            });
+            let profile = if is_of_profile { STEP_OF_PROFILE } else { "" };
             let message = format!(
-                "{} Fix the initialiser, then change the template or the annotation {} to restart the sandbox; with init.skip, the sandbox starts without its initialiser.",
+                "{}{profile} Fix the initialiser, then change the template or the annotation {} to restart the sandbox; with init.skip, the sandbox starts without its initialiser.",
                 init::in_words(failure),
                 meta::RESTART
             );
@@ -277,8 +303,10 @@ fn of_init(observed: &Observed, init_phase: &InitPhase) -> View {
         // The user has to fix another object; then the sandbox continues.
         InitPhase::Waits { reason, message } => (KStatus::Stalled, *reason, message.clone()),
         InitPhase::Works { since, .. } => {
+            let awaited = pod_event::awaited_service(&observed.events);
+            let awaited = awaited.map(|service| format!(" It waits: {service}.")).unwrap_or_default();
             let message = format!(
-                "The initialiser has been running since {since}; `/aigise/sandboxd status` in the sandbox shows its progress."
+                "The initialiser has been running since {since}; `/aigise/sandboxd status` in the sandbox shows its progress.{awaited}"
             );
             (KStatus::InProgress, Reason::Initializing, message)
         }
@@ -290,7 +318,7 @@ fn of_init(observed: &Observed, init_phase: &InitPhase) -> View {
             return stalled(Reason::GateNotRunning, message);
         }
     };
-    let requeue = Requeue::AwaitChange.within(init_phase.next(observed.now));
+    let requeue = Requeue::AwaitChange.within(init_phase.next(observed.now)).within(next_read(observed));
     View::new(SandboxPhase::Initializing, kstatus, reason, message).requeued(requeue)
 }
 
@@ -316,8 +344,13 @@ fn of_pod(observed: &Observed, lifecycle: &Lifecycle, progress: &Progress) -> Vi
             waiting(SandboxPhase::Pending, *reason, format!("{what}: {message}"))
         }
         Progress::Waiting { reason, message } => {
-            let view = waiting(SandboxPhase::Starting, *reason, message.clone());
-            view.requeued(Requeue::AwaitChange.within(kubelet_has(observed, progress)))
+            let message = match pod_event::obstacle(&observed.events) {
+                Some(cause) if *reason == Reason::ContainerCreating => format!("{message} {cause}"),
+                _ => message.clone(),
+            };
+            let view = waiting(SandboxPhase::Starting, *reason, message);
+            let requeue = Requeue::AwaitChange.within(kubelet_has(observed, progress));
+            view.requeued(requeue.within(next_read(observed)))
         }
         Progress::Running if !template.mcp_services.is_empty() => waiting(
             SandboxPhase::Starting,

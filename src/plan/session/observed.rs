@@ -16,6 +16,7 @@ use crate::{
         ChildState, Failure, Foreign, Lookup, Settings,
         effective::{Decided, EffectiveSession, configuration::Configuration},
         name,
+        pod_event::PodEvent,
         volumes::SharedVolume,
     },
 };
@@ -37,6 +38,8 @@ pub struct Observed {
     pub existing_claims: BTreeMap<SharedVolume, Lookup<PersistentVolumeClaim>>,
     /// The Pod that fills the volumes.
     pub stage_pod: ChildState<Pod>,
+    /// The events about that Pod; read only if [`wants_events`](super::wants_events) is true.
+    pub events: Vec<PodEvent>,
     /// The Service that gives the sandboxes their DNS names.
     pub service: ChildState<Service>,
     /// The network policy of the session's Pods.

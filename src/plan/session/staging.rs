@@ -4,6 +4,7 @@
 
 use std::{collections::BTreeSet, time::Duration};
 
+use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::api::core::v1::{ConfigMap, Pod};
 
 use kube::ResourceExt;
@@ -18,7 +19,8 @@ use crate::{
     plan::{
         digest,
         effective::{EffectiveSession, sources::sources as sources_of},
-        pod::{Progress, annotation, failed_init, how},
+        pod::{Progress, annotation, failed_init, how, init_running_since},
+        pod_event,
         status::printable,
         volumes::SharedVolume,
     },
@@ -238,9 +240,43 @@ pub(super) fn rest(observed: &Observed) -> Duration {
     age.map_or(Duration::ZERO, |age| REST.saturating_sub(age))
 }
 
+/// Whether the events about the stage Pod are needed: it has been waiting for long for its containers to be started.
+pub fn wants_events(observed: &Observed) -> bool {
+    reads_events_from(observed).is_some_and(|from| from <= observed.now)
+}
+
+fn reads_events_from(observed: &Observed) -> Option<Timestamp> {
+    let since = pod_event::prepares_since(observed.stage_pod.owned()?, meta::STAGE_CONTAINER)?;
+    since.checked_add(pod_event::FIRST_READ).ok()
+}
+
+/// How long until the events have to be read.
+pub(super) fn next_read(observed: &Observed) -> Option<Duration> {
+    reads_events_from(observed).map(|from| pod_event::next_read(from, observed.now))
+}
+
+/// The source whose command runs, if it has been running for so long that it is worth a word.
+fn running_source(observed: &Observed) -> Option<String> {
+    let pod = observed.stage_pod.owned()?;
+    let running = sources_of(&observed.session).find_map(|(name, volume, index, source)| {
+        Some((init_running_since(pod, &name)?, sources::describe(volume, index, source)))
+    });
+    let (since, source) = running?;
+    let is_long =
+        observed.now.duration_since(since) >= SignedDuration::try_from(pod_event::FIRST_READ).unwrap_or_default();
+    is_long.then(|| format!(" The {source} has been running since {since}."))
+}
+
 /// The message for a stage Pod that is starting or running.
-pub(super) fn in_words(session: &EffectiveSession, progress: &Progress) -> String {
+pub(super) fn in_words(observed: &Observed, progress: &Progress) -> String {
+    let session = &observed.session;
     match progress {
+        Progress::Waiting { reason: Reason::ContainerCreating, .. } => {
+            let cause = running_source(observed)
+                .or_else(|| pod_event::obstacle(&observed.events).map(|cause| format!(" {cause}")))
+                .unwrap_or_default();
+            format!("The volumes are being filled.{cause}")
+        }
         // The scheduler's message: `0/3 nodes are available: 3 Insufficient memory.`
         Progress::Unschedulable { message, .. }
             if pod::requests_resources(session) && message.contains("Insufficient ") =>

@@ -8,7 +8,7 @@ use super::{
     network::service_name,
     sandboxes,
     staging::{self, Staging},
-    volumes::unbound,
+    volumes::{self, unbound},
 };
 use crate::{
     api::{
@@ -18,7 +18,7 @@ use crate::{
         session::{OnExpiry, SandboxCounts, SessionPhase, VolumeStatus, VolumesStatus},
     },
     plan::{
-        Report, Requeue, StatusWrite,
+        Failure, Report, Requeue, StatusWrite,
         status::{self, ConditionValue, KStatus, View, condition_value},
         volumes::SharedVolume,
     },
@@ -36,7 +36,7 @@ pub(super) fn report(observed: &Observed, situation: &Situation) -> Report<Aigis
     status::retain_ours(&mut before.conditions);
     let counts = counts(observed);
     let view = view(observed, lifecycle, &counts);
-    let view = misconfigured(observed, lifecycle, view).with_first_ready(&before.conditions);
+    let view = troubled(observed, lifecycle, view).with_first_ready(&before.conditions);
     let conditions = view.standard().into_iter().chain([
         configuration::config_valid(observed),
         volumes_ready(observed, situation, &view),
@@ -64,6 +64,7 @@ pub(super) fn report(observed: &Observed, situation: &Situation) -> Report<Aigis
     };
     let requeue = requeue.within(lifetime::next(observed, settled_at.as_ref()));
     let requeue = requeue.within(configuration::next(observed, &conditions));
+    let requeue = requeue.within(volumes::next_read(observed).filter(|_| is_running(lifecycle)));
     let status = AigiseSessionStatus {
         observed_generation: session.metadata().generation,
         phase: Some(view.phase),
@@ -72,7 +73,7 @@ pub(super) fn report(observed: &Observed, situation: &Situation) -> Report<Aigis
         sandboxes: Some(counts),
         launched: session.recorded_types(),
         agents: agents::counts(observed),
-        volumes: Some(volumes(observed, staging)).filter(|volumes| *volumes != VolumesStatus::default()),
+        volumes: Some(filled_volumes(observed, staging)).filter(|volumes| *volumes != VolumesStatus::default()),
         service: Some(service_name(observed)),
         started_at: lifetime::started_at(observed),
         expires_at: lifetime::expires_at(session),
@@ -93,17 +94,15 @@ pub(super) fn report(observed: &Observed, situation: &Situation) -> Report<Aigis
     view.requeued(requeue).report(status, (before.phase, &before.conditions), write)
 }
 
-/// Reports an unusable configuration file of a running session. The session continues with the file's last usable content, but is
-/// stalled, since it is not what the user asked for. Its phase still depends on its sandboxes.
-fn misconfigured(observed: &Observed, lifecycle: &Lifecycle, view: View<SessionPhase>) -> View<SessionPhase> {
+/// Reports what a person has to know of a running session: its configuration file cannot be used, so the session continues with the file's
+/// last usable content; or one of its claims is being deleted. The session is stalled then, and its phase still depends on its sandboxes.
+fn troubled(observed: &Observed, lifecycle: &Lifecycle, view: View<SessionPhase>) -> View<SessionPhase> {
     let has_say = matches!(view.kstatus, KStatus::Ready | KStatus::InProgress)
-        && !matches!(
-            lifecycle,
-            Lifecycle::Terminating
-                | Lifecycle::Expired { .. }
-                | Lifecycle::Suspended { .. }
-                | Lifecycle::Unconfigured(_)
-        );
+        && is_running(lifecycle)
+        && !matches!(lifecycle, Lifecycle::Unconfigured(_));
+    if let Some(Failure { reason, message }) = volumes::loss(observed).filter(|_| has_say) {
+        return View { kstatus: KStatus::Stalled, reason, message, ..view };
+    }
     match configuration::trouble(observed).filter(|failure| has_say && failure.reason != Reason::ApiError) {
         Some(failure) => View {
             kstatus: KStatus::Stalled,
@@ -113,6 +112,11 @@ fn misconfigured(observed: &Observed, lifecycle: &Lifecycle, view: View<SessionP
         },
         None => view,
     }
+}
+
+/// Whether the session may have Pods.
+fn is_running(lifecycle: &Lifecycle) -> bool {
+    !matches!(lifecycle, Lifecycle::Terminating | Lifecycle::Expired { .. } | Lifecycle::Suspended { .. })
 }
 
 /// The status without the phases of claims. Claims are bound one after the other, which alone is not worth a status write; the next write
@@ -164,7 +168,8 @@ fn view(observed: &Observed, lifecycle: &Lifecycle, counts: &SandboxCounts) -> V
         }
         Lifecycle::NotStaged => View::new(Staging, InProgress, Reason::Staging, "The volumes are about to be filled."),
         Lifecycle::Staging(progress) => {
-            View::new(Staging, InProgress, Reason::Staging, staging::in_words(&observed.session, progress))
+            let view = View::new(Staging, InProgress, Reason::Staging, staging::in_words(observed, progress));
+            view.requeued(Requeue::AwaitChange.within(staging::next_read(observed)))
         }
         Lifecycle::StagingInterrupted(message) => {
             let message = format!("{message} The Pod that fills the volumes is recreated.");
@@ -255,7 +260,7 @@ fn counts(observed: &Observed) -> SandboxCounts {
     SandboxCounts { total, ready, error, summary: format!("{ready}/{total}"), states }
 }
 
-fn volumes(observed: &Observed, staging: &Staging) -> VolumesStatus {
+fn filled_volumes(observed: &Observed, staging: &Staging) -> VolumesStatus {
     let (digest, roots, skills) = match staging.clone() {
         Staging::Done { digest, roots, skills, kept: _, request: _ } => (Some(digest), roots, skills),
         Staging::Unneeded
@@ -297,6 +302,8 @@ fn volumes_ready(observed: &Observed, situation: &Situation, view: &View<Session
     let filled = matches!(staging, Staging::Unneeded | Staging::Done { .. });
     if !(filled && (lifecycle.is_staged() || is_suspended || is_small)) {
         condition_value(ConditionType::VolumesReady, false, view.reason, view.message.clone())
+    } else if let Some(Failure { reason, message }) = volumes::loss(observed).filter(|_| !is_suspended) {
+        condition_value(ConditionType::VolumesReady, false, reason, message)
     } else if let Some(cause) = unbound(observed) {
         condition_value(ConditionType::VolumesReady, false, Reason::VolumesPending, cause)
     } else {

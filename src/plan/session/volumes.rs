@@ -1,6 +1,6 @@
 //! The claims of the three shared volumes.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, time::Duration};
 
 use k8s_openapi::{
     api::core::v1::{PersistentVolumeClaim, PersistentVolumeClaimSpec, VolumeResourceRequirements},
@@ -9,8 +9,8 @@ use k8s_openapi::{
 
 use super::{ChildState, Created, Observed, Write};
 use crate::{
-    api::{meta::Component, session::AccessMode},
-    plan::{Lookup, ownership, quantity::Amount, volumes::SharedVolume},
+    api::{condition::Reason, meta::Component, session::AccessMode},
+    plan::{Failure, Lookup, ownership, quantity::Amount, volumes::SharedVolume},
 };
 
 /// The writes for claims that are missing, or that need another owner reference.
@@ -92,6 +92,29 @@ pub(super) fn missing(observed: &Observed) -> Option<&str> {
     let (&volume, _) = observed.existing_claims.iter().find(|(_, claim)| **claim == Lookup::Missing)?;
     observed.session.existing_claim(volume)
 }
+
+/// The first claim that is being deleted. Kubernetes keeps it until the last Pod that uses it has ended.
+fn terminating(observed: &Observed) -> Option<&PersistentVolumeClaim> {
+    let claims = SharedVolume::ALL.into_iter().filter_map(|volume| observed.claim(volume));
+    claims.map(|claim| &**claim).find(|claim| claim.metadata.deletion_timestamp.is_some())
+}
+
+/// What a claim that is being deleted means for the session.
+pub(super) fn loss(observed: &Observed) -> Option<Failure> {
+    let name = terminating(observed)?.metadata.name.clone().unwrap_or_default();
+    let message = format!(
+        "The claim {name} is being deleted: its data is gone when the last Pod that uses it has ended. Copy what you need, then suspend the session and resume it."
+    );
+    Some(Failure { reason: Reason::ClaimTerminating, message })
+}
+
+/// When existing claims have to be read again. The operator does not watch them.
+pub(super) fn next_read(observed: &Observed) -> Option<Duration> {
+    (!observed.existing_claims.is_empty()).then_some(EXISTING_POLL)
+}
+
+/// The interval at which existing claims are read.
+const EXISTING_POLL: Duration = Duration::from_secs(60);
 
 /// The message for claims with a problem: an expansion that failed, a lost volume, or claims that are not bound yet. The message does not
 /// name the claims that are not bound: they are bound one after the other, and each would change the message.

@@ -4,7 +4,8 @@
 //! The table can go with the last version that wrote the old words, v0.
 
 /// A part of a message of this version, and the words of earlier versions for it.
-const REWORDED: [(&str, &str); 71] = [
+const REWORDED: [(&str, &str); 72] = [
+    (" The step is the framework's for this type; init.profile: None leaves it out.", ""),
     ("Nothing is in progress.", "Nothing is on its way."),
     ("No user action is needed.", "Nothing needs a person."),
     ("The session is not degraded.", "No sandbox is missed while the others go on."),

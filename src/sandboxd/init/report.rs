@@ -6,10 +6,11 @@ use std::process::ExitCode;
 use std::thread;
 use std::time::Duration;
 
+use jiff::Unit;
 use rustix::fs::{FlockOperation, flock};
 
-use super::{Places, state::State};
-use crate::protocol::init::{Outcome, SUCCESS};
+use super::{Places, now, say, state::State};
+use crate::protocol::init::{InitProgress, Outcome, Run, SUCCESS};
 use crate::sandboxd::idle;
 
 const LOOK_EVERY: Duration = Duration::from_millis(100);
@@ -46,4 +47,26 @@ fn has_succeeded(state: &State) -> bool {
             waited.is_ok() && outcome().flatten() == Some(Outcome::Succeeded)
         }
     }
+}
+
+/// How long a service may take before it is worth a word.
+const PATIENCE: i64 = 10;
+
+/// Says on stderr which services the init work waits for, since when, and what was wrong last.
+pub fn awaited(places: &Places) -> ExitCode {
+    let progress = places.state().read().filter(|progress| progress.outcome.is_none()).unwrap_or_default();
+    let waits = |run: &&Run| run.error.is_some() && now().duration_since(run.began).as_secs() >= PATIENCE;
+    let InitProgress { steps, .. } = &progress;
+    let lines: Vec<_> = steps.iter().filter(waits).map(line).collect();
+    if lines.is_empty() {
+        return ExitCode::SUCCESS;
+    }
+    say(&lines.join("; "));
+    ExitCode::FAILURE
+}
+
+/// The same text as long as the problem is the same.
+fn line(run: &Run) -> String {
+    let error = run.error.as_deref().unwrap_or_default();
+    format!("the {} has not answered since {}: {error}", run.name, run.began.round(Unit::Second).unwrap_or(run.began))
 }

@@ -10,7 +10,7 @@ use rustix::fs::{FlockOperation, flock};
 
 use super::{Places, log::Log, mask::Mask, now, read, run, services, state::State};
 use crate::protocol::init::{
-    InitFailure, InitProgress, Outcome, RELEASE_FILE, Run, Service, Skills, Step, WORK_FILE, Work,
+    InitFailure, InitProgress, Outcome, RELEASE_FILE, Run, SERVICE_TIMEOUT, Service, Skills, Step, WORK_FILE, Work,
 };
 use crate::sandboxd::mcp;
 use crate::sandboxd::skills::{self, Skill, marker::Marker};
@@ -111,7 +111,8 @@ impl InitRun<'_> {
             self.write();
         }
         let began = Instant::now();
-        let result = services::wait(&work.services, self.deadline, |index, error| {
+        let limit = Duration::from_secs(work.service_timeout.unwrap_or(SERVICE_TIMEOUT));
+        let result = services::wait(&work.services, self.deadline.min(began + limit), |index, error| {
             let Some(run) = self.progress.steps.get_mut(first + index) else { return };
             let error = error.map(|error| self.mask.apply(error));
             if error.is_some() && run.error == error {
@@ -140,7 +141,7 @@ fn begun(name: String) -> Run {
 fn unanswered(service: &Service, error: Option<&str>, waited: Duration) -> InitFailure {
     let error = error.map(|error| format!(": {error}")).unwrap_or_default();
     let (seconds, url) = (waited.as_secs_f64().round(), mcp::url(service));
-    let how = format!("did not answer within the timeout of the initialiser, after {seconds} s{error} ({url})");
+    let how = format!("did not answer for {seconds} s{error} ({url})");
     InitFailure { step: Some(services::title(service)), how, ..InitFailure::default() }
 }
 

@@ -51,6 +51,7 @@ pub(in crate::plan::sandbox) fn work(observed: &Observed) -> Option<Work> {
     Some(Work {
         timeout: seconds(&init.timeout).unwrap_or(TIMEOUT.as_secs().unsigned_abs()),
         steps: steps.collect(),
+        service_timeout: seconds(&init.service_timeout),
         skills,
         probe: probe::asked(template, observed.label().ok().as_ref()),
         services,

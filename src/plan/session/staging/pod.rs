@@ -105,6 +105,7 @@ fn requests(observed: &Observed) -> PodResources {
             pod: ChildState::Absent,
             attached: Lookup::NotNamed,
             agent: None,
+            events: vec![],
             exec_access: None,
             settings: observed.settings.clone(),
             on_their_way: 1,
