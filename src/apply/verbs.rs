@@ -231,7 +231,7 @@ pub fn failure(error: &kube::Error) -> Failure {
     }
 }
 
-/// What a LimitRange or a quota says about the requests and limits of a Pod.
+/// What a limit range or a quota says about the requests and limits of a Pod.
 const ABOUT_RESOURCES: [&str; 5] = [
     " usage per Container is ",
     " usage per Pod is ",
@@ -244,7 +244,7 @@ const ABOUT_RESOURCES: [&str; 5] = [
 /// the container in every case, so the sentence covers all of them.
 fn way_out(message: &str) -> &'static str {
     if message.starts_with("pods ") && ABOUT_RESOURCES.iter().any(|words| message.contains(words)) {
-        ". The field `resources` of a sandbox or a container source sets its requests and limits, and the chart value `helper.resources` sets those of the operator's own containers, stage and install-helper."
+        ". The field `resources` of a sandbox or a container source sets its requests and limits, and the chart value `helper.resources` sets those of the operator's own containers (stage, install-helper and init-report)."
     } else {
         ""
     }
@@ -290,7 +290,7 @@ mod tests {
         assert_eq!(reason(500, "etcdserver: request timed out"), Reason::ApiError);
     }
 
-    /// The messages are those of Kubernetes' LimitRanger and ResourceQuota.
+    /// The messages are those of Kubernetes' `LimitRanger` and `ResourceQuota`.
     #[test]
     fn a_refusal_of_requests_or_limits_is_followed_by_what_sets_them() {
         for (message, expected) in [

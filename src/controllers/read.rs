@@ -165,7 +165,7 @@ impl Read for InNamespace<'_> {
     }
 
     async fn pod_events(&self, uid: &str) -> Vec<PodEvent> {
-        self.shared.live.pod_events(&self.namespace, uid, self.shared.now()).await.to_vec()
+        self.shared.live.pod_events(&self.namespace, uid, self.shared.now()).await
     }
 
     async fn config_maps(&self, names: BTreeSet<String>) -> Result<BTreeMap<String, ConfigMapContent>, Busy> {

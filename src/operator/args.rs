@@ -46,7 +46,7 @@ pub struct RunArgs {
     pub helper_mount: HelperMountArg,
 
     /// The requests and limits of the operator's own containers in Pods: of the one that fills volumes, and of the one that installs the
-    /// helper. JSON in the form of a container's `resources`; what is left out or `null` gets the defaults of the namespace's LimitRange.
+    /// helper. JSON in the form of a container's `resources`; what is left out or `null` gets the defaults of the namespace's limit range.
     #[arg(long, value_name = "JSON", default_value_t)]
     pub helper_resources: HelperResources,
 

@@ -1,4 +1,4 @@
-//! The requests and limits of the operator's own containers in Pods, which can be fitted to the LimitRanges of a cluster.
+//! The requests and limits of the operator's own containers in Pods, which can be fitted to the limit ranges of a cluster.
 
 use std::{collections::BTreeMap, fmt, str::FromStr};
 
@@ -11,7 +11,7 @@ use super::quantity::Amount;
 const USED: [&str; 3] = ["cpu", "memory", "ephemeral-storage"];
 
 /// The requests and limits of the containers that run the helper image: the one that fills the volumes, and the one that installs the
-/// helper. What is left out gets the defaults of a LimitRange, if the namespace has one.
+/// helper. What is left out gets the defaults of a limit range, if the namespace has one.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct HelperResources {
     requests: Quantities,
@@ -40,7 +40,6 @@ impl Default for HelperResources {
 impl HelperResources {
     /// The resources of a container that only waits and reports: the same requests, with lower limits. With `is_guaranteed`, the requests
     /// are the limits, so that the Pod keeps its quality of service.
-    #[must_use]
     pub fn of_reporter(&self, is_guaranteed: bool) -> Self {
         let at_most = |resource: &str, limit: &String| {
             let highest = match resource {
@@ -132,6 +131,26 @@ mod tests {
             serde_yaml::from_str(include_str!("../../charts/aigise-operator/values.yaml")).expect("YAML");
         assert_eq!(values["helper"]["resources"].to_string().parse(), Ok(HelperResources::default()));
         assert_eq!(HelperResources::default().to_string().parse(), Ok(HelperResources::default()));
+    }
+
+    #[test]
+    fn a_container_that_only_waits_has_lower_limits() {
+        let of_reporter = |written: &Value, is_guaranteed| {
+            let resources: HelperResources = written.to_string().parse().unwrap();
+            serde_json::to_value(resources.of_reporter(is_guaranteed).requirements()).unwrap()
+        };
+        let usual = serde_json::from_str(&HelperResources::default().to_string()).unwrap();
+        let limits = json!({"cpu": "100m", "memory": "32Mi"});
+        let requests = json!({"cpu": "10m", "memory": "16Mi"});
+        assert_eq!(of_reporter(&usual, false), json!({"requests": requests, "limits": limits}));
+        assert_eq!(of_reporter(&usual, true), json!({"requests": limits, "limits": limits}));
+        let written = json!({"requests": {"cpu": "200m"}, "limits": {"cpu": "500m", "memory": "20Mi"}});
+        let fitted = json!({"requests": {"cpu": "200m"}, "limits": {"cpu": "200m", "memory": "20Mi"}});
+        assert_eq!(
+            of_reporter(&written, false),
+            fitted,
+            "a limit is never below its request, nor above the one that is set"
+        );
     }
 
     #[test]

@@ -161,10 +161,12 @@ impl Progress {
     }
 }
 
-/// Since when an init container runs.
-pub fn init_running_since(pod: &Pod, name: &str) -> Option<Timestamp> {
-    let container = init_statuses(pod).find(|container| container.name == name)?;
-    container.state.as_ref()?.running.as_ref()?.started_at.as_ref().map(|time| time.0)
+/// The init container that runs, and since when. Native sidecars run beside it.
+pub fn running_init(pod: &Pod) -> Option<(&str, Timestamp)> {
+    let mut inits = init_statuses(pod).filter(|container| !is_sidecar(pod, &container.name));
+    inits.find_map(|container| {
+        Some((container.name.as_str(), container.state.as_ref()?.running.as_ref()?.started_at.as_ref()?.0))
+    })
 }
 
 /// The name of the init container that failed, and how it ended. A native sidecar never fails: the kubelet restarts it, and stops it at

@@ -307,7 +307,7 @@ fn a_session_with_volumes_of_one_node_runs_on_one_node_whatever_its_sandboxes_pr
     assert_ne!(node_of("pod/one"), node_of("pod/two"));
 }
 
-/// A namespace with a LimitRange that the default resources of the operator's containers break, and a session in it.
+/// A namespace with a limit range that the default resources of the operator's containers break, and a session in it.
 fn with_limit_range(name: &str, rule: Value) -> Ground {
     let mut limits = json!({
         "type": "Container",
@@ -396,6 +396,8 @@ fn a_step_runs_once_and_is_waited_for_though_the_kubelet_is_killed_meanwhile() {
         assert_eq!(seen["status"]["init"]["outcome"], "Running");
         thread::sleep(Duration::from_millis(100));
     }
+    let seen = ground.get("asb/s--main");
+    assert!(seen["status"]["readyAt"].is_null(), "it was said to be ready for a moment: {}", seen["status"]);
     ground.run("s--main", "touch /shared/go");
     ground.until_ready("asess/s");
     assert_eq!(ground.run("s--main", "cat /shared/runs"), "began\nended");

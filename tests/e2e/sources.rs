@@ -158,3 +158,36 @@ fn what_a_command_leaves_that_cannot_be_copied_is_named() {
     ground.until_ready("asess/s");
     assert_eq!(ground.run("s--main", "cat /shared/in/secret"), "x");
 }
+
+/// Ended Pods are the first that anybody deletes, and sources are often not there a second time.
+#[test]
+#[ignore = "needs a cluster: make e2e"]
+fn what_is_filled_stays_filled_without_its_pod_and_its_source() {
+    let ground = Ground::new("filled");
+    let secret =
+        json!({"apiVersion": "v1", "kind": "Secret", "metadata": {"name": "once"}, "stringData": {"token": "t"}});
+    ground.apply(&secret);
+    let mut source = from_command(ROOT_IMAGE, "cat /proc/sys/kernel/random/uuid >>/volume/run-$TOKEN", "runs");
+    source["container"]["env"] =
+        json!([{"name": "TOKEN", "valueFrom": {"secretKeyRef": {"name": "once", "key": "token"}}}]);
+    ground.apply(&with_sources(&json!([source])));
+    ground.until_ready("asess/s");
+    let runs = ground.run("s--main", "cat /shared/runs/*");
+    ground.delete("secret/once");
+    ground.delete("pod/s--stage");
+    ground.until_gone("pod/s--stage");
+    ground.patch("asess/s", &json!({"spec": {"sandboxes": {"late": {"image": ROOT_IMAGE}}}}));
+    ground.until_ready("asb/s--late");
+    ground.until_ready("asess/s");
+    let left = ground.kubectl(&["get", "pod", "s--stage", "--ignore-not-found", "-o", "name"]);
+    assert_eq!(left.text(), "", "it is staged again");
+
+    ground.apply(
+        &json!({"apiVersion": "v1", "kind": "Secret", "metadata": {"name": "once"}, "stringData": {"token": "u"}}),
+    );
+    ground.kubectl(&["annotate", "asess", "s", "aigise.dev/restage=1"]);
+    ground.until("pod/s--stage", "is there", |pod| pod["metadata"]["name"] == "s--stage");
+    ground.until_ready("asess/s");
+    assert_eq!(ground.run("s--main", "cat /shared/runs/run-t"), runs, "files are kept");
+    assert_ne!(ground.run("s--main", "cat /shared/runs/run-u"), runs, "and the command ran again");
+}

@@ -1,11 +1,14 @@
 //! Why it is not ready: the first cause, in one message, on the sandbox and on the session.
 
-use serde_json::json;
+use std::time::Duration;
+
+use serde_json::{Value, json};
 
 use super::{
     ground::Ground,
     objects::{
-        ROOT_IMAGE, config_map, is_stalled, list, message, plain_session, sandbox, session, staged_session, uid,
+        ROOT_IMAGE, config_map, is_stalled, list, message, plain, plain_session, reason, sandbox, session,
+        staged_session, uid,
     },
 };
 
@@ -142,4 +145,71 @@ fn names_at_their_limits_work() {
     let pod = format!("{name}--{}", sandbox_type.to_lowercase());
     assert_eq!(pod.len(), 63);
     assert_eq!(ground.run(&pod, "hostname"), sandbox_type.to_lowercase());
+}
+
+/// A kubelet says why it cannot mount a volume only in an event.
+#[test]
+#[ignore = "needs a cluster: make e2e"]
+fn a_secret_that_a_template_mounts_and_that_is_missing_is_named() {
+    let ground = Ground::new("mount");
+    let spec = json!({
+        "volumes": [{"name": "key", "secret": {"secretName": "gone"}}],
+        "containers": [{"name": "sandbox", "volumeMounts": [{"name": "key", "mountPath": "/key"}]}],
+    });
+    ground.apply(&session("s", json!({"sandboxes": {"main": {"image": ROOT_IMAGE, "podTemplate": {"spec": spec}}}})));
+    let waits = ground.until("asess/s", "names the secret", |seen| message(seen).contains("secret \"gone\" not found"));
+    assert!(!is_stalled(&waits), "{waits}");
+    ground.apply(&json!({"apiVersion": "v1", "kind": "Secret", "metadata": {"name": "gone"}}));
+    ground.until_ready("asess/s");
+}
+
+#[test]
+#[ignore = "needs a cluster: make e2e"]
+fn a_service_that_an_initialiser_waits_for_is_named_and_has_a_limit() {
+    let ground = Ground::new("awaited");
+    let main = json!({"image": ROOT_IMAGE, "mcpServices": ["gdb"], "init": {"serviceTimeout": "100s"}});
+    let services = json!({"gdb": {"sandbox": "main", "port": 4711}});
+    ground.apply(&session("s", json!({"sandboxes": {"main": main}, "mcpServices": services})));
+    let names = |seen: &Value| message(seen).contains("It waits: the service gdb has not answered since");
+    let waits = ground.until_within(Duration::from_secs(150), "asb/s--main", "names the service", names);
+    assert!(message(&waits).contains("connection refused"), "{}", message(&waits));
+    let failed = ground.until_not_ready("asb/s--main", "InitFailed");
+    assert!(message(&failed).contains("did not answer for 100 s: connection refused"), "{}", message(&failed));
+}
+
+/// Queues keep a finalizer on Pods, and the node is well.
+#[test]
+#[ignore = "needs a cluster: make e2e"]
+fn a_finalizer_that_holds_a_pod_is_named_and_the_next_pod_follows_it() {
+    let ground = Ground::new("finalizer");
+    ground.apply(&session("s", json!({"sandboxes": plain(&["main"])})));
+    ground.until_ready("asess/s");
+    ground.patch("pod/s--main", &json!({"metadata": {"finalizers": ["queue.example.com/accounting"]}}));
+    ground.kubectl(&["delete", "pod", "s--main", "--wait=false"]);
+    let names = |seen: &Value| message(seen).contains("queue.example.com/accounting");
+    let held = ground.until_within(Duration::from_secs(150), "asb/s--main", "names the finalizer", names);
+    assert_eq!(reason(&held), "PodTerminating", "{}", message(&held));
+    assert!(!message(&held).contains("taint"), "{}", message(&held));
+    ground.patch("pod/s--main", &json!({"metadata": {"finalizers": null}}));
+    ground.until_ready("asess/s");
+}
+
+#[test]
+#[ignore = "needs a cluster: make e2e"]
+fn a_claim_that_is_being_deleted_is_reported_while_the_session_runs() {
+    let ground = Ground::new("loss");
+    let claim = json!({"apiVersion": "v1", "kind": "PersistentVolumeClaim", "metadata": {"name": "own"}, "spec": {"accessModes": ["ReadWriteOnce"], "resources": {"requests": {"storage": "10Mi"}}}});
+    ground.apply(&claim);
+    ground.apply(&session("s", json!({"sandboxes": plain(&["main"]), "volumes": {"tools": {"claimName": "own"}}})));
+    ground.until_ready("asess/s");
+    ground.kubectl(&["delete", "pvc", "s--data", "--wait=false"]);
+    let said = ground.until_not_ready("asess/s", "ClaimTerminating");
+    assert!(message(&said).contains("s--data") && said["status"]["phase"] == "Ready", "{said}");
+    ground.patch("asess/s", &json!({"spec": {"suspend": true}}));
+    ground.until_gone("pod/s--main");
+    ground.patch("asess/s", &json!({"spec": {"suspend": false}}));
+    ground.until_ready("asess/s");
+    ground.kubectl(&["delete", "pvc", "own", "--wait=false"]);
+    let names = |seen: &Value| message(seen).contains("The claim own is being deleted");
+    ground.until_within(Duration::from_secs(75), "asess/s", "names the existing claim", names);
 }

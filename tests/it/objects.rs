@@ -320,3 +320,20 @@ fn a_sandbox_with_exec_access_goes_when_that_is_over() {
         assert!(removal(&plan::agent::Observed { agent: Arc::new(agent), ..observed.clone() }));
     }
 }
+
+#[test]
+fn the_container_that_reports_the_success_of_init_work_leaves_the_quality_of_service_as_it_is() {
+    let reporter = |resources: Value| {
+        let main = json!({"image": "a", "resources": resources, "init": {"steps": [{"name": "a", "command": ["a"]}]}});
+        let session = json!({"apiVersion": "aigise.dev/v1alpha1", "kind": "AigiseSession", "metadata": {"name": "demo"}, "spec": {"sandboxes": {"main": main}}});
+        let mut world = World::new();
+        world.happens(Event::ApplySession(Box::new(serde_json::from_value(session).unwrap())));
+        world.pods["demo--main"].spec.clone().unwrap().init_containers.unwrap().remove(0)
+    };
+    let usual = reporter(json!({"requests": {"cpu": "1", "memory": "1Gi"}, "limits": {"cpu": "2", "memory": "1Gi"}}));
+    snapshot("init-report", &usual);
+    let guaranteed = reporter(json!({"limits": {"cpu": "1000m", "memory": "1Gi"}, "requests": {"cpu": "1"}}));
+    let resources = guaranteed.resources.unwrap();
+    assert_eq!(resources.requests, resources.limits);
+    assert_ne!(usual.resources, Some(resources));
+}

@@ -19,7 +19,7 @@ use crate::{
     plan::{
         digest,
         effective::{EffectiveSession, sources::sources as sources_of},
-        pod::{Progress, annotation, failed_init, how, init_running_since},
+        pod::{Progress, annotation, failed_init, how, running_init},
         pod_event,
         status::printable,
         volumes::SharedVolume,
@@ -127,9 +127,7 @@ fn names(folders: &[String]) -> Vec<String> {
 /// The message for a container source that failed: which source, how it ended, and the last lines of its output.
 fn failed_source(pod: &Pod, session: &EffectiveSession) -> Option<String> {
     let (name, terminated) = failed_init(pod)?;
-    let source = sources_of(session).find(|(source, ..)| source == name);
-    let description =
-        source.map_or_else(|| name.to_string(), |(_, volume, index, source)| sources::describe(volume, index, source));
+    let description = describe(session, name).unwrap_or_else(|| format!("the init container {name}"));
     let failure = format!("{description} {}", how(terminated));
     let said = terminated.message.as_deref().unwrap_or_default();
     let lines: Vec<_> = said.lines().map(str::trim_end).filter(|line| !line.is_empty()).collect();
@@ -255,16 +253,20 @@ pub(super) fn next_read(observed: &Observed) -> Option<Duration> {
     reads_events_from(observed).map(|from| pod_event::next_read(from, observed.now))
 }
 
-/// The source whose command runs, if it has been running for so long that it is worth a word.
-fn running_source(observed: &Observed) -> Option<String> {
-    let pod = observed.stage_pod.owned()?;
-    let running = sources_of(&observed.session).find_map(|(name, volume, index, source)| {
-        Some((init_running_since(pod, &name)?, sources::describe(volume, index, source)))
-    });
-    let (since, source) = running?;
-    let is_long =
-        observed.now.duration_since(since) >= SignedDuration::try_from(pod_event::FIRST_READ).unwrap_or_default();
-    is_long.then(|| format!(" The {source} has been running since {since}."))
+/// The init container that runs, if it has been running for so long that it is worth a word: the command of a source, or one that a webhook
+/// injected.
+fn slow_init(observed: &Observed) -> Option<String> {
+    let (name, since) = running_init(observed.stage_pod.owned()?)?;
+    let patience = SignedDuration::try_from(pod_event::FIRST_READ).unwrap_or_default();
+    let is_slow = observed.now.duration_since(since) >= patience;
+    let what = describe(&observed.session, name).unwrap_or_else(|| format!("init container {name}"));
+    is_slow.then(|| format!(" The {what} has been running since {since}."))
+}
+
+/// The description of the source with this container.
+fn describe(session: &EffectiveSession, container: &str) -> Option<String> {
+    let (_, volume, index, source) = sources_of(session).find(|(name, ..)| name == container)?;
+    Some(sources::describe(volume, index, source))
 }
 
 /// The message for a stage Pod that is starting or running.
@@ -272,7 +274,7 @@ pub(super) fn in_words(observed: &Observed, progress: &Progress) -> String {
     let session = &observed.session;
     match progress {
         Progress::Waiting { reason: Reason::ContainerCreating, .. } => {
-            let cause = running_source(observed)
+            let cause = slow_init(observed)
                 .or_else(|| pod_event::obstacle(&observed.events).map(|cause| format!(" {cause}")))
                 .unwrap_or_default();
             format!("The volumes are being filled.{cause}")
