@@ -55,7 +55,7 @@ pub struct LiveReads {
 }
 
 /// The most events that are read of a Pod. The kubelet counts repetitions of an event in one object.
-const EVENTS: u32 = 50;
+const EVENTS: u32 = 200;
 
 /// The part of an event that is read.
 #[derive(Deserialize)]
@@ -88,12 +88,17 @@ async fn list_events(client: &Client, namespace: &str, uid: &str) -> kube::Resul
     let text = live::text(client, request).await?;
     let list: EventList = serde_json::from_slice(&text).map_err(kube::Error::SerdeError)?;
     let events = list.items.into_iter().map(|event| PodEvent {
-        reason: event.reason,
-        message: event.message.chars().take(1024).collect(),
-        part: event.involved_object.field_path,
+        reason: shortened(&event.reason, 128),
+        message: shortened(&event.message, 1024),
+        part: shortened(&event.involved_object.field_path, 256),
         last: event.last_timestamp.or(event.event_time),
     });
     Ok(events.collect())
+}
+
+/// The API server does not limit the fields of all events.
+fn shortened(text: &str, longest: usize) -> String {
+    text.chars().take(longest).collect()
 }
 
 /// The permission of a reconcile to read content, which ends when it is dropped.
@@ -174,14 +179,16 @@ impl LiveReads {
     /// Lists the events about a Pod, unless they were listed within the last minute.
     pub(super) async fn pod_events(&self, namespace: &str, uid: &str, now: Timestamp) -> Vec<PodEvent> {
         let is_recent = |at: Timestamp| now.duration_since(at).unsigned_abs() < READ_INTERVAL;
-        if let Some(read) = self.events.get(uid, &()).filter(|read| is_recent(read.0)) {
-            return read.1.clone();
+        let read = self.events.get(uid, &());
+        if let Some(recent) = read.as_ref().filter(|read| is_recent(read.0)) {
+            return recent.1.clone();
         }
         let events = list_events(&self.client, namespace, uid).await.unwrap_or_else(|error| {
             debug!(namespace, %error, "the events of a Pod cannot be read");
-            vec![]
+            read.map(|before| before.1.clone()).unwrap_or_default()
         });
-        let bytes = 256 + events.iter().map(|event| 128 + event.message.len()).sum::<usize>();
+        let bytes = |event: &PodEvent| 128 + event.reason.len() + event.message.len() + event.part.len();
+        let bytes = 256 + events.iter().map(bytes).sum::<usize>();
         self.events.put(uid, (), Arc::new((now, events.clone())), bytes);
         events
     }

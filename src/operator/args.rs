@@ -45,8 +45,8 @@ pub struct RunArgs {
     #[arg(long, value_enum, default_value_t = HelperMountArg::Auto)]
     pub helper_mount: HelperMountArg,
 
-    /// The requests and limits of the operator's own containers in Pods: of the one that fills volumes, and of the one that installs the
-    /// helper. JSON in the form of a container's `resources`; what is left out or `null` gets the defaults of the namespace's limit range.
+    /// The requests and limits of the operator's own containers in Pods: of those that fill volumes, report the success of init work, and
+    /// install the helper. JSON in the form of a container's `resources`; what is left out or `null` gets the defaults of the namespace's limit range.
     #[arg(long, value_name = "JSON", default_value_t)]
     pub helper_resources: HelperResources,
 

@@ -161,9 +161,9 @@ impl Progress {
     }
 }
 
-/// The init container that runs, and since when. Native sidecars run beside it.
+/// The init container that runs and delays the containers after it, and since when it runs.
 pub fn running_init(pod: &Pod) -> Option<(&str, Timestamp)> {
-    let mut inits = init_statuses(pod).filter(|container| !is_sidecar(pod, &container.name));
+    let mut inits = init_statuses(pod).filter(|container| delays(pod, container));
     inits.find_map(|container| {
         Some((container.name.as_str(), container.state.as_ref()?.running.as_ref()?.started_at.as_ref()?.0))
     })
@@ -276,9 +276,10 @@ fn waiting(pod: &Pod, working: &str, as_a_whole: bool) -> Progress {
             return Progress::Waiting { reason, message };
         }
         let running = container.state.as_ref().and_then(|state| state.running.as_ref());
-        if let Some(running) = running.filter(|_| is_init && is_named && !is_sidecar) {
+        if let Some(running) = running.filter(|_| is_init && is_named && delays(pod, container)) {
             let since = running.started_at.as_ref().map(|time| format!(" since {}", time.0)).unwrap_or_default();
-            let message = format!("The init container {} has been running{since}.", container.name);
+            let is_waited_for = if is_sidecar { ", and its startup probe has not succeeded" } else { "" };
+            let message = format!("The init container {} has been running{since}{is_waited_for}.", container.name);
             return Progress::Waiting { reason: Reason::ContainerCreating, message };
         }
     }
@@ -287,9 +288,15 @@ fn waiting(pod: &Pod, working: &str, as_a_whole: bool) -> Progress {
     Progress::Waiting { reason: Reason::ContainerCreating, message }
 }
 
-/// Whether the operator wrote this container of its Pod. It writes all init containers of the stage Pod that are not sidecars.
+/// Whether a running init container delays the containers after it. A native sidecar does so until it has started.
+fn delays(pod: &Pod, container: &ContainerStatus) -> bool {
+    !is_sidecar(pod, &container.name) || container.started == Some(false)
+}
+
+/// Whether the operator wrote this container of its Pod.
 fn is_of_operator(name: &str, is_init: bool, working: &str) -> bool {
-    name == working || name == reserved::HELPER_INSTALLER || (is_init && working == meta::STAGE_CONTAINER)
+    let is_source = is_init && working == meta::STAGE_CONTAINER && name.starts_with(reserved::SOURCE_PREFIX);
+    is_source || name == working || name == reserved::HELPER_INSTALLER
 }
 
 /// Why a container that waits cannot start, unless it only waits for its turn. The message names the container on request.

@@ -7,7 +7,7 @@ use jiff::Timestamp;
 use k8s_openapi::api::core::v1::Pod;
 
 use super::{
-    pod::{Progress, scheduled_at},
+    pod::{Progress, running_init, scheduled_at},
     reserved::INIT_REPORTER,
     status::printable,
 };
@@ -26,6 +26,9 @@ const LONGEST: usize = 600;
 const CANNOT_PREPARE: [&str; 5] =
     ["FailedMount", "FailedAttachVolume", "FailedMapVolume", "FailedCreatePodSandBox", "FailedPodSandBoxStatus"];
 
+/// The reasons of a kubelet that has prepared a Pod.
+const COMES_FURTHER: [&str; 4] = ["Pulling", "Pulled", "Created", "Started"];
+
 /// An event about a Pod.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct PodEvent {
@@ -39,8 +42,11 @@ pub struct PodEvent {
     pub last: Option<Timestamp>,
 }
 
-/// Since when a Pod with a node waits for its containers to be started.
+/// Since when a Pod with a node waits for its first container to be started.
 pub fn prepares_since(pod: &Pod, container: &str) -> Option<Timestamp> {
+    if running_init(pod).is_some() {
+        return None;
+    }
     match Progress::of(pod, container) {
         Progress::Waiting { reason: Reason::ContainerCreating, .. } => scheduled_at(pod),
         Progress::Terminating
@@ -61,16 +67,21 @@ pub fn next_read(first: Timestamp, now: Timestamp) -> Duration {
     Duration::try_from(first.duration_since(now)).ok().filter(|left| !left.is_zero()).unwrap_or(READ_INTERVAL)
 }
 
-/// Why the Pod cannot be prepared for its containers.
+/// Why the Pod cannot be prepared for its containers: the newest trouble, unless the kubelet has come further since.
 pub fn obstacle(events: &[PodEvent]) -> Option<String> {
-    newest(events, |event| CANNOT_PREPARE.contains(&event.reason.as_str()))
+    let last = |reasons: &[&str]| {
+        let about = events.iter().filter(|event| reasons.contains(&event.reason.as_str()));
+        about.filter_map(|event| event.last).max()
+    };
+    let is_over = last(&COMES_FURTHER) > last(&CANNOT_PREPARE);
+    newest(events, |event| CANNOT_PREPARE.contains(&event.reason.as_str())).filter(|_| !is_over)
 }
 
 /// What the initialiser waits for, as the probe of the reporter says.
 pub fn awaited_service(events: &[PodEvent]) -> Option<String> {
     let part = format!("spec.initContainers{{{INIT_REPORTER}}}");
     let message = newest(events, |event| event.reason == "Unhealthy" && event.part == part)?;
-    Some(message.strip_prefix("Liveness probe failed: ").unwrap_or(&message).trim().to_string())
+    Some(message.strip_prefix("Liveness probe failed: ")?.trim().to_string())
 }
 
 fn newest(events: &[PodEvent], is_about: impl Fn(&PodEvent) -> bool) -> Option<String> {
@@ -95,7 +106,7 @@ mod tests {
         let events = [
             event("FailedMount", "new\u{1b}[2J", "", 2),
             event("FailedMount", "old", "", 1),
-            event("Pulled", "later", "", 9),
+            event("Pulled", "before", "", 1),
             event(
                 "Unhealthy",
                 "Liveness probe failed: the service gdb: connection refused\n",
@@ -108,6 +119,8 @@ mod tests {
         assert!(obstacle.starts_with("new") && !obstacle.contains('\u{1b}'), "{obstacle}");
         assert_eq!(awaited_service(&events).as_deref(), Some("the service gdb: connection refused"));
         assert_eq!(awaited_service(&events[..3]), None);
+        let pulls = [&events[..], &[event("Pulling", "the image", "", 3)]].concat();
+        assert_eq!(super::obstacle(&pulls), None, "the volumes are mounted by now");
         assert_eq!(super::obstacle(&[event("FailedMount", &"x".repeat(5000), "", 1)]).unwrap().len(), LONGEST);
     }
 }

@@ -13,6 +13,9 @@ pub const HELPER_INSTALLER: &str = "install-helper";
 /// The native sidecar that reports the success of the init work.
 pub const INIT_REPORTER: &str = "init-report";
 
+/// The beginning of the names of the init containers of a stage Pod that run the commands of sources.
+pub const SOURCE_PREFIX: &str = "source-";
+
 /// The volume with the configuration of the session, for the Pod of an agent.
 pub const CONFIG_VOLUME: &str = "aigise-config";
 

@@ -112,7 +112,11 @@ pub fn run(places: &Places) -> ExitCode {
             say(&sentence);
             ExitCode::FAILURE
         }
-        Err(error) => fail(&error),
+        Err(error) => {
+            let failure = InitFailure { how: format!("cannot begin: {error}"), ..InitFailure::default() };
+            let _ = fs::write(&places.termination_log, TerminationMessage { failure }.text());
+            fail(&error)
+        }
     }
 }
 
@@ -121,7 +125,10 @@ fn wait(places: &Places) -> io::Result<Outcome> {
     let lock = state.lock()?;
     if flock(&lock, FlockOperation::NonBlockingLockExclusive).is_ok() {
         match state.read() {
-            None => begin(places, lock)?,
+            None => {
+                state.check()?;
+                begin(places, lock)?;
+            }
             Some(progress) => return Ok(progress.outcome.unwrap_or_else(killed)),
         }
     }

@@ -1,6 +1,6 @@
 //! The stage Pod: what is in it for each kind of source, what resources it requests, and what becomes of one that does not end well.
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use aigise_operator::{
     api::{
@@ -9,7 +9,8 @@ use aigise_operator::{
         meta,
     },
     plan::{
-        Created, HelperMount, Settings, StatusWrite, Write, effective::Decided, pod::annotation, session::Observed,
+        Created, HelperMount, Requeue, Settings, StatusWrite, Write, effective::Decided, pod::annotation,
+        session::Observed,
     },
     protocol::staging::{Staged, StagingReport},
 };
@@ -492,6 +493,8 @@ fn a_stage_pod_that_another_container_keeps_running_is_deleted_once_the_volumes_
     let pod = world.pods.get_mut(STAGE).unwrap();
     pod.status.get_or_insert_default().container_statuses = serde_json::from_value(json!(statuses)).unwrap();
     assert!(!deletes_stage_pod(&world), "not before the status has the record");
+    let next = reported(&world.observe_session("demo")).requeue;
+    assert_eq!(next, Requeue::After(Duration::ZERO), "a write of the own status enqueues nobody");
     world.settle();
     assert!(world.pods.get(STAGE).is_none_or(|pod| pod.metadata.deletion_timestamp.is_some()));
     assert_ne!(said(&world).0, "Staging");

@@ -3,14 +3,16 @@
 use super::EffectiveSession;
 use crate::{
     api::session::{ContainerSource, SourceKind, VolumeSource},
-    plan::{Below, Invalid, Settings, template::check_security_context, volumes::SharedVolume},
+    plan::{
+        Below, Invalid, Settings, reserved::SOURCE_PREFIX, template::check_security_context, volumes::SharedVolume,
+    },
 };
 
 /// All sources in the order in which they are staged, each with a unique name, its volume, and its index in the volume's list.
 pub fn sources(session: &EffectiveSession) -> impl Iterator<Item = (String, SharedVolume, usize, &VolumeSource)> {
     SharedVolume::ALL.into_iter().flat_map(move |volume| {
         let sources = session.volume(volume).sources.iter().enumerate();
-        sources.map(move |(index, source)| (format!("source-{volume}-{index}"), volume, index, source))
+        sources.map(move |(index, source)| (format!("{SOURCE_PREFIX}{volume}-{index}"), volume, index, source))
     })
 }
 

@@ -3,7 +3,7 @@
 //! ```text
 //! Pod with init work ── its dependencies are ready ──► the Pod is released (annotation) ──► the init supervisor works
 //!                                                                                            │
-//!       ready ◄── the startup probe succeeded ◄──────────────────────────────────────────────┤
+//!       ready ◄── the reporter reported the success ◄────────────────────────────────────────┤
 //!       error ◄── the container ended, and its termination message explains why ◄────────────┘
 //! ```
 //! If the dependencies are ready when the Pod is created, the Pod is created with its release.
@@ -237,8 +237,8 @@ impl InitPhase {
     }
 }
 
-/// Since when the init work runs in a Pod in which it waits for services, at the latest after its steps. The reporter says in events of the
-/// Pod what it waits for.
+/// Since when the init work has been running, in a Pod whose work includes a wait for services. The probe of the reporter says in events of
+/// the Pod what it waits for.
 pub(super) fn asks_services_since(observed: &Observed, pod: &Pod) -> Option<Timestamp> {
     let progress = Progress::of(pod, meta::SANDBOX_CONTAINER);
     let works = matches!(progress, Progress::Initializing { .. }) || is_unheard_of(observed, pod, &progress);
@@ -315,7 +315,7 @@ fn has_succeeded(observed: &Observed, pod: &Pod) -> bool {
 }
 
 /// Whether the sandbox's status has the record that the init work in this Pod has succeeded.
-fn is_recorded(observed: &Observed, pod: &Pod) -> bool {
+pub(super) fn is_recorded(observed: &Observed, pod: &Pod) -> bool {
     let status = observed.sandbox.status.as_ref().filter(|status| status.pod_uid == pod.uid());
     status.and_then(|status| status.init.as_ref()).is_some_and(|init| init.outcome == InitOutcome::Succeeded)
 }
@@ -337,7 +337,7 @@ pub(super) fn status(observed: &Observed, before: &SandboxStatus) -> Option<Init
     let progress = Progress::of(pod, meta::SANDBOX_CONTAINER);
     let at = |time: Timestamp| Some(Time(time));
     Some(match &progress {
-        Progress::Initializing { since } => match InitPhase::of(observed, pod, *since) {
+        Progress::Initializing { since } if !is_recorded(observed, pod) => match InitPhase::of(observed, pod, *since) {
             InitPhase::Waits { .. } => InitStatus::default(),
             InitPhase::Works { since, .. } => {
                 InitStatus { outcome: InitOutcome::Running, started_at: at(since), ..InitStatus::default() }
@@ -357,7 +357,11 @@ pub(super) fn status(observed: &Observed, before: &SandboxStatus) -> Option<Init
                 None => InitStatus::default(),
             }
         }
-        Progress::Running | Progress::HeldBack { .. } | Progress::Ready | Progress::Silent => InitStatus {
+        Progress::Initializing { .. }
+        | Progress::Running
+        | Progress::HeldBack { .. }
+        | Progress::Ready
+        | Progress::Silent => InitStatus {
             outcome: InitOutcome::Succeeded,
             started_at: before.started_at.or_else(|| released(pod).and_then(at)),
             finished_at: before

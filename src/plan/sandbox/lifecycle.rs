@@ -196,7 +196,7 @@ fn present(observed: &Observed, pod: &Pod) -> Lifecycle {
         return Lifecycle::InitFailed(failure);
     }
     match progress {
-        Progress::Initializing { since } if has_init(pod) => {
+        Progress::Initializing { since } if has_init(pod) && !init::is_recorded(observed, pod) => {
             Lifecycle::Initializing(InitPhase::of(observed, pod, since))
         }
         Progress::Running | Progress::HeldBack { .. } | Progress::Ready

@@ -228,7 +228,14 @@ fn view(observed: &Observed, lifecycle: &Lifecycle) -> View {
                 "The sandbox is suspended (spec.suspend)"
             };
             if *ending {
-                waiting(SandboxPhase::Pending, Reason::Suspended, format!("{by}; the Pod is ending."))
+                let pod = observed.pod.owned();
+                let message = match pod.and_then(|pod| hold(pod).filter(|_| is_overdue(observed, pod))) {
+                    Some(Hold::Finalizers(words)) => format!("{by}; the Pod is still there because of {words}."),
+                    Some(Hold::Removal | Hold::Containers) | None => format!("{by}; the Pod is ending."),
+                };
+                let overdue = pod.and_then(|pod| overdue_at(pod)).filter(|at| *at > observed.now);
+                let wait = overdue.and_then(|at| at.duration_since(observed.now).try_into().ok());
+                waiting(SandboxPhase::Pending, Reason::Suspended, message).requeued(Requeue::AwaitChange.within(wait))
             } else {
                 let failed = if has_failed_init(&observed.sandbox) {
                     " The initialiser had failed; status.init has the evidence."

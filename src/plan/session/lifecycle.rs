@@ -112,11 +112,10 @@ impl Lifecycle {
         }
         match staging {
             Staging::Failed(message) => Lifecycle::StagingFailed(message.clone()),
-            Staging::NotStarted => match staging::missing_source(observed) {
+            Staging::NotStarted | Staging::Superseded => match staging::missing_source(observed) {
                 Some(name) => Lifecycle::SourceMissing(name.to_string()),
                 None => Lifecycle::NotStaged,
             },
-            Staging::Superseded => Lifecycle::NotStaged,
             Staging::Interrupted(message) => Lifecycle::StagingInterrupted(message.clone()),
             Staging::InProgress(progress) => Lifecycle::Staging(progress.clone()),
             Staging::Unneeded | Staging::Done { .. } => of_sandboxes(observed),

@@ -11,15 +11,11 @@ use kube::ResourceExt;
 
 use super::{ChildState, ConfigMapContent, Created, Observed, Write};
 use crate::{
-    api::{
-        condition::Reason,
-        meta,
-        session::{FilledStatus, SourceKind},
-    },
+    api::{condition::Reason, meta, session::SourceKind},
     plan::{
         digest,
         effective::{EffectiveSession, sources::sources as sources_of},
-        pod::{Progress, annotation, failed_init, how, running_init},
+        pod::{Hold, Progress, annotation, failed_init, hold, how, running_init},
         pod_event,
         status::printable,
         volumes::SharedVolume,
@@ -31,6 +27,8 @@ mod pod;
 mod record;
 mod sources;
 mod walls;
+
+pub(super) use self::record::write as filled;
 
 /// The progress of staging.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -211,11 +209,6 @@ pub(super) fn removals(observed: &Observed) -> Vec<Write> {
     pod.map(|pod| Write::delete_any_version(&**pod)).into_iter().collect()
 }
 
-/// The record for the status, if the volumes are filled.
-pub(super) fn filled(observed: &Observed, staging: &Staging) -> Option<FilledStatus> {
-    record::write(observed, staging)
-}
-
 /// The hash of a ConfigMap's content.
 pub fn content_hash(config_map: &ConfigMap) -> String {
     digest::short(&(&config_map.data, &config_map.binary_data))
@@ -290,8 +283,13 @@ pub(super) fn in_words(observed: &Observed, progress: &Progress) -> String {
         Progress::Waiting { reason: Reason::ImagePull | Reason::ContainerConfig, message } => {
             format!("The Pod that fills the volumes cannot start: {message}")
         }
-        Progress::Terminating
-        | Progress::Created
+        Progress::Terminating => match observed.stage_pod.owned().and_then(|pod| hold(pod)) {
+            Some(Hold::Finalizers(words)) => {
+                format!("The previous Pod that fills the volumes is still there because of {words}.")
+            }
+            Some(Hold::Removal | Hold::Containers) | None => "The volumes are being filled.".to_string(),
+        },
+        Progress::Created
         | Progress::Waiting { .. }
         | Progress::Initializing { .. }
         | Progress::Running
@@ -334,7 +332,8 @@ pub(super) fn writes(observed: &Observed, staging: &Staging) -> Vec<Write> {
         ChildState::Absent | ChildState::Foreign(_) | ChildState::Failed(_) => return vec![],
     };
     let remove = match staging {
-        Staging::Superseded => true,
+        // Until the sources are there, the Pod shows what the volumes were filled with.
+        Staging::Superseded => known,
         Staging::Interrupted(_) => rest(observed).is_zero(),
         // The list of sources is the same, so a different digest means that a ConfigMap was changed.
         Staging::Failed(_) => {
@@ -349,18 +348,22 @@ pub(super) fn writes(observed: &Observed, staging: &Staging) -> Vec<Write> {
             | Progress::Waiting { reason: Reason::ImagePull | Reason::ContainerConfig, .. },
         ) => annotation(pod, meta::STAGE_HASH) != Some(pod::hash(observed).as_str()),
         // The volumes are filled, and another container of the Pod still occupies its resources.
-        Staging::Done { .. } => pod_is_held(pod) && record::read(observed).is_some(),
+        Staging::Done { .. } => is_held(observed, staging) && record::read(observed).is_some(),
         Staging::Unneeded | Staging::NotStarted | Staging::InProgress(_) => false,
     };
     if remove { removals(observed) } else { vec![] }
 }
 
-/// Whether a container beside the operator's own, such as a sidecar that a webhook injected, keeps the Pod from ending. The kubelet ends
-/// native sidecars by itself.
-fn pod_is_held(pod: &Pod) -> bool {
-    let containers = pod.status.iter().flat_map(|status| status.container_statuses.iter().flatten());
-    let mut beside = containers.filter(|container| container.name != meta::STAGE_CONTAINER);
-    beside.any(|container| container.state.as_ref().is_some_and(|state| state.terminated.is_none()))
+/// Whether the volumes are filled, and a container beside the operator's own, such as a sidecar that a webhook injected, keeps the stage Pod
+/// from ending. The kubelet ends native sidecars by itself.
+pub(super) fn is_held(observed: &Observed, staging: &Staging) -> bool {
+    let Staging::Done { .. } = staging else { return false };
+    let pod = observed.stage_pod.owned().filter(|pod| pod.metadata.deletion_timestamp.is_none());
+    pod.is_some_and(|pod| {
+        let containers = pod.status.iter().flat_map(|status| status.container_statuses.iter().flatten());
+        let mut beside = containers.filter(|container| container.name != meta::STAGE_CONTAINER);
+        beside.any(|container| container.state.as_ref().is_some_and(|state| state.terminated.is_none()))
+    })
 }
 
 /// The session's restart annotation, which requests a restart of everything that is not ready.

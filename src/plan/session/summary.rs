@@ -64,6 +64,8 @@ pub(super) fn report(observed: &Observed, situation: &Situation) -> Report<Aigis
     };
     let requeue = requeue.within(lifetime::next(observed, settled_at.as_ref()));
     let requeue = requeue.within(configuration::next(observed, &conditions));
+    // The next reconcile finds the record in the status.
+    let requeue = requeue.within(staging::is_held(observed, staging).then_some(Duration::ZERO));
     let requeue = requeue.within(volumes::next_read(observed).filter(|_| is_running(lifecycle)));
     let status = AigiseSessionStatus {
         observed_generation: session.metadata().generation,

@@ -94,16 +94,22 @@ pub(super) fn missing(observed: &Observed) -> Option<&str> {
 }
 
 /// The first claim that is being deleted. Kubernetes keeps it until the last Pod that uses it has ended.
-fn terminating(observed: &Observed) -> Option<&PersistentVolumeClaim> {
-    let claims = SharedVolume::ALL.into_iter().filter_map(|volume| observed.claim(volume));
-    claims.map(|claim| &**claim).find(|claim| claim.metadata.deletion_timestamp.is_some())
+fn terminating(observed: &Observed) -> Option<(SharedVolume, &PersistentVolumeClaim)> {
+    let claims = SharedVolume::ALL.into_iter().filter_map(|volume| Some((volume, &**observed.claim(volume)?)));
+    claims.into_iter().find(|(_, claim)| claim.metadata.deletion_timestamp.is_some())
 }
 
 /// What a claim that is being deleted means for the session.
 pub(super) fn loss(observed: &Observed) -> Option<Failure> {
-    let name = terminating(observed)?.metadata.name.clone().unwrap_or_default();
+    let (volume, claim) = terminating(observed)?;
+    let name = claim.metadata.name.as_deref().unwrap_or_default();
+    let then = if observed.session.existing_claim(volume).is_some() {
+        "then suspend the session, create the claim and resume the session"
+    } else {
+        "then suspend the session and resume it"
+    };
     let message = format!(
-        "The claim {name} is being deleted: its data is gone when the last Pod that uses it has ended. Copy what you need, then suspend the session and resume it."
+        "The claim {name} is being deleted: its data is gone when the last Pod that uses it has ended. Copy what you need, {then}."
     );
     Some(Failure { reason: Reason::ClaimTerminating, message })
 }

@@ -31,7 +31,8 @@ pub fn report(places: &Places) -> io::Result<ExitCode> {
         thread::sleep(LOOK_EVERY);
     }
     std::fs::write(&places.termination_log, SUCCESS)?;
-    state.set_reported()?;
+    // Without the record the next process reports once more.
+    let _ = state.set_reported();
     Ok(ExitCode::SUCCESS)
 }
 

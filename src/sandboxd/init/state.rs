@@ -18,7 +18,8 @@ impl State {
 
     /// The lock file, as a new description of the file.
     pub fn lock(&self) -> io::Result<File> {
-        let lock = File::options().create(true).truncate(false).write(true).open(self.lock_file())?;
+        let path = self.lock_file();
+        let lock = File::options().create(true).truncate(false).write(true).open(&path).map_err(naming(&path))?;
         let _ = readable_by_all(&lock); // it may belong to another user
         Ok(lock)
     }
@@ -45,6 +46,12 @@ impl State {
     /// The progress so far; `None` if nothing has begun.
     pub fn read(&self) -> Option<InitProgress> {
         serde_json::from_str(&super::read(&self.0.join("progress.json"))?).ok()
+    }
+
+    /// Checks that the progress can be written, so that a full or read-only disk is known by its path before the work begins.
+    pub fn check(&self) -> io::Result<()> {
+        let path = self.0.join("progress.part");
+        fs::write(&path, "{}").map_err(naming(&path))
     }
 
     /// Writes the progress, completely or not at all.
@@ -75,4 +82,9 @@ impl State {
 /// The container that reports the success runs as another user than the sandbox, whose umask may be any.
 fn readable_by_all(file: &File) -> io::Result<()> {
     file.set_permissions(Permissions::from_mode(0o644))
+}
+
+/// Adds the path to an error.
+fn naming(path: &Path) -> impl FnOnce(io::Error) -> io::Error {
+    move |error| io::Error::new(error.kind(), format!("{}: {error}", path.display()))
 }
