@@ -186,8 +186,7 @@ fn what_is_filled_stays_filled_without_its_pod_and_its_source() {
         &json!({"apiVersion": "v1", "kind": "Secret", "metadata": {"name": "once"}, "stringData": {"token": "u"}}),
     );
     ground.kubectl(&["annotate", "asess", "s", "aigise.dev/restage=1"]);
-    ground.until("pod/s--stage", "is there", |pod| pod["metadata"]["name"] == "s--stage");
-    ground.until_ready("asess/s");
+    ground.until("asess/s", "is filled again", |seen| seen["status"]["volumes"]["filled"]["request"] == "1");
     assert_eq!(ground.run("s--main", "cat /shared/runs/run-t"), runs, "files are kept");
     assert_ne!(ground.run("s--main", "cat /shared/runs/run-u"), runs, "and the command ran again");
 }

@@ -168,7 +168,7 @@ pub struct FilledStatus {
     /// The UIDs of the claims, by volume.
     #[serde(default)]
     pub claims: BTreeMap<String, String>,
-    /// The value of the annotation `aigise.dev/restage` that was obeyed last.
+    /// The value of the annotation `aigise.dev/restage` with which the volumes were filled last.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub request: Option<String>,
     /// How many files already existed with other content and were kept.
