@@ -134,6 +134,7 @@ impl Progress {
                     Progress::Silent
                 }
                 Some(_) if running.ready && !as_a_whole => Progress::Ready,
+                Some(_) if running.ready && only_reporter_is_unready(pod) => Progress::Ready,
                 Some(_) if running.ready => held_back(pod, container).unwrap_or(Progress::Running),
                 _ => Progress::Running,
             };
@@ -191,9 +192,11 @@ pub fn reports_success(pod: &Pod) -> bool {
     reporter(pod).is_some_and(ends)
 }
 
-/// Whether that container runs.
-pub fn reporter_runs(pod: &Pod) -> bool {
-    reporter(pod).is_some_and(|container| container.state.as_ref().is_some_and(|state| state.running.is_some()))
+/// Whether the Pod is not ready only because the kubelet restarts that container, which delays nobody.
+fn only_reporter_is_unready(pod: &Pod) -> bool {
+    let sidecars = init_statuses(pod).filter(|container| is_sidecar(pod, &container.name));
+    let mut unready = sidecars.chain(statuses(pod)).filter(|container| !container.ready);
+    unready.next().is_some_and(|container| container.name == reserved::INIT_REPORTER) && unready.next().is_none()
 }
 
 fn reporter(pod: &Pod) -> Option<&ContainerStatus> {
@@ -522,8 +525,7 @@ pub fn hold(pod: &Pod) -> Option<Hold> {
 /// Everything that decisions read from a Pod. Other changes of the Pod do not trigger a reconcile.
 pub fn facts(pod: &Pod) -> impl PartialEq + use<> {
     let address = pod.status.as_ref().and_then(|status| status.pod_ip.clone());
-    let reporter = (reports_success(pod), reporter_runs(pod));
-    (Progress::of(pod, container(pod)), node(pod), address, hold(pod), refusal(pod), reporter)
+    (Progress::of(pod, container(pod)), node(pod), address, hold(pod), refusal(pod), reports_success(pod))
 }
 
 /// The name of the working container in a Pod of the operator.

@@ -33,7 +33,7 @@ use crate::{
     },
     plan::{
         Settings,
-        pod::{End, Progress, annotation, has_reporter, passed_limit, reporter_runs, reports_success, running_since},
+        pod::{End, Progress, annotation, has_reporter, passed_limit, reports_success, running_since},
         pod_spec::helper_container,
         reserved::{INIT_REPORTER, STATE_VOLUME, WORK_VOLUME},
         status::printable,
@@ -283,8 +283,8 @@ pub(super) fn failure(observed: &Observed, pod: &Pod, progress: &Progress) -> Op
 }
 
 /// Whether the init work is not known to have succeeded, in a Pod whose container has `started: true`. After a restart of the kubelet,
-/// `started` and `ready` are true for every container, so they are not trusted: the reporter decides. While the kubelet restarts the
-/// reporter, the Pod is not ready, which is not worth a word.
+/// `started` and `ready` are true for every container, so they are not trusted: the reporter decides. After its report, a readiness probe
+/// that only asks for the success once more succeeds within a moment, which is not worth a word.
 ///
 /// A Pod of an earlier version has no reporter. There the readiness probe decides, which usually succeeds soon after. A sandbox with a
 /// readiness probe of its own is an exception, since that probe may wait for something else.
@@ -300,12 +300,14 @@ pub(super) fn is_unheard_of(observed: &Observed, pod: &Pod, progress: &Progress)
         | Progress::Silent
         | Progress::Ended { .. } => return false,
     };
+    let template = &observed.sandbox.spec.template;
     if !has_init(pod) || is_recorded(observed, pod) {
         false
     } else if has_reporter(pod) {
-        !reports_success(pod) || (!is_ready && !reporter_runs(pod))
+        let asks_more = template.readiness_probe.is_some() || !template.mcp_services.is_empty();
+        !reports_success(pod) || !(is_ready || asks_more)
     } else {
-        !is_ready && observed.sandbox.spec.template.readiness_probe.is_none()
+        !is_ready && template.readiness_probe.is_none()
     }
 }
 
@@ -568,8 +570,8 @@ mod tests {
         };
         assert!(!is_ready(None, true, true), "the kubelet alone is not believed");
         assert!(!is_ready(Some("{}"), true, true), "and neither are other words");
-        assert!(!is_ready(Some(SUCCESS), false, false), "the reporter is being restarted");
         assert!(!is_ready(Some(SUCCESS), true, false), "the own probe has not succeeded");
+        assert!(is_ready(Some(SUCCESS), false, false), "that the reporter is being restarted delays nobody");
         assert!(is_ready(Some(SUCCESS), true, true));
     }
 
