@@ -298,7 +298,7 @@ async fn sessions(args: &Args, cluster: &Cluster, verdicts: &mut Verdicts) -> Re
     let operator = Operator::start(args)?;
     operator.reconciled(args.many, cluster.patience()).await?;
     let namespace = cluster.namespace("sessions").await?;
-    let measured = Measured::around(args, &operator, namespace.sessions(args.sessions, &operator)).await?;
+    let measured = Measured::around(args, &operator, Box::pin(namespace.sessions(args.sessions, &operator))).await?;
     let each = args.sessions as f64;
     let what = |what: &str| format!("a session of three sandboxes, without sources: {what}");
     verdicts.count(&what("writes"), 28.0, measured.writes() / each);
