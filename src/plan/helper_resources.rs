@@ -146,8 +146,8 @@ mod tests {
         let requests = json!({"cpu": "10m", "memory": "16Mi"});
         assert_eq!(of_reporter(&usual, false), json!({"requests": requests, "limits": limits("500m")}));
         assert_eq!(of_reporter(&usual, true), json!({"requests": limits("100m"), "limits": limits("100m")}));
-        let written = json!({"requests": {"cpu": "200m"}, "limits": {"cpu": "500m", "memory": "20Mi"}});
-        let fitted = json!({"requests": {"cpu": "200m"}, "limits": {"cpu": "200m", "memory": "20Mi"}});
+        let written = json!({"requests": {"cpu": "600m"}, "limits": {"cpu": "1", "memory": "20Mi"}});
+        let fitted = json!({"requests": {"cpu": "600m"}, "limits": {"cpu": "600m", "memory": "20Mi"}});
         assert_eq!(
             of_reporter(&written, false),
             fitted,
