@@ -2,9 +2,10 @@
 
 use std::fs;
 use std::os::unix::fs::symlink;
+use std::thread;
 use std::time::{Duration, Instant};
 
-use aigise_operator::protocol::init::Outcome;
+use aigise_operator::protocol::init::{Outcome, SUCCESS};
 
 use crate::{Ground, eventually, shell, work};
 
@@ -62,8 +63,31 @@ fn a_disk_that_is_full_from_the_start_is_a_failure_and_nothing_runs() {
     ground.write_work(&work(vec![shell("one", &format!("echo ran >>{}", traces.display()))]));
     symlink(FULL, ground.path("state/progress.part")).unwrap();
     let failure = ground.failure();
-    assert!(failure.how.contains("could not record its outcome"), "{}", failure.how);
+    let path = ground.path("state/progress.part");
+    assert!(failure.how.starts_with(&format!("cannot begin: {}: No space left", path.display())), "{}", failure.how);
     assert!(!traces.exists());
+}
+
+/// What the sidecar says is the only proof of the success, and it is said again whatever ends the process that says it.
+#[test]
+fn the_success_is_reported_once_it_is_there_and_after_each_restart() {
+    let ground = Ground::released(&work(vec![shell("one", "sleep 1")]));
+    let report = || ground.sandboxd(&["report"]).spawn().unwrap();
+    let words = || fs::read_to_string(ground.path("termination-log")).unwrap_or_default();
+    let mut first = report();
+    thread::sleep(Duration::from_millis(300));
+    assert_eq!((first.try_wait().unwrap(), words()), (None, String::new()), "nothing has succeeded yet");
+    assert!(ground.init().status.success());
+    assert!(first.wait().unwrap().success());
+    assert_eq!(words(), SUCCESS);
+    fs::remove_file(ground.path("termination-log")).unwrap();
+    let mut second = report();
+    while words() != SUCCESS {
+        thread::sleep(Duration::from_millis(20));
+    }
+    assert_eq!(second.try_wait().unwrap(), None, "it idles");
+    second.kill().unwrap();
+    second.wait().unwrap();
 }
 
 #[test]
