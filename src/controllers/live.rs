@@ -17,7 +17,7 @@ use tracing::debug;
 
 use super::memo::Memo;
 use crate::{
-    apply::{self, Object},
+    apply::{self, Object, throttle::Throttle},
     plan::{
         Failure, Lookup,
         pod_event::{PodEvent, READ_INTERVAL},
@@ -52,10 +52,15 @@ pub struct LiveReads {
     claims: Memo<Version, PersistentVolumeClaim>,
     /// The events of Pods, by the Pods' UIDs, and when they were read.
     events: Memo<(), (Timestamp, Vec<PodEvent>)>,
+    /// Throttles lists of events by namespace: the API server looks through all events of a namespace for each.
+    event_lists: Throttle,
 }
 
 /// The most events that are read of a Pod. The kubelet counts repetitions of an event in one object.
 const EVENTS: u32 = 200;
+
+/// How many lists of events are made for a namespace at once, and then in a minute.
+const EVENT_LISTS: u32 = 20;
 
 /// The part of an event that is read.
 #[derive(Deserialize)]
@@ -128,6 +133,7 @@ impl LiveReads {
             pods: Memo::of(1024 * 1024),
             claims: Memo::of(1024 * 1024),
             events: Memo::of(1024 * 1024),
+            event_lists: Throttle::of(EVENT_LISTS, READ_INTERVAL / EVENT_LISTS),
         }
     }
 
@@ -176,16 +182,22 @@ impl LiveReads {
         })
     }
 
-    /// Lists the events about a Pod, unless they were listed within the last minute.
+    /// Lists the events about a Pod, unless they were listed within the last minute, or too many lists were made for the namespace. Then
+    /// the events are those of the last list.
     pub(super) async fn pod_events(&self, namespace: &str, uid: &str, now: Timestamp) -> Vec<PodEvent> {
         let is_recent = |at: Timestamp| now.duration_since(at).unsigned_abs() < READ_INTERVAL;
         let read = self.events.get(uid, &());
         if let Some(recent) = read.as_ref().filter(|read| is_recent(read.0)) {
             return recent.1.clone();
         }
+        let before = || read.as_ref().map(|read| read.1.clone()).unwrap_or_default();
+        if self.event_lists.wait(namespace).is_some() {
+            return before();
+        }
+        self.event_lists.done(namespace.to_string());
         let events = list_events(&self.client, namespace, uid).await.unwrap_or_else(|error| {
             debug!(namespace, %error, "the events of a Pod cannot be read");
-            read.map(|before| before.1.clone()).unwrap_or_default()
+            before()
         });
         let bytes = |event: &PodEvent| 128 + event.reason.len() + event.message.len() + event.part.len();
         let bytes = 256 + events.iter().map(bytes).sum::<usize>();
@@ -250,6 +262,10 @@ pub(super) fn size_of(object: &impl Serialize) -> usize {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::atomic::{AtomicUsize, Ordering};
+
+    use serde_json::json;
+
     use super::*;
 
     #[test]
@@ -268,5 +284,39 @@ mod tests {
         assert!(reads.begin("a").is_ok());
         running.clear();
         assert!(reads.readers.lock().unwrap().is_empty());
+    }
+
+    /// Each list makes the API server look through all events of a namespace, and anybody may write an event of any length.
+    #[tokio::test(start_paused = true)]
+    async fn lists_of_events_are_throttled_by_namespace_and_what_is_kept_of_an_event_is_bounded() {
+        let asked = Arc::new(AtomicUsize::new(0));
+        let counted = asked.clone();
+        let service = tower::service_fn(move |_: http::Request<kube::client::Body>| {
+            counted.fetch_add(1, Ordering::Relaxed);
+            let long = "x".repeat(100_000);
+            let event = json!({"reason": long, "message": long, "involvedObject": {"fieldPath": long}});
+            let list = json!({"items": [event]}).to_string();
+            async {
+                Ok::<_, std::convert::Infallible>(http::Response::new(kube::client::Body::from(list.into_bytes())))
+            }
+        });
+        let live = LiveReads::new(Client::new(service, "default"));
+        let first = live.pod_events("hostile", "0", Timestamp::UNIX_EPOCH).await;
+        assert!(first[0].reason.len() + first[0].message.len() + first[0].part.len() < 2048);
+        for pod in 1..100 {
+            live.pod_events("hostile", &pod.to_string(), Timestamp::UNIX_EPOCH).await;
+        }
+        assert_eq!(asked.load(Ordering::Relaxed), 20);
+        assert_eq!(
+            live.pod_events("hostile", "0", Timestamp::from_second(61).unwrap()).await,
+            first,
+            "the last are kept"
+        );
+        assert_eq!(asked.load(Ordering::Relaxed), 20);
+        assert_eq!(
+            live.pod_events("other", "a", Timestamp::UNIX_EPOCH).await.len(),
+            1,
+            "other namespaces are not affected"
+        );
     }
 }

@@ -47,19 +47,8 @@ pub fn prepares_since(pod: &Pod, container: &str) -> Option<Timestamp> {
     if running_init(pod).is_some() {
         return None;
     }
-    match Progress::of(pod, container) {
-        Progress::Waiting { reason: Reason::ContainerCreating, .. } => scheduled_at(pod),
-        Progress::Terminating
-        | Progress::Created
-        | Progress::Unschedulable { .. }
-        | Progress::Waiting { .. }
-        | Progress::Initializing { .. }
-        | Progress::Running
-        | Progress::HeldBack { .. }
-        | Progress::Silent
-        | Progress::Ready
-        | Progress::Ended { .. } => None,
-    }
+    let prepares = matches!(Progress::of(pod, container), Progress::Waiting { reason: Reason::ContainerCreating, .. });
+    scheduled_at(pod).filter(|_| prepares)
 }
 
 /// How long until the events of a Pod have to be read, if they are read from this time on.

@@ -2,7 +2,6 @@
 
 use std::fs;
 use std::os::unix::fs::symlink;
-use std::thread;
 use std::time::{Duration, Instant};
 
 use aigise_operator::protocol::init::{Outcome, SUCCESS};
@@ -71,20 +70,21 @@ fn a_disk_that_is_full_from_the_start_is_a_failure_and_nothing_runs() {
 /// What the sidecar says is the only proof of the success, and it is said again whatever ends the process that says it.
 #[test]
 fn the_success_is_reported_once_it_is_there_and_after_each_restart() {
-    let ground = Ground::released(&work(vec![shell("one", "sleep 1")]));
+    let ground = Ground::released(&work(vec![]));
+    let go = ground.path("go");
+    ground.write_work(&work(vec![shell("one", &format!("until [ -e {} ]; do sleep 0.05; done", go.display()))]));
     let report = || ground.sandboxd(&["report"]).spawn().unwrap();
     let words = || fs::read_to_string(ground.path("termination-log")).unwrap_or_default();
-    let mut first = report();
-    thread::sleep(Duration::from_millis(300));
+    let (mut first, mut init) = (report(), ground.begin());
+    eventually("the step begins", || ground.progress().filter(|progress| !progress.steps.is_empty()));
     assert_eq!((first.try_wait().unwrap(), words()), (None, String::new()), "nothing has succeeded yet");
-    assert!(ground.init().status.success());
+    fs::write(&go, "").unwrap();
+    assert!(init.wait().unwrap().success());
     assert!(first.wait().unwrap().success());
     assert_eq!(words(), SUCCESS);
     fs::remove_file(ground.path("termination-log")).unwrap();
     let mut second = report();
-    while words() != SUCCESS {
-        thread::sleep(Duration::from_millis(20));
-    }
+    eventually("it is reported again", || (words() == SUCCESS).then_some(()));
     assert_eq!(second.try_wait().unwrap(), None, "it idles");
     second.kill().unwrap();
     second.wait().unwrap();
