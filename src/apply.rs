@@ -72,7 +72,12 @@ impl Writer<'_> {
                 let changes = json!({"spec": {"resources": {"requests": size}}});
                 Outcome::Claim(self.patch(&*claim, changes).await)
             }
-            Write::PatchPod(pod) => Outcome::Pod(self.patch(&*pod, json!({})).await),
+            Write::PatchPod(pod) => {
+                // Of a Pod's spec, the operator changes only this field.
+                let deadline = pod.spec.as_ref().and_then(|spec| spec.active_deadline_seconds);
+                let changes = deadline.map_or(json!({}), |seconds| json!({"spec": {"activeDeadlineSeconds": seconds}}));
+                Outcome::Pod(self.patch(&*pod, changes).await)
+            }
             Write::Delete(target) => match target.kind {
                 Kind::PersistentVolumeClaim => Outcome::Claim(self.delete(&target).await),
                 Kind::Pod => Outcome::Pod(self.delete(&target).await),

@@ -287,6 +287,22 @@ pub struct Settings {
     pub cluster_ranges: Vec<ipnet::IpNet>,
 }
 
+#[cfg(test)]
+impl Settings {
+    /// Settings for tests.
+    pub(crate) fn example() -> Self {
+        Self {
+            helper_image: "helper".into(),
+            helper_mount: HelperMount::Image,
+            helper_resources: HelperResources::default(),
+            image_volumes: true,
+            allow_privileged_templates: false,
+            allow_runner_exec: false,
+            cluster_ranges: vec![],
+        }
+    }
+}
+
 /// How `sandboxd` gets into a sandbox's Pod.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum HelperMount {

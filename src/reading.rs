@@ -173,14 +173,15 @@ impl Kept for Secret {
 }
 
 impl Kept for Pod {
-    /// The operator wrote the spec and reads little of it: the node name, and which containers have a restart policy of their own. An
-    /// empty `Container` alone takes 2 KB.
+    /// The operator wrote the spec and reads little of it: the node name, the deadline that it may have set, and which containers have a
+    /// restart policy of their own. An empty `Container` alone takes 2 KB.
     const PROJECTION: Projection = Projection::AllBut(&[
         METADATA_OF_POD,
         (
             "spec",
             Projection::Only(&[
                 ("nodeName", Projection::All),
+                ("activeDeadlineSeconds", Projection::All),
                 ("initContainers", CONTAINERS_WITH_POLICY),
                 ("containers", CONTAINERS_WITH_POLICY),
             ]),

@@ -103,7 +103,9 @@ impl Progress {
         let Some(status) = &pod.status else { return Progress::Created };
         let working = find(status.container_statuses.as_deref(), container);
         if let Some(terminated) = working.and_then(|c| c.state.as_ref()?.terminated.as_ref()) {
-            return ended(terminated, status.reason.as_deref(), status.message.as_deref());
+            // The operator ended the other containers afterwards.
+            let of_pod = status.reason.as_deref().filter(|reason| !(is_to_end(pod) && *reason == "DeadlineExceeded"));
+            return ended(terminated, of_pod, status.message.as_deref());
         }
         if status.phase.as_deref() == Some("Failed") {
             if let Some((_, terminated)) = failed_init(pod) {
@@ -168,6 +170,35 @@ pub fn running_init(pod: &Pod) -> Option<(&str, Timestamp)> {
     inits.find_map(|container| {
         Some((container.name.as_str(), container.state.as_ref()?.running.as_ref()?.started_at.as_ref()?.0))
     })
+}
+
+/// The Pod, to be patched so that the kubelet ends its other containers: the working container has ended, and an ordinary container beside it
+/// runs and keeps the Pod's resources. The Pod itself stays, with its logs. `None` if there is nothing to end.
+pub fn ended_beside(pod: &Pod, working: &str) -> Option<Pod> {
+    find(pod.status.as_ref()?.container_statuses.as_deref(), working)?.state.as_ref()?.terminated.as_ref()?;
+    let mut beside = statuses(pod).filter(|container| container.name != working);
+    let keeps_on = beside.any(|container| container.state.as_ref().is_none_or(|state| state.terminated.is_none()));
+    if !keeps_on || pod.metadata.deletion_timestamp.is_some() || is_to_end(pod) {
+        return None;
+    }
+    let mut pod = pod.clone();
+    pod.spec.get_or_insert_default().active_deadline_seconds = Some(AT_ONCE);
+    Some(pod)
+}
+
+/// The deadline with which the kubelet ends all containers of a Pod: the shortest that the API server accepts. It counts from the start of
+/// the Pod.
+const AT_ONCE: i64 = 1;
+
+/// Whether the operator has asked the kubelet to end the containers of the Pod.
+fn is_to_end(pod: &Pod) -> bool {
+    pod.spec.as_ref().is_some_and(|spec| spec.active_deadline_seconds == Some(AT_ONCE))
+}
+
+/// The name of the init container that waits for something else than the containers before it.
+pub fn blocked_init(pod: &Pod) -> Option<&str> {
+    let blocked = init_statuses(pod).find(|container| obstacle(container, false).is_some());
+    blocked.map(|container| container.name.as_str())
 }
 
 /// The name of the init container that failed, and how it ended. A native sidecar never fails: the kubelet restarts it, and stops it at
@@ -988,5 +1019,36 @@ mod tests {
         ] {
             assert_eq!(says(of_session(), words), reason, "{words}");
         }
+    }
+
+    #[test]
+    fn what_keeps_on_beside_a_container_that_has_ended_is_ended_once() {
+        let pod = |state: serde_json::Value, beside: serde_json::Value| -> Pod {
+            let status = |name: &str, state: serde_json::Value| json!({"name": name, "image": "a", "imageID": "", "ready": false, "restartCount": 0, "state": state});
+            let statuses = [status("sandbox", state), status("beside", beside)];
+            let pod = json!({
+                "metadata": {"name": "p"},
+                "spec": {"containers": []},
+                "status": {"phase": "Running", "containerStatuses": statuses},
+            });
+            serde_json::from_value(pod).unwrap()
+        };
+        let (running, ended) =
+            (|| json!({"running": {}}), || json!({"terminated": {"exitCode": 0, "reason": "Completed"}}));
+        assert_eq!(ended_beside(&pod(running(), running()), "sandbox"), None);
+        assert_eq!(ended_beside(&pod(running(), ended()), "sandbox"), None);
+        assert_eq!(ended_beside(&pod(ended(), ended()), "sandbox"), None);
+        let before = pod(ended(), running());
+        let mut pod = ended_beside(&before, "sandbox").unwrap();
+        assert_eq!(ended_beside(&pod, "sandbox"), None, "the kubelet ends the container soon");
+        // What the kubelet then reports about the whole Pod does not change how the sandbox ended.
+        let status = pod.status.as_mut().unwrap();
+        status.phase = Some("Failed".into());
+        status.reason = Some("DeadlineExceeded".into());
+        status.message = Some("Pod was active on the node longer than the specified deadline".into());
+        assert_eq!(Progress::of(&pod, "sandbox"), Progress::of(&before, "sandbox"));
+        pod.spec.as_mut().unwrap().active_deadline_seconds = Some(600);
+        let Progress::Ended { reason, .. } = Progress::of(&pod, "sandbox") else { panic!("it ended") };
+        assert_eq!(reason, Reason::PodLost, "a deadline of the user's own");
     }
 }

@@ -51,9 +51,28 @@ pub fn prepares_since(pod: &Pod, container: &str) -> Option<Timestamp> {
     scheduled_at(pod).filter(|_| prepares)
 }
 
-/// How long until the events of a Pod have to be read, if they are read from this time on.
-pub fn next_read(first: Timestamp, now: Timestamp) -> Duration {
-    Duration::try_from(first.duration_since(now)).ok().filter(|left| !left.is_zero()).unwrap_or(READ_INTERVAL)
+/// When the events of a Pod are read: from a first time on, and then once per [`READ_INTERVAL`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Reads {
+    from: Option<Timestamp>,
+}
+
+impl Reads {
+    /// The reads for a Pod that has been waiting since then, after this much patience.
+    pub fn of(waits_since: Option<Timestamp>, patience: Duration) -> Self {
+        Self { from: waits_since.and_then(|since| since.checked_add(patience).ok()) }
+    }
+
+    /// Whether the events are needed now.
+    pub fn are_due(self, now: Timestamp) -> bool {
+        self.from.is_some_and(|from| from <= now)
+    }
+
+    /// How long until the events have to be read.
+    pub fn next(self, now: Timestamp) -> Option<Duration> {
+        let left = Duration::try_from(self.from?.duration_since(now)).ok().filter(|left| !left.is_zero());
+        Some(left.unwrap_or(READ_INTERVAL))
+    }
 }
 
 /// Why the Pod cannot be prepared for its containers: the newest trouble, unless the kubelet has come further since.

@@ -12,7 +12,7 @@
 //! | the Pod is being deleted | `Pod(Terminating)` | | `Ready=False`, `PodTerminating` |
 //! | the container ended | `Restarting` | after a pause: deletes the Pod | `Ready=False`, `Restarting`, with how it ended |
 //! | the kubelet refused the Pod | `Restarting` | after a pause: deletes the Pod | `Ready=False`, `Restarting`; this does not count |
-//! | the container ended too often | `Pod(Ended)` | | `state: error`, with how it ended |
+//! | the container ended too often | `Pod(Ended)` | ends what still runs beside it | `state: error`, with how it ended |
 
 mod attach;
 mod exec_access;
@@ -37,14 +37,14 @@ pub use self::{
     lifecycle::Lifecycle,
     observed::Observed,
     pod::pod,
-    summary::{burst_begins, wants_events},
+    summary::{burst_begins, event_reads},
 };
 use super::{
     ChildState, Created, Decide, Failure, Outcome, Report, Write,
     effective::EffectiveSession,
     facts::sandbox::is_hand_made,
     name::Label,
-    pod::{Progress, annotation},
+    pod::{Progress, annotation, ended_beside},
 };
 use crate::api::{Sandbox, SandboxStatus, condition::Reason, meta, template::UpdatePolicy};
 
@@ -147,11 +147,19 @@ fn write(observed: &Observed, situation: &Situation) -> Option<Write> {
             let is_due = *at <= observed.now && restart::is_counted(observed, *count);
             delete().filter(|_| is_due || wants_new_pod())
         }
-        Lifecycle::Finished { .. } | Lifecycle::InitFailed(_) => delete().filter(|_| wants_new_pod()),
-        Lifecycle::Pod(_) | Lifecycle::Initializing(_) if wants_new_pod() => delete(),
+        Lifecycle::Finished { .. } | Lifecycle::InitFailed(_) | Lifecycle::Pod(_) | Lifecycle::Initializing(_)
+            if wants_new_pod() =>
+        {
+            delete()
+        }
+        Lifecycle::Finished { .. } | Lifecycle::Pod(Progress::Ended { .. }) => {
+            let pod = ended_beside(observed.pod.owned()?, meta::SANDBOX_CONTAINER)?;
+            Some(Write::PatchPod(Box::new(pod)))
+        }
         Lifecycle::Pod(Progress::Ready) => acknowledge_session_restart(observed).map(Write::PatchPod),
         Lifecycle::Pod(_) | Lifecycle::Initializing(_) => init::release(observed).map(Write::PatchPod),
-        Lifecycle::Orphaned(_)
+        Lifecycle::InitFailed(_)
+        | Lifecycle::Orphaned(_)
         | Lifecycle::NodeLost { .. }
         | Lifecycle::WaitsForVolumes(_)
         | Lifecycle::WaitsForAgent(_)

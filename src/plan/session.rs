@@ -27,7 +27,7 @@ use kube::ResourceExt;
 pub use self::{
     lifecycle::Lifecycle,
     observed::{ConfigMapContent, Observed},
-    staging::{Staging, config_maps, content_hash, wants_events, wants_sources},
+    staging::{Staging, config_maps, content_hash, event_reads, wants_sources},
 };
 use super::{
     Applied, ChildState, Created, Decide, Failure, Foreign, Outcome, Report, Write, name, volumes::SharedVolume,

@@ -33,7 +33,13 @@ fn a_container_that_ends_is_started_again_until_the_limit() {
 #[ignore = "needs a cluster: make e2e"]
 fn a_container_that_ends_well_is_finished_if_that_is_all_that_was_wanted() {
     let ground = Ground::new("finished");
-    let once = json!({"image": ROOT_IMAGE, "command": ["sh", "-c", "echo done >/shared/result"], "restart": {"policy": "OnFailure"}});
+    let beside = json!({"name": "beside", "image": ROOT_IMAGE, "command": ["sleep", "100000"]});
+    let once = json!({
+        "image": ROOT_IMAGE,
+        "command": ["sh", "-c", "echo done | tee /shared/result"],
+        "restart": {"policy": "OnFailure"},
+        "podTemplate": {"spec": {"terminationGracePeriodSeconds": 1, "containers": [{"name": "sandbox"}, beside]}},
+    });
     ground.apply(&session("s", json!({"sandboxes": {"main": {"image": ROOT_IMAGE}, "once": once}})));
     // A Ready that nobody has owned yet is owned once before it is left out: who is quick sees it.
     let finished = ground.until("asb/s--once", "has finished", |seen| {
@@ -45,7 +51,12 @@ fn a_container_that_ends_well_is_finished_if_that_is_all_that_was_wanted() {
         condition(seen, "Ready")["status"] == "True" && seen["status"]["sandboxes"]["summary"] == "1/2"
     });
     assert_eq!(ground.run("s--main", "cat /shared/result"), "done");
-    let before = ground.get("pod/s--once");
+    // A container that never ends keeps neither the Pod's resources nor its log.
+    let before = ground.until("pod/s--once", "has ended as a whole", |pod| pod["status"]["phase"] == "Failed");
+    assert_eq!(ground.kubectl(&["logs", "s--once", "-c", "sandbox"]).text().trim(), "done");
+    let still = ground.get("asb/s--once");
+    assert_eq!((&still["status"]["phase"], &still["status"]["exitCode"]), (&json!("Finished"), &json!(0)));
+    assert_eq!(still["status"]["podUID"], before["metadata"]["uid"]);
     ground.kubectl(&["annotate", "asb/s--once", "aigise.dev/restart=again"]).text();
     ground.until("asb/s--once", "has finished again", |seen| {
         seen["status"]["phase"] == "Finished" && seen["status"]["podUID"] != before["metadata"]["uid"]

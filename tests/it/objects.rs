@@ -210,7 +210,9 @@ fn only_what_the_session_names_has_to_be_among_the_sources() {
     session.spec.enabled_skills = Some(vec!["coverage/lcov".into()]);
     let source = json!({"configMap": {"name": "poc"}, "path": "fuzz"});
     session.spec.volumes.as_mut().unwrap().tools = Some(serde_json::from_value(json!({"sources": [source]})).unwrap());
-    let tools = session.status.as_mut().unwrap().volumes.as_mut().unwrap().tools.as_mut().unwrap();
+    let volumes = session.status.as_mut().unwrap().volumes.as_mut().unwrap();
+    volumes.filled = None;
+    let tools = volumes.tools.as_mut().unwrap();
     assert_eq!(tools.roots, ["fuzz"]);
     tools.roots.push("made-by-a-sandbox".into());
     world.pods.remove("demo--stage");

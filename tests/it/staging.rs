@@ -412,6 +412,25 @@ fn kubectl_logs_shows_the_stage_container_also_beside_others() {
     assert_eq!(pod.metadata.annotations.as_ref().unwrap()[meta::DEFAULT_CONTAINER], meta::STAGE_CONTAINER);
 }
 
+#[test]
+fn the_source_that_cannot_start_is_named() {
+    let mut world = World::new();
+    world.happens(with_sources(json!([a_container_source()])));
+    let waiting = json!({"waiting": {"reason": "CreateContainerConfigError", "message": "secret \"once\" not found"}});
+    let container = json!({
+        "name": "source-data-0", "image": "a", "imageID": "", "ready": false, "restartCount": 0, "state": waiting,
+    });
+    let status = json!({
+        "phase": "Pending",
+        "conditions": [{"type": "PodScheduled", "status": "True"}],
+        "initContainerStatuses": [container],
+    });
+    world.pods.get_mut(STAGE).unwrap().status = serde_json::from_value(status).unwrap();
+    world.settle();
+    let expected = "cannot start: container alpine/git (data.sources[0]): The container cannot be started: secret \"once\" not found";
+    assert!(said(&world).1.ends_with(expected), "{:?}", said(&world));
+}
+
 /// A session whose volumes are filled; the stage Pod has ended.
 fn filled() -> World {
     let mut world = World::new();
@@ -479,6 +498,34 @@ fn volumes_are_filled_again_on_request() {
     assert!(!world.pods.contains_key(STAGE), "neither the same value nor its removal is a request");
     world.happens(annotate("2"));
     assert!(world.pods.contains_key(STAGE));
+}
+
+/// The source of an edit may not be there, and the first source may be gone since. Then the edit is taken back.
+#[test]
+fn an_edit_that_is_taken_back_before_anything_was_staged_asks_for_nothing() {
+    let mut world = World::new();
+    let list = |name: &str| with_sources(json!([{"configMap": {"name": name}}, a_container_source()]));
+    let config_map = |name: &str| Event::ConfigMap { name: name.into(), content: "x".into() };
+    world.happens(config_map("files"));
+    world.happens(list("files"));
+    fills(&mut world);
+    let before = world.sessions["demo"].status.as_ref().unwrap().volumes.clone();
+    for event in [Event::DeleteConfigMap("files".into()), Event::DeletePod(STAGE.into()), Event::PodGone(STAGE.into())]
+    {
+        world.happens(event);
+    }
+    world.happens(list("typo"));
+    assert_eq!(said(&world).0, "SourceNotFound");
+    world.happens(Event::Restart);
+    assert_eq!(said(&world).0, "SourceNotFound", "an edit is not a digest that was computed differently");
+    world.happens(list("files"));
+    assert!(!world.pods.contains_key(STAGE), "it is staged again");
+    assert_eq!(world.sessions["demo"].status.as_ref().unwrap().volumes, before);
+    world.happens(list("typo"));
+    world.happens(config_map("typo"));
+    assert!(world.pods.contains_key(STAGE), "the source is there");
+    let volumes = world.sessions["demo"].status.as_ref().unwrap().volumes.clone();
+    assert_eq!(volumes.unwrap().filled, None, "what is half staged is not filled");
 }
 
 /// Such a container has no end, and the Pod has requested the resources of all sandboxes.

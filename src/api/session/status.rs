@@ -174,6 +174,14 @@ pub struct FilledStatus {
     /// How many files already existed with other content and were kept.
     #[serde(default, skip_serializing_if = "is_zero")]
     pub kept: i64,
+    /// Whether the volumes are to be filled again, and wait for a source that does not exist.
+    #[serde(default, skip_serializing_if = "is_false")]
+    pub outdated: bool,
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde passes a reference")]
+fn is_false(value: &bool) -> bool {
+    !*value
 }
 
 #[expect(clippy::trivially_copy_pass_by_ref, reason = "serde passes a reference")]

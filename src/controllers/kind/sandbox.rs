@@ -117,7 +117,7 @@ impl Reconciled for Sandbox {
             now,
             sandbox,
         };
-        if sandbox::wants_events(&observed) {
+        if sandbox::event_reads(&observed).are_due(observed.now) {
             let uid = observed.pod.owned().and_then(|pod| pod.uid()).unwrap_or_default();
             observed.events = read.pod_events(&uid).await;
         }

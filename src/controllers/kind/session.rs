@@ -124,7 +124,7 @@ impl Reconciled for AigiseSession {
             now: read.now(),
             session: session.clone(),
         };
-        if session::wants_events(&observed) {
+        if session::event_reads(&observed).are_due(observed.now) {
             let uid = observed.stage_pod.owned().and_then(|pod| pod.uid()).unwrap_or_default();
             observed.events = read.pod_events(&uid).await;
         }

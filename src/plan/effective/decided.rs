@@ -112,23 +112,10 @@ mod tests {
     use serde_json::{Value, json};
 
     use super::*;
-    use crate::plan::{HelperMount, HelperResources};
-
-    fn settings() -> Settings {
-        Settings {
-            helper_image: "h:1".into(),
-            helper_mount: HelperMount::Image,
-            helper_resources: HelperResources::default(),
-            image_volumes: true,
-            allow_privileged_templates: false,
-            allow_runner_exec: false,
-            cluster_ranges: vec![],
-        }
-    }
 
     fn invalid(spec: Value) -> Option<String> {
         let session = json!({"metadata": {"name": "demo"}, "spec": spec});
-        Decided::of(&EffectiveSession::stored(session), &settings()).invalid().map(ToString::to_string)
+        Decided::of(&EffectiveSession::stored(session), &Settings::example()).invalid().map(ToString::to_string)
     }
 
     #[test]
@@ -138,7 +125,7 @@ mod tests {
         let defaults = json!({"image": "a", "podTemplate": {"spec": {"containers": containers}}});
         let session = json!({"metadata": {"name": "demo"}, "spec": {"sandboxes": types, "sandboxDefaults": defaults}});
         let session = EffectiveSession::stored(session);
-        let decided = Decided::of(&session, &settings());
+        let decided = Decided::of(&session, &Settings::example());
         assert_eq!(decided.invalid(), None);
         assert!((1_500_000..4_000_000).contains(&bytes_to_decide(&session)), "{}", bytes_to_decide(&session));
         assert!((1_500_000..4_000_000).contains(&decided.size()), "{}", decided.size());

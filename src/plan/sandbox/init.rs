@@ -241,7 +241,7 @@ impl InitPhase {
 /// the Pod what it waits for.
 pub(super) fn asks_services_since(observed: &Observed, pod: &Pod) -> Option<Timestamp> {
     let progress = Progress::of(pod, meta::SANDBOX_CONTAINER);
-    let works = matches!(progress, Progress::Initializing { .. }) || is_unheard_of(observed, pod, &progress);
+    let works = matches!(progress, Progress::Initializing { .. }) || awaits_success(observed, pod, &progress);
     let waits = works && has_reporter(pod) && work_of(pod).is_some_and(|work| !work.services.is_empty());
     let since = released(pod).filter(|_| waits)?;
     Some(running_since(pod, meta::SANDBOX_CONTAINER).map_or(since, |running| running.max(since)))
@@ -288,7 +288,7 @@ pub(super) fn failure(observed: &Observed, pod: &Pod, progress: &Progress) -> Op
 ///
 /// A Pod of an earlier version has no reporter. There the readiness probe decides, which usually succeeds soon after. A sandbox with a
 /// readiness probe of its own is an exception, since that probe may wait for something else.
-pub(super) fn is_unheard_of(observed: &Observed, pod: &Pod, progress: &Progress) -> bool {
+pub(super) fn awaits_success(observed: &Observed, pod: &Pod, progress: &Progress) -> bool {
     let is_ready = match progress {
         Progress::Running => false,
         Progress::HeldBack { .. } | Progress::Ready => true,
@@ -346,7 +346,7 @@ pub(super) fn status(observed: &Observed, before: &SandboxStatus) -> Option<Init
             }
             InitPhase::Silent => InitStatus { outcome: InitOutcome::Failed, ..before },
         },
-        // `started` and `ready` are not trusted: see `is_unheard_of`.
+        // `started` and `ready` are not trusted: see `awaits_success`.
         Progress::Running | Progress::Silent | Progress::HeldBack { .. } | Progress::Ready
             if !is_known_to_succeed(observed, pod, &progress) =>
         {
@@ -392,7 +392,7 @@ pub(super) fn status(observed: &Observed, before: &SandboxStatus) -> Option<Init
 /// Whether a container that runs shows that its init work has succeeded.
 fn is_known_to_succeed(observed: &Observed, pod: &Pod, progress: &Progress) -> bool {
     let by_kubelet = || !has_reporter(pod) && matches!(progress, Progress::HeldBack { .. } | Progress::Ready);
-    is_recorded(observed, pod) || (reports_success(pod) && !is_unheard_of(observed, pod, progress)) || by_kubelet()
+    is_recorded(observed, pod) || (reports_success(pod) && !awaits_success(observed, pod, progress)) || by_kubelet()
 }
 
 /// The message for a failure, with the last line that the step printed.
@@ -413,7 +413,7 @@ mod tests {
     use super::{super::Lifecycle, work::secrets, *};
     use crate::{
         api::Sandbox,
-        plan::{ChildState, HelperMount, HelperResources, Lookup, Settings, effective::EffectiveSession, name::Label},
+        plan::{ChildState, Lookup, effective::EffectiveSession, name::Label},
         protocol::init::{SUCCESS, Secrets, Skills},
     };
 
@@ -429,27 +429,7 @@ mod tests {
 
     fn observed(spec: &serde_json::Value, session: &serde_json::Value) -> Observed {
         let session = json!({"metadata": {"name": "demo", "namespace": "ns", "uid": "of-demo"}, "spec": session});
-        Observed {
-            sandbox: Arc::new(sandbox(spec)),
-            session: Lookup::Found(Arc::new(EffectiveSession::stored(session))),
-            siblings: vec![],
-            pod: ChildState::Absent,
-            attached: Lookup::NotNamed,
-            agent: None,
-            events: vec![],
-            exec_access: None,
-            settings: Arc::new(Settings {
-                helper_image: "helper".into(),
-                helper_mount: HelperMount::Image,
-                helper_resources: HelperResources::default(),
-                image_volumes: true,
-                allow_privileged_templates: false,
-                allow_runner_exec: false,
-                cluster_ranges: vec![],
-            }),
-            on_their_way: 1,
-            now: Timestamp::UNIX_EPOCH,
-        }
+        Observed::example(sandbox(spec), Lookup::Found(Arc::new(EffectiveSession::stored(session))))
     }
 
     #[test]

@@ -200,7 +200,7 @@ fn present(observed: &Observed, pod: &Pod) -> Lifecycle {
             Lifecycle::Initializing(InitPhase::of(observed, pod, since))
         }
         Progress::Running | Progress::HeldBack { .. } | Progress::Ready
-            if init::is_unheard_of(observed, pod, &progress) =>
+            if init::awaits_success(observed, pod, &progress) =>
         {
             Lifecycle::Initializing(InitPhase::of(observed, pod, running_since(pod, meta::SANDBOX_CONTAINER)))
         }

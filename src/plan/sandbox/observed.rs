@@ -69,7 +69,7 @@ pub struct Observed {
     pub attached: Lookup<Pod>,
     /// The agent that the sandbox runs, if it belongs to an agent.
     pub agent: Option<Arc<Agent>>,
-    /// The events about the Pod; read only if [`wants_events`](super::wants_events) is true.
+    /// The events about the Pod; read only when [`event_reads`](super::event_reads) are due.
     pub events: Vec<PodEvent>,
     /// The exec access of the Pod to the sandboxes of its session; absent if the Pod gets none.
     pub exec_access: Option<ExecAccess>,
@@ -125,5 +125,25 @@ impl Observed {
     /// Whether the session created the sandbox.
     pub(super) fn is_sessions_own(&self, session: &EffectiveSession) -> bool {
         ownership::owner_uid(&self.sandbox.metadata) == session.metadata().uid.as_deref()
+    }
+}
+
+#[cfg(test)]
+impl Observed {
+    /// A sandbox without a Pod, for tests.
+    pub(super) fn example(sandbox: Sandbox, session: Lookup<EffectiveSession>) -> Self {
+        Self {
+            sandbox: Arc::new(sandbox),
+            session,
+            siblings: vec![],
+            pod: ChildState::Absent,
+            attached: Lookup::NotNamed,
+            agent: None,
+            events: vec![],
+            exec_access: None,
+            settings: Arc::new(Settings::example()),
+            on_their_way: 1,
+            now: Timestamp::UNIX_EPOCH,
+        }
     }
 }

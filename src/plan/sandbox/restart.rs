@@ -127,7 +127,7 @@ mod tests {
     use serde_json::{Value, json};
 
     use super::{super::pod::template_hash, *};
-    use crate::plan::{ChildState, Decide, HelperMount, Lookup, Settings};
+    use crate::plan::{ChildState, Decide, Lookup};
 
     /// A sandbox whose Pod was refused half a minute after midnight.
     fn refused(policy: &str, status: &Value, now: &str) -> Observed {
@@ -150,27 +150,8 @@ mod tests {
                 "phase": "Failed", "reason": "OutOfpods", "message": "Pod was rejected: too many", "conditions": [scheduled],
             },
         });
-        let mut observed = Observed {
-            sandbox: Arc::new(serde_json::from_value(sandbox).unwrap()),
-            session: Lookup::NotNamed,
-            siblings: vec![],
-            pod: ChildState::Absent,
-            attached: Lookup::NotNamed,
-            agent: None,
-            events: vec![],
-            exec_access: None,
-            settings: Arc::new(Settings {
-                helper_image: "helper".into(),
-                helper_resources: crate::plan::HelperResources::default(),
-                helper_mount: HelperMount::Image,
-                image_volumes: true,
-                allow_privileged_templates: false,
-                allow_runner_exec: false,
-                cluster_ranges: vec![],
-            }),
-            on_their_way: 1,
-            now: now.parse().unwrap(),
-        };
+        let mut observed = Observed::example(serde_json::from_value(sandbox).unwrap(), Lookup::NotNamed);
+        observed.now = now.parse().unwrap();
         let mut pod: Pod = serde_json::from_value(pod).unwrap();
         pod.annotations_mut().insert(meta::TEMPLATE_HASH.into(), template_hash(&observed));
         observed.pod = ChildState::Owned(Arc::new(pod));

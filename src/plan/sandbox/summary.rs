@@ -29,7 +29,7 @@ use crate::{
         effective::remembered,
         facts::sandbox::{has_failed_init, is_hand_made},
         pod::{Hold, exit_code, hold, node, scheduled_at},
-        pod_event,
+        pod_event::{self, Reads},
         status::{self, KStatus},
     },
 };
@@ -184,21 +184,13 @@ fn kubelet_has(observed: &Observed, progress: &Progress) -> Option<Duration> {
     until.duration_since(observed.now).try_into().ok().filter(|left| *left > Duration::ZERO)
 }
 
-/// Whether the events about the Pod are needed: it has waited for long for something that its status does not show.
-pub fn wants_events(observed: &Observed) -> bool {
-    reads_events_from(observed).is_some_and(|from| from <= observed.now)
-}
-
-fn reads_events_from(observed: &Observed) -> Option<Timestamp> {
-    let pod = observed.pod.owned()?;
-    let since =
-        pod_event::prepares_since(pod, meta::SANDBOX_CONTAINER).or_else(|| init::asks_services_since(observed, pod))?;
-    since.checked_add(patience(observed.on_their_way, pod_event::FIRST_READ)).ok()
-}
-
-/// How long until the events have to be read.
-fn next_read(observed: &Observed) -> Option<Duration> {
-    reads_events_from(observed).map(|from| pod_event::next_read(from, observed.now))
+/// When the events about the Pod are read: while it waits for something that its status does not show.
+pub fn event_reads(observed: &Observed) -> Reads {
+    let waits_since = observed.pod.owned().and_then(|pod| {
+        let prepares = pod_event::prepares_since(pod, meta::SANDBOX_CONTAINER);
+        prepares.or_else(|| init::asks_services_since(observed, pod))
+    });
+    Reads::of(waits_since, patience(observed.on_their_way, pod_event::FIRST_READ))
 }
 
 fn age(created: Option<Timestamp>, now: Timestamp) -> Duration {
@@ -325,7 +317,8 @@ fn of_init(observed: &Observed, init_phase: &InitPhase) -> View {
             return stalled(Reason::GateNotRunning, message);
         }
     };
-    let requeue = Requeue::AwaitChange.within(init_phase.next(observed.now)).within(next_read(observed));
+    let requeue =
+        Requeue::AwaitChange.within(init_phase.next(observed.now)).within(event_reads(observed).next(observed.now));
     View::new(SandboxPhase::Initializing, kstatus, reason, message).requeued(requeue)
 }
 
@@ -357,7 +350,7 @@ fn of_pod(observed: &Observed, lifecycle: &Lifecycle, progress: &Progress) -> Vi
             };
             let view = waiting(SandboxPhase::Starting, *reason, message);
             let requeue = Requeue::AwaitChange.within(kubelet_has(observed, progress));
-            view.requeued(requeue.within(next_read(observed)))
+            view.requeued(requeue.within(event_reads(observed).next(observed.now)))
         }
         Progress::Running if !template.mcp_services.is_empty() => waiting(
             SandboxPhase::Starting,

@@ -266,7 +266,6 @@ mod tests {
     use serde_json::json;
 
     use super::*;
-    use crate::plan::{HelperMount, HelperResources};
 
     /// The API server's own types omit these fields if they are empty (`omitempty`).
     #[test]
@@ -298,13 +297,8 @@ mod tests {
     #[test]
     fn what_is_the_clusters_own_is_not_the_internet() {
         let settings = Settings {
-            helper_image: "helper".into(),
-            helper_mount: HelperMount::Image,
-            helper_resources: HelperResources::default(),
-            image_volumes: true,
-            allow_privileged_templates: false,
-            allow_runner_exec: false,
             cluster_ranges: ["203.0.113.0/24", "2001:db8::/32"].map(|range| range.parse().unwrap()).into(),
+            ..Settings::example()
         };
         let blocks: Vec<_> = internet(&settings).to.into_iter().flatten().filter_map(|peer| peer.ip_block).collect();
         let last = blocks.iter().map(|block| (&*block.cidr, block.except.as_ref().unwrap().last().unwrap().as_str()));

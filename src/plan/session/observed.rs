@@ -38,7 +38,7 @@ pub struct Observed {
     pub existing_claims: BTreeMap<SharedVolume, Lookup<PersistentVolumeClaim>>,
     /// The Pod that fills the volumes.
     pub stage_pod: ChildState<Pod>,
-    /// The events about that Pod; read only if [`wants_events`](super::wants_events) is true.
+    /// The events about that Pod; read only when [`event_reads`](super::event_reads) are due.
     pub events: Vec<PodEvent>,
     /// The Service that gives the sandboxes their DNS names.
     pub service: ChildState<Service>,

@@ -4,7 +4,7 @@
 
 use std::{collections::BTreeSet, time::Duration};
 
-use jiff::{SignedDuration, Timestamp};
+use jiff::SignedDuration;
 use k8s_openapi::api::core::v1::{ConfigMap, Pod};
 
 use kube::ResourceExt;
@@ -15,8 +15,8 @@ use crate::{
     plan::{
         digest,
         effective::{EffectiveSession, sources::sources as sources_of},
-        pod::{Hold, Progress, annotation, failed_init, hold, how, running_init},
-        pod_event,
+        pod::{Hold, Progress, annotation, blocked_init, failed_init, hold, how, running_init},
+        pod_event::{self, Reads},
         status::printable,
         volumes::SharedVolume,
     },
@@ -28,7 +28,7 @@ mod record;
 mod sources;
 mod walls;
 
-pub(super) use self::record::write as filled;
+pub(super) use self::record::{is_stored as is_recorded, write as filled};
 
 /// The progress of staging.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -214,6 +214,11 @@ pub fn content_hash(config_map: &ConfigMap) -> String {
     digest::short(&(&config_map.data, &config_map.binary_data))
 }
 
+/// Whether the stage Pod can be created: the content of all ConfigMaps is known.
+fn are_sources_known(observed: &Observed) -> bool {
+    observed.config_maps.values().all(|content| matches!(content, ConfigMapContent::Hash(_)))
+}
+
 /// The first ConfigMap that does not exist.
 pub(super) fn missing_source(observed: &Observed) -> Option<&str> {
     let missing = observed.config_maps.iter().find(|(_, content)| **content == ConfigMapContent::Missing);
@@ -231,19 +236,11 @@ pub(super) fn rest(observed: &Observed) -> Duration {
     age.map_or(Duration::ZERO, |age| REST.saturating_sub(age))
 }
 
-/// Whether the events about the stage Pod are needed: it has been waiting for long for its containers to be started.
-pub fn wants_events(observed: &Observed) -> bool {
-    reads_events_from(observed).is_some_and(|from| from <= observed.now)
-}
-
-fn reads_events_from(observed: &Observed) -> Option<Timestamp> {
-    let since = pod_event::prepares_since(observed.stage_pod.owned()?, meta::STAGE_CONTAINER)?;
-    since.checked_add(pod_event::FIRST_READ).ok()
-}
-
-/// How long until the events have to be read.
-pub(super) fn next_read(observed: &Observed) -> Option<Duration> {
-    reads_events_from(observed).map(|from| pod_event::next_read(from, observed.now))
+/// When the events about the stage Pod are read: while it waits for its containers to be started.
+pub fn event_reads(observed: &Observed) -> Reads {
+    let pod = observed.stage_pod.owned();
+    let waits_since = pod.and_then(|pod| pod_event::prepares_since(pod, meta::STAGE_CONTAINER));
+    Reads::of(waits_since, pod_event::FIRST_READ)
 }
 
 /// The init container that runs, if it has been running for so long that it is worth a word: the command of a source, or one that a webhook
@@ -281,7 +278,10 @@ pub(super) fn in_words(observed: &Observed, progress: &Progress) -> String {
         Progress::Unschedulable { message, .. } => format!("The Pod that fills the volumes has no node: {message}"),
         Progress::Silent => "The node of the Pod that fills the volumes does not respond.".to_string(),
         Progress::Waiting { reason: Reason::ImagePull | Reason::ContainerConfig, message } => {
-            format!("The Pod that fills the volumes cannot start: {message}")
+            let blocked = observed.stage_pod.owned().and_then(|pod| blocked_init(pod));
+            let source = blocked.and_then(|container| describe(session, container));
+            let source = source.map(|source| format!("{source}: ")).unwrap_or_default();
+            format!("The Pod that fills the volumes cannot start: {source}{message}")
         }
         Progress::Terminating => match observed.stage_pod.owned().and_then(|pod| hold(pod)) {
             Some(Hold::Finalizers(words)) => {
@@ -323,9 +323,9 @@ pub(super) fn done_in_words(session: &EffectiveSession, staging: &Staging) -> St
 
 /// Creates the stage Pod if it is missing, and deletes it if it has to be recreated.
 pub(super) fn writes(observed: &Observed, staging: &Staging) -> Vec<Write> {
-    let known = observed.config_maps.values().all(|content| matches!(content, ConfigMapContent::Hash(_)));
+    let known = are_sources_known(observed);
     let pod = match &observed.stage_pod {
-        ChildState::Absent if known && *staging == Staging::NotStarted => {
+        ChildState::Absent if known && *staging == Staging::NotStarted && !record::is_stored(observed) => {
             return vec![Write::Create(Created::Pod(Box::new(pod::stage_pod(observed))))];
         }
         ChildState::Owned(pod) => pod,

@@ -168,10 +168,14 @@ fn view(observed: &Observed, lifecycle: &Lifecycle, counts: &SandboxCounts) -> V
             let message = format!("The ConfigMap {name}, a source of the volumes, does not exist yet.");
             View::new(Pending, InProgress, Reason::SourceNotFound, message).requeued(Requeue::After(SOURCE_POLL))
         }
-        Lifecycle::NotStaged => View::new(Staging, InProgress, Reason::Staging, "The volumes are about to be filled."),
+        Lifecycle::NotStaged => {
+            let view = View::new(Staging, InProgress, Reason::Staging, "The volumes are about to be filled.");
+            // The stage Pod is created when the status no longer has the previous record.
+            if staging::is_recorded(observed) { view.requeued(Requeue::After(Duration::ZERO)) } else { view }
+        }
         Lifecycle::Staging(progress) => {
             let view = View::new(Staging, InProgress, Reason::Staging, staging::in_words(observed, progress));
-            view.requeued(Requeue::AwaitChange.within(staging::next_read(observed)))
+            view.requeued(Requeue::AwaitChange.within(staging::event_reads(observed).next(observed.now)))
         }
         Lifecycle::StagingInterrupted(message) => {
             let message = format!("{message} The Pod that fills the volumes is recreated.");
@@ -263,6 +267,7 @@ fn counts(observed: &Observed) -> SandboxCounts {
 }
 
 fn filled_volumes(observed: &Observed, staging: &Staging) -> VolumesStatus {
+    let filled = staging::filled(observed, staging);
     let (digest, roots, skills) = match staging.clone() {
         Staging::Done { digest, roots, skills, kept: _, request: _ } => (Some(digest), roots, skills),
         Staging::Unneeded
@@ -270,7 +275,16 @@ fn filled_volumes(observed: &Observed, staging: &Staging) -> VolumesStatus {
         | Staging::InProgress(_)
         | Staging::Superseded
         | Staging::Interrupted(_)
-        | Staging::Failed(_) => (None, remembered_roots(observed), vec![]),
+        | Staging::Failed(_) => {
+            let before = observed.session.status().and_then(|status| status.volumes.clone()).unwrap_or_default();
+            let tools = before.tools.unwrap_or_default();
+            // Roots that agents once requested are staged again, so the list of sources does not change.
+            if filled.is_some() {
+                (before.staged_digest, tools.roots, tools.skills)
+            } else {
+                (None, tools.roots, vec![])
+            }
+        }
     };
     let volume = |volume: SharedVolume| {
         let claim = observed.claim(volume)?;
@@ -286,14 +300,8 @@ fn filled_volumes(observed: &Observed, staging: &Staging) -> VolumesStatus {
         data: volume(SharedVolume::Data),
         tools: volume(SharedVolume::Tools),
         staged_digest: digest,
-        filled: staging::filled(observed, staging),
+        filled,
     }
-}
-
-/// The roots in the status. Roots that agents once requested are staged again, so the list of sources does not change.
-fn remembered_roots(observed: &Observed) -> Vec<String> {
-    let volumes = observed.session.status().and_then(|status| status.volumes.as_ref());
-    volumes.and_then(|volumes| volumes.tools.as_ref()).map(|tools| tools.roots.clone()).unwrap_or_default()
 }
 
 fn volumes_ready(observed: &Observed, situation: &Situation, view: &View<SessionPhase>) -> ConditionValue {

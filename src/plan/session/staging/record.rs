@@ -1,6 +1,8 @@
 //! The record in the session's status that its volumes are filled: from which sources, and in which claims. It outlives the stage Pod.
+//! It is removed before the next stage Pod is created, and not before: if a source of an edited list does not exist, taking the edit back is
+//! enough.
 
-use super::{Observed, Staging, asks_anew, own_volumes, sources::list};
+use super::{Observed, Staging, are_sources_known, asks_anew, own_volumes, sources::list};
 use crate::{
     api::session::{FilledStatus, VolumesStatus},
     plan::{ChildState, session::configuration},
@@ -8,10 +10,11 @@ use crate::{
 
 /// [`Staging::Done`] if the volumes are filled according to the record, and nothing asks to fill them again.
 pub(super) fn read(observed: &Observed) -> Option<Staging> {
-    let VolumesStatus { tools, staged_digest, filled, .. } = observed.session.status()?.volumes.as_ref()?;
-    let filled = filled.as_ref()?;
+    let VolumesStatus { tools, staged_digest, .. } = observed.session.status()?.volumes.as_ref()?;
+    let filled = stored(observed)?;
     let tools = tools.clone().unwrap_or_default();
-    let is_same = filled.sources == list(&observed.session) || nothing_was_edited(observed, &tools.roots);
+    let is_same =
+        filled.sources == list(&observed.session) || (!filled.outdated && nothing_was_edited(observed, &tools.roots));
     if !is_same || asks_anew(&observed.session, filled.request.as_deref()) || !has_same_claims(observed, filled) {
         return None;
     }
@@ -45,11 +48,32 @@ fn has_same_claims(observed: &Observed, filled: &FilledStatus) -> bool {
     })
 }
 
-/// The record for volumes that are filled.
+/// Whether the status has a record, though perhaps an outdated one.
+pub(in crate::plan::session) fn is_stored(observed: &Observed) -> bool {
+    stored(observed).is_some()
+}
+
+/// The record in the status.
+fn stored(observed: &Observed) -> Option<&FilledStatus> {
+    observed.session.status()?.volumes.as_ref()?.filled.as_ref()
+}
+
+/// The record for the status: of volumes that are filled, or the previous one while the next stage Pod waits for a source.
 pub(in crate::plan::session) fn write(observed: &Observed, staging: &Staging) -> Option<FilledStatus> {
-    let Staging::Done { kept, request, .. } = staging else { return None };
+    let (kept, request) = match staging {
+        Staging::Done { kept, request, .. } => (kept, request),
+        Staging::NotStarted | Staging::Superseded if !are_sources_known(observed) => {
+            return stored(observed).map(|record| FilledStatus { outdated: true, ..record.clone() });
+        }
+        Staging::Unneeded
+        | Staging::NotStarted
+        | Staging::Superseded
+        | Staging::InProgress(_)
+        | Staging::Interrupted(_)
+        | Staging::Failed(_) => return None,
+    };
     let claims = own_volumes(&observed.session).filter_map(|volume| {
-        let known = || observed.session.status()?.volumes.as_ref()?.filled.as_ref()?.claims.get(&volume.to_string());
+        let known = || stored(observed)?.claims.get(&volume.to_string());
         let claim = observed.claims.get(&volume)?;
         let uid = claim.owned().map_or_else(|| known().cloned(), |claim| claim.metadata.uid.clone());
         Some((volume.to_string(), uid?))
@@ -59,5 +83,6 @@ pub(in crate::plan::session) fn write(observed: &Observed, staging: &Staging) ->
         claims: claims.collect(),
         request: request.clone(),
         kept: *kept,
+        outdated: false,
     })
 }
