@@ -3,6 +3,7 @@
 mod hostile;
 
 use std::{
+    process::Command,
     thread,
     time::{Duration, Instant},
 };
@@ -366,44 +367,115 @@ fn until_it_began(ground: &Ground) {
     ground.run("s--main", "until [ -e /shared/runs ]; do sleep 0.1; done");
 }
 
+/// A sandbox whose step waits, and a Pod on its node from which the node's processes can be killed.
+struct Step {
+    ground: Ground,
+    pod: Value,
+}
+
+impl Step {
+    fn begin(name: &str) -> Self {
+        let ground = Ground::new(name);
+        ground.apply(&waits_for_go());
+        until_it_began(&ground);
+        let pod = ground.get("pod/s--main");
+        let mut killer = killer();
+        killer["spec"]["nodeName"] = pod["spec"]["nodeName"].clone();
+        ground.apply(&killer);
+        ground.until("pod/killer", "runs", |pod| pod["status"]["phase"] == "Running");
+        // A kubelet takes containers that are older than itself by ten seconds for started, unless it knows better.
+        ground.run("s--main", "sleep 12");
+        Self { ground, pod }
+    }
+
+    fn process(&self, name: &str) -> Option<String> {
+        let found = self.ground.try_run("killer", &format!("pidof {name}"));
+        (found.code == 0).then(|| found.text())
+    }
+
+    /// Kills the process, and waits for its successor. What is asked of the kubelet may end with it.
+    fn kill(&self, name: &str) {
+        let before = self.process(name);
+        self.ground.try_run("killer", &format!("kill -KILL $(pidof {name})"));
+        self.until_there_is(name, |now| Some(now) != before.as_deref());
+    }
+
+    #[track_caller]
+    fn until_there_is(&self, name: &str, is_right: impl Fn(&str) -> bool) {
+        let is_back = |_| {
+            thread::sleep(Duration::from_millis(200));
+            self.process(name).is_some_and(|now| is_right(&now))
+        };
+        assert!((0..300).any(is_back), "{name} does not come back");
+    }
+
+    /// The step has not ended, so nobody says that the sandbox is ready.
+    fn is_never_ready_for(&self, time: Duration) {
+        let end = Instant::now() + time;
+        while Instant::now() < end {
+            let seen = self.ground.get("asb/s--main");
+            assert_ne!(seen["status"]["state"], "ready", "the step has not ended: {}", seen["status"]);
+            assert!(seen["status"]["readyAt"].is_null(), "it was said to be ready for a moment: {}", seen["status"]);
+            assert_ne!(seen["status"]["init"]["outcome"], "Succeeded");
+            thread::sleep(Duration::from_millis(100));
+        }
+    }
+
+    fn ends(&self) {
+        self.ground.run("s--main", "touch /shared/go");
+        self.ground.until_ready("asess/s");
+    }
+
+    fn has_run_once(&self) {
+        assert_eq!(self.ground.run("s--main", "cat /shared/runs"), "began\nended");
+        let after = self.ground.get("pod/s--main");
+        assert_eq!(uid(&after), uid(&self.pod));
+        assert_eq!(after["status"]["containerStatuses"][0]["restartCount"], 0);
+    }
+}
+
 #[test]
 #[ignore = "needs a cluster: make e2e"]
-fn a_step_runs_once_and_is_waited_for_though_the_kubelet_is_killed_meanwhile() {
-    let ground = Ground::new("kubelet");
-    ground.apply(&waits_for_go());
-    until_it_began(&ground);
-    let pod = ground.get("pod/s--main");
-    let mut killer = killer();
-    killer["spec"]["nodeName"] = pod["spec"]["nodeName"].clone();
-    ground.apply(&killer);
-    ground.until("pod/killer", "runs", |pod| pod["status"]["phase"] == "Running");
-    let kubelet = || ground.try_run("killer", "pidof kubelet");
-    let before = kubelet().text();
-    // A kubelet takes containers that are older than itself by ten seconds for started, unless it knows better.
-    ground.run("s--main", "sleep 12");
-    // What is asked of the kubelet may end with it.
-    ground.try_run("killer", "kill -KILL $(pidof kubelet)");
-    let mut tries = 0..300;
-    let is_back = || {
-        thread::sleep(Duration::from_millis(200));
-        let now = kubelet();
-        now.code == 0 && now.stdout != before
-    };
-    assert!(tries.any(|_| is_back()), "the kubelet does not come back");
-    for _ in 0..50 {
-        let seen = ground.get("asb/s--main");
-        assert_ne!(seen["status"]["state"], "ready", "the step has not ended: {}", seen["status"]);
-        assert_eq!(seen["status"]["init"]["outcome"], "Running");
-        thread::sleep(Duration::from_millis(100));
-    }
-    let seen = ground.get("asb/s--main");
-    assert!(seen["status"]["readyAt"].is_null(), "it was said to be ready for a moment: {}", seen["status"]);
-    ground.run("s--main", "touch /shared/go");
-    ground.until_ready("asess/s");
-    assert_eq!(ground.run("s--main", "cat /shared/runs"), "began\nended");
-    let after = ground.get("pod/s--main");
-    assert_eq!(uid(&after), uid(&pod));
-    assert_eq!(after["status"]["containerStatuses"][0]["restartCount"], 0);
+fn a_step_runs_once_and_is_waited_for_though_kubelet_and_containerd_are_killed_meanwhile() {
+    let step = Step::begin("kubelet");
+    step.kill("kubelet");
+    step.is_never_ready_for(Duration::from_secs(8));
+    step.kill("containerd");
+    step.is_never_ready_for(Duration::from_secs(8));
+    assert_eq!(step.ground.get("asb/s--main")["status"]["init"]["outcome"], "Running");
+    step.ends();
+    step.has_run_once();
+}
+
+/// For so long that the cluster takes the node for lost.
+#[test]
+#[ignore = "needs a cluster: make e2e"]
+fn a_step_runs_once_and_is_waited_for_though_the_kubelet_is_stopped_meanwhile() {
+    let step = Step::begin("stopped");
+    let script = "(kill -STOP $(pidof kubelet); sleep 75; kill -CONT $(pidof kubelet)) >/dev/null 2>&1 &";
+    step.ground.try_run("killer", script);
+    step.is_never_ready_for(Duration::from_secs(85));
+    step.until_there_is("kubelet", |_| true);
+    step.is_never_ready_for(Duration::from_secs(8));
+    step.ends();
+    step.has_run_once();
+}
+
+#[test]
+#[ignore = "needs a cluster: make e2e"]
+fn a_step_is_waited_for_again_after_its_node_was_rebooted() {
+    let step = Step::begin("rebooted");
+    let node = step.pod["spec"]["nodeName"].as_str().unwrap();
+    let rebooted = Command::new("docker").args(["restart", node]).output().expect("a node of kind is a container");
+    assert!(rebooted.status.success(), "{rebooted:?}");
+    let is_another = |seen: &Value| seen["status"]["podUID"] != step.pod["metadata"]["uid"];
+    step.ground.until("asb/s--main", "works in another Pod", |seen| {
+        assert!(seen["status"]["readyAt"].is_null(), "the step has not ended: {}", seen["status"]);
+        is_another(seen) && seen["status"]["init"]["outcome"] == "Running"
+    });
+    step.is_never_ready_for(Duration::from_secs(8));
+    step.ends();
+    assert_eq!(step.ground.run("s--main", "cat /shared/runs"), "began\nbegan\nended");
 }
 
 #[test]
