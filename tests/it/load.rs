@@ -42,6 +42,31 @@ fn a_cold_sandbox_beside_a_flood_waits_for_the_reconciles_in_flight() {
     });
 }
 
+#[test]
+fn a_cold_sandbox_beside_many_that_go_waits_for_the_reconciles_in_flight() {
+    in_fast_time(async {
+        let mut world = World::new();
+        for name in ["flood", "quiet"] {
+            world.apply(json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name}})).await;
+        }
+        let of_flood = |n: usize| sandbox("flood", &format!("s{n}"), alone());
+        for n in 0..300 {
+            world.apply(of_flood(n)).await;
+        }
+        world.settle().await;
+        for n in 0..300 {
+            world.delete(of_flood(n)).await;
+        }
+        let (writes, reconciles) = (world.operator_writes().len(), world.reconciles("sandbox"));
+        world.apply(sandbox("quiet", "cold", alone())).await;
+        world.until("the cold sandbox has a Pod", |world| world.api.get("pods", "quiet", "cold").is_some()).await;
+        let new = world.operator_writes().split_off(writes);
+        let before = new.iter().position(|seen| seen.key.namespace == "quiet").unwrap();
+        let reconciled = world.reconciles("sandbox") - reconciles;
+        assert!(before <= 17 && reconciled <= 17 + 1, "{before} writes and {reconciled} reconciles came before");
+    });
+}
+
 /// A session with so many sandboxes by hand, and what is counted while they all go at once.
 fn reconciles_of_a_clean_up(count: usize, sandbox_type: impl Fn(usize) -> String) -> u64 {
     in_fast_time(async {
