@@ -85,8 +85,8 @@ pub struct AigiseSessionSpec {
     #[schemars(extend("x-kubernetes-validations" = super::template::rules()))]
     pub sandbox_defaults: Option<SandboxTemplate>,
 
-    /// MCP services that sandboxes offer over SSE, by name. A sandbox that names a service in its `mcpServices` is ready only when
-    /// the service answers.
+    /// MCP services that sandboxes offer, by name. A sandbox that names a service in its `mcpServices` is ready only when the service
+    /// answers.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     #[schemars(extend("maxProperties" = 64), extend("x-kubernetes-validations" = [
         rule("self.all(s, s.matches('^[A-Za-z0-9]([-A-Za-z0-9_.]*[A-Za-z0-9])?$') && size(s) <= 63)",
@@ -153,7 +153,7 @@ pub struct AigiseSessionSpec {
 /// The pattern of a relative path to a folder that cannot lead out of its parent.
 pub(super) const SKILL: &str = "^[A-Za-z0-9_][-A-Za-z0-9_.]*(/[A-Za-z0-9_][-A-Za-z0-9_.]*)*$";
 
-/// An MCP service that a sandbox offers over SSE.
+/// An MCP service that a sandbox offers.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct McpService {
     /// The type of the sandbox that offers the service.
@@ -164,16 +164,39 @@ pub struct McpService {
     #[schemars(range(min = 1, max = 65535))]
     pub port: i32,
 
-    /// The path of the service's event stream. Default: `/sse`.
+    /// The path at which a session begins: of the event stream, or of streamable HTTP. Default: `/mcp` with the transport `HTTP`,
+    /// otherwise `/sse`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = 255), regex(pattern = "^/[-A-Za-z0-9._~!$&'()*+,;=:@%/]*$"))]
     pub path: Option<String>,
+
+    /// The transport of MCP that the service speaks.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub transport: Option<McpTransport>,
+}
+
+/// A transport of MCP. `SSE`: an event stream, the transport of MCP's first version. `HTTP`: streamable HTTP. `Auto` (the default):
+/// whichever the service answers over. The first request is one of SSE, unless the path ends with `/mcp`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub enum McpTransport {
+    /// Whichever the service answers over.
+    #[default]
+    Auto,
+    /// An event stream.
+    #[serde(rename = "SSE")]
+    Sse,
+    /// Streamable HTTP.
+    #[serde(rename = "HTTP")]
+    Http,
 }
 
 impl McpService {
-    /// The path of the service's event stream.
+    /// The path at which a session with the service begins.
     pub fn path(&self) -> &str {
-        self.path.as_deref().unwrap_or("/sse")
+        self.path.as_deref().unwrap_or(match self.transport.unwrap_or_default() {
+            McpTransport::Auto | McpTransport::Sse => "/sse",
+            McpTransport::Http => "/mcp",
+        })
     }
 }
 

@@ -65,7 +65,9 @@ pub struct SandboxTemplate {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub security_context: Option<SecurityContext>,
 
-    /// The readiness probe, as in a Pod's container. Default: the sandbox is ready as soon as its container runs.
+    /// The readiness probe, as in a Pod's container. Default: the sandbox is ready as soon as its container runs. In a sandbox with
+    /// an initialiser, `dependsOn`, skills or `mcpServices` the defaults of `timeoutSeconds`, `periodSeconds` and `failureThreshold`
+    /// are 10, 5 and 2.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub readiness_probe: Option<Probe>,
 
@@ -87,8 +89,8 @@ pub struct SandboxTemplate {
     #[schemars(length(max = 32), inner(length(min = 1, max = 21)))]
     pub depends_on: Vec<String>,
 
-    /// MCP services of the session that must answer before the sandbox is ready, and as long as it is ready; most often the
-    /// services that the sandbox itself offers. If there is a `readinessProbe` too, both must succeed.
+    /// MCP services of the session that must answer a handshake before the sandbox is ready, and accept connections as long as it
+    /// is ready; most often the services that the sandbox itself offers. If there is a `readinessProbe` too, both must succeed.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 16), inner(length(min = 1, max = 63)))]
     pub mcp_services: Vec<String>,

@@ -30,15 +30,18 @@ pub struct Work {
     /// The skills whose dependencies are installed after the steps.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub skills: Option<Skills>,
-    /// The services that must answer before the sandbox is ready, and as long as it is ready.
+    /// The services that must answer a handshake before the sandbox is ready, and accept connections as long as it is ready.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub services: Vec<Service>,
     /// How long the services may take to answer after the steps, in seconds.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub service_timeout: Option<u64>,
-    /// The sandbox's own readiness probe, if services must answer as well: a container can have only one probe.
+    /// The sandbox's own readiness probe: a container can have only one probe.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub probe: Option<OwnProbe>,
+    /// How long the sandbox's own readiness probe may take, in seconds. Absent: [`PROBE_TIMEOUT`].
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub probe_timeout: Option<u64>,
     /// The environment variables whose values must not be reported.
     #[serde(default, skip_serializing_if = "Secrets::are_none")]
     pub secrets: Secrets,
@@ -57,7 +60,7 @@ pub struct Skills {
 /// The entry in a list of enabled skills that means all skills.
 pub const ALL_SKILLS: &str = "all";
 
-/// An MCP service that is reached over SSE.
+/// An MCP service.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct Service {
@@ -67,8 +70,31 @@ pub struct Service {
     pub host: String,
     /// The port.
     pub port: u16,
-    /// The path of its event stream, with its leading `/`.
+    /// The path to which a session is opened, with its leading `/`.
     pub path: String,
+    /// The transport. This field is part of the hash of a template; the default is not written.
+    #[serde(default, skip_serializing_if = "Transport::is_auto")]
+    pub transport: Transport,
+}
+
+/// The transport of an MCP service.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub enum Transport {
+    /// Whichever the server has.
+    #[default]
+    Auto,
+    /// An event stream, and an address for messages that the stream names.
+    Sse,
+    /// Streamable HTTP.
+    Http,
+}
+
+impl Transport {
+    #[expect(clippy::trivially_copy_pass_by_ref, reason = "serde passes a reference")]
+    fn is_auto(&self) -> bool {
+        *self == Self::Auto
+    }
 }
 
 /// A readiness probe.
@@ -131,6 +157,9 @@ pub struct Secrets {
 
 /// How long services may take to answer by default, in seconds.
 pub const SERVICE_TIMEOUT: u64 = 15 * 60;
+
+/// How long the sandbox's own readiness probe may take by default, and how long a service may take to accept a connection, in seconds.
+pub const PROBE_TIMEOUT: u16 = 10;
 
 impl Secrets {
     fn are_none(&self) -> bool {

@@ -43,18 +43,18 @@ pub fn origin(host: &str, port: u16) -> String {
     format!("http://{open}{host}{close}:{port}")
 }
 
-/// Why there is no response, as text that follows a colon. `late` provides the text for a timeout.
-pub fn words(error: Error, late: impl FnOnce() -> String) -> String {
-    match error {
+/// Why there is no response, as text that follows a colon; `None` if it did not arrive in time.
+pub fn words(error: Error) -> Option<String> {
+    Some(match error {
         Error::Timeout(Timeout::Connect) => format!("no connection within {} s", CONNECT.as_secs()),
         Error::Timeout(Timeout::Resolve) => format!("its host name was not resolved within {} s", CONNECT.as_secs()),
-        Error::Timeout(_) => late(),
+        Error::Timeout(_) => return None,
         Error::HostNotFound => "its host name cannot be resolved".into(),
         Error::Io(error) => io_words(&error),
         Error::Protocol(_) | Error::LargeResponseHeader(..) => "does not speak HTTP".into(),
         Error::BadUri(_) | Error::Http(_) => "its address is not valid".into(),
         other => brief(&other.to_string()),
-    }
+    })
 }
 
 /// The text for an I/O error.

@@ -1,15 +1,10 @@
-//! The handshake with an MCP server over SSE. A server counts as ready only when it has answered a handshake: an open port, or a
-//! page that responds, does not prove that the server is ready.
+//! The handshake with an MCP server. A server counts as ready only when it has answered a handshake: an open port, or a page that
+//! responds, does not prove that the server is ready.
 //!
-//! ```text
-//! GET /sse ───────────────────────► 200, text/event-stream, which stays open
-//!      ◄─────────────────────────── event endpoint: /messages/?session_id=…
-//! POST endpoint, initialize ──────► 2xx
-//!      ◄─────────────────────────── event message: the result
-//! POST endpoint, initialized ─────► 2xx, then the connection is closed
-//! ```
+//! There are two transports, [over SSE](sse) and [over streamable HTTP](streamable). A handshake is a whole session with the server, and
+//! some servers have only one. So it is performed until it succeeds once, and never again.
 //!
-//! Decided in docs/adr/0013-by-hand-although-a-library-is-near.md.
+//! Decided in docs/adr/0013-by-hand-although-a-library-is-near.md and docs/adr/0015-one-handshake-then-the-port.md.
 
 use std::io;
 use std::time::{Duration, Instant};
@@ -19,28 +14,24 @@ use serde::de::IgnoredAny;
 use serde_json::{Value, json};
 use thiserror::Error;
 use ureq::Agent;
-use ureq::http::Uri;
-use ureq::http::header::{ACCEPT, CONTENT_TYPE};
+use ureq::http::HeaderMap;
+use ureq::http::header::CONTENT_TYPE;
 
 use self::events::{Ended, Events};
 use super::http;
-use crate::protocol::init::Service;
+use crate::protocol::init::{Service, Transport};
 
 mod events;
+mod sse;
+mod streamable;
 
-/// How long one attempt may take. This is the framework's own limit.
-pub const LIMIT: Duration = Duration::from_secs(10);
-
-/// The protocol version that is offered: that of MCP over SSE. A server may answer with another version.
-const VERSION: &str = "2024-11-05";
+/// How long one handshake may take. This is the framework's own limit.
+const LIMIT: Duration = Duration::from_secs(10);
 
 /// The ID of the only request.
 const ID: u64 = 1;
 
-/// The maximum length of an address.
-const LONGEST: usize = 2048;
-
-/// Why a service is not ready, as text that follows a colon.
+/// Why a service is not ready, as text that follows a colon, or `it`.
 #[derive(Debug, Error, PartialEq, Eq)]
 pub enum HandshakeError {
     #[error("{0}")]
@@ -49,8 +40,10 @@ pub enum HandshakeError {
     NotHere,
     #[error("answers with status {0}")]
     Status(u16),
-    #[error("does not speak SSE ({0})")]
+    #[error("sends no event stream ({0})")]
     NotSse(String),
+    #[error("sends no message of MCP ({0})")]
+    NotMcp(String),
     #[error("did not answer within {0} s")]
     Silent(u128),
     #[error("sent no endpoint within {0} s")]
@@ -67,6 +60,33 @@ pub enum HandshakeError {
     Over,
     #[error("sends more data than a handshake needs")]
     TooMuch,
+    #[error("over SSE it {sse}; over streamable HTTP it {http}")]
+    Neither {
+        /// Why there is no handshake over SSE.
+        sse: Box<HandshakeError>,
+        /// Why there is no handshake over streamable HTTP.
+        http: Box<HandshakeError>,
+    },
+}
+
+impl HandshakeError {
+    /// Whether a server that only has the other transport would have answered like this.
+    fn suggests_the_other_transport(&self) -> bool {
+        match self {
+            Self::NotHere | Self::NotSse(_) | Self::NotMcp(_) | Self::NoEndpoint(_) => true,
+            // Bad request, method not allowed, not acceptable, unsupported media type, not implemented.
+            Self::Status(status) => matches!(status, 400 | 405 | 406 | 415 | 501),
+            Self::Unreachable(_)
+            | Self::Silent(_)
+            | Self::Elsewhere(_)
+            | Self::NoAnswer(_)
+            | Self::Refused(_)
+            | Self::Error(_)
+            | Self::Over
+            | Self::TooMuch
+            | Self::Neither { .. } => false,
+        }
+    }
 }
 
 /// The URL of a service.
@@ -78,103 +98,104 @@ pub fn url(service: &Service) -> String {
 ///
 /// # Errors
 /// Why the service is not ready.
-pub fn connect(service: &Service, limit: Duration) -> Result<(), HandshakeError> {
-    let session =
-        Session { agent: http::agent(), service, deadline: Instant::now() + limit, limit: http::seconds(limit) };
-    let mut events = session.open()?;
-    let endpoint = session.endpoint(&mut events)?;
-    let version = env!("CARGO_PKG_VERSION");
-    session.post(
-        &endpoint,
-        &json!({"jsonrpc": "2.0", "id": ID, "method": "initialize", "params": {
-            "protocolVersion": VERSION, "capabilities": {}, "clientInfo": {"name": "aigise-sandboxd", "version": version},
-        }}),
-    )?;
-    session.answer(&mut events)?;
-    session.post(&endpoint, &json!({"jsonrpc": "2.0", "method": "notifications/initialized"}))
+pub fn connect(service: &Service) -> Result<(), HandshakeError> {
+    match service.transport {
+        Transport::Sse => sse::connect(service),
+        Transport::Http => streamable::connect(service),
+        Transport::Auto => over_either(service),
+    }
+}
+
+/// Performs a handshake over the transport that the path suggests, and over the other one if the server does not seem to have the first.
+///
+/// The first request should do no harm if it is the wrong one. A GET makes some servers of streamable HTTP begin a session that they never
+/// end (python-sdk #3059), and others open a stream that stays silent. A POST to the event stream of SSE is refused by most servers, but
+/// some begin a session there whatever the method is. So the common path of each transport gets its own request first.
+fn over_either(service: &Service) -> Result<(), HandshakeError> {
+    let path = service.path.split(['?', '#']).next().unwrap_or_default();
+    let http_first = path.trim_end_matches('/').ends_with("/mcp");
+    let transports = if http_first { [streamable::connect, sse::connect] } else { [sse::connect, streamable::connect] };
+    let [first, second] = transports;
+    let first = match first(service) {
+        Err(error) if error.suggests_the_other_transport() => error,
+        done => return done,
+    };
+    let second = match second(service) {
+        // The server is gone: its answer to the first request is out of date.
+        Err(error @ HandshakeError::Unreachable(_)) => return Err(error),
+        Err(error) => error,
+        Ok(()) => return Ok(()),
+    };
+    let (sse, http) = if http_first { (second, first) } else { (first, second) };
+    Err(HandshakeError::Neither { sse: Box::new(sse), http: Box::new(http) })
 }
 
 /// One handshake.
-struct Session<'a> {
+struct Attempt<'a> {
     agent: Agent,
     service: &'a Service,
     deadline: Instant,
-    /// The time limit in seconds, for messages.
-    limit: u128,
 }
 
-impl Session<'_> {
-    /// Opens the stream.
-    fn open(&self) -> Result<Events<impl io::Read + use<>>, HandshakeError> {
-        let request = self.agent.get(url(self.service)).header(ACCEPT, "text/event-stream");
-        // The time limit includes reading the stream.
-        let response = request.config().timeout_global(Some(self.left())).build().call();
-        let response = response.map_err(|error| self.unreachable(error, HandshakeError::Silent))?;
-        match response.status().as_u16() {
-            200 => {}
-            404 => return Err(HandshakeError::NotHere),
-            status => return Err(HandshakeError::Status(status)),
-        }
-        let content_type = response.headers().get(CONTENT_TYPE).and_then(|value| value.to_str().ok());
-        let is_sse =
-            |kind: &str| kind.split(';').next().unwrap_or(kind).trim().eq_ignore_ascii_case("text/event-stream");
-        match content_type {
-            Some(kind) if is_sse(kind) => Ok(Events::new(response.into_body().into_reader())),
-            Some(kind) => Err(HandshakeError::NotSse(format!("content type {}", http::brief(kind)))),
-            None => Err(HandshakeError::NotSse("no content type".into())),
-        }
-    }
-
-    /// Waits for the address that messages are sent to.
-    fn endpoint(&self, events: &mut Events<impl io::Read>) -> Result<String, HandshakeError> {
-        loop {
-            let event = events.next().map_err(|ended| self.ended(ended, HandshakeError::NoEndpoint))?;
-            if event.name == "endpoint" {
-                let endpoint = resolve(self.service, event.data.trim());
-                return endpoint.ok_or_else(|| HandshakeError::Elsewhere(http::brief(&event.data)));
-            }
-        }
-    }
-
-    fn post(&self, endpoint: &str, message: &Value) -> Result<(), HandshakeError> {
-        let request = self.agent.post(endpoint).header(CONTENT_TYPE, "application/json");
-        let response = request.config().timeout_global(Some(self.left())).build().send(message.to_string());
-        let status = response.map_err(|error| self.unreachable(error, HandshakeError::NoAnswer))?.status();
-        if status.is_success() { Ok(()) } else { Err(HandshakeError::Refused(status.as_u16())) }
-    }
-
-    /// Waits for the answer to [`ID`].
-    fn answer(&self, events: &mut Events<impl io::Read>) -> Result<(), HandshakeError> {
-        loop {
-            let event = events.next().map_err(|ended| self.ended(ended, HandshakeError::NoAnswer))?;
-            // A server may send notifications and requests of its own before it answers.
-            let Ok(reply) = serde_json::from_str::<Reply>(&event.data) else { continue };
-            if event.name != "message" || reply.method.is_some() || reply.id != Some(ID.into()) {
-                continue;
-            }
-            match (reply.result, reply.error) {
-                (Some(_), None) => return Ok(()),
-                (_, Some(error)) => return Err(HandshakeError::Error(http::brief(&error.message))),
-                (None, None) => {}
-            }
-        }
+impl<'a> Attempt<'a> {
+    fn at(service: &'a Service) -> Self {
+        Self { agent: http::agent(), service, deadline: Instant::now() + LIMIT }
     }
 
     fn left(&self) -> Duration {
         self.deadline.saturating_duration_since(Instant::now())
     }
+}
 
-    fn unreachable(&self, error: ureq::Error, late: fn(u128) -> HandshakeError) -> HandshakeError {
-        HandshakeError::Unreachable(http::words(error, || late(self.limit).to_string()))
-    }
-
-    fn ended(&self, ended: Ended, late: fn(u128) -> HandshakeError) -> HandshakeError {
-        match ended {
-            Ended::Over => HandshakeError::Over,
-            Ended::TooMuch => HandshakeError::TooMuch,
-            Ended::Read(error) => self.unreachable(error.into(), late),
+/// Waits for the answer to [`ID`].
+fn answer(events: &mut Events<impl io::Read>) -> Result<InitializeResult, HandshakeError> {
+    loop {
+        let event = events.next().map_err(|end| ended(end, HandshakeError::NoAnswer))?;
+        // A server may send notifications and requests of its own before it answers.
+        let Ok(reply) = serde_json::from_str::<Reply>(&event.data) else { continue };
+        if event.name == "message"
+            && let Some(answer) = reply.answer()
+        {
+            return answer;
         }
     }
+}
+
+/// The error for a request that failed; `late` is the error if it took too long.
+fn failed(error: ureq::Error, late: fn(u128) -> HandshakeError) -> HandshakeError {
+    http::words(error).map_or_else(|| late(http::seconds(LIMIT)), HandshakeError::Unreachable)
+}
+
+/// The error for a stream that ended; `late` is the error if it took too long.
+fn ended(end: Ended, late: fn(u128) -> HandshakeError) -> HandshakeError {
+    match end {
+        Ended::Over => HandshakeError::Over,
+        Ended::TooMuch => HandshakeError::TooMuch,
+        Ended::Read(error) => failed(error.into(), late),
+    }
+}
+
+/// The first message of a session.
+fn initialize(version: &str) -> String {
+    let client = json!({"name": "aigise-sandboxd", "version": env!("CARGO_PKG_VERSION")});
+    let params = json!({"protocolVersion": version, "capabilities": {}, "clientInfo": client});
+    json!({"jsonrpc": "2.0", "id": ID, "method": "initialize", "params": params}).to_string()
+}
+
+/// The message that ends the handshake.
+fn initialized() -> String {
+    json!({"jsonrpc": "2.0", "method": "notifications/initialized"}).to_string()
+}
+
+/// The content type of a response, in lower case and without parameters.
+fn content_type(headers: &HeaderMap) -> Option<String> {
+    let value = headers.get(CONTENT_TYPE)?.to_str().ok()?;
+    Some(value.split(';').next().unwrap_or(value).trim().to_ascii_lowercase())
+}
+
+/// A content type in a message.
+fn described(content_type: Option<&str>) -> String {
+    content_type.map_or_else(|| "no content type".into(), |kind| format!("content type {}", http::brief(kind)))
 }
 
 /// A message from a server.
@@ -182,8 +203,15 @@ impl Session<'_> {
 struct Reply {
     id: Option<Value>,
     method: Option<IgnoredAny>,
-    result: Option<IgnoredAny>,
+    result: Option<InitializeResult>,
     error: Option<Refusal>,
+}
+
+/// The part of the answer that matters here.
+#[derive(Debug, Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct InitializeResult {
+    protocol_version: Option<String>,
 }
 
 #[derive(Deserialize)]
@@ -192,77 +220,22 @@ struct Refusal {
     message: String,
 }
 
-/// The address of an endpoint, resolved against the address of the stream; `None` if the endpoint is on another host. A server that
-/// may name another host could make this program send a message from inside the sandbox to any address.
-fn resolve(service: &Service, endpoint: &str) -> Option<String> {
-    if endpoint.is_empty() || endpoint.len() > LONGEST || !endpoint.bytes().all(|byte| byte.is_ascii_graphic()) {
-        return None;
+impl Reply {
+    /// What the server answered, if this message is the answer to [`ID`].
+    fn answer(self) -> Option<Result<InitializeResult, HandshakeError>> {
+        if self.method.is_some() || self.id != Some(ID.into()) {
+            return None;
+        }
+        match (self.result, self.error) {
+            (_, Some(error)) => Some(Err(error.into())),
+            (Some(result), None) => Some(Ok(result)),
+            (None, None) => None,
+        }
     }
-    let origin = http::origin(&service.host, service.port);
-    let endpoint = endpoint.split('#').next().unwrap_or_default();
-    let place = service.path.split(['?', '#']).next().unwrap_or_default();
-    let before_path = endpoint.split(['/', '?']).next().unwrap_or_default();
-    let path = if before_path.ends_with(':') {
-        let uri: Uri = endpoint.parse().ok()?;
-        let own: Uri = origin.parse().ok()?;
-        let is_own = uri.scheme() == own.scheme()
-            && uri.host().zip(own.host()).is_some_and(|(one, other)| one.eq_ignore_ascii_case(other))
-            && uri.port_u16().unwrap_or(80) == service.port
-            && !uri.authority()?.as_str().contains('@');
-        uri.path_and_query().filter(|_| is_own)?.to_string()
-    } else if endpoint.starts_with("//") {
-        return None;
-    } else if endpoint.starts_with('/') {
-        endpoint.to_string()
-    } else if endpoint.starts_with('?') {
-        format!("{place}{endpoint}")
-    } else {
-        let folder = place.rfind('/').map_or("/", |at| &place[..=at]);
-        format!("{folder}{endpoint}")
-    };
-    Some(format!("{origin}{path}"))
 }
 
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn an_endpoint_is_taken_from_where_the_stream_is() {
-        let service = Service { name: "gdb".into(), host: "gdb-mcp".into(), port: 1111, path: "/api/sse?x=1".into() };
-        for (endpoint, expected) in [
-            ("/messages/?session_id=1", "/messages/?session_id=1"),
-            ("messages?id=/a:b", "/api/messages?id=/a:b"),
-            ("?id=1", "/api/sse?id=1"),
-            ("http://gdb-mcp:1111/m?a=1", "/m?a=1"),
-            ("HTTP://GDB-MCP:1111", "/"),
-            ("/m#part", "/m"),
-            ("/m?to=http://evil/", "/m?to=http://evil/"),
-        ] {
-            assert_eq!(resolve(&service, endpoint), Some(format!("http://gdb-mcp:1111{expected}")), "{endpoint}");
-        }
-    }
-
-    #[test]
-    fn an_endpoint_of_somebody_else_is_none() {
-        let service = Service { name: "gdb".into(), host: "gdb-mcp".into(), port: 1111, path: "/sse".into() };
-        for endpoint in [
-            "",
-            "http://evil:1111/m",
-            "http://gdb-mcp:1112/m",
-            "http://gdb-mcp/m",
-            "https://gdb-mcp:1111/m",
-            "http://gdb-mcp:1111@evil/m",
-            "http://me@gdb-mcp:1111/m",
-            "//evil/m",
-            "ftp://gdb-mcp:1111/m",
-            "/with blank",
-            "/with\nline",
-        ] {
-            assert_eq!(resolve(&service, endpoint), None, "{endpoint}");
-        }
-        assert_eq!(resolve(&service, &format!("/{}", "x".repeat(LONGEST))), None);
-        let plain = Service { port: 80, ..service };
-        assert_eq!(resolve(&plain, "http://gdb-mcp/m"), Some("http://gdb-mcp:80/m".into()));
+impl From<Refusal> for HandshakeError {
+    fn from(refusal: Refusal) -> Self {
+        Self::Error(http::brief(&refusal.message))
     }
 }

@@ -156,11 +156,15 @@ impl Ground {
         })
     }
 
-    /// Waits until there is an event of this reason about a session or a sandbox, and gives what it says.
+    /// Waits until there is an event of this reason about a session, a sandbox or a Pod, and gives what it says.
     #[track_caller]
     pub fn until_event(&self, object: &str, because: &str) -> String {
         let (kind, name) = object.split_once('/').expect("<kind>/<name>");
-        let kind = if kind == "asess" { "AigiseSession" } else { "Sandbox" };
+        let kind = match kind {
+            "asess" => "AigiseSession",
+            "pod" => "Pod",
+            _ => "Sandbox",
+        };
         let about = format!("involvedObject.kind={kind},involvedObject.name={name},reason={because}");
         let start = Instant::now();
         loop {

@@ -264,3 +264,20 @@ fn a_step_that_fills_the_disk_is_reported() {
     ground.patch("asb/limit", &json!({"spec": {"resources": {"limits": {"ephemeral-storage": "256Mi"}}, "init": {"steps": [shell("fill", "dd if=/dev/zero of=/tmp/big bs=1M count=64")]}}}));
     ground.until_ready("asb/limit");
 }
+
+/// Longer than any limit that the operator has for a probe without one.
+#[test]
+#[ignore = "needs a cluster: make e2e"]
+fn a_slow_readiness_probe_has_its_own_timeout_beside_an_initialiser() {
+    let ground = Ground::new("slow-probe");
+    let mut main = with_steps(&json!([shell("nothing", "true")]));
+    main["readinessProbe"] = json!({"exec": {"command": ["sleep", "11"]}, "timeoutSeconds": 20, "failureThreshold": 1});
+    let mut hasty = with_steps(&json!([shell("nothing", "true")]));
+    hasty["readinessProbe"] =
+        json!({"exec": {"command": ["sleep", "3"]}, "timeoutSeconds": 1, "periodSeconds": 1, "failureThreshold": 1});
+    ground.apply(&session("s", json!({"sandboxes": {"main": main, "hasty": hasty}})));
+    ground.until_ready("asb/s--main");
+    ground.until_not_ready("asb/s--hasty", "NotReady");
+    let event = ground.until_event("pod/s--hasty", "Unhealthy");
+    assert!(event.contains("did not end within its timeout, after 1 s"), "{event}");
+}

@@ -11,7 +11,7 @@ use super::{
 pub const PYTHON_IMAGE: &str = "localhost/crash-triage:dev";
 
 /// An MCP server over SSE, as small as it can be. It listens while there is a file `/shared/on`, and does what is in it: `mcp`,
-/// `500`, or `page` for something that is not an event stream.
+/// `500`, or `page` for something that is not an event stream. `/shared/sessions` has a line for each session.
 pub const SERVER: &str = r#"
 import http.server, json, os, queue, socketserver, sys, threading, time
 streams = {}
@@ -25,6 +25,7 @@ class Handler(http.server.BaseHTTPRequestHandler):
         self.send_header("Content-Type", "text/html" if mode() == "page" else "text/event-stream")
         self.end_headers()
         if mode() == "page": return self.wfile.write(b"<p>hello</p>")
+        print("GET", file=open("/shared/sessions", "a"))
         name, mine = str(id(self)), queue.Queue()
         streams[name] = mine
         self.wfile.write(f"event: endpoint\ndata: /messages?session={name}\n\n".encode())
@@ -78,6 +79,8 @@ fn a_sandbox_is_ready_while_its_service_answers() {
     assert_eq!(ready["status"]["endpoints"], json!({"gdb": url}));
     ground.until_ready("asess/s");
     assert_eq!(ground.get("asb/s--main")["status"]["endpoints"], Value::Null, "it is in the other one");
+    let sessions = || ground.run("s--gdb-mcp", "wc -l </shared/sessions");
+    assert_eq!(sessions(), "2", "a handshake by each of the two");
 
     // What dies takes `ready` away from all that need it, and gives it back.
     ground.run("s--gdb-mcp", "rm /shared/on");
@@ -91,6 +94,48 @@ fn a_sandbox_is_ready_while_its_service_answers() {
     ground.run("s--gdb-mcp", "echo mcp >/shared/on");
     ground.until_ready("asess/s");
     assert_eq!(ground.get("asb/s--gdb-mcp")["status"]["restarts"], Value::Null);
+    assert_eq!(sessions(), "2", "no probe has begun another");
+}
+
+/// An MCP server over streamable HTTP with one path and no event stream. `/shared/asked` has all methods.
+const HTTP_SERVER: &str = r#"
+import http.server, json, sys
+class Handler(http.server.BaseHTTPRequestHandler):
+    def asked(self, status, headers={}, body=b""):
+        print(self.command, self.path, file=open("/shared/asked", "a"))
+        self.send_response(status)
+        for name, value in {**headers, "Content-Length": len(body)}.items(): self.send_header(name, str(value))
+        self.end_headers()
+        self.wfile.write(body)
+    def do_GET(self): self.asked(405)
+    def do_DELETE(self): self.asked(200)
+    def do_POST(self):
+        message = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+        if "id" not in message: return self.asked(202)
+        info = {"protocolVersion": "2025-06-18", "capabilities": {}, "serverInfo": {"name": "e2e", "version": "1"}}
+        body = json.dumps({"jsonrpc": "2.0", "id": message["id"], "result": info}).encode()
+        self.asked(200, {"Content-Type": "application/json", "Mcp-Session-Id": "one"}, body)
+http.server.ThreadingHTTPServer(("0.0.0.0", int(sys.argv[1])), Handler).serve_forever()
+"#;
+
+#[test]
+#[ignore = "needs a cluster: make e2e"]
+fn a_service_over_streamable_http_is_asked_once_and_its_session_ended() {
+    let ground = Ground::new("streamable");
+    let command = json!(["python3", "-c", HTTP_SERVER, "1111"]);
+    let tool = json!({"image": PYTHON_IMAGE, "command": command, "mcpServices": ["auto", "http"]});
+    let services = json!({
+        "auto": {"sandbox": "tool", "port": 1111, "path": "/auto"},
+        "http": {"sandbox": "tool", "port": 1111, "transport": "HTTP"},
+    });
+    ground.apply(&session("s", json!({"sandboxes": {"tool": tool}, "mcpServices": services})));
+    ground.until_ready("asess/s");
+    let url = |path: &str| format!("http://tool.s.{}.svc:1111{path}", ground.namespace);
+    let endpoints = ground.get("asb/s--tool")["status"]["endpoints"].clone();
+    assert_eq!(endpoints, json!({"auto": url("/auto"), "http": url("/mcp")}));
+    let asked = ground.run("s--tool", "sort /shared/asked");
+    let expected = "DELETE /auto\nDELETE /mcp\nGET /auto\nPOST /auto\nPOST /auto\nPOST /mcp\nPOST /mcp";
+    assert_eq!(asked, expected);
 }
 
 #[test]

@@ -1,6 +1,6 @@
-//! An MCP server over SSE, played by threads of the test; and others that only look like one.
+//! MCP servers, played by threads of the test; and others that only look like one.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -48,7 +48,36 @@ pub enum Manner {
     NeverAnswers,
     /// Sends who asks to another place of its own.
     Redirects,
+    /// Has one session: a newer one takes the place of the one before.
+    OneSession,
+    /// Speaks streamable HTTP, and nothing else.
+    Http(Http),
 }
+
+/// How a server of streamable HTTP behaves.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Http {
+    /// Answers with JSON.
+    Json,
+    /// Answers with events, some of which are of no interest, and keeps the stream open.
+    Events,
+    /// Has no sessions, and opens a stream for every GET that stays silent.
+    Stateless,
+    /// Ends no session on request.
+    KeepsSessions,
+    /// Refuses with an error of JSON-RPC.
+    Refuses,
+    /// Accepts the first message and refuses the next.
+    RefusesTheNext,
+    /// Answers with JSON that is no message.
+    OtherJson,
+    /// Answers with JSON without end.
+    LongJson,
+    /// Does not answer the first message.
+    NeverAnswers,
+}
+
+const OPEN: &[u8] = b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream; charset=utf-8\r\n\r\n";
 
 pub struct Server {
     address: SocketAddr,
@@ -64,6 +93,8 @@ struct Shared {
     streams: Mutex<HashMap<u64, TcpStream>>,
     /// The first line of every request, and of a message its method.
     seen: Mutex<Vec<String>>,
+    /// The sessions over streamable HTTP that have not ended.
+    sessions: Mutex<BTreeSet<String>>,
 }
 
 impl Server {
@@ -81,6 +112,7 @@ impl Server {
             is_over: AtomicBool::new(false),
             streams: Mutex::default(),
             seen: Mutex::default(),
+            sessions: Mutex::default(),
         });
         let accepting = thread::spawn({
             let shared = shared.clone();
@@ -109,10 +141,22 @@ impl Server {
     pub fn seen(&self) -> Vec<String> {
         self.shared.seen.lock().unwrap().clone()
     }
+
+    /// How many sessions over streamable HTTP have not ended.
+    pub fn sessions(&self) -> usize {
+        self.shared.sessions.lock().unwrap().len()
+    }
+
+    /// Says something to everybody who listens.
+    pub fn say(&self, event: &str) {
+        for stream in self.shared.streams.lock().unwrap().values_mut() {
+            let _ = write!(stream, "event: {event}\ndata: 1\n\n");
+        }
+    }
 }
 
 pub fn service(name: &str, port: u16) -> Service {
-    Service { name: name.into(), host: "127.0.0.1".into(), port, path: "/sse".into() }
+    Service { name: name.into(), host: "127.0.0.1".into(), port, path: "/sse".into(), ..Service::default() }
 }
 
 /// A port at which nobody listens.
@@ -143,15 +187,20 @@ impl Shared {
             _ => {}
         }
         let mut reader = BufReader::new(stream.try_clone()?);
-        let (first, length) = head(&mut reader)?;
+        let (first, headers) = head(&mut reader)?;
+        if first.is_empty() {
+            return Ok(());
+        }
         self.seen.lock().unwrap().push(first.clone());
-        let mut body = vec![0; length];
+        let mut body = vec![0; headers.get("content-length").map_or(0, |length| length.parse().unwrap())];
         reader.read_exact(&mut body)?;
+        if let Manner::Http(manner) = self.manner {
+            return self.serve_http(manner, id, &first, &headers, &body, stream);
+        }
         if first.starts_with("GET") { self.open(id, stream) } else { self.take(&first, &body, stream) }
     }
 
     fn open(&self, id: u64, mut stream: TcpStream) -> std::io::Result<()> {
-        const OPEN: &[u8] = b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream; charset=utf-8\r\n\r\n";
         match self.manner {
             Manner::Status(status) => {
                 return write!(stream, "HTTP/1.1 {status} X\r\nContent-Length: 4\r\n\r\noops");
@@ -170,6 +219,10 @@ impl Shared {
         }
         match self.manner {
             Manner::HangsUp => return Ok(()),
+            Manner::OneSession => {
+                self.streams.lock().unwrap().clear();
+                write!(stream, "event: endpoint\ndata: /messages?id={id}\n\n")?;
+            }
             Manner::Silent => {}
             Manner::Elsewhere(port) => write!(stream, "event: endpoint\ndata: http://127.0.0.1:{port}/messages\n\n")?,
             Manner::Talkative => write!(
@@ -181,6 +234,82 @@ impl Shared {
         }
         self.hold(id, stream);
         Ok(())
+    }
+
+    fn serve_http(
+        &self,
+        manner: Http,
+        id: u64,
+        first: &str,
+        headers: &HashMap<String, String>,
+        body: &[u8],
+        mut stream: TcpStream,
+    ) -> std::io::Result<()> {
+        let mut answer = |status: &str, headers: &str, body: &str| {
+            write!(stream, "HTTP/1.1 {status} X\r\n{headers}Content-Length: {}\r\n\r\n{body}", body.len())
+        };
+        const JSON: &str = "Content-Type: application/json\r\n";
+        let (verb, path) = first.split_once(' ').unwrap();
+        if path != "/mcp HTTP/1.1" {
+            return answer("404", "", "");
+        }
+        let of_session = headers.get("mcp-session-id").cloned();
+        match verb {
+            "GET" if manner == Http::Stateless => {
+                stream.write_all(OPEN)?;
+                self.hold(id, stream);
+                return Ok(());
+            }
+            "POST" => {}
+            "DELETE" if manner != Http::KeepsSessions => {
+                let ended = self.sessions.lock().unwrap().remove(&of_session.unwrap());
+                return answer(if ended { "200" } else { "404" }, "", "");
+            }
+            _ => return answer("405", "Allow: POST\r\n", ""),
+        }
+        assert_eq!(headers["accept"], "application/json, text/event-stream");
+        assert_eq!(headers["content-type"], "application/json");
+        let message: Value = serde_json::from_slice(body)?;
+        self.seen.lock().unwrap().push(message["method"].as_str().unwrap().into());
+        if message["method"] != "initialize" {
+            let known = of_session.is_some_and(|session| self.sessions.lock().unwrap().contains(&session));
+            assert_eq!(known, manner != Http::Stateless);
+            assert_eq!(headers["mcp-protocol-version"], "2025-06-18");
+            return answer(if manner == Http::RefusesTheNext { "500" } else { "202" }, "", "");
+        }
+        assert_eq!(message["params"]["protocolVersion"], "2025-03-26");
+        if manner == Http::Refuses {
+            let error = json!({"jsonrpc": "2.0", "id": null, "error": {"code": -32000, "message": "Not\ntoday"}});
+            return answer("400", JSON, &error.to_string());
+        }
+        let session = match manner {
+            Http::Stateless => String::new(),
+            _ => {
+                self.sessions.lock().unwrap().insert(format!("s-{id}"));
+                format!("Mcp-Session-Id: s-{id}\r\n")
+            }
+        };
+        let reply = json!({"jsonrpc": "2.0", "id": message["id"], "result": {"protocolVersion": "2025-06-18"}});
+        match manner {
+            Http::Events => {
+                write!(stream, "HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\n{session}\r\nid: 1\ndata:\n\n")?;
+                let note = json!({"jsonrpc": "2.0", "method": "notifications/message", "params": {}});
+                write!(stream, ": ping\n\ndata: {note}\n\nevent: message\ndata: {reply}\n\n")?;
+                self.hold(id, stream);
+                Ok(())
+            }
+            Http::NeverAnswers => {
+                write!(stream, "HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\n{session}\r\n")?;
+                self.hold(id, stream);
+                Ok(())
+            }
+            Http::OtherJson => answer("200", &(session + JSON), "{\"status\": \"fine\"}"),
+            Http::LongJson => {
+                let head = format!("HTTP/1.1 200 OK\r\n{session}{JSON}\r\n");
+                flood(&mut stream, head.as_bytes(), &[b' '; 4096])
+            }
+            _ => answer("200", &(session + JSON), &reply.to_string()),
+        }
     }
 
     fn hold(&self, id: u64, stream: TcpStream) {
@@ -220,20 +349,18 @@ impl Shared {
     }
 }
 
-/// The first line of a request, and the length of what follows its head.
-fn head(reader: &mut impl BufRead) -> std::io::Result<(String, usize)> {
+/// The first line of a request, and its headers.
+fn head(reader: &mut impl BufRead) -> std::io::Result<(String, HashMap<String, String>)> {
     let mut first = String::new();
     reader.read_line(&mut first)?;
-    let mut length = 0;
+    let mut headers = HashMap::new();
     loop {
         let mut line = String::new();
         if reader.read_line(&mut line)? == 0 || line.trim().is_empty() {
-            return Ok((first.trim().into(), length));
+            return Ok((first.trim().into(), headers));
         }
-        let line = line.to_ascii_lowercase();
-        if let Some(value) = line.strip_prefix("content-length:") {
-            length = value.trim().parse().unwrap();
-        }
+        let (name, value) = line.split_once(':').unwrap();
+        headers.insert(name.to_ascii_lowercase(), value.trim().to_string());
     }
 }
 

@@ -1,12 +1,14 @@
-//! Services: waited for before a sandbox is ready, and asked for as long as it is.
+//! Services: they answer a handshake before a sandbox is ready, and accept connections for as long as it is.
 
 use std::fs;
-use std::net::TcpListener;
+use std::io::{BufRead, BufReader, Write};
+use std::net::{TcpListener, TcpStream};
+use std::thread;
 use std::time::{Duration, Instant};
 
-use aigise_operator::protocol::init::{OwnProbe, Secrets, Service, Work};
+use aigise_operator::protocol::init::{OwnProbe, Secrets, Service, Transport, Work};
 
-use super::mcp_server::{Manner, Server, closed_port, service};
+use super::mcp_server::{Http, Manner, Server, closed_port, service};
 use crate::{Ground, eventually, shell, work};
 
 fn with_services(services: &[Service]) -> Work {
@@ -95,6 +97,43 @@ fn a_service_that_says_nothing_at_all_does_not_block_the_init_work_longer_than_i
     assert!(began.elapsed() < Duration::from_secs(8), "{:?}", began.elapsed());
 }
 
+/// Why the init work fails over this service, whose address is at the end of the message.
+fn failure_of(service: &Service, timeout: u64) -> String {
+    let services = [service.clone()];
+    let ground = Ground::released(&Work { service_timeout: Some(timeout), ..with_services(&services) });
+    let how = ground.failure().how;
+    let url = format!(" (http://127.0.0.1:{}{})", service.port, service.path);
+    let error = how.strip_suffix(&url).and_then(|how| how.split_once(" s: ")).unwrap_or_else(|| panic!("{how}")).1;
+    error.to_string()
+}
+
+/// Finds the expected errors of these servers, all at the same time.
+fn assert_failures(cases: &[(Manner, &str)], service: impl Fn(&Server) -> Service + Sync, timeout: u64) {
+    thread::scope(|scope| {
+        for (manner, expected) in cases {
+            let service = &service;
+            scope.spawn(move || {
+                let server = Server::start(*manner);
+                assert_eq!(failure_of(&service(&server), timeout), *expected, "{manner:?}");
+                assert!(server.seen().iter().all(|line| !line.contains("/other")), "a redirect is not followed");
+                assert!(server.sessions() <= 1, "only a handshake that the end of the work cut off leaves a session");
+            });
+        }
+    });
+}
+
+fn over_sse(server: &Server) -> Service {
+    Service { transport: Transport::Sse, ..server.service("gdb") }
+}
+
+fn at_mcp(server: &Server) -> Service {
+    Service { path: "/mcp".into(), ..server.service("gdb") }
+}
+
+fn over_http(server: &Server) -> Service {
+    Service { transport: Transport::Http, ..at_mcp(server) }
+}
+
 #[test]
 fn what_only_looks_like_a_service_is_distinguished() {
     let cases = [
@@ -102,8 +141,8 @@ fn what_only_looks_like_a_service_is_distinguished() {
         (Manner::Status(404), "does not exist at this path (404)"),
         (Manner::Status(204), "answers with status 204"),
         (Manner::Redirects, "answers with status 307"),
-        (Manner::Page, "does not speak SSE (content type text/html)"),
-        (Manner::Untyped, "does not speak SSE (no content type)"),
+        (Manner::Page, "sends no event stream (content type text/html)"),
+        (Manner::Untyped, "sends no event stream (no content type)"),
         (Manner::Garbage, "does not speak HTTP"),
         (Manner::LongHeader, "does not speak HTTP"),
         (Manner::LongLine, "sends more data than a handshake needs"),
@@ -112,32 +151,67 @@ fn what_only_looks_like_a_service_is_distinguished() {
         (Manner::Refuses, "refused the handshake: Unsupported protocol version"),
         (Manner::TakesNone, "answers the handshake with status 400"),
     ];
-    for (manner, expected) in cases {
-        let server = Server::start(manner);
-        let ground = Ground::done(&with_services(&[server.service("gdb")]));
-        let url = format!("http://127.0.0.1:{}/sse", server.port());
-        let expected = format!("the service gdb is not ready: {expected} ({url})");
-        assert_eq!(ready(&ground), (Some(1), expected), "{manner:?}");
-        assert!(server.seen().iter().all(|line| !line.contains("/other")), "a redirect is not followed");
-    }
+    assert_failures(&cases, over_sse, 1);
+}
+
+#[test]
+fn what_only_looks_like_a_service_over_streamable_http_is_distinguished() {
+    let cases = [
+        (Manner::Http(Http::Refuses), "refused the handshake: Not today"),
+        (Manner::Http(Http::RefusesTheNext), "answers the handshake with status 500"),
+        (Manner::Http(Http::OtherJson), "sends no message of MCP (JSON of another kind)"),
+        (Manner::Http(Http::LongJson), "sends more data than a handshake needs"),
+        (Manner::TakesNone, "answers with status 400"),
+        (Manner::Polite, "sends no message of MCP (no content type)"),
+        (Manner::Garbage, "does not speak HTTP"),
+    ];
+    assert_failures(&cases, over_http, 1);
+}
+
+#[test]
+fn a_server_that_has_neither_transport_is_described_by_its_answer_over_each() {
+    let cases = [
+        (
+            Manner::Status(405),
+            "over SSE it answers with status 405; over streamable HTTP it sends no message of MCP (no content type)",
+        ),
+        (
+            Manner::Http(Http::Json),
+            "over SSE it does not exist at this path (404); over streamable HTTP it does not exist at this path (404)",
+        ),
+        // What is not about the transport is the same over the other one.
+        (Manner::Status(500), "answers with status 500"),
+        (Manner::Refuses, "refused the handshake: Unsupported protocol version"),
+    ];
+    assert_failures(&cases, |server| server.service("gdb"), 1);
+    let cases = [
+        (
+            Manner::Page,
+            "over SSE it sends no event stream (content type text/html); over streamable HTTP it sends no message of MCP (no content type)",
+        ),
+        (Manner::Http(Http::Refuses), "refused the handshake: Not today"),
+    ];
+    assert_failures(&cases, at_mcp, 1);
 }
 
 #[test]
 fn who_keeps_a_handshake_waiting_is_given_up_after_ten_seconds() {
-    let cases = [
-        (Manner::Mute, "did not answer within 10 s"),
-        (Manner::Silent, "sent no endpoint within 10 s"),
-        (Manner::NeverAnswers, "did not answer the handshake within 10 s"),
-    ];
-    let servers: Vec<_> = cases.iter().map(|(manner, _)| Server::start(*manner)).collect();
-    std::thread::scope(|scope| {
-        for (server, (manner, expected)) in servers.iter().zip(cases) {
-            scope.spawn(move || {
-                let (code, said) = ready(&Ground::done(&with_services(&[server.service("gdb")])));
-                assert_eq!(code, Some(1));
-                assert!(said.contains(&format!("is not ready: {expected} (")), "{manner:?}: {said}");
-            });
-        }
+    thread::scope(|scope| {
+        scope.spawn(|| {
+            let cases = [
+                (Manner::Mute, "did not answer within 10 s"),
+                (Manner::Silent, "sent no endpoint within 10 s"),
+                (Manner::NeverAnswers, "did not answer the handshake within 10 s"),
+            ];
+            assert_failures(&cases, over_sse, 12);
+        });
+        scope.spawn(|| {
+            let cases = [
+                (Manner::Mute, "did not answer within 10 s"),
+                (Manner::Http(Http::NeverAnswers), "did not answer the handshake within 10 s"),
+            ];
+            assert_failures(&cases, over_http, 12);
+        });
     });
 }
 
@@ -147,10 +221,83 @@ fn an_endpoint_of_somebody_else_is_not_spoken_to() {
     other.set_nonblocking(true).unwrap();
     let port = other.local_addr().unwrap().port();
     let server = Server::start(Manner::Elsewhere(port));
-    let (code, said) = ready(&Ground::done(&with_services(&[server.service("gdb")])));
-    let expected = format!("sent an endpoint that is not on its own host: http://127.0.0.1:{port}/messages");
-    assert!(code == Some(1) && said.contains(&expected), "{said}");
+    let error = failure_of(&server.service("gdb"), 1);
+    assert_eq!(error, format!("sent an endpoint that is not on its own host: http://127.0.0.1:{port}/messages"));
     assert!(other.accept().is_err(), "nobody came");
+}
+
+/// What a server has seen when the init work has succeeded.
+fn seen_by(server: &Server, service: Service) -> Vec<String> {
+    let ground = Ground::released(&with_services(&[service]));
+    let output = ground.init();
+    assert!(output.status.success(), "{output:?}");
+    server.seen().iter().map(|line| line.trim_end_matches(" HTTP/1.1").to_string()).collect()
+}
+
+#[test]
+fn a_server_of_streamable_http_answers_a_handshake_and_has_no_session_afterwards() {
+    let whole = ["POST /mcp", "initialize", "POST /mcp", "notifications/initialized", "DELETE /mcp"];
+    for manner in [Http::Json, Http::Events] {
+        for service in [over_http, at_mcp] {
+            let server = Server::start(Manner::Http(manner));
+            assert_eq!(seen_by(&server, service(&server)), whole, "no GET, which might begin a session: {manner:?}");
+            assert_eq!(server.sessions(), 0);
+        }
+    }
+    let server = Server::start(Manner::Http(Http::Stateless));
+    assert_eq!(seen_by(&server, at_mcp(&server)), whole[..4], "there is no session to end");
+    let server = Server::start(Manner::Http(Http::KeepsSessions));
+    assert_eq!(seen_by(&server, at_mcp(&server)), whole);
+    assert_eq!(server.sessions(), 1, "the server forgets it in its own time");
+}
+
+#[test]
+fn the_transport_that_the_server_has_is_found() {
+    let over_sse = ["initialize", "POST /messages", "notifications/initialized"];
+    let server = Server::start(Manner::Polite);
+    let seen = seen_by(&server, server.service("gdb"));
+    assert_eq!(seen[0], "GET /sse");
+    assert!(seen.iter().all(|line| line != "POST /sse"), "nothing else than before is asked: {seen:?}");
+    let server = Server::start(Manner::Polite);
+    let seen = seen_by(&server, at_mcp(&server));
+    assert_eq!(seen[..3], ["POST /mcp", "initialize", "GET /mcp"], "a server of SSE may be there");
+    assert_eq!(seen.iter().filter(|line| over_sse.iter().any(|part| line.starts_with(part))).count(), 5, "{seen:?}");
+    let server = Server::start(Manner::Http(Http::Json));
+    let other = Service { path: "/mcp?key=1".into(), ..server.service("gdb") };
+    let error = failure_of(&other, 1);
+    assert!(server.seen()[0].starts_with("POST /mcp?key=1"), "what follows the path does not matter: {error}");
+}
+
+/// A debugger has one session, which whoever connects next takes away.
+#[test]
+fn the_live_session_of_a_server_with_only_one_is_not_disturbed_by_readiness() {
+    let server = Server::start(Manner::OneSession);
+    let ground = Ground::released(&with_services(&[server.service("gdb")]));
+    assert!(ground.init().status.success());
+    let sessions = || server.seen().iter().filter(|line| line.starts_with("GET")).count();
+    assert_eq!(sessions(), 1, "the handshake of the init work");
+
+    let mut agent = TcpStream::connect(("127.0.0.1", server.port())).unwrap();
+    agent.set_read_timeout(Some(Duration::from_secs(10))).unwrap();
+    write!(agent, "GET /sse HTTP/1.1\r\nHost: x\r\n\r\n").unwrap();
+    let mut events = BufReader::new(agent);
+    let mut until = |text: &str| {
+        let mut line = String::new();
+        while !line.contains(text) {
+            line.clear();
+            assert!(events.read_line(&mut line).unwrap() > 0, "the stream ended");
+        }
+    };
+    until("event: endpoint");
+    for _ in 0..100 {
+        assert_eq!(ready(&ground), (Some(0), String::new()));
+    }
+    // A probe that is started again by a kubelet, and the probe of the reporter.
+    assert!(ground.init().status.success());
+    assert!(ground.sandboxd(&["awaited"]).status().unwrap().success());
+    assert_eq!(sessions(), 2, "its own, and no other");
+    server.say("still-here");
+    until("event: still-here");
 }
 
 #[test]
@@ -164,15 +311,16 @@ fn a_service_that_dies_takes_the_readiness_along_and_brings_it_back() {
     let (code, said) = ready(&ground);
     let expected = format!("the service gdb is not ready: connection refused (http://127.0.0.1:{port}/sse)");
     assert_eq!((code, said), (Some(1), expected));
-    let _server = Server::start_at(port, Manner::Polite);
+    let server = Server::start_at(port, Manner::Polite);
     assert_eq!(ready(&ground), (Some(0), String::new()));
+    assert!(server.seen().is_empty(), "the port is enough after the first handshake: {:?}", server.seen());
 }
 
 #[test]
 fn a_proxy_of_the_environment_is_not_asked() {
     let server = Server::start(Manner::Polite);
-    let ground = Ground::done(&with_services(&[server.service("gdb")]));
-    let mut command = ground.sandboxd(&["ready"]);
+    let ground = Ground::released(&with_services(&[server.service("gdb")]));
+    let mut command = ground.sandboxd(&["gate"]);
     for name in ["http_proxy", "HTTP_PROXY", "ALL_PROXY", "all_proxy", "https_proxy", "HTTPS_PROXY"] {
         command.env(name, format!("http://127.0.0.1:{}", closed_port()));
     }
@@ -242,6 +390,23 @@ fn a_probe_that_hangs_or_shouts_is_ended_and_reveals_no_secrets() {
     let said = String::from_utf8(output.stderr).unwrap();
     assert!(said.ends_with("***\n") && said.len() < 1500 && said.lines().count() == 1, "{said}");
     assert_eq!(fs::read_dir(ground.path("state")).unwrap().count(), 1, "it writes nothing down");
+}
+
+#[test]
+fn a_probe_has_the_timeout_that_its_user_gave_it() {
+    let with_timeout =
+        |probe, seconds| Ground::done(&Work { probe: Some(probe), probe_timeout: Some(seconds), ..with_services(&[]) });
+    let mute = Server::start(Manner::Mute);
+    let (host, port) = ("127.0.0.1".to_string(), mute.port());
+    let http = OwnProbe::Http { host, port, path: "/".into(), headers: vec![] };
+    let began = Instant::now();
+    let (code, said) = ready(&with_timeout(command("sleep 60"), 1));
+    assert_eq!((code, said.as_str()), (Some(1), "the readiness probe did not end within its timeout, after 1 s"));
+    let (code, said) = ready(&with_timeout(http, 1));
+    assert!(code == Some(1) && said.ends_with("no answer within 1 s"), "{said}");
+    assert!(began.elapsed() < Duration::from_secs(6), "{:?}", began.elapsed());
+    // Longer than the default.
+    assert_eq!(ready(&with_timeout(command("sleep 10.7"), 20)), (Some(0), String::new()));
 }
 
 /// A kubelet that is restarted probes while the init work is still running.

@@ -410,7 +410,11 @@ mod tests {
 
     use serde_json::json;
 
-    use super::{super::Lifecycle, work::secrets, *};
+    use super::{
+        super::{Lifecycle, pod},
+        work::secrets,
+        *,
+    };
     use crate::{
         api::Sandbox,
         plan::{ChildState, Lookup, effective::EffectiveSession, name::Label},
@@ -644,6 +648,40 @@ mod tests {
         let session = observed.session.found().unwrap();
         let here = endpoints(session, &observed.sandbox, "host");
         assert_eq!(here, [("gdb".to_string(), "http://host:1111/sse".to_string())].into());
+    }
+
+    #[test]
+    fn a_transport_decides_the_path_and_the_default_is_not_written() {
+        let spec = json!({"type": "tool", "session": "demo", "mcpServices": ["t"]});
+        let of = |more: serde_json::Value| {
+            let mut service = json!({"sandbox": "tool", "port": 80});
+            service.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+            let observed = observed(&spec, &json!({"sandboxes": {}, "mcpServices": {"t": service}}));
+            let session = observed.session.found().unwrap();
+            let url = endpoints(session, &observed.sandbox, "host").remove("t").unwrap();
+            let work = serde_json::to_value(work(&observed).unwrap()).unwrap();
+            (url, work["services"][0].clone(), pod::template_hash(&observed))
+        };
+        let absent = of(json!({}));
+        assert_eq!(absent.0, "http://host:80/sse");
+        assert_eq!(absent.1, json!({"name": "t", "host": "tool", "port": 80, "path": "/sse"}));
+        assert_eq!(of(json!({"transport": "Auto"})), absent);
+        let (url, service, hash) = of(json!({"transport": "HTTP"}));
+        assert_eq!((url.as_str(), &service["transport"]), ("http://host:80/mcp", &json!("http")));
+        assert_ne!(hash, absent.2, "the sandbox is out of date");
+        assert_eq!(of(json!({"transport": "HTTP", "path": "/x"})).0, "http://host:80/x");
+        assert_eq!(of(json!({"transport": "SSE"})).1["transport"], "sse");
+    }
+
+    #[test]
+    fn the_own_probe_has_its_own_timeout() {
+        let timeout = |probe: serde_json::Value| {
+            let spec = json!({"type": "main", "session": "demo", "dependsOn": ["fuzz"], "readinessProbe": probe});
+            work(&observed(&spec, &json!({"sandboxes": {}}))).unwrap().probe_timeout
+        };
+        assert_eq!(timeout(json!({"exec": {"command": ["true"]}, "timeoutSeconds": 20})), Some(20));
+        assert_eq!(timeout(json!({"exec": {"command": ["true"]}})), None);
+        assert_eq!(timeout(json!({"grpc": {"port": 1}, "timeoutSeconds": 20})), None, "the kubelet's");
     }
 
     #[test]

@@ -1,5 +1,7 @@
-//! The readiness probe of a sandbox with init work. The helper checks that the init work has succeeded, checks the MCP services, and
-//! performs the check of the sandbox's own readiness probe, since a container can have only one.
+//! The readiness probe of a sandbox with init work. The helper checks that the init work has succeeded, checks that the MCP services
+//! accept connections, and performs the check of the sandbox's own readiness probe, since a container can have only one.
+//!
+//! The sandbox's own probe keeps its numbers: the helper enforces its timeout, and the kubelet all others.
 //!
 //! Without this probe, a restarted kubelet considers every container ready that has been running for ten seconds, even while its startup
 //! probe is running (seen with 1.37).
@@ -12,7 +14,7 @@ use k8s_openapi::{
 use crate::{
     api::{SandboxTemplate, meta},
     plan::{Invalid, name::Label},
-    protocol::init::OwnProbe,
+    protocol::init::{OwnProbe, PROBE_TIMEOUT},
 };
 
 /// The probe's period with MCP services, in seconds.
@@ -21,8 +23,8 @@ const PERIOD: i32 = 5;
 /// The probe's period without MCP services, in seconds: init work that has succeeded stays so.
 const IDLE_PERIOD: i32 = 30;
 
-/// The probe's timeout in seconds. The helper itself gives up after 10.
-const TIMEOUT: i32 = 12;
+/// How much longer than the helper the kubelet waits, in seconds: the helper has to start, and to report why it gave up.
+const MARGIN: i32 = 2;
 
 /// The probe's failure threshold: a service that is busy once is not gone.
 const FAILURES: i32 = 2;
@@ -41,9 +43,16 @@ pub fn readiness_probe(template: &SandboxTemplate) -> Probe {
         tcp_socket: None,
         period_seconds: own.period_seconds.or(Some(if asks_nothing { IDLE_PERIOD } else { PERIOD })),
         failure_threshold: own.failure_threshold.or(Some(FAILURES)),
-        timeout_seconds: Some(own.timeout_seconds.unwrap_or(TIMEOUT).max(TIMEOUT)),
+        timeout_seconds: Some(own.timeout_seconds.unwrap_or(0).max(PROBE_TIMEOUT.into()).saturating_add(MARGIN)),
         ..own
     }
+}
+
+/// The timeout of the sandbox's own probe, in seconds. `None` if it has none, which means a second to a kubelet: here it means
+/// [`PROBE_TIMEOUT`], so that a check that succeeds alone also succeeds beside an initialiser. Kubernetes reads zero as absent.
+pub fn timeout(template: &SandboxTemplate) -> Option<u64> {
+    let seconds = template.readiness_probe.as_ref()?.timeout_seconds?;
+    u64::try_from(seconds).ok().filter(|seconds| *seconds > 0)
 }
 
 /// The check of the sandbox's own probe, with the host that the kubelet would use.
@@ -151,13 +160,35 @@ mod tests {
     }
 
     #[test]
-    fn the_times_of_the_own_probe_are_kept() {
-        let probe =
-            readiness_probe(&template(json!({"tcpSocket": {"port": 1}, "periodSeconds": 30, "timeoutSeconds": 1})));
-        assert_eq!(
-            (probe.period_seconds, probe.timeout_seconds, probe.failure_threshold),
-            (Some(30), Some(12), Some(2))
-        );
+    fn the_numbers_of_the_own_probe_are_kept() {
+        let own = template(json!({
+            "tcpSocket": {"port": 1}, "initialDelaySeconds": 3, "periodSeconds": 30, "timeoutSeconds": 1, "failureThreshold": 7, "successThreshold": 2,
+        }));
+        let probe = readiness_probe(&own);
         assert!(probe.tcp_socket.is_none() && probe.exec.is_some());
+        let given = own.readiness_probe.clone().unwrap();
+        let numbers = |probe: &Probe| {
+            [probe.initial_delay_seconds, probe.period_seconds, probe.failure_threshold, probe.success_threshold]
+        };
+        assert_eq!(numbers(&probe), numbers(&given));
+        assert_eq!(timeout(&own), Some(1), "the helper enforces it");
+        let absent = readiness_probe(&template(json!({"tcpSocket": {"port": 1}})));
+        assert_eq!(numbers(&absent), [None, Some(PERIOD), Some(FAILURES), None]);
+    }
+
+    #[test]
+    fn the_kubelet_waits_longer_than_the_helper() {
+        for (given, helper, kubelet) in [
+            (json!(null), None, 12),
+            (json!(0), None, 12),
+            (json!(1), Some(1), 12),
+            (json!(10), Some(10), 12),
+            (json!(20), Some(20), 22),
+            (json!(i32::MAX), Some(2_147_483_647), i32::MAX),
+        ] {
+            let template = template(json!({"exec": {"command": ["true"]}, "timeoutSeconds": given}));
+            let seen = (timeout(&template), readiness_probe(&template).timeout_seconds);
+            assert_eq!(seen, (helper, Some(kubelet)), "{given}");
+        }
     }
 }

@@ -1,4 +1,4 @@
-//! Waits for services: all at the same time, each asked again and again.
+//! Waits for services: all at the same time, each until it has answered one handshake, and not again after that.
 
 use std::collections::BTreeSet;
 use std::sync::mpsc::{Sender, channel};
@@ -46,7 +46,7 @@ pub fn wait(services: &[Service], deadline: Instant, mut report: impl FnMut(usiz
 fn ask(index: usize, service: &Service, deadline: Instant, answers: &Sender<(usize, Result<(), String>)>) {
     let mut pause = SOON;
     loop {
-        let answer = mcp::connect(service, mcp::LIMIT).map_err(|absence| absence.to_string());
+        let answer = mcp::connect(service).map_err(|absence| absence.to_string());
         let is_there = answer.is_ok();
         if answers.send((index, answer)).is_err() || is_there || Instant::now() >= deadline {
             return;

@@ -3,7 +3,7 @@
 use std::io::{self, Read};
 
 /// The maximum length of a line. At the handshake a server may send a page of instructions in one line.
-const LINE: usize = 256 * 1024;
+pub const LINE: usize = 256 * 1024;
 
 /// How many bytes are read from one stream.
 const ALL: usize = 1024 * 1024;

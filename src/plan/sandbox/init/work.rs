@@ -8,7 +8,7 @@ use serde::Deserialize;
 use serde_json::Value;
 
 use crate::{
-    api::{Sandbox, SandboxTemplate, meta},
+    api::{Sandbox, SandboxTemplate, meta, session::McpTransport},
     plan::{
         duration,
         effective::EffectiveSession,
@@ -16,7 +16,7 @@ use crate::{
         sandbox::{Observed, observed::Workload},
         template::probe,
     },
-    protocol::init::{Secrets, Service, Skills, Step, Work},
+    protocol::init::{Secrets, Service, Skills, Step, Transport, Work},
 };
 
 /// The default timeout of the init work. The framework's own limit is 3600 s.
@@ -48,12 +48,14 @@ pub(in crate::plan::sandbox) fn work(observed: &Observed) -> Option<Work> {
         timeout: seconds(&step.timeout),
         env: step.env.iter().map(|variable| (variable.name.clone(), variable.value.clone())).collect(),
     });
+    let probe = probe::asked(template, observed.label().ok().as_ref());
     Some(Work {
         timeout: seconds(&init.timeout).unwrap_or(TIMEOUT.as_secs().unsigned_abs()),
         steps: steps.collect(),
         service_timeout: seconds(&init.service_timeout),
         skills,
-        probe: probe::asked(template, observed.label().ok().as_ref()),
+        probe_timeout: probe.as_ref().and_then(|_| probe::timeout(template)),
+        probe,
         services,
         secrets: secrets(template),
     })
@@ -65,7 +67,7 @@ fn skills(session: &EffectiveSession, sandbox: &Sandbox) -> Option<Skills> {
     Some(Skills { sandbox_type: sandbox.spec.sandbox_type.clone(), enabled })
 }
 
-/// The MCP services that have to respond before the sandbox is ready. A service in the sandbox itself has the short host name, which is
+/// The MCP services that have to answer before the sandbox is ready. A service in the sandbox itself has the short host name, which is
 /// in `/etc/hosts` from the start; other services have their DNS names.
 fn services(session: &EffectiveSession, sandbox: &Sandbox) -> Vec<Service> {
     let all = session.services();
@@ -80,6 +82,11 @@ fn services(session: &EffectiveSession, sandbox: &Sandbox) -> Vec<Service> {
             host,
             port: u16::try_from(service.port).ok()?,
             path: service.path().to_string(),
+            transport: match service.transport.unwrap_or_default() {
+                McpTransport::Auto => Transport::Auto,
+                McpTransport::Sse => Transport::Sse,
+                McpTransport::Http => Transport::Http,
+            },
         })
     });
     services.collect()
