@@ -251,6 +251,11 @@ impl Folder {
         }
     }
 
+    /// Who may use this folder.
+    pub fn permissions(&self) -> io::Result<Permissions> {
+        Permissions::of(&self.0)
+    }
+
     fn enter(&self, name: &OsStr) -> io::Result<Self> {
         Ok(Self(rustix::fs::openat(&self.0, name, HOLD | OFlags::NOFOLLOW, Mode::empty())?))
     }
@@ -274,18 +279,46 @@ impl Blocked {
 /// Flags that allow entering a folder whose content may not be listed.
 const HOLD: OFlags = OFlags::PATH.union(OFlags::DIRECTORY).union(OFlags::CLOEXEC);
 
+/// Who may use a file or folder.
+#[derive(Clone, Copy, Debug)]
+pub struct Permissions {
+    /// The mode, without the type of the file.
+    pub mode: Mode,
+    /// The group that the file belongs to.
+    pub group: u32,
+}
+
+impl Permissions {
+    /// The permissions of a file.
+    pub fn of(file: impl AsFd) -> io::Result<Self> {
+        let stat = rustix::fs::fstat(file)?;
+        Ok(Self { mode: Mode::from_raw_mode(stat.st_mode), group: stat.st_gid })
+    }
+
+    /// Whether everybody, or a group of this process, has a permission. It is given as that of others, such as `Mode::ROTH`.
+    pub fn grant(self, permission: Mode) -> bool {
+        let of_the_group = Mode::from_raw_mode(permission.as_raw_mode() << 3);
+        let is_member = || {
+            let groups = rustix::process::getgroups().unwrap_or_default();
+            let own = rustix::process::getegid();
+            groups.into_iter().chain([own]).any(|group| group.as_raw() == self.group)
+        };
+        self.mode.contains(permission) || (self.mode.contains(of_the_group) && is_member())
+    }
+}
+
 /// The mode that `file` needs for `mode` to be granted; `None` if `mode` is granted already.
 fn lacking(file: impl AsFd, mode: Mode) -> io::Result<Option<Mode>> {
     let now = Mode::from_raw_mode(rustix::fs::fstat(file)?.st_mode);
     Ok((!now.contains(mode)).then(|| now.union(mode)))
 }
 
-/// Adds `mode` to a file's own mode, whatever the umask was when the file was created. If another user owns the file, or the file
-/// system sets modes on its own (SMB), the mode stays as it is.
+/// Adds `mode` to a file's own mode, whatever the umask was when the file was created. If another user owns the file (NFS that maps
+/// users), or the file system sets modes on its own (SMB, FUSE), the mode stays as it is.
 fn allow(file: impl AsFd, mode: Mode) -> io::Result<()> {
     let Some(mode) = lacking(&file, mode)? else { return Ok(()) };
     match rustix::fs::fchmod(file, mode) {
-        Ok(()) | Err(Errno::PERM | Errno::ACCESS | Errno::OPNOTSUPP) => Ok(()),
+        Ok(()) | Err(Errno::PERM | Errno::ACCESS | Errno::OPNOTSUPP | Errno::NOSYS) => Ok(()),
         Err(error) => Err(error.into()),
     }
 }

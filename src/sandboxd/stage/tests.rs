@@ -14,7 +14,7 @@ use rustix::io::Errno;
 use tempfile::TempDir;
 
 use super::*;
-use crate::protocol::staging::{Access, MARKER};
+use crate::protocol::staging::{Access, Fault, MARKER};
 use crate::sandboxd::folder::Folder;
 
 /// Sources and one or more volumes in a temporary folder.
@@ -642,6 +642,62 @@ fn a_full_volume_is_named_with_what_was_being_written() {
         });
         let message = crate::sandboxd::sentence(&outcome.unwrap_err());
         assert_eq!(message, "no space left on the volume data while writing code/big");
+    }
+}
+
+/// SMB and FUSE give every file the mode of a mount option, whatever it is created with.
+#[test]
+fn storage_that_fixes_modes_is_filled_if_sandboxes_can_read_what_is_written() {
+    for (mode, refused) in [(0o666, false), (0o640, false), (0o604, false), (0o600, true), (0o620, true)] {
+        let mut world = World::new("data");
+        world.source("image src", "code", &[("x", "1")]);
+        let part = world.volume().join(PART);
+        let outcome = stage(&world.manifest, &mut |step| {
+            if matches!(step, Step::Change(path) if path == Path::new(PART)) && part.exists() {
+                set_mode(&part, mode);
+            }
+            Ok(())
+        });
+        let group = rustix::process::getegid();
+        let expected = format!(
+            "what is written to the volume data gets the mode {mode:o} and the group {group}, so sandboxes could not read it"
+        );
+        match outcome {
+            Ok(_) => assert!(!refused, "{mode:o}"),
+            Err(error) => {
+                assert_eq!((crate::sandboxd::sentence(&error), refused), (expected, true));
+                assert_eq!(error.fault(), Fault::Storage("data".into()));
+                assert_eq!(tree(&world.volume()), entries(&[]), "nothing is written");
+            }
+        }
+    }
+}
+
+#[test]
+fn a_volume_that_refuses_the_first_file_is_at_fault_and_not_a_source() {
+    for (refusal, fault) in [
+        (Errno::ACCESS, Fault::Root("data".into())),
+        (Errno::PERM, Fault::Root("data".into())),
+        (Errno::ROFS, Fault::Storage("data".into())),
+        (Errno::IO, Fault::Storage("data".into())),
+        (Errno::NOSPC, Fault::Source),
+    ] {
+        let mut world = World::new("data");
+        symlink("/etc/passwd", world.source("image bad", "", &[]).join("out")).unwrap();
+        let error = stage(&world.manifest, &mut |_| Err(refusal.into())).unwrap_err();
+        assert_eq!(error.fault(), fault, "{error}");
+    }
+}
+
+#[test]
+fn storage_without_symbolic_links_is_at_fault_and_not_the_source_of_a_link() {
+    for (refusal, is_of_storage) in [(Errno::PERM, true), (Errno::OPNOTSUPP, true), (Errno::ACCESS, false)] {
+        let error = Error::link("data", Path::new("code/link"), refusal.into());
+        let expected = if is_of_storage { Fault::Storage("data".into()) } else { Fault::Folder("data".into()) };
+        assert_eq!(error.fault(), expected);
+        let message = crate::sandboxd::sentence(&error);
+        let words = "the volume data cannot hold the symbolic link code/link: ";
+        assert_eq!(message.starts_with(words), is_of_storage, "{message}");
     }
 }
 
