@@ -393,6 +393,50 @@ fn a_folder_that_a_sandbox_has_closed_is_named_and_not_the_storage() {
     }
 }
 
+/// A sandbox of one user creates a file with the usual umask, and one of another user edits it.
+#[test]
+fn sandboxes_of_all_users_edit_each_others_files_in_staged_folders() {
+    if !is_root() {
+        println!("skipped: only root can run as several users");
+        return;
+    }
+    let mut pod = Pod::new();
+    fs::create_dir(pod.source().join("lib")).unwrap();
+    chown(pod.volume(), Some(0), Some(STAGE_USER)).unwrap();
+    fs::set_permissions(pod.volume(), fs::Permissions::from_mode(0o2775)).unwrap();
+    let folder = pod.base.path().join("tools");
+    fs::create_dir(&folder).unwrap();
+    fs::set_permissions(&folder, fs::Permissions::from_mode(0o777)).unwrap();
+    let tools =
+        Volume { name: "tools".into(), mount_path: folder.to_str().unwrap().into(), ..pod.manifest.volumes[0].clone() };
+    pod.manifest.volumes.push(tools);
+    assert!(pod.command().status().unwrap().success());
+
+    // The group is the shared one, which every sandbox has beside those of its image's user.
+    let sh = |user: u32, folder: &Path, script: &str| {
+        let groups = format!("--groups={STAGE_USER}");
+        let user = [format!("--reuid={user}"), format!("--regid={user}"), groups];
+        let script = format!("umask 022; cd {} && {script}", folder.display());
+        Command::new("setpriv").args(user).args(["sh", "-c", &script]).stderr(Stdio::null()).status().unwrap().success()
+    };
+    let edits = |folder: &Path| {
+        let create = "echo a >file; mkdir sub; echo a >sub/file; (umask 077; echo a >under-077); \
+                      echo a >closed; chmod 644 closed; cp closed copy; chmod 600 closed";
+        assert!(sh(1000, folder, create));
+        let paths = ["file", "sub/file", "sub/new", "under-077", "copy", "closed"]; // the copy keeps the mode of the original
+        paths.map(|path| sh(2000, folder, &format!("echo b >>{path}")))
+    };
+    let staged = [true, true, true, true, false, false];
+    for folder in ["code", "code/lib"] {
+        assert_eq!(edits(&pod.volume().join(folder)), staged, "{folder}");
+    }
+    assert_eq!(mode(&pod.volume().join("code/file")), 0o664);
+    // The root folder belongs to root, so the stage user cannot set its ACL.
+    let nothing = [false; 6];
+    assert_eq!(edits(&pod.volume()), nothing);
+    assert_eq!(edits(&folder.join("code")), nothing, "the tools volume is as it was");
+}
+
 #[test]
 fn a_bad_source_fails_with_a_sentence() {
     let pod = Pod::new();

@@ -43,6 +43,9 @@ const PART: &str = ".aigise-staged.part";
 /// The volume whose first-level folders and skills are reported.
 const TOOLS: &str = "tools";
 
+/// The volume that sandboxes use for each other's files.
+const DATA: &str = "data";
+
 /// A step that is about to happen or has happened. The watcher may end the run at any step, as a crash would.
 #[derive(Clone, Copy, Debug)]
 pub enum Step<'a> {

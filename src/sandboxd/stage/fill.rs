@@ -16,7 +16,7 @@ use rustix::fs::Mode;
 
 use super::error::Error;
 use super::survey::{self, Content, Gathered, Item, Section};
-use super::{PART, Step, Tally, Watch};
+use super::{DATA, PART, Step, Tally, Watch};
 use crate::protocol::staging::{Access, MARKER, Source, Staged, Volume};
 use crate::sandboxd::folder::{Folder, Kind, Permissions, same_content};
 use crate::sandboxd::skills;
@@ -93,6 +93,10 @@ impl<'a> Target<'a> {
     /// Copies everything that the sources bring and that is not there yet.
     pub fn fill(&self, gathered: &[Gathered<'_>], watch: &mut Watch<'_>) -> Result<Staged, Error> {
         self.noting(Path::new(PART), || self.remove_part())?;
+        // A volume that was filled before stays as its sandboxes know it.
+        if self.noting(Path::new(MARKER), || self.root.kind(OsStr::new(MARKER)))?.is_none() {
+            self.share(&self.root);
+        }
         let mut staged = Staged::default();
         for gathered in gathered {
             let mut tally = Tally::default();
@@ -149,17 +153,27 @@ impl<'a> Target<'a> {
         for name in path {
             let above = at.clone();
             at.push(name);
-            self.noting(&at, || {
+            let is_new = self.noting(&at, || {
                 if folder.kind(name)?.is_some() {
-                    return Ok(());
+                    return Ok(false);
                 }
                 watch(Step::Change(&at))?;
-                folder.make(name, self.folder_mode())
+                folder.make(name, self.folder_mode()).map(|()| true)
             })?;
             folder = folder.descend(Path::new(name)).map_err(|obstacle| blocked(obstacle.below(&above)))?;
+            if is_new {
+                self.share(&folder);
+            }
             self.noting(&at, || folder.allow(self.folder_mode()))?;
         }
         Ok(folder)
+    }
+
+    /// On the data volume, lets sandboxes edit what others create in a folder.
+    fn share(&self, folder: &Folder) {
+        if self.volume.name == DATA {
+            folder.share();
+        }
     }
 
     /// Compares what is in the volume with what a source brings.

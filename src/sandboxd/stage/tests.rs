@@ -701,6 +701,45 @@ fn storage_without_symbolic_links_is_at_fault_and_not_the_source_of_a_link() {
     }
 }
 
+/// What the ACL permits is tested with the built program, which other users can run.
+#[test]
+fn new_folders_of_the_data_volume_get_a_default_acl_and_others_stay_as_they_are() {
+    const DEFAULT_ACL: &str = "system.posix_acl_default";
+    let default_acl = |folder: &Path| {
+        let mut acl = [0; 256];
+        let size = rustix::fs::getxattr(folder, DEFAULT_ACL, &mut acl[..]);
+        size.map(|size| acl[..size].to_vec())
+    };
+    for (volume, is_shared) in [("data", true), ("tools", false)] {
+        let mut world = World::new(volume);
+        world.source("image src", "code", &[("lib/x", "1")]);
+        world.stage().unwrap();
+        let found = default_acl(&world.volume().join("code/lib"));
+        if found == Err(Errno::OPNOTSUPP) {
+            println!("skipped: the temporary folder is on a file system without ACLs");
+            return;
+        }
+        assert_eq!(found.is_ok(), is_shared, "{volume}: {found:?}");
+        let Ok(mut acl) = found else { continue };
+        // Another one: the permissions of the group are r-x.
+        let group = acl.len() - 3 * 8;
+        assert_eq!(acl[group..group + 4], [8, 0, 7, 0]);
+        acl[group + 2] = 5;
+        let folder = world.volume().join("code");
+        rustix::fs::setxattr(&folder, DEFAULT_ACL, &acl, rustix::fs::XattrFlags::empty()).unwrap();
+        rustix::fs::removexattr(folder.join("lib"), DEFAULT_ACL).unwrap();
+        world.source("image more", "code", &[("new/x", "1"), ("lib/y", "1")]);
+        world.manifest.digest = "sha256:two".into();
+        world.stage().unwrap();
+        let found = ["", "new", "lib"].map(|path| default_acl(&folder.join(path)));
+        assert_eq!(
+            found,
+            [Ok(acl.clone()), Ok(acl), Err(Errno::NODATA)],
+            "what somebody has set stays, and is inherited"
+        );
+    }
+}
+
 #[test]
 fn folders_of_the_name_of_the_temporary_file_are_in_nobodys_way() {
     let mut world = World::new("data");
