@@ -12,7 +12,7 @@ use std::process::{Child, Command, ExitStatus, Stdio};
 use std::time::{Duration, Instant};
 
 use aigise_operator::protocol::staging::{
-    Access, MANIFEST_ENV, MARKER, Manifest, Source, Staged, StagingReport, Volume,
+    Access, Fault, MANIFEST_ENV, MARKER, Manifest, Source, Staged, StagingReport, Volume,
 };
 use rustix::process::{Pid, Signal, geteuid, kill_process};
 use tempfile::TempDir;
@@ -223,12 +223,19 @@ impl Pod {
         serde_json::from_slice(&fs::read(self.report_path()).unwrap()).unwrap()
     }
 
+    /// A failure that is the source's.
     fn failure(&self) -> String {
+        let (message, fault) = self.failure_and_fault();
+        assert_eq!(fault, Fault::Source, "{message}");
+        message
+    }
+
+    fn failure_and_fault(&self) -> (String, Fault) {
         let output = self.command().output().unwrap();
         assert_eq!(output.status.code(), Some(1));
-        let StagingReport::Failed { message } = self.report() else { panic!("{:?}", self.report()) };
+        let StagingReport::Failed { message, fault } = self.report() else { panic!("{:?}", self.report()) };
         assert_eq!(String::from_utf8(output.stderr).unwrap(), format!("sandboxd: {message}\n"));
-        message
+        (message, fault)
     }
 }
 
@@ -354,8 +361,80 @@ fn a_volume_that_may_not_be_written_is_named() {
         return;
     }
     let pod = Pod::new();
+    // The storage is tried before the sources are read.
+    std::os::unix::fs::symlink("/etc/passwd", pod.source().join("out")).unwrap();
     fs::set_permissions(pod.volume(), fs::Permissions::from_mode(0o755)).unwrap();
-    assert_eq!(pod.failure(), "code could not be written to the volume data: Permission denied (os error 13)");
+    let (message, fault) = pod.failure_and_fault();
+    let expected = "the stage user 65532, of the group 65532, may not write to the root folder of the volume data: \
+                    Permission denied (os error 13)";
+    assert_eq!((message.as_str(), fault), (expected, Fault::Root("data".into())));
+
+    fs::remove_file(pod.source().join("out")).unwrap();
+    chown(pod.volume(), None, Some(STAGE_USER)).unwrap();
+    fs::set_permissions(pod.volume(), fs::Permissions::from_mode(0o2775)).unwrap();
+    assert!(pod.command().status().unwrap().success(), "the group may write now");
+}
+
+/// The volume is open, and a sandbox of another user has made a folder in it.
+#[test]
+fn a_folder_that_a_sandbox_has_closed_is_named_and_not_the_storage() {
+    if !is_root() {
+        return;
+    }
+    let pod = Pod::new();
+    fs::write(pod.source().join("x"), "x").unwrap();
+    let folder = pod.volume().join("code");
+    fs::create_dir(&folder).unwrap();
+    for closed in [0o755, 0o700] {
+        fs::set_permissions(&folder, fs::Permissions::from_mode(closed)).unwrap();
+        let (message, fault) = pod.failure_and_fault();
+        let expected = "code/x could not be written to the volume data: Permission denied (os error 13)";
+        assert_eq!((message.as_str(), fault), (expected, Fault::Folder("data".into())), "{closed:o}");
+    }
+}
+
+/// A sandbox of one user creates a file with the usual umask, and one of another user edits it.
+#[test]
+fn sandboxes_of_all_users_edit_each_others_files_in_staged_folders() {
+    if !is_root() {
+        println!("skipped: only root can run as several users");
+        return;
+    }
+    let mut pod = Pod::new();
+    fs::create_dir(pod.source().join("lib")).unwrap();
+    chown(pod.volume(), Some(0), Some(STAGE_USER)).unwrap();
+    fs::set_permissions(pod.volume(), fs::Permissions::from_mode(0o2775)).unwrap();
+    let folder = pod.base.path().join("tools");
+    fs::create_dir(&folder).unwrap();
+    fs::set_permissions(&folder, fs::Permissions::from_mode(0o777)).unwrap();
+    let tools =
+        Volume { name: "tools".into(), mount_path: folder.to_str().unwrap().into(), ..pod.manifest.volumes[0].clone() };
+    pod.manifest.volumes.push(tools);
+    assert!(pod.command().status().unwrap().success());
+
+    // The group is the shared one, which every sandbox has beside those of its image's user.
+    let sh = |user: u32, folder: &Path, script: &str| {
+        let groups = format!("--groups={STAGE_USER}");
+        let user = [format!("--reuid={user}"), format!("--regid={user}"), groups];
+        let script = format!("umask 022; cd {} && {script}", folder.display());
+        Command::new("setpriv").args(user).args(["sh", "-c", &script]).stderr(Stdio::null()).status().unwrap().success()
+    };
+    let edits = |folder: &Path| {
+        let create = "echo a >file; mkdir sub; echo a >sub/file; (umask 077; echo a >under-077); \
+                      echo a >closed; chmod 644 closed; cp closed copy; chmod 600 closed";
+        assert!(sh(1000, folder, create));
+        let paths = ["file", "sub/file", "sub/new", "under-077", "copy", "closed"]; // the copy keeps the mode of the original
+        paths.map(|path| sh(2000, folder, &format!("echo b >>{path}")))
+    };
+    let staged = [true, true, true, true, false, false];
+    for folder in ["code", "code/lib"] {
+        assert_eq!(edits(&pod.volume().join(folder)), staged, "{folder}");
+    }
+    assert_eq!(mode(&pod.volume().join("code/file")), 0o664);
+    // The root folder belongs to root, so the stage user cannot set its ACL.
+    let nothing = [false; 6];
+    assert_eq!(edits(&pod.volume()), nothing);
+    assert_eq!(edits(&folder.join("code")), nothing, "the tools volume is as it was");
 }
 
 #[test]
@@ -391,7 +470,8 @@ fn a_full_volume_fails_with_a_sentence_and_is_completed_once_there_is_space() {
     }
     let full = fs::read(pod.report_path().with_extension("full")).unwrap();
     let message = "no space left on the volume data while writing code/big".to_owned();
-    assert_eq!(serde_json::from_slice::<StagingReport>(&full).unwrap(), StagingReport::Failed { message });
+    let report = StagingReport::Failed { message, fault: Fault::Source };
+    assert_eq!(serde_json::from_slice::<StagingReport>(&full).unwrap(), report);
     assert_eq!(pod.report(), staged(1, 0), "the small file is there already");
     assert_eq!(fs::metadata(kept.join("code/big")).unwrap().len(), 300_000);
 }
@@ -409,7 +489,7 @@ fn a_missing_or_broken_manifest_is_reported() {
             Some(text) => command.env(MANIFEST_ENV, text),
         };
         assert_eq!(command.stderr(Stdio::null()).status().unwrap().code(), Some(1));
-        assert_eq!(pod.report(), StagingReport::Failed { message: expected.into() });
+        assert_eq!(pod.report(), StagingReport::Failed { message: expected.into(), fault: Fault::Source });
     }
 }
 

@@ -169,6 +169,8 @@ pub enum Reason {
     SourceNotFound,
     /// A source could not be staged.
     StagingFailed,
+    /// The storage of a volume does not let staging write into it, or does not let sandboxes read what staging writes.
+    VolumeNotWritable,
     /// The volumes hold the content of their sources.
     Staged,
     /// The claim that the session names in `claimName` does not exist.

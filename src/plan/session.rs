@@ -96,7 +96,7 @@ impl Decide for Observed {
             | Lifecycle::SourceMissing(_)
             | Lifecycle::Staging(_)
             | Lifecycle::StagingInterrupted(_)
-            | Lifecycle::StagingFailed(_)
+            | Lifecycle::StagingFailed { .. }
             | Lifecycle::Starting { .. }
             | Lifecycle::SandboxFailed { .. }
             | Lifecycle::Degraded { .. }

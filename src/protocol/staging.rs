@@ -72,11 +72,35 @@ pub enum StagingReport {
         /// What each volume holds now, by the volume's name.
         volumes: BTreeMap<String, Staged>,
     },
-    /// A source could not be staged; a retry with the same sources would fail in the same way.
+    /// The volumes could not be filled; a retry would fail in the same way until somebody has changed something.
     Failed {
-        /// One sentence for the user that names the source and the path.
+        /// One sentence for the user that names the source or the volume, and the path.
         message: String,
+        /// What has to change. Reports of earlier versions do not have it.
+        #[serde(default, skip_serializing_if = "Fault::is_of_source")]
+        fault: Fault,
     },
+}
+
+/// What has to change before the volumes can be filled. Volumes are given by their names.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub enum Fault {
+    /// A source, or the list of sources.
+    #[default]
+    Source,
+    /// The permissions of this volume's root folder: neither the stage user nor the shared group may write there.
+    Root(String),
+    /// A folder inside this volume: a sandbox owns it, and has not opened it to the shared group.
+    Folder(String),
+    /// The storage of this volume: it cannot hold what the sources bring, or it fails.
+    Storage(String),
+}
+
+impl Fault {
+    fn is_of_source(&self) -> bool {
+        *self == Self::Source
+    }
 }
 
 /// What one volume holds after staging.

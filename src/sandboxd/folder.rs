@@ -9,7 +9,7 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::{Path, PathBuf};
 
-use rustix::fs::{AtFlags, CWD, Dir, FileType, Mode, OFlags, RenameFlags};
+use rustix::fs::{AtFlags, CWD, Dir, FileType, Mode, OFlags, RenameFlags, XattrFlags};
 use rustix::io::Errno;
 use thiserror::Error;
 
@@ -251,6 +251,26 @@ impl Folder {
         }
     }
 
+    /// Lets the group of this process edit what is created in this folder and in the folders below from now on, whatever the umask of
+    /// the program that creates it: a default ACL replaces the umask. A folder that has a default ACL keeps it. A folder of another
+    /// user, or on a file system without ACLs, stays as it is.
+    ///
+    /// Decided in docs/adr/0019-a-default-acl-on-staged-folders.md.
+    pub fn share(&self) {
+        let Ok(folder) = self.listable() else { return };
+        if rustix::fs::fgetxattr_query(&folder, DEFAULT_ACL).is_ok() {
+            return;
+        }
+        let acl = acl_for(rustix::process::getegid().as_raw());
+        // Nothing depends on it: without the ACL, files have the mode that the umask leaves.
+        let _ = rustix::fs::fsetxattr(&folder, DEFAULT_ACL, &acl, XattrFlags::empty());
+    }
+
+    /// Who may use this folder.
+    pub fn permissions(&self) -> io::Result<Permissions> {
+        Permissions::of(&self.0)
+    }
+
     fn enter(&self, name: &OsStr) -> io::Result<Self> {
         Ok(Self(rustix::fs::openat(&self.0, name, HOLD | OFlags::NOFOLLOW, Mode::empty())?))
     }
@@ -274,18 +294,78 @@ impl Blocked {
 /// Flags that allow entering a folder whose content may not be listed.
 const HOLD: OFlags = OFlags::PATH.union(OFlags::DIRECTORY).union(OFlags::CLOEXEC);
 
+/// The extended attribute with a folder's default ACL, from which new files and folders get their permissions.
+const DEFAULT_ACL: &str = "system.posix_acl_default";
+
+/// An ACL in the form of that attribute: what the umask 022 leaves to owner, owning group and others, and everything for a group.
+///
+/// The form is that of the kernel's `include/uapi/linux/posix_acl_xattr.h`, little-endian: a version of 32 bits, then for each entry
+/// a tag and permissions of 16 bits each, and an ID of 32 bits. The tags are in `include/uapi/linux/posix_acl.h`; the kernel wants the
+/// entries in their order.
+fn acl_for(group: u32) -> Vec<u8> {
+    const VERSION: u32 = 2;
+    const NO_ID: u32 = u32::MAX;
+    const USER_OBJ: u16 = 0x01;
+    const GROUP_OBJ: u16 = 0x04;
+    const GROUP: u16 = 0x08;
+    const MASK: u16 = 0x10;
+    const OTHER: u16 = 0x20;
+    let entries = [
+        (USER_OBJ, 0o7_u16, NO_ID),
+        (GROUP_OBJ, 0o5, NO_ID),
+        (GROUP, 0o7, group),
+        (MASK, 0o7, NO_ID),
+        (OTHER, 0o5, NO_ID),
+    ];
+    let mut acl = VERSION.to_le_bytes().to_vec();
+    for (tag, permissions, id) in entries {
+        acl.extend(tag.to_le_bytes());
+        acl.extend(permissions.to_le_bytes());
+        acl.extend(id.to_le_bytes());
+    }
+    acl
+}
+
+/// Who may use a file or folder.
+#[derive(Clone, Copy, Debug)]
+pub struct Permissions {
+    /// The mode, without the type of the file.
+    pub mode: Mode,
+    /// The group that the file belongs to.
+    pub group: u32,
+}
+
+impl Permissions {
+    /// The permissions of a file.
+    pub fn of(file: impl AsFd) -> io::Result<Self> {
+        let stat = rustix::fs::fstat(file)?;
+        Ok(Self { mode: Mode::from_raw_mode(stat.st_mode), group: stat.st_gid })
+    }
+
+    /// Whether everybody, or a group of this process, has a permission. It is given as that of others, such as `Mode::ROTH`.
+    pub fn grant(self, permission: Mode) -> bool {
+        let of_the_group = Mode::from_raw_mode(permission.as_raw_mode() << 3);
+        let is_member = || {
+            let groups = rustix::process::getgroups().unwrap_or_default();
+            let own = rustix::process::getegid();
+            groups.into_iter().chain([own]).any(|group| group.as_raw() == self.group)
+        };
+        self.mode.contains(permission) || (self.mode.contains(of_the_group) && is_member())
+    }
+}
+
 /// The mode that `file` needs for `mode` to be granted; `None` if `mode` is granted already.
 fn lacking(file: impl AsFd, mode: Mode) -> io::Result<Option<Mode>> {
     let now = Mode::from_raw_mode(rustix::fs::fstat(file)?.st_mode);
     Ok((!now.contains(mode)).then(|| now.union(mode)))
 }
 
-/// Adds `mode` to a file's own mode, whatever the umask was when the file was created. If another user owns the file, or the file
-/// system sets modes on its own (SMB), the mode stays as it is.
+/// Adds `mode` to a file's own mode, whatever the umask was when the file was created. If another user owns the file (NFS that maps
+/// users), or the file system sets modes on its own (SMB, FUSE), the mode stays as it is.
 fn allow(file: impl AsFd, mode: Mode) -> io::Result<()> {
     let Some(mode) = lacking(&file, mode)? else { return Ok(()) };
     match rustix::fs::fchmod(file, mode) {
-        Ok(()) | Err(Errno::PERM | Errno::ACCESS | Errno::OPNOTSUPP) => Ok(()),
+        Ok(()) | Err(Errno::PERM | Errno::ACCESS | Errno::OPNOTSUPP | Errno::NOSYS) => Ok(()),
         Err(error) => Err(error.into()),
     }
 }

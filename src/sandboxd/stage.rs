@@ -3,11 +3,14 @@
 //! ```text
 //! marker has the digest ──────────────────────────────────► nothing to do
 //!          │ no
-//!          ▼                                     of all volumes, before the first write:
-//!   survey: read every source ──► Failed         missing, unreadable, conflicting, link out of the source
+//!          ▼
+//!   try_out: one empty file      ──► Failed      the storage refuses it: fsGroup is ignored, or modes are fixed
+//!          │
+//!          ▼                                     of all volumes, before anything is copied:
+//!   survey: read every source    ──► Failed      missing, unreadable, conflicting, link out of the source
 //!          │
 //!          ▼
-//!   fill: add what is missing ──► Failed         no space left; a link in the way
+//!   fill: add what is missing    ──► Failed      no space left; a link in the way
 //!          │                                     (files that differ in the volume are kept and counted)
 //!          ▼
 //!   mark: the digest, last
@@ -39,6 +42,9 @@ const PART: &str = ".aigise-staged.part";
 
 /// The volume whose first-level folders and skills are reported.
 const TOOLS: &str = "tools";
+
+/// The volume that sandboxes use for each other's files.
+const DATA: &str = "data";
 
 /// A step that is about to happen or has happened. The watcher may end the run at any step, as a crash would.
 #[derive(Clone, Copy, Debug)]
@@ -95,7 +101,11 @@ pub fn stage(manifest: &Manifest, watch: &mut Watch<'_>) -> Result<BTreeMap<Stri
     let mut work = Vec::new();
     for volume in &manifest.volumes {
         let target = Target::open(volume)?;
-        let gathered = if target.is_marked(&manifest.digest) { None } else { Some(survey::survey(volume)?) };
+        let is_filled = target.is_marked(&manifest.digest);
+        if !is_filled {
+            target.try_out(watch)?;
+        }
+        let gathered = if is_filled { None } else { Some(survey::survey(volume)?) };
         work.push((volume, target, gathered));
     }
     let mut volumes = BTreeMap::new();
@@ -128,9 +138,11 @@ pub fn run(report_to: &Path) -> ExitCode {
     });
     let (report, exit_code) = match outcome {
         Ok(volumes) => (StagingReport::Staged { volumes }, ExitCode::SUCCESS),
-        Err(error) => (StagingReport::Failed { message: super::sentence(&error) }, ExitCode::FAILURE),
+        Err(error) => {
+            (StagingReport::Failed { message: super::sentence(&error), fault: error.fault() }, ExitCode::FAILURE)
+        }
     };
-    if let StagingReport::Failed { message } = &report {
+    if let StagingReport::Failed { message, .. } = &report {
         super::say(&format!("sandboxd: {message}"));
     }
     if let Err(error) = std::fs::write(report_to, report::text(report)) {

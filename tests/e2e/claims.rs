@@ -5,7 +5,10 @@ use serde_json::{Value, json};
 use super::{
     client::run,
     ground::Ground,
-    objects::{condition, config_map, from_config_map, list, message, plain, plain_session, reason, session, uid},
+    objects::{
+        ROOT_IMAGE, USER_IMAGE, condition, config_map, from_config_map, is_stalled, list, message, plain,
+        plain_session, reason, session, uid,
+    },
 };
 
 #[test]
@@ -160,4 +163,64 @@ fn a_claim_deleted_under_a_session_is_made_and_filled_anew_at_the_next_start() {
     let seen = ground.until_ready("asess/s");
     assert_eq!(ground.run("s--main", "cat /shared/in/file"), "x");
     assert_eq!(condition(&seen, "VolumesReady")["status"], "True");
+}
+
+/// The kubelet does not apply `fsGroup` to a path of its node, and it creates the folder as root's alone.
+#[test]
+#[ignore = "needs a cluster: make e2e"]
+fn storage_that_ignores_the_group_is_named_by_its_class_and_used_once_it_is_prepared() {
+    let ground = Ground::new("closed");
+    let class = format!("closed-{}", ground.namespace);
+    let volume = json!({
+        "apiVersion": "v1",
+        "kind": "PersistentVolume",
+        "metadata": {"name": class, "labels": {"aigise-e2e": "closed"}},
+        "spec": {
+            "accessModes": ["ReadWriteOnce"],
+            "capacity": {"storage": "10Mi"},
+            "hostPath": {"path": format!("/tmp/{class}"), "type": "DirectoryOrCreate"},
+            "persistentVolumeReclaimPolicy": "Retain",
+            "storageClassName": class,
+        },
+    });
+    run("kubectl", &["apply", "-f", "-"], &volume.to_string()).text();
+    let sources = json!({"storageClassName": class, "size": "10Mi", "sources": [from_config_map("files", "in")]});
+    let sandboxes = json!({"user": {"image": USER_IMAGE}});
+    ground.apply(&list(&[
+        config_map("files", &[("file", "x")]),
+        session("s", json!({"sandboxes": sandboxes, "volumes": {"data": sources}})),
+    ]));
+    let refused = ground.until_not_ready("asess/s", "VolumeNotWritable");
+    for word in [class.as_str(), "s--data", "65532", "the root folder of the volume data", "aigise.dev/restart"] {
+        assert!(message(&refused).contains(word), "{word}: {}", message(&refused));
+    }
+    assert!(is_stalled(&refused) && !message(&refused).contains("source"), "{}", message(&refused));
+    assert!(ground.names("asb", "").is_empty(), "sandboxes start over volumes that are not filled");
+
+    ground.apply(&json!({
+        "apiVersion": "v1",
+        "kind": "Pod",
+        "metadata": {"name": "prepare"},
+        "spec": {
+            "nodeName": ground.get("pod/s--stage")["spec"]["nodeName"],
+            "restartPolicy": "Never",
+            "containers": [{
+                "name": "prepare",
+                "image": ROOT_IMAGE,
+                "command": ["sh", "-c", "chgrp 65532 /v && chmod g+rwxs /v"],
+                "volumeMounts": [{"name": "data", "mountPath": "/v"}],
+            }],
+            "volumes": [{"name": "data", "persistentVolumeClaim": {"claimName": "s--data"}}],
+        },
+    }));
+    ground.until("pod/prepare", "has succeeded", |pod| pod["status"]["phase"] == "Succeeded");
+    ground.kubectl(&["annotate", "asess/s", "aigise.dev/restart=1"]).text();
+    ground.until_ready("asess/s");
+    assert_eq!(ground.run("s--user", "cat /shared/in/file && echo written >/shared/new"), "x");
+
+    // Another session uses it as an existing claim.
+    ground.apply(&session("next", json!({"sandboxes": sandboxes, "volumes": {"data": {"claimName": "s--data"}}})));
+    ground.until_ready("asess/next");
+    assert_eq!(ground.run("next--user", "cat /shared/new && echo again >/shared/newer"), "written");
+    run("kubectl", &["delete", "persistentvolume", &class, "--wait=false"], "").text();
 }

@@ -118,6 +118,34 @@ fn users_of_all_kinds_share_files() {
 
 #[test]
 #[ignore = "needs a cluster: make e2e"]
+fn users_of_all_kinds_edit_each_others_files_in_a_staged_folder() {
+    let ground = Ground::new("edit");
+    ground.apply(&list(&[
+        config_map("empty", &[]),
+        session(
+            "s",
+            json!({
+                "sandboxes": {
+                    "user": {"image": USER_IMAGE},
+                    "other": {"image": ROOT_IMAGE, "securityContext": {"runAsUser": 2000, "runAsGroup": 2000}},
+                },
+                "volumes": {"data": {"sources": [from_config_map("empty", "work")]}},
+            }),
+        ),
+    ]));
+    ground.until_ready("asess/s");
+    ground.run("s--user", "umask 022; cd /shared/work && echo one >file && mkdir sub && echo one >sub/file");
+    ground.run("s--other", "cd /shared/work && echo two >>file && echo two >>sub/file && echo two >sub/new");
+    assert_eq!(ground.run("s--user", "cd /shared/work && cat file sub/file sub/new"), "one\ntwo\none\ntwo\ntwo");
+    // The root of the volume belongs to root: there, the umask decides.
+    ground.run("s--user", "umask 022; echo one >/shared/file");
+    let refused = ground.try_run("s--other", "echo two >>/shared/file").complaint();
+    assert!(refused.contains("Permission denied"), "{refused}");
+    assert_eq!(ground.run("s--other", "cat /shared/file"), "one");
+}
+
+#[test]
+#[ignore = "needs a cluster: make e2e"]
 fn tools_top_roots_pick_all_none_or_some_of_the_roots() {
     let ground = Ground::new("roots");
     let tools = |roots: &Value| {

@@ -102,7 +102,13 @@ pub enum Event {
     /// The stage Pod ends well.
     Staged { pod: String, roots: Vec<String> },
     /// The stage Pod ends with a message.
-    StagingFailed { pod: String, message: String },
+    StagingFailed {
+        pod: String,
+        message: String,
+        /// What has to change.
+        #[serde(default)]
+        fault: staging::Fault,
+    },
     /// A container ends.
     Exited {
         pod: String,
@@ -489,8 +495,8 @@ impl World {
                 let at = self.now;
                 self.container(&pod, |_| terminated(0, None, Some(serde_json::to_string(&report).unwrap()), at, 1));
             }
-            Event::StagingFailed { pod, message } => {
-                let report = staging::StagingReport::Failed { message };
+            Event::StagingFailed { pod, message, fault } => {
+                let report = staging::StagingReport::Failed { message, fault };
                 let at = self.now;
                 self.container(&pod, |_| terminated(1, None, Some(serde_json::to_string(&report).unwrap()), at, 1));
             }
@@ -802,6 +808,8 @@ impl World {
         match write {
             Write::Create(Created::Claim(mut claim)) => {
                 self.birth(&mut claim.metadata);
+                // An admission plugin of the API server.
+                claim.spec.get_or_insert_default().storage_class_name.get_or_insert("standard".into());
                 let phase = Some("Bound".into());
                 claim.status = Some(PersistentVolumeClaimStatus { phase, ..PersistentVolumeClaimStatus::default() });
                 Outcome::Claim(create(&mut self.claims, *claim, owner, failed))

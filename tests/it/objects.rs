@@ -164,7 +164,10 @@ fn strangers_commands_run_behind_the_walls_of_the_sandboxes() {
     });
     let mut spec = walls.clone();
     spec["affinity"] = json!({"nodeAffinity": affinity, "podAntiAffinity": {}});
-    spec["securityContext"] = json!({"seccompProfile": {"type": "Localhost", "localhostProfile": "p"}, "sysctls": []});
+    spec["securityContext"] = json!({
+        "seccompProfile": {"type": "Localhost", "localhostProfile": "p"}, "sysctls": [],
+        "supplementalGroups": [5000], "runAsUser": 0,
+    });
     spec["terminationGracePeriodSeconds"] = json!(99);
     let defaults = json!({
         "podTemplate": {"spec": spec},
@@ -179,6 +182,8 @@ fn strangers_commands_run_behind_the_walls_of_the_sandboxes() {
     let context = &walled["spec"]["securityContext"];
     assert_eq!(context["seccompProfile"], json!({"type": "Localhost", "localhostProfile": "p"}));
     assert_eq!(context["fsGroup"], plain["spec"]["securityContext"]["fsGroup"]);
+    assert_eq!(context["supplementalGroups"], json!([5000]), "for storage that ignores fsGroup");
+    assert_eq!(context["runAsUser"], Value::Null);
     assert_eq!(walled["spec"]["terminationGracePeriodSeconds"], 5);
     let mut expected = confined.clone();
     expected["appArmorProfile"] = json!({"type": "RuntimeDefault"});

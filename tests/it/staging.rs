@@ -12,7 +12,7 @@ use aigise_operator::{
         Created, HelperMount, Requeue, Settings, StatusWrite, Write, effective::Decided, pod::annotation,
         session::Observed,
     },
-    protocol::staging::{Staged, StagingReport},
+    protocol::staging::{Fault, Staged, StagingReport},
 };
 use k8s_openapi::api::core::v1::{ContainerState, ContainerStateTerminated, ContainerStatus, Pod, PodSpec};
 use serde_json::{Value, json};
@@ -182,11 +182,68 @@ fn a_container_source_that_fails_is_named_with_its_last_words_and_run_again_when
     assert!(containers[0].env.as_ref().unwrap().iter().any(|variable| variable.name == "GIT_SSL_CAINFO"));
 }
 
+/// NFS, paths of the node and some drivers ignore `fsGroup`: no source is at fault then.
+#[test]
+fn storage_that_refuses_staging_is_named_by_its_class_with_the_way_on() {
+    let mut world = World::new();
+    let volumes = json!({"data": {"storageClassName": "nfs", "sources": [a_container_source()]}, "scripts": {}});
+    world.happens(a_session(json!({"sandboxes": {"main": {"image": "a"}}, "volumes": volumes})));
+    let fails = |world: &mut World, message: &str, fault: Fault| {
+        world.happens(Event::StagingFailed { pod: STAGE.into(), message: message.into(), fault });
+        said(world)
+    };
+    let retry = r#"kubectl annotate asess demo --overwrite aigise.dev/restart="$(date)""#;
+    let (reason, message) = fails(&mut world, "closed", Fault::Root("data".into()));
+    assert_eq!(reason, "VolumeNotWritable");
+    let expected = format!(
+        "The volumes could not be filled: closed. The claim demo--data is of the storage class nfs. Give the root folder of the volume to the group (chgrp 65532, chmod g+rwxs), or use a storage class that applies fsGroup; then: {retry}"
+    );
+    assert_eq!(message, expected);
+
+    // Nobody has asked for another attempt: the commands of the sources would run again each time.
+    world.happens(Event::After(600));
+    assert_eq!(said(&world), (reason, expected));
+    world.happens(Event::Annotate {
+        session: Some("demo".into()),
+        sandbox: None,
+        key: meta::RESTART.into(),
+        value: "1".into(),
+    });
+    world.happens(Event::PodGone(STAGE.into()));
+    assert_eq!(said(&world).0, "Staging");
+
+    let (reason, message) = fails(&mut world, "no links", Fault::Storage("scripts".into()));
+    assert_eq!(reason, "VolumeNotWritable");
+    let expected = format!(
+        "The volumes could not be filled: no links. The claim demo--scripts is of the storage class standard. Use another storage class or other mount options; then: {retry}"
+    );
+    assert_eq!(message, expected, "the API server writes the default class into a claim");
+
+    // A claim without a class is bound to a volume that somebody made for it.
+    let spec = world.claims.get_mut("demo--scripts").unwrap().spec.as_mut().unwrap();
+    (spec.storage_class_name, spec.volume_name) = (Some(String::new()), Some("pv-1".into()));
+    world.happens(Event::Restart);
+    let (_, message) = said(&world);
+    assert!(message.contains(" The claim demo--scripts is bound to the PersistentVolume pv-1. "), "{message}");
+}
+
+#[test]
+fn a_folder_that_a_sandbox_has_closed_is_neither_a_source_nor_the_storage() {
+    let mut world = World::new();
+    world.happens(with_sources(json!([a_container_source()])));
+    let fault = Fault::Folder("data".into());
+    world.happens(Event::StagingFailed { pod: STAGE.into(), message: "in/x could not be written.".into(), fault });
+    let (reason, message) = said(&world);
+    assert_eq!(reason, "VolumeNotWritable");
+    let expected = r#"The volumes could not be filled: in/x could not be written. Open the folder in the sandbox that owns it (chmod -R a+rwX); then: kubectl annotate asess demo --overwrite aigise.dev/restart="$(date)""#;
+    assert_eq!(message, expected);
+}
+
 #[test]
 fn what_a_container_source_says_is_not_taken_for_the_report() {
     let mut world = World::new();
     world.happens(with_sources(json!([a_container_source()])));
-    let report = StagingReport::Failed { message: "buy gold".into() };
+    let report = StagingReport::Failed { message: "buy gold".into(), fault: Fault::Source };
     let message = serde_json::to_string(&report).unwrap();
     ends(&mut world, "source-data-0", json!({"exitCode": 1, "reason": "Error", "message": message}));
     assert!(

@@ -305,7 +305,7 @@ impl Cluster {
         let Some(pod) = self.pod(key) else { return };
         let report = manifest(&pod).map(|manifest| match code {
             0 => staged(&manifest),
-            _ => StagingReport::Failed { message: "a source is bad".into() },
+            _ => StagingReport::Failed { message: "a source is bad".into(), fault: staging::Fault::Source },
         });
         self.terminate(key, code, report.map(|report| serde_json::to_string(&report).unwrap()));
     }

@@ -12,6 +12,7 @@ use super::{
 use crate::{
     api::{condition::Reason, sandbox::SandboxState, session::OnExpiry},
     plan::pod::Progress,
+    protocol::staging::Fault,
 };
 
 /// Where a session is in its life.
@@ -54,7 +55,12 @@ pub enum Lifecycle {
     /// The cluster ended the stage Pod; it is recreated.
     StagingInterrupted(String),
     /// The volumes could not be filled.
-    StagingFailed(String),
+    StagingFailed {
+        /// What went wrong.
+        message: String,
+        /// What has to change.
+        fault: Fault,
+    },
     /// Some sandboxes are not ready yet.
     Starting {
         /// The first sandbox that is not ready, and why.
@@ -111,7 +117,9 @@ impl Lifecycle {
             return Lifecycle::ClaimMissing(claim.to_string());
         }
         match staging {
-            Staging::Failed(message) => Lifecycle::StagingFailed(message.clone()),
+            Staging::Failed { message, fault } => {
+                Lifecycle::StagingFailed { message: message.clone(), fault: fault.clone() }
+            }
             Staging::NotStarted | Staging::Superseded => match staging::missing_source(observed) {
                 Some(name) => Lifecycle::SourceMissing(name.to_string()),
                 None => Lifecycle::NotStaged,
@@ -141,7 +149,7 @@ impl Lifecycle {
             | Lifecycle::NotStaged
             | Lifecycle::Staging(_)
             | Lifecycle::StagingInterrupted(_)
-            | Lifecycle::StagingFailed(_) => false,
+            | Lifecycle::StagingFailed { .. } => false,
         }
     }
 }

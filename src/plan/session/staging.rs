@@ -9,18 +9,19 @@ use k8s_openapi::api::core::v1::{ConfigMap, Pod};
 
 use kube::ResourceExt;
 
-use super::{ChildState, ConfigMapContent, Created, Observed, Write};
+use super::{ChildState, ConfigMapContent, Created, Observed, Write, volumes};
 use crate::{
     api::{condition::Reason, meta, session::SourceKind},
     plan::{
-        digest,
+        Failure, digest,
         effective::{EffectiveSession, sources::sources as sources_of},
         pod::{Hold, Progress, annotation, blocked_init, failed_init, hold, how, running_init},
         pod_event::{self, Reads},
+        pod_spec::SHARED_GROUP,
         status::printable,
         volumes::SharedVolume,
     },
-    protocol::staging::StagingReport,
+    protocol::staging::{Fault, StagingReport},
 };
 
 mod pod;
@@ -43,8 +44,13 @@ pub enum Staging {
     Superseded,
     /// The cluster ended the stage Pod before it was done: it is recreated.
     Interrupted(String),
-    /// The stage Pod failed, and would fail again with the same sources.
-    Failed(String),
+    /// The stage Pod failed, and would fail again.
+    Failed {
+        /// What went wrong.
+        message: String,
+        /// What has to change.
+        fault: Fault,
+    },
     /// The volumes hold the files of their sources.
     Done {
         /// The digest of the sources.
@@ -91,7 +97,7 @@ impl Staging {
         match progress {
             Progress::Ended { success, message, last_words, reason, when: _ } => {
                 match failed_source(pod, &observed.session) {
-                    Some(failure) if reason != Reason::PodLost => Staging::Failed(failure),
+                    Some(message) if reason != Reason::PodLost => Staging::Failed { message, fault: Fault::Source },
                     Some(_) | None => of_report(pod, success, reason, message, last_words.as_deref()),
                 }
             }
@@ -111,8 +117,10 @@ fn of_report(pod: &Pod, success: bool, reason: Reason, message: String, last_wor
             kept: volumes.values().map(|staged| staged.kept).sum(),
             request: annotation(pod, meta::RESTAGE).map(String::from),
         },
-        Some(StagingReport::Failed { message }) => Staging::Failed(message),
-        Some(StagingReport::Staged { .. }) | None if reason == Reason::OutOfMemory => Staging::Failed(message),
+        Some(StagingReport::Failed { message, fault }) => Staging::Failed { message, fault },
+        Some(StagingReport::Staged { .. }) | None if reason == Reason::OutOfMemory => {
+            Staging::Failed { message, fault: Fault::Source }
+        }
         Some(StagingReport::Staged { .. }) | None => Staging::Interrupted(message),
     }
 }
@@ -166,7 +174,7 @@ fn request(session: &EffectiveSession) -> Option<&str> {
 /// Whether the content of the ConfigMaps is needed now: staging is due, or it failed and its sources may have been fixed.
 pub fn wants_sources(observed: &Observed) -> bool {
     match Staging::of(observed) {
-        Staging::NotStarted | Staging::Superseded | Staging::Interrupted(_) | Staging::Failed(_) => true,
+        Staging::NotStarted | Staging::Superseded | Staging::Interrupted(_) | Staging::Failed { .. } => true,
         Staging::Unneeded | Staging::InProgress(_) | Staging::Done { .. } => false,
     }
 }
@@ -299,6 +307,35 @@ pub(super) fn in_words(observed: &Observed, progress: &Progress) -> String {
     }
 }
 
+/// The reason and the message for volumes that could not be filled.
+pub(super) fn failed_in_words(observed: &Observed, message: &str, fault: &Fault) -> Failure {
+    let retry =
+        format!("kubectl annotate asess {} --overwrite {}=\"$(date)\"", observed.session.name_any(), meta::RESTART);
+    let storage = |volume: &str| volumes::storage_in_words(observed, volume);
+    let (storage, way_on) = match fault {
+        Fault::Source => (None, "Fix the source; staging is retried.".to_string()),
+        Fault::Root(volume) => {
+            let way_on = format!(
+                "Give the root folder of the volume to the group (chgrp {SHARED_GROUP}, chmod g+rwxs), or use a storage class that applies fsGroup; then: {retry}"
+            );
+            (storage(volume), way_on)
+        }
+        Fault::Folder(_) => {
+            (None, format!("Open the folder in the sandbox that owns it (chmod -R a+rwX); then: {retry}"))
+        }
+        Fault::Storage(volume) => {
+            (storage(volume), format!("Use another storage class or other mount options; then: {retry}"))
+        }
+    };
+    let reason = match fault {
+        Fault::Source => Reason::StagingFailed,
+        Fault::Root(_) | Fault::Folder(_) | Fault::Storage(_) => Reason::VolumeNotWritable,
+    };
+    let storage = storage.map(|storage| format!("{storage} ")).unwrap_or_default();
+    let message = format!("The volumes could not be filled: {}. {storage}{way_on}", message.trim_end_matches('.'));
+    Failure { reason, message }
+}
+
 /// The message for volumes that are filled.
 pub(super) fn done_in_words(session: &EffectiveSession, staging: &Staging) -> String {
     let kept = match staging {
@@ -308,7 +345,7 @@ pub(super) fn done_in_words(session: &EffectiveSession, staging: &Staging) -> St
         | Staging::InProgress(_)
         | Staging::Superseded
         | Staging::Interrupted(_)
-        | Staging::Failed(_) => 0,
+        | Staging::Failed { .. } => 0,
     };
     let files = match kept {
         0 => return "The volumes hold the files of their sources.".to_string(),
@@ -336,7 +373,7 @@ pub(super) fn writes(observed: &Observed, staging: &Staging) -> Vec<Write> {
         Staging::Superseded => known,
         Staging::Interrupted(_) => rest(observed).is_zero(),
         // The list of sources is the same, so a different digest means that a ConfigMap was changed.
-        Staging::Failed(_) => {
+        Staging::Failed { .. } => {
             let is_fixed =
                 known && annotation(pod, meta::SOURCES_DIGEST) != Some(sources::manifest(observed).digest.as_str());
             is_fixed || annotation(pod, meta::SESSION_RESTART) != restart(&observed.session)

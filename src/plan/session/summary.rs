@@ -49,7 +49,7 @@ pub(super) fn report(observed: &Observed, situation: &Situation) -> Report<Aigis
     let settled_at = lifetime::settled_at(observed, view.phase);
     let conditions = status::conditions(conditions, &before.conditions, session.metadata().generation, now);
     let polls =
-        matches!(lifecycle, Lifecycle::ClaimMissing(_) | Lifecycle::SourceMissing(_) | Lifecycle::StagingFailed(_));
+        matches!(lifecycle, Lifecycle::ClaimMissing(_) | Lifecycle::SourceMissing(_) | Lifecycle::StagingFailed { .. });
     let requeue = match view.requeue {
         // A failed write causes no watch event, so it has to be retried. The sandboxes that wait for the role report that themselves.
         _ if observed.write_error.is_some()
@@ -181,10 +181,9 @@ fn view(observed: &Observed, lifecycle: &Lifecycle, counts: &SandboxCounts) -> V
             let message = format!("{message} The Pod that fills the volumes is recreated.");
             View::new(Staging, InProgress, Reason::Staging, message).requeued(Requeue::After(staging::rest(observed)))
         }
-        Lifecycle::StagingFailed(message) => {
-            let message = message.trim_end_matches('.');
-            let message = format!("The volumes could not be filled: {message}. Fix the source; staging is retried.");
-            View::new(Error, Stalled, Reason::StagingFailed, message).requeued(Requeue::After(SOURCE_POLL))
+        Lifecycle::StagingFailed { message, fault } => {
+            let Failure { reason, message } = staging::failed_in_words(observed, message, fault);
+            View::new(Error, Stalled, reason, message).requeued(Requeue::After(SOURCE_POLL))
         }
         Lifecycle::Starting { cause } if sandboxes::only_initialize(observed) && unbound(observed).is_none() => {
             View::new(SessionPhase::Initializing, InProgress, Reason::SandboxesNotReady, cause)
@@ -275,7 +274,7 @@ fn filled_volumes(observed: &Observed, staging: &Staging) -> VolumesStatus {
         | Staging::InProgress(_)
         | Staging::Superseded
         | Staging::Interrupted(_)
-        | Staging::Failed(_) => {
+        | Staging::Failed { .. } => {
             let before = observed.session.status().and_then(|status| status.volumes.clone()).unwrap_or_default();
             let tools = before.tools.unwrap_or_default();
             // Roots that agents once requested are staged again, so the list of sources does not change.

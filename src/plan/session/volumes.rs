@@ -114,6 +114,21 @@ pub(super) fn loss(observed: &Observed) -> Option<Failure> {
     Some(Failure { reason: Reason::ClaimTerminating, message })
 }
 
+/// The claim of one of the session's own volumes and its storage class, as a sentence.
+pub(super) fn storage_in_words(observed: &Observed, volume: &str) -> Option<String> {
+    let volume = SharedVolume::ALL.into_iter().find(|known| <&str>::from(known) == volume)?;
+    let spec = observed.claim(volume).and_then(|claim| claim.spec.as_ref());
+    let name = observed.session.claim_name(volume);
+    // The API server has written the default class into a claim that names none.
+    let class = spec.and_then(|spec| spec.storage_class_name.as_deref()).filter(|class| !class.is_empty());
+    let of_no_class = spec.and_then(|spec| spec.volume_name.as_deref());
+    Some(match (class, of_no_class) {
+        (Some(class), _) => format!("The claim {name} is of the storage class {class}."),
+        (None, Some(bound_to)) => format!("The claim {name} is bound to the PersistentVolume {bound_to}."),
+        (None, None) => format!("The claim is {name}."),
+    })
+}
+
 /// When existing claims have to be read again. The operator does not watch them.
 pub(super) fn next_read(observed: &Observed) -> Option<Duration> {
     (!observed.existing_claims.is_empty()).then_some(EXISTING_POLL)

@@ -1,4 +1,4 @@
-//! Why a volume could not be filled, in sentences for the person who wrote the sources.
+//! Why a volume could not be filled, in sentences for the person who has to change something: a source, or the storage.
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use rustix::io::Errno;
 use thiserror::Error;
 
-use crate::protocol::staging::{MANIFEST_ENV, Source};
+use crate::protocol::staging::{Fault, MANIFEST_ENV, Source};
 use crate::sandboxd::folder::{Blocked, Kind};
 
 /// Why a volume could not be filled. Sources are named by their description, volumes by their name.
@@ -54,6 +54,25 @@ pub enum Error {
         #[source]
         blocked: Blocked,
     },
+    #[error("the stage user {user}, of the group {group}, may not write to the root folder of the volume {volume}")]
+    RootClosed {
+        volume: String,
+        user: u32,
+        group: u32,
+        #[source]
+        error: io::Error,
+    },
+    #[error(
+        "what is written to the volume {volume} gets the mode {mode:o} and the group {group}, so sandboxes could not read it"
+    )]
+    NotShared { volume: String, mode: u32, group: u32 },
+    #[error("the volume {volume} cannot hold the symbolic link {}", path.display())]
+    NoLinks {
+        volume: String,
+        path: PathBuf,
+        #[source]
+        error: io::Error,
+    },
     #[error("the volume {volume} cannot be filled")]
     InTheWay {
         volume: String,
@@ -93,12 +112,62 @@ impl Error {
         }
     }
 
+    /// The root folder of a volume could not be written.
+    pub(super) fn root(volume: &str, error: io::Error) -> Self {
+        if error.kind() != io::ErrorKind::PermissionDenied {
+            return Self::write(volume, Path::new("."), error);
+        }
+        let (user, group) = (rustix::process::geteuid().as_raw(), rustix::process::getegid().as_raw());
+        Self::RootClosed { volume: volume.to_owned(), user, group, error }
+    }
+
+    /// A symbolic link could not be created in a volume. Where the file system has none, the error of the system is `EPERM` (Linux's
+    /// own file systems) or that the operation is not supported (SMB).
+    pub(super) fn link(volume: &str, path: &Path, error: io::Error) -> Self {
+        match Errno::from_io_error(&error) {
+            Some(Errno::PERM | Errno::OPNOTSUPP | Errno::NOSYS) => {
+                Self::NoLinks { volume: volume.to_owned(), path: path.to_owned(), error }
+            }
+            _ => Self::write(volume, path, error),
+        }
+    }
+
     /// Something in a volume could not be written.
     pub(super) fn write(volume: &str, path: &Path, error: io::Error) -> Self {
         let (volume, path) = (volume.to_owned(), path.to_owned());
         match Errno::from_io_error(&error) {
             Some(Errno::NOSPC | Errno::DQUOT) => Self::NoSpace { volume, path },
             _ => Self::Write { volume, path, error },
+        }
+    }
+
+    /// What has to change.
+    pub fn fault(&self) -> Fault {
+        match self {
+            Self::RootClosed { volume, .. } => Fault::Root(volume.clone()),
+            Self::InTheWay { volume, blocked: Blocked::Refused { .. } } => Fault::Folder(volume.clone()),
+            // The root folder could be written, so it is a folder in the volume that is closed.
+            Self::Write { volume, error, .. } if error.kind() == io::ErrorKind::PermissionDenied => {
+                Fault::Folder(volume.clone())
+            }
+            Self::NoVolume { volume, .. }
+            | Self::NotShared { volume, .. }
+            | Self::NoLinks { volume, .. }
+            | Self::Write { volume, .. } => Fault::Storage(volume.clone()),
+            Self::NoManifest
+            | Self::BadManifest(_)
+            | Self::BadPath { .. }
+            | Self::NoSource { .. }
+            | Self::ReservedName { .. }
+            | Self::LeadsOut { .. }
+            | Self::NotCopied { .. }
+            | Self::Unreadable { .. }
+            | Self::Read { .. }
+            | Self::Conflict { .. }
+            | Self::NoSuchRoots { .. }
+            | Self::InTheWay { .. }
+            | Self::NoSpace { .. }
+            | Self::Signals(_) => Fault::Source,
         }
     }
 }

@@ -16,9 +16,9 @@ use rustix::fs::Mode;
 
 use super::error::Error;
 use super::survey::{self, Content, Gathered, Item, Section};
-use super::{PART, Step, Tally, Watch};
+use super::{DATA, PART, Step, Tally, Watch};
 use crate::protocol::staging::{Access, MARKER, Source, Staged, Volume};
-use crate::sandboxd::folder::{Folder, Kind, same_content};
+use crate::sandboxd::folder::{Folder, Kind, Permissions, same_content};
 use crate::sandboxd::skills;
 
 /// A volume that is being filled.
@@ -41,6 +41,28 @@ impl<'a> Target<'a> {
         // A marker that is missing or cannot be read only means more work.
         let read = self.root.read(OsStr::new(MARKER)).and_then(|file| file.take(4096).read_to_string(&mut content));
         read.is_ok() && content.lines().next() == Some(digest)
+    }
+
+    /// Creates an empty file and removes it: whether the storage lets this run write, and lets sandboxes read what it writes. So what
+    /// is wrong with the storage is known before the sources are read, and not confused with a folder that a sandbox has closed.
+    pub fn try_out(&self, watch: &mut Watch<'_>) -> Result<(), Error> {
+        let part = Path::new(PART);
+        let mut create = || {
+            watch(Step::Change(part))?;
+            self.root.allow(self.folder_mode())?;
+            let (name, file) = self.part(self.file_mode(false))?;
+            watch(Step::Change(part))?;
+            let (entered, read) = (self.root.permissions()?, Permissions::of(&file)?);
+            self.root.remove(&name)?;
+            Ok([(entered, Mode::XOTH), (read, Mode::ROTH)])
+        };
+        let found = create().map_err(|error| Error::root(&self.volume.name, error))?;
+        match found.into_iter().find(|(permissions, needed)| !permissions.grant(*needed)) {
+            Some((Permissions { mode, group }, _)) => {
+                Err(Error::NotShared { volume: self.volume.name.clone(), mode: mode.as_raw_mode(), group })
+            }
+            None => Ok(()),
+        }
     }
 
     /// Records that the volume was filled from these sources.
@@ -71,7 +93,10 @@ impl<'a> Target<'a> {
     /// Copies everything that the sources bring and that is not there yet.
     pub fn fill(&self, gathered: &[Gathered<'_>], watch: &mut Watch<'_>) -> Result<Staged, Error> {
         self.noting(Path::new(PART), || self.remove_part())?;
-        self.noting(Path::new("."), || self.root.allow(self.folder_mode()))?;
+        // A volume that was filled before stays as its sandboxes know it.
+        if self.noting(Path::new(MARKER), || self.root.kind(OsStr::new(MARKER)))?.is_none() {
+            self.share(&self.root);
+        }
         let mut staged = Staged::default();
         for gathered in gathered {
             let mut tally = Tally::default();
@@ -128,17 +153,27 @@ impl<'a> Target<'a> {
         for name in path {
             let above = at.clone();
             at.push(name);
-            self.noting(&at, || {
+            let is_new = self.noting(&at, || {
                 if folder.kind(name)?.is_some() {
-                    return Ok(());
+                    return Ok(false);
                 }
                 watch(Step::Change(&at))?;
-                folder.make(name, self.folder_mode())
+                folder.make(name, self.folder_mode()).map(|()| true)
             })?;
             folder = folder.descend(Path::new(name)).map_err(|obstacle| blocked(obstacle.below(&above)))?;
+            if is_new {
+                self.share(&folder);
+            }
             self.noting(&at, || folder.allow(self.folder_mode()))?;
         }
         Ok(folder)
+    }
+
+    /// On the data volume, lets sandboxes edit what others create in a folder.
+    fn share(&self, folder: &Folder) {
+        if self.volume.name == DATA {
+            folder.share();
+        }
     }
 
     /// Compares what is in the volume with what a source brings.
@@ -184,10 +219,11 @@ impl<'a> Target<'a> {
                     Ok(None)
                 })
             }
-            Content::Link { target } => self.noting(path, || {
-                watch(Step::Change(path))?;
-                Ok(is_free(into.link(name, target))?.then_some(0))
-            }),
+            Content::Link { target } => {
+                self.noting(path, || watch(Step::Change(path)))?;
+                let placed = is_free(into.link(name, target));
+                Ok(placed.map_err(|error| Error::link(&self.volume.name, path, error))?.then_some(0))
+            }
         }
     }
 

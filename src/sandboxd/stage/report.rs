@@ -30,7 +30,7 @@ pub fn text(mut report: StagingReport) -> String {
 /// Removes at most `excess` bytes from the report; `false` if nothing more can be removed.
 fn shorten(report: &mut StagingReport, excess: usize) -> bool {
     match report {
-        StagingReport::Failed { message } => {
+        StagingReport::Failed { message, fault: _ } => {
             if message.ends_with(ELLIPSIS) {
                 message.pop();
             }
@@ -117,7 +117,7 @@ fn size(bytes: u64) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::protocol::staging::Access;
+    use crate::protocol::staging::{Access, Fault};
 
     fn tools(roots: Vec<String>, skills: Vec<String>) -> StagingReport {
         StagingReport::Staged {
@@ -138,7 +138,8 @@ mod tests {
     fn a_short_report_is_left_whole() {
         for report in [
             tools(vec!["fuzz".into()], vec!["fuzz/afl".into()]),
-            StagingReport::Failed { message: "no \"space\" left".into() },
+            StagingReport::Failed { message: "no \"space\" left".into(), fault: Fault::Source },
+            StagingReport::Failed { message: "closed".into(), fault: Fault::Root("data".into()) },
         ] {
             assert_eq!(serde_json::from_str::<StagingReport>(&text(report.clone())).unwrap(), report);
         }
@@ -147,10 +148,14 @@ mod tests {
     #[test]
     fn a_long_message_keeps_its_beginning_and_stays_valid() {
         for letter in ["a", "ä", "\u{1}", "\"", "🦀"] {
-            let text = text(StagingReport::Failed { message: format!("image x: {}", letter.repeat(9000)) });
+            let report = |message| StagingReport::Failed { message, fault: Fault::Folder("data".into()) };
+            let text = text(report(format!("image x: {}", letter.repeat(9000))));
             assert!(text.len() <= LIMIT, "{} bytes", text.len());
             assert!(text.len() > LIMIT - 16, "{letter}: only {} bytes", text.len());
-            let StagingReport::Failed { message } = serde_json::from_str(&text).unwrap() else { panic!("{text}") };
+            let StagingReport::Failed { message, fault } = serde_json::from_str(&text).unwrap() else {
+                panic!("{text}")
+            };
+            assert_eq!(fault, Fault::Folder("data".into()));
             assert!(message.starts_with("image x: ") && message.ends_with(ELLIPSIS));
         }
     }
@@ -182,6 +187,13 @@ mod tests {
             assert!(text.len() <= LIMIT, "{} bytes of {letter:?}", text.len());
             assert_eq!(read(&text).roots, ["…"]);
         }
+    }
+
+    #[test]
+    fn a_failure_from_before_there_were_faults_is_one_of_a_source() {
+        let report = StagingReport::Failed { message: "bad".into(), fault: Fault::Source };
+        assert_eq!(text(report.clone()), r#"{"outcome":"failed","message":"bad"}"#);
+        assert_eq!(serde_json::from_str::<StagingReport>(&text(report.clone())).unwrap(), report);
     }
 
     #[test]

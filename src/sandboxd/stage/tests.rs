@@ -14,7 +14,7 @@ use rustix::io::Errno;
 use tempfile::TempDir;
 
 use super::*;
-use crate::protocol::staging::{Access, MARKER};
+use crate::protocol::staging::{Access, Fault, MARKER};
 use crate::sandboxd::folder::Folder;
 
 /// Sources and one or more volumes in a temporary folder.
@@ -642,6 +642,101 @@ fn a_full_volume_is_named_with_what_was_being_written() {
         });
         let message = crate::sandboxd::sentence(&outcome.unwrap_err());
         assert_eq!(message, "no space left on the volume data while writing code/big");
+    }
+}
+
+/// SMB and FUSE give every file the mode of a mount option, whatever it is created with.
+#[test]
+fn storage_that_fixes_modes_is_filled_if_sandboxes_can_read_what_is_written() {
+    for (mode, refused) in [(0o666, false), (0o640, false), (0o604, false), (0o600, true), (0o620, true)] {
+        let mut world = World::new("data");
+        world.source("image src", "code", &[("x", "1")]);
+        let part = world.volume().join(PART);
+        let outcome = stage(&world.manifest, &mut |step| {
+            if matches!(step, Step::Change(path) if path == Path::new(PART)) && part.exists() {
+                set_mode(&part, mode);
+            }
+            Ok(())
+        });
+        let group = rustix::process::getegid();
+        let expected = format!(
+            "what is written to the volume data gets the mode {mode:o} and the group {group}, so sandboxes could not read it"
+        );
+        match outcome {
+            Ok(_) => assert!(!refused, "{mode:o}"),
+            Err(error) => {
+                assert_eq!((crate::sandboxd::sentence(&error), refused), (expected, true));
+                assert_eq!(error.fault(), Fault::Storage("data".into()));
+                assert_eq!(tree(&world.volume()), entries(&[]), "nothing is written");
+            }
+        }
+    }
+}
+
+#[test]
+fn a_volume_that_refuses_the_first_file_is_at_fault_and_not_a_source() {
+    for (refusal, fault) in [
+        (Errno::ACCESS, Fault::Root("data".into())),
+        (Errno::PERM, Fault::Root("data".into())),
+        (Errno::ROFS, Fault::Storage("data".into())),
+        (Errno::IO, Fault::Storage("data".into())),
+        (Errno::NOSPC, Fault::Source),
+    ] {
+        let mut world = World::new("data");
+        symlink("/etc/passwd", world.source("image bad", "", &[]).join("out")).unwrap();
+        let error = stage(&world.manifest, &mut |_| Err(refusal.into())).unwrap_err();
+        assert_eq!(error.fault(), fault, "{error}");
+    }
+}
+
+#[test]
+fn storage_without_symbolic_links_is_at_fault_and_not_the_source_of_a_link() {
+    for (refusal, is_of_storage) in [(Errno::PERM, true), (Errno::OPNOTSUPP, true), (Errno::ACCESS, false)] {
+        let error = Error::link("data", Path::new("code/link"), refusal.into());
+        let expected = if is_of_storage { Fault::Storage("data".into()) } else { Fault::Folder("data".into()) };
+        assert_eq!(error.fault(), expected);
+        let message = crate::sandboxd::sentence(&error);
+        let words = "the volume data cannot hold the symbolic link code/link: ";
+        assert_eq!(message.starts_with(words), is_of_storage, "{message}");
+    }
+}
+
+/// What the ACL permits is tested with the built program, which other users can run.
+#[test]
+fn new_folders_of_the_data_volume_get_a_default_acl_and_others_stay_as_they_are() {
+    const DEFAULT_ACL: &str = "system.posix_acl_default";
+    let default_acl = |folder: &Path| {
+        let mut acl = [0; 256];
+        let size = rustix::fs::getxattr(folder, DEFAULT_ACL, &mut acl[..]);
+        size.map(|size| acl[..size].to_vec())
+    };
+    for (volume, is_shared) in [("data", true), ("tools", false)] {
+        let mut world = World::new(volume);
+        world.source("image src", "code", &[("lib/x", "1")]);
+        world.stage().unwrap();
+        let found = default_acl(&world.volume().join("code/lib"));
+        if found == Err(Errno::OPNOTSUPP) {
+            println!("skipped: the temporary folder is on a file system without ACLs");
+            return;
+        }
+        assert_eq!(found.is_ok(), is_shared, "{volume}: {found:?}");
+        let Ok(mut acl) = found else { continue };
+        // Another one: the permissions of the group are r-x.
+        let group = acl.len() - 3 * 8;
+        assert_eq!(acl[group..group + 4], [8, 0, 7, 0]);
+        acl[group + 2] = 5;
+        let folder = world.volume().join("code");
+        rustix::fs::setxattr(&folder, DEFAULT_ACL, &acl, rustix::fs::XattrFlags::empty()).unwrap();
+        rustix::fs::removexattr(folder.join("lib"), DEFAULT_ACL).unwrap();
+        world.source("image more", "code", &[("new/x", "1"), ("lib/y", "1")]);
+        world.manifest.digest = "sha256:two".into();
+        world.stage().unwrap();
+        let found = ["", "new", "lib"].map(|path| default_acl(&folder.join(path)));
+        assert_eq!(
+            found,
+            [Ok(acl.clone()), Ok(acl), Err(Errno::NODATA)],
+            "what somebody has set stays, and is inherited"
+        );
     }
 }
 

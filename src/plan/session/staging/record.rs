@@ -70,7 +70,7 @@ pub(in crate::plan::session) fn write(observed: &Observed, staging: &Staging) ->
         | Staging::Superseded
         | Staging::InProgress(_)
         | Staging::Interrupted(_)
-        | Staging::Failed(_) => return None,
+        | Staging::Failed { .. } => return None,
     };
     let claims = own_volumes(&observed.session).filter_map(|volume| {
         let known = || stored(observed)?.claims.get(&volume.to_string());

@@ -1,5 +1,5 @@
 //! The isolation of the stage Pod: the same that the session's defaults give every sandbox. A container source runs an untrusted image,
-//! as a sandbox does.
+//! as a sandbox does. The same holds for the groups that storage of other owners admits: what sandboxes may write, staging may write.
 
 use k8s_openapi::{
     DeepMerge,
@@ -13,7 +13,7 @@ pub(super) fn is_wall(profile: &str) -> bool {
     profile != "Unconfined"
 }
 
-/// The part of `sandboxDefaults.podTemplate` that concerns scheduling, isolation and image pulls.
+/// The part of `sandboxDefaults.podTemplate` that concerns scheduling, isolation, image pulls and access to the volumes.
 pub(super) fn of(session: &EffectiveSession) -> PodSpec {
     let template = session.default_pod_template();
     let spec = template.and_then(|template| serde_json::from_value(template.get("spec")?.clone()).ok());
@@ -24,6 +24,7 @@ pub(super) fn of(session: &EffectiveSession) -> PodSpec {
         app_armor_profile: context.app_armor_profile.filter(|profile| is_wall(&profile.type_)),
         se_linux_options: context.se_linux_options,
         seccomp_profile: context.seccomp_profile.filter(|profile| is_wall(&profile.type_)),
+        supplemental_groups: context.supplemental_groups,
         ..PodSecurityContext::default()
     });
     PodSpec {
