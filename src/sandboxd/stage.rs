@@ -4,7 +4,7 @@
 //! marker has the digest ──────────────────────────────────► nothing to do
 //!          │ no
 //!          ▼                                     of all volumes, before the first write:
-//!   survey: read every source ──► Failed         missing, unreadable, conflicting, link out of the source
+//!   survey: read every source ──► Failed         missing, unreadable, conflicting
 //!          │
 //!          ▼
 //!   fill: add what is missing ──► Failed         no space left; a link in the way
@@ -14,6 +14,9 @@
 //! ```
 //!
 //! It runs as an unprivileged user without capabilities, on volumes whose root may belong to another user.
+//!
+//! A symbolic link is content like that of a file: it is copied with its target as it is, and nothing here follows one. Decided in
+//! docs/adr/0018-links-are-data.md.
 
 use std::collections::BTreeMap;
 use std::io::{self, Write};
@@ -70,7 +73,7 @@ pub enum Step<'a> {
     },
 }
 
-/// What happened to the files of a source.
+/// What happened to the files of a source. Symbolic links count as files.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Tally {
     /// Files that this run wrote.
