@@ -5,7 +5,8 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
-use std::os::unix::fs::{MetadataExt, PermissionsExt, chown};
+use std::os::unix::fs::{MetadataExt, PermissionsExt, chown, symlink};
+use std::os::unix::net::UnixListener;
 use std::os::unix::process::{CommandExt, ExitStatusExt};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
@@ -302,6 +303,26 @@ fn a_volume_of_somebody_else_is_filled_and_its_root_left_as_it_is() {
     }
 }
 
+/// Whoever owns what a link leads to: the stage user may neither read nor change it.
+#[test]
+fn a_link_to_what_the_stage_user_may_not_read_is_copied_and_belongs_to_that_user() {
+    let pod = Pod::new();
+    let closed = pod.base.path().join("closed");
+    fs::create_dir(&closed).unwrap();
+    fs::set_permissions(&closed, fs::Permissions::from_mode(0o700)).unwrap();
+    symlink(&closed, pod.source().join("link")).unwrap();
+
+    assert!(pod.command().status().unwrap().success());
+
+    assert_eq!(pod.report(), staged(1, 0));
+    let link = pod.volume().join("code/link");
+    assert_eq!(fs::read_link(&link).unwrap(), closed);
+    let user = if is_root() { STAGE_USER } else { geteuid().as_raw() };
+    assert_eq!(fs::symlink_metadata(&link).unwrap().uid(), user);
+    let metadata = fs::metadata(&closed).unwrap();
+    assert_eq!((metadata.uid(), metadata.mode() & 0o7777), (geteuid().as_raw(), 0o700));
+}
+
 #[test]
 fn the_umask_of_the_container_does_not_matter() {
     for umask in ["0777", "0077", "0"] {
@@ -440,8 +461,8 @@ fn sandboxes_of_all_users_edit_each_others_files_in_staged_folders() {
 #[test]
 fn a_bad_source_fails_with_a_sentence() {
     let pod = Pod::new();
-    std::os::unix::fs::symlink("/etc/passwd", pod.source().join("out")).unwrap();
-    let expected = "image src holds the symbolic link out, which leads out of the source to /etc/passwd";
+    let _socket = UnixListener::bind(pod.source().join("socket")).unwrap();
+    let expected = "image src holds socket, which is a device, socket or named pipe and cannot be copied";
     assert_eq!(pod.failure(), expected);
 }
 

@@ -6,7 +6,7 @@ use std::fmt;
 use std::fs::File;
 use std::io::{self, Read};
 use std::os::fd::{AsFd, OwnedFd};
-use std::os::unix::ffi::{OsStrExt, OsStringExt};
+use std::os::unix::ffi::OsStringExt;
 use std::path::{Path, PathBuf};
 
 use rustix::fs::{AtFlags, CWD, Dir, FileType, Mode, OFlags, RenameFlags, XattrFlags};
@@ -15,9 +15,6 @@ use thiserror::Error;
 
 /// A folder that the file system itself creates (ext4) and that only root can read.
 pub const LOST_AND_FOUND: &str = "lost+found";
-
-/// The maximum number of symbolic links on one path, as in the kernel.
-const MOST_LINKS: usize = 40;
 
 /// What exists under a name.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -63,7 +60,7 @@ pub enum Blocked {
         /// What exists there instead.
         found: Kind,
     },
-    /// The path contains `..`, and nothing has checked where that leads.
+    /// The path contains `..`.
     #[error("{} leads upward", at.display())]
     Upward {
         /// The path up to its first `..`.
@@ -153,38 +150,10 @@ impl Folder {
         if file.metadata()?.is_file() { Ok(file) } else { Err(io::ErrorKind::InvalidInput.into()) }
     }
 
-    /// The target of a symbolic link.
-    pub fn link_target(&self, name: &OsStr) -> io::Result<PathBuf> {
+    /// The target of a symbolic link: the bytes that it holds, which may be the path of anything or of nothing.
+    pub fn link_target(&self, name: &OsStr) -> io::Result<OsString> {
         let target = rustix::fs::readlinkat(&self.0, name, Vec::new())?;
-        Ok(OsString::from_vec(target.into_bytes()).into())
-    }
-
-    /// Where a link in `place` leads, as a path below this folder without links; `None` if the link leads out of this folder.
-    ///
-    /// The target need not exist. The kernel's own `RESOLVE_BENEATH` would do the same, but is missing in some container runtimes.
-    pub fn resolve(&self, place: &Path, target: &Path) -> Option<PathBuf> {
-        let mut here = place.to_owned();
-        let mut ahead = Vec::new();
-        let push = |ahead: &mut Vec<OsString>, path: &Path| {
-            ahead.extend(path.components().rev().map(|part| part.as_os_str().to_owned()));
-        };
-        push(&mut ahead, target);
-        let mut links = 1;
-        while let Some(part) = ahead.pop() {
-            match part.as_bytes() {
-                b"." => {}
-                b".." if here.pop() => {}
-                b"/" | b".." => return None,
-                _ => match self.descend(&here).ok().and_then(|folder| folder.link_target(&part).ok()) {
-                    Some(target) if links < MOST_LINKS => {
-                        links += 1;
-                        push(&mut ahead, &target);
-                    }
-                    _ => here.push(part),
-                },
-            }
-        }
-        Some(here)
+        Ok(OsString::from_vec(target.into_bytes()))
     }
 
     /// Creates a folder, unless something with that name exists.
@@ -195,8 +164,8 @@ impl Folder {
         }
     }
 
-    /// Creates a symbolic link.
-    pub fn link(&self, name: &OsStr, target: &Path) -> io::Result<()> {
+    /// Creates a symbolic link with exactly these bytes as its target.
+    pub fn link(&self, name: &OsStr, target: &OsStr) -> io::Result<()> {
         Ok(rustix::fs::symlinkat(target, &self.0, name)?)
     }
 

@@ -7,7 +7,7 @@
 //!   try_out: one empty file      ──► Failed      the storage refuses it: fsGroup is ignored, or modes are fixed
 //!          │
 //!          ▼                                     of all volumes, before anything is copied:
-//!   survey: read every source    ──► Failed      missing, unreadable, conflicting, link out of the source
+//!   survey: read every source    ──► Failed      missing, unreadable, conflicting
 //!          │
 //!          ▼
 //!   fill: add what is missing    ──► Failed      no space left; a link in the way
@@ -17,6 +17,9 @@
 //! ```
 //!
 //! It runs as an unprivileged user without capabilities, on volumes whose root may belong to another user.
+//!
+//! A symbolic link is content like that of a file: it is copied with its target as it is, and nothing here follows one. Decided in
+//! docs/adr/0018-links-are-data.md.
 
 use std::collections::BTreeMap;
 use std::io::{self, Write};
@@ -76,7 +79,7 @@ pub enum Step<'a> {
     },
 }
 
-/// What happened to the files of a source.
+/// What happened to the files of a source. Symbolic links count as files.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Tally {
     /// Files that this run wrote.

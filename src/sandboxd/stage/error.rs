@@ -27,12 +27,6 @@ pub enum Error {
     },
     #[error("{source_name} holds {}, a name that is reserved for the record of staging", path.display())]
     ReservedName { source_name: String, path: PathBuf },
-    #[error(
-        "{source_name} holds the symbolic link {}, which leads out of the source to {}",
-        path.display(),
-        target.display()
-    )]
-    LeadsOut { source_name: String, path: PathBuf, target: PathBuf },
     #[error("{source_name} holds {}, which is {kind} and cannot be copied", path.display())]
     NotCopied { source_name: String, path: PathBuf, kind: Kind },
     #[error("the stage user {user} could not read {} of {source_name}", path.display())]

@@ -1,5 +1,8 @@
 //! Writes what the survey has found into a volume. The process may be interrupted at any point.
 //!
+//! Nothing is written, and no mode is changed, through a symbolic link: it does not matter whether an earlier source, another source
+//! or a sandbox put the link there, or whether it appears during the copy.
+//!
 //! A file is written completely under one temporary name at the volume's root, and then renamed to its place. So every file in its
 //! place is complete, a crash leaves at most that one temporary file, and the next run removes it and continues where the previous
 //! run ended. The marker is written last. All this holds for a process that dies, not for a node that loses power: nothing here

@@ -57,10 +57,10 @@ pub enum Content {
         /// Whether anybody may execute it.
         executable: bool,
     },
-    /// A symbolic link that does not lead out of its source.
+    /// A symbolic link.
     Link {
-        /// The target of the link.
-        target: PathBuf,
+        /// The bytes of its target. They are copied and compared as they are: a path that means the same is another target.
+        target: OsString,
     },
 }
 
@@ -170,7 +170,7 @@ impl<'a> Surveyor<'a> {
                     self.claim_item(&into, Item { name, content: Content::File { executable } })?;
                 }
                 Kind::Link => {
-                    let target = self.link_target(&folder, &from, &name)?;
+                    let target = folder.link_target(&name).map_err(|error| Error::read(source, &path, error))?;
                     self.claim_item(&into, Item { name, content: Content::Link { target } })?;
                 }
                 Kind::Special => {
@@ -181,17 +181,6 @@ impl<'a> Surveyor<'a> {
         // The last one is visited first.
         folders.reverse();
         Ok(folders)
-    }
-
-    /// The target of a link, if the link does not lead out of its source.
-    fn link_target(&self, folder: &Folder, from: &Path, name: &OsStr) -> Result<PathBuf, Error> {
-        let Gathered { source, root, .. } = self.current();
-        let path = from.join(name);
-        let target = folder.link_target(name).map_err(|error| Error::read(source, &path, error))?;
-        match root.resolve(from, &target) {
-            Some(_) => Ok(target),
-            None => Err(Error::LeadsOut { source_name: source.description.clone(), path, target }),
-        }
     }
 
     /// Whether the chosen roots include an entry: below the first level all entries, at the first level only the chosen folders.
@@ -312,18 +301,20 @@ fn destination(source: &Source) -> Result<PathBuf, Error> {
     Err(Error::BadPath { source_name: source.description.clone(), path: source.path.clone() })
 }
 
-/// The folder that holds the keys of a `ConfigMap`, if the source is a `ConfigMap`.
+/// The folder that holds the keys of a `ConfigMap`, if the source is a `ConfigMap`. The kubelet's link contains nothing but the name
+/// of that folder, which lies beside the link and begins with `..`.
 fn config_map_keys(root: &Folder) -> Option<PathBuf> {
-    let target = root.link_target(OsStr::new(CONFIG_MAP_DATA)).ok()?;
-    let keys = root.resolve(Path::new(""), &target)?;
-    root.descend(&keys).ok().map(|_| keys)
+    let keys = PathBuf::from(root.link_target(OsStr::new(CONFIG_MAP_DATA)).ok()?);
+    let name = keys.file_name().filter(|name| *name == keys && name.as_bytes().starts_with(b".."))?;
+    matches!(root.kind(name), Ok(Some(Kind::Folder))).then_some(keys)
 }
 
 /// Removes the names that a file system or the kubelet creates at a source's root for its own use. These include the links to the
-/// keys of a `ConfigMap`, because the keys are taken from the folder that the links lead to.
+/// keys of a `ConfigMap`, because the keys are taken from the folder that holds them.
 fn hide_housekeeping(root: &Folder, names: &mut Vec<OsString>) {
     let is_config_map = config_map_keys(root).is_some();
-    let is_key = |name: &OsStr| root.link_target(name).is_ok_and(|target| target.starts_with(CONFIG_MAP_DATA));
+    let is_key =
+        |name: &OsStr| root.link_target(name).is_ok_and(|target| target == Path::new(CONFIG_MAP_DATA).join(name));
     names.retain(|name| {
         let visible = name != LOST_AND_FOUND && !name.as_bytes().starts_with(b"..");
         visible && !(is_config_map && is_key(name))

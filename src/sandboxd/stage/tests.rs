@@ -14,8 +14,10 @@ use rustix::io::Errno;
 use tempfile::TempDir;
 
 use super::*;
+use crate::protocol::init::{ALL_SKILLS, Skills};
 use crate::protocol::staging::{Access, Fault, MARKER};
 use crate::sandboxd::folder::Folder;
+use crate::sandboxd::skills;
 
 /// Sources and one or more volumes in a temporary folder.
 struct World {
@@ -278,14 +280,38 @@ fn the_folders_of_a_config_map_are_roots() {
 }
 
 #[test]
-fn a_config_map_that_leads_out_of_itself_is_not_a_config_map() {
+fn only_the_link_of_the_kubelet_makes_a_config_map() {
+    let outside = tempfile::tempdir().unwrap();
+    write(&outside.path().join("key"), "outside");
+    let absolute = outside.path().to_str().unwrap();
+    for target in [absolute, "../../elsewhere", "lib", "..keys/lib", "..link", "..", ".", "..none", "..data"] {
+        let mut world = World::new("data");
+        let source =
+            world.source("persistentVolumeClaim corpus", "", &[("lib/key", "x"), ("..keys/lib/key", "hidden")]);
+        symlink(target, source.join("..data")).unwrap();
+        symlink(outside.path(), source.join("..link")).unwrap();
+        symlink("..data/key", source.join("key")).unwrap();
+
+        world.stage().unwrap();
+
+        let expected = [("key", "-> ..data/key"), ("lib", "777 folder"), ("lib/key", "666 \"x\"")];
+        assert_eq!(world.tree(), entries(&expected), "{target}");
+    }
+}
+
+#[test]
+fn of_the_links_in_a_config_map_only_those_to_its_keys_are_replaced_by_files() {
     let mut world = World::new("data");
-    let source = world.source("persistentVolumeClaim corpus", "", &[]);
-    symlink("../../elsewhere", source.join("..data")).unwrap();
-    symlink("..data/key", source.join("key")).unwrap();
-    let expected =
-        "persistentVolumeClaim corpus holds the symbolic link key, which leads out of the source to ..data/key";
-    assert_eq!(world.refusal(), expected);
+    let source = world.source("configMap poc", "", &[]);
+    make_config_map(&source, &[("key", "A")]);
+    for (name, target) in [("other", "..data/key"), ("way-out", "..data/../../x"), ("passwd", "/etc/passwd")] {
+        symlink(target, source.join(name)).unwrap();
+    }
+
+    world.stage().unwrap();
+
+    let links = [("other", "-> ..data/key"), ("passwd", "-> /etc/passwd"), ("way-out", "-> ..data/../../x")];
+    assert_eq!(world.tree(), entries(&[&links[..], &[("key", "666 \"A\"")]].concat()));
 }
 
 #[test]
@@ -296,41 +322,296 @@ fn names_that_begin_with_two_dots_are_skipped_at_the_root_only() {
     assert_eq!(world.tree(), entries(&[("lib", "777 folder"), ("lib/..kept", "666 \"x\"")]));
 }
 
-#[test]
-fn links_inside_a_source_stay_links() {
-    let mut world = World::new("data");
-    let source = world.source("image src", "code", &[("lib/v1/a.so", "x")]);
-    let links = [
-        ("lib/current", "v1"),
-        ("lib/v1/up", "../../lib/./current/../v1/a.so"),
-        ("dangling", "lib/v2/none"),
-        ("loop", "loop"),
-    ];
-    for (place, target) in links {
-        symlink(target, source.join(place)).unwrap();
+/// A place outside of sources and volumes where nothing may be read or changed.
+struct Outside {
+    folder: PathBuf,
+}
+
+impl Outside {
+    /// A folder with a file, both closed to other users.
+    fn of(world: &World) -> Self {
+        let folder = world.base.path().join("outside");
+        write(&folder.join("secret"), "untouched");
+        set_mode(&folder.join("secret"), 0o600);
+        set_mode(&folder, 0o700);
+        Self { folder }
     }
 
-    assert_eq!(world.stage().unwrap().files, 5);
+    fn link(&self, place: &Path) {
+        symlink(&self.folder, place).unwrap();
+    }
 
-    for (place, target) in links {
-        assert_eq!(fs::read_link(world.volume().join("code").join(place)).unwrap(), Path::new(target));
+    #[track_caller]
+    fn assert_untouched(&self) {
+        assert_eq!(tree(&self.folder), entries(&[("secret", "600 \"untouched\"")]));
+        assert_eq!(fs::metadata(&self.folder).unwrap().mode() & 0o7777, 0o700);
+    }
+}
+
+/// The bytes of all links below a folder, by their paths.
+fn links(root: &Path) -> BTreeMap<PathBuf, Vec<u8>> {
+    let mut found = BTreeMap::new();
+    let mut pending = vec![root.to_owned()];
+    while let Some(folder) = pending.pop() {
+        for entry in fs::read_dir(&folder).unwrap() {
+            let path = entry.unwrap().path();
+            let metadata = fs::symlink_metadata(&path).unwrap();
+            if metadata.is_dir() {
+                pending.push(path);
+            } else if metadata.is_symlink() {
+                let target = fs::read_link(&path).unwrap().into_os_string().into_encoded_bytes();
+                found.insert(path.strip_prefix(root).unwrap().to_owned(), target);
+            }
+        }
+    }
+    found
+}
+
+#[test]
+fn links_are_copied_as_they_are_wherever_they_lead() {
+    let mut world = World::new("data");
+    let outside = Outside::of(&world);
+    let pipe = world.base.path().join("pipe");
+    rustix::fs::mknodat(CWD, &pipe, FileType::Fifo, Mode::RWXU, 0).unwrap();
+    let long = format!("/{}", "long/".repeat(200));
+    let files = [("env/lib/python3/x.py", "x"), ("web/src/", ""), ("web/node_modules/", ""), ("nix/", "")];
+    let source = world.source("container tools", "in", &files);
+    let made: &[(&[u8], &[u8])] = &[
+        // A virtual environment of Python.
+        (b"env/bin", b"/usr/bin"),
+        (b"env/lib64", b"lib"),
+        (b"env/python3", b"/usr/bin/python3"),
+        (b"env/python", b"python3"),
+        // npm link
+        (b"web/node_modules/near", b"../../web"),
+        (b"web/node_modules/far", b"/usr/lib/node_modules/far"),
+        // A chain of profiles.
+        (b"nix/profile", b"profile-42-link"),
+        (b"nix/profile-42-link", b"/nix/store/0c2hash-user-environment"),
+        // Loops.
+        (b"loop", b"loop"),
+        (b"there", b"back"),
+        (b"back", b"there"),
+        (b"env/lib/all", b".."),
+        // Out of the source, upward and at once, and to nothing.
+        (b"up", b"../../.."),
+        (b"up-and-down", b"env/../../sources"),
+        (b"root", b"/"),
+        (b"none", b"no/such"),
+        (b"outside", outside.folder.as_os_str().as_bytes()),
+        (b"secret", b"outside/secret"),
+        (b"pipe", pipe.as_os_str().as_bytes()),
+        (b"endless", b"/dev/zero"),
+        // Spelled in a way that may not be changed.
+        (b"spelling", b".//env/./lib//"),
+        (b"bytes\xff\n", b"/no\xfftext\n"),
+        (b"long", long.as_bytes()),
+        (b"marker", MARKER.as_bytes()),
+    ];
+    for (place, target) in made {
+        symlink(OsStr::from_bytes(target), source.join(OsStr::from_bytes(place))).unwrap();
+    }
+
+    let staged = world.stage().unwrap();
+
+    let count = i64::try_from(made.len()).unwrap();
+    assert_eq!(staged, Staged { files: count + 1, ..Staged::default() });
+    let copied = world.volume().join("in");
+    assert_eq!(links(&copied).len(), made.len());
+    assert_eq!(links(&copied), links(&source));
+    assert_eq!(world.tree().len(), made.len() + 1 + 8, "nothing is copied from behind a link");
+    outside.assert_untouched();
+
+    world.manifest.digest = "sha256:two".into();
+    let staged = world.stage().unwrap();
+
+    assert_eq!((staged.files, staged.kept), (0, 0), "they are recognized as what is there already");
+    outside.assert_untouched();
+}
+
+#[test]
+fn a_link_that_differs_in_its_bytes_is_another_link() {
+    for (other, agrees) in [("lib", true), ("lib/", false), ("./lib", false), ("lib64", false)] {
+        let mut world = World::new("data");
+        let source = world.source("image src", "", &[]);
+        symlink("lib", source.join("link")).unwrap();
+        symlink(other, world.volume().join("link")).unwrap();
+        assert_eq!(world.stage().unwrap().kept, i64::from(!agrees), "{other}");
+        assert_eq!(fs::read_link(world.volume().join("link")).unwrap().as_os_str(), other);
     }
 }
 
 #[test]
-fn a_link_that_leads_out_is_refused_by_name() {
-    for target in ["/etc/passwd", "../..", "../../x", "sub/../../../x", "up/..", "hop/../x", "none/../../.."] {
-        let mut world = World::new("data");
-        let source = world.source("image src", "code", &[("good", ""), ("lib/sub/x", "")]);
-        symlink("..", source.join("lib/up")).unwrap();
-        symlink("sub/hop", source.join("lib/hop")).unwrap();
-        symlink("../../lib/up", source.join("lib/sub/hop")).unwrap();
-        symlink(target, source.join("lib/way-out")).unwrap();
-        let expected =
-            format!("image src holds the symbolic link lib/way-out, which leads out of the source to {target}");
-        assert_eq!(world.refusal(), expected);
-        assert_eq!(tree(&world.volume()), entries(&[]), "nothing is written");
+fn files_with_several_names_become_several_files() {
+    let mut world = World::new("data");
+    let source = world.source("image src", "", &[("a", "x")]);
+    fs::hard_link(source.join("a"), source.join("b")).unwrap();
+    symlink("/no/such", source.join("c")).unwrap();
+    rustix::fs::linkat(CWD, source.join("c"), CWD, source.join("d"), rustix::fs::AtFlags::empty()).unwrap();
+
+    assert_eq!(world.stage().unwrap().files, 4);
+
+    let links = [("c", "-> /no/such"), ("d", "-> /no/such")];
+    assert_eq!(world.tree(), entries(&[&links[..], &[("a", "666 \"x\""), ("b", "666 \"x\"")]].concat()));
+    let inode = |name: &str| fs::symlink_metadata(world.volume().join(name)).unwrap().ino();
+    assert_ne!(inode("a"), inode("b"));
+}
+
+#[test]
+fn a_source_is_not_copied_through_the_link_of_another() {
+    for (path, file, place) in [("", "a/x", "a"), ("a", "x", "a"), ("a/b", "x", "a"), ("", "a/b/c/x", "a/b")] {
+        for link_comes_first in [true, false] {
+            let mut world = World::new("data");
+            let outside = Outside::of(&world);
+            let add_link = |world: &mut World| {
+                let source = world.source("image link", "", &[]);
+                fs::create_dir_all(source.join(place).parent().unwrap()).unwrap();
+                outside.link(&source.join(place));
+            };
+            if link_comes_first {
+                add_link(&mut world);
+            }
+            world.source("configMap files", path, &[(file, "written")]);
+            if !link_comes_first {
+                add_link(&mut world);
+            }
+
+            let refusal = world.refusal();
+
+            let names =
+                if link_comes_first { "image link and configMap files" } else { "configMap files and image link" };
+            assert_eq!(refusal, format!("{names} put different content at {place} of the volume data"));
+            assert_eq!(tree(&world.volume()), entries(&[]), "nothing is written");
+            outside.assert_untouched();
+        }
     }
+}
+
+#[test]
+fn a_source_is_not_copied_through_a_link_that_an_earlier_one_left() {
+    let mut world = World::new("data");
+    let outside = Outside::of(&world);
+    let source = world.source("image src", "", &[]);
+    outside.link(&source.join("a"));
+    world.stage().unwrap();
+    fs::remove_file(source.join("a")).unwrap();
+    write(&source.join("a/secret"), "written");
+    world.manifest.digest = "sha256:two".into();
+
+    assert_eq!(world.refusal(), "the volume data cannot be filled: a is a symbolic link, not a folder");
+    outside.assert_untouched();
+
+    // A link in the place of a file is kept like any other file.
+    fs::remove_dir_all(source.join("a")).unwrap();
+    write(&source.join("a"), "written");
+    assert_eq!(world.stage().unwrap(), Staged { kept: 1, ..Staged::default() });
+    outside.assert_untouched();
+}
+
+#[test]
+fn what_becomes_a_link_in_a_source_during_the_copy_is_not_followed() {
+    let changes: [(&str, &str, fn(&Outside, &Path)); 2] = [
+        ("b", "b of image src could not be read: ", |outside, source| {
+            fs::remove_file(source.join("b")).unwrap();
+            symlink(outside.folder.join("secret"), source.join("b")).unwrap();
+        }),
+        ("lib", "image src cannot be staged: lib is a symbolic link, not a folder", |outside, source| {
+            fs::remove_dir_all(source.join("lib")).unwrap();
+            outside.link(&source.join("lib"));
+        }),
+    ];
+    for (place, expected, change) in changes {
+        let mut world = World::new("data");
+        let outside = Outside::of(&world);
+        let source = world.source("image src", "", &[("a", "1"), ("b", "2"), ("lib/secret", "3")]);
+        let mut is_changed = false;
+        let outcome = stage(&world.manifest, &mut |step| {
+            if matches!(step, Step::Change(path) if path == Path::new("a")) && !is_changed {
+                is_changed = true;
+                change(&outside, &source);
+            }
+            Ok(())
+        });
+        let message = crate::sandboxd::sentence(&outcome.unwrap_err());
+        assert!(message.starts_with(expected), "{message}");
+        assert!(!world.volume().join(place).exists(), "{:?}", world.tree());
+        outside.assert_untouched();
+    }
+}
+
+#[test]
+fn what_becomes_a_link_in_the_volume_during_the_copy_is_not_followed() {
+    let refusal = "the volume data cannot be filled: lib is a symbolic link, not a folder";
+    // Before the folder is created, and while a file is copied into it.
+    for (moment, expected) in [("lib", Some(refusal)), ("lib/secret", None)] {
+        let mut world = World::new("data");
+        let outside = Outside::of(&world);
+        world.source("image src", "", &[("lib/secret", "written")]);
+        let volume = world.volume();
+        let mut is_changed = false;
+        let outcome = stage(&world.manifest, &mut |step| {
+            if matches!(step, Step::Change(path) if path == Path::new(moment)) && !is_changed {
+                is_changed = true;
+                let _ = fs::rename(volume.join("lib"), volume.join("moved"));
+                outside.link(&volume.join("lib"));
+            }
+            Ok(())
+        });
+        assert_eq!(outcome.err().map(|error| crate::sandboxd::sentence(&error)).as_deref(), expected);
+        assert!(is_changed);
+        outside.assert_untouched();
+    }
+}
+
+#[test]
+fn a_link_is_neither_a_root_nor_followed_to_one() {
+    let mut world = World::new("tools");
+    let source = world.source("image tools", "", &[("real/SKILL.md", "x")]);
+    for (name, target) in [("alias", "real"), ("absolute", "/etc"), ("loop", "loop")] {
+        symlink(target, source.join(name)).unwrap();
+    }
+    world.choose(&["alias"]);
+    assert_eq!(world.refusal(), "no source of the volume tools has alias at its first level; found: real");
+    world.choose(&["real"]);
+    assert_eq!(
+        world.stage().unwrap(),
+        Staged { files: 1, roots: vec!["real".into()], skills: vec!["real".into()], kept: 0 }
+    );
+    assert_eq!(world.tree().into_keys().collect::<Vec<_>>(), ["real", "real/SKILL.md"]);
+
+    world.manifest.volumes[0].top_roots = None;
+    world.manifest.digest = "sha256:two".into();
+    assert_eq!(
+        world.stage().unwrap(),
+        Staged { files: 3, roots: vec!["real".into()], skills: vec!["real".into()], kept: 0 }
+    );
+}
+
+#[test]
+fn neither_a_skill_nor_an_installer_is_read_through_a_link() {
+    let mut world = World::new("tools");
+    let document = "---\nname: x\nshould_run_in_sandbox: fuzz\n---\n# X\n";
+    let files: Vec<_> = ["own", "b", "c", "d", "e"].map(|name| format!("{name}/SKILL.md")).to_vec();
+    let mut files: Vec<_> = files.iter().map(|path| (path.as_str(), document)).collect();
+    files.extend([("own/deps/install.sh", "#!/bin/sh\n"), ("a/", ""), ("c/deps/", ""), ("e/deps/", "")]);
+    let source = world.source("image tools", "", &files);
+    for (place, target) in [
+        ("a/SKILL.md", "../own/SKILL.md"),
+        ("alias", "own"),
+        ("b/deps", "../own/deps"),
+        ("c/deps/install.sh", "../../own/deps/install.sh"),
+        ("d/deps", "/bin"),
+        ("e/deps/fuzz", "../../own/deps"),
+        ("own/nested", "../own"),
+    ] {
+        symlink(target, source.join(place)).unwrap();
+    }
+
+    assert_eq!(world.stage().unwrap().skills, ["b", "c", "d", "e", "own"]);
+
+    let enabled = Skills { sandbox_type: "fuzz".into(), enabled: vec![ALL_SKILLS.into()] };
+    let chosen = skills::chosen(&world.volume(), &enabled).unwrap();
+    assert_eq!(chosen.iter().map(|skill| skill.path.as_str()).collect::<Vec<_>>(), ["own"]);
 }
 
 #[test]
@@ -358,7 +639,7 @@ fn two_sources_may_bring_the_same_file() {
 
 #[test]
 fn two_sources_agree_on_links_only_if_these_say_the_same() {
-    for (second, agrees) in [("target", true), ("other", false)] {
+    for (second, agrees) in [("target", true), ("other", false), ("target/", false), ("./target", false)] {
         let mut world = World::new("data");
         symlink("target", world.source("image one", "", &[]).join("link")).unwrap();
         symlink(second, world.source("image two", "", &[]).join("link")).unwrap();
@@ -395,7 +676,7 @@ fn all_volumes_are_surveyed_before_the_first_is_written() {
     let mut world = World::new("scripts");
     world.source("image good", "", &[("x", "")]);
     world.add_volume("data");
-    symlink("/", world.source("image bad", "", &[]).join("out")).unwrap();
+    world.source("image bad", "", &[(PART, "")]);
     world.refusal();
     assert_eq!(tree(&world.volume()), entries(&[]));
 }
@@ -493,6 +774,14 @@ fn the_names_of_the_marker_and_of_the_temporary_file_are_refused_at_the_root() {
         assert!(refusal.starts_with("image src holds .aigise-staged"), "{refusal}");
         assert_eq!(tree(&world.volume()), entries(&[]));
     }
+    for name in [MARKER, PART] {
+        let mut world = World::new("data");
+        let source = world.source("image src", "", &[("x", "sha256:one\n")]);
+        symlink("x", source.join(name)).unwrap();
+        let refusal = world.refusal();
+        assert!(refusal.starts_with("image src holds .aigise-staged"), "{refusal}");
+        assert_eq!(tree(&world.volume()), entries(&[]));
+    }
     let mut world = World::new("data");
     world.source("image src", "deeper", &[(MARKER, "x")]);
     world.stage().unwrap();
@@ -520,6 +809,7 @@ fn a_source_folder_that_is_not_there_is_named() {
         ("seeds/a", format!("there is no folder {}/seeds", root.display())),
         ("../../../x", format!("{}/.. leads upward", root.display())),
         ("file", format!("{}/file is a file, not a folder", root.display())),
+        ("link", format!("{}/link is a symbolic link, not a folder", root.display())),
         ("link/ssl", format!("{}/link is a symbolic link, not a folder", root.display())),
     ] {
         world.manifest.volumes[0].sources[0].mount_path = root.join(folder).to_str().unwrap().into();
@@ -820,6 +1110,7 @@ fn rich_world() -> World {
     let code = world.source("image src", "code", &[("lib/a.c", "int a;"), ("lib/b.c", ""), ("run", "#!")]);
     set_mode(&code.join("run"), 0o755);
     symlink("lib/a.c", code.join("link")).unwrap();
+    symlink("/usr/bin/python3", code.join("lib/python3")).unwrap();
     world.source("configMap poc", "", &[("code/run", "#!"), ("poc", "AAAA")]);
     world.add_volume("tools");
     world.source("image tools", "", &[("fuzz/x", "x")]);
