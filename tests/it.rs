@@ -16,6 +16,7 @@ mod it {
     mod crash;
     mod faults;
     mod generated;
+    mod git;
     mod hostile;
     mod lives;
     mod load;

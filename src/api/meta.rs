@@ -89,6 +89,9 @@ pub const STAGE_CONTAINER: &str = "stage";
 /// Where the helper `sandboxd` is mounted in each sandbox.
 pub const HELPER_PATH: &str = "/aigise";
 
+/// The configuration of git that comes with the helper. It takes the place of the system's, and includes it.
+pub const GIT_CONFIG: &str = "/aigise/gitconfig";
+
 /// Where the Pod of an agent finds the configuration of its session.
 pub const CONFIG_FOLDER: &str = "/etc/aigise";
 
