@@ -18,6 +18,7 @@ mod it {
     mod generated;
     mod git;
     mod hostile;
+    mod kustomize;
     mod lives;
     mod load;
     mod log;
