@@ -62,8 +62,9 @@ binaries: ## Build the release binaries, static
 
 image: binaries ## Build the operator's image, without a registry, into target/image
 	mkdir -p target/image/context
-	@if ! cmp -s $(release)/aigise-operator target/image/context/aigise-operator || ! cmp -s $(release)/sandboxd target/image/context/sandboxd || [ ! -e $(archive) ]; then \
-	  cp $(release)/aigise-operator $(release)/sandboxd target/image/context/; \
+	@is_there() { cmp -s "$$1" "target/image/context/$${1##*/}"; }; \
+	if ! is_there $(release)/aigise-operator || ! is_there $(release)/sandboxd || ! is_there src/sandboxd/gitconfig || [ ! -e $(archive) ]; then \
+	  cp $(release)/aigise-operator $(release)/sandboxd src/sandboxd/gitconfig target/image/context/; \
 	  tests/kind/image.sh $(archive) $(image) target/image/context Dockerfile; \
 	fi
 

@@ -16,7 +16,9 @@ mod it {
     mod crash;
     mod faults;
     mod generated;
+    mod git;
     mod hostile;
+    mod kustomize;
     mod lives;
     mod load;
     mod log;

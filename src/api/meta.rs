@@ -65,7 +65,8 @@ pub const RELEASE_REPEATS: &str = "aigise.dev/release-repeats";
 /// Annotation on a Pod that a sandbox may attach to: the name of the session or of the sandbox.
 pub const ATTACHABLE: &str = "aigise.dev/attachable";
 
-/// Annotation that users and agents set on a session while they work in it: a time in the format of RFC 3339.
+/// Annotation that users and agents set on a session while they work in it: a time in the format of RFC 3339. A time that is more than
+/// five minutes in the future counts as the moment at which the operator first observed it.
 pub const LAST_ACTIVITY: &str = "aigise.dev/last-activity";
 
 /// Annotation on a stage Pod: the digest of the sources that it stages.
@@ -88,6 +89,9 @@ pub const STAGE_CONTAINER: &str = "stage";
 
 /// Where the helper `sandboxd` is mounted in each sandbox.
 pub const HELPER_PATH: &str = "/aigise";
+
+/// The configuration of git that comes with the helper. It takes the place of the system's, and includes it.
+pub const GIT_CONFIG: &str = "/aigise/gitconfig";
 
 /// Where the Pod of an agent finds the configuration of its session.
 pub const CONFIG_FOLDER: &str = "/etc/aigise";

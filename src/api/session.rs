@@ -12,8 +12,8 @@ use serde::{Deserialize, Serialize};
 
 pub use self::{
     status::{
-        AgentCounts, AigiseSessionStatus, ConfigurationStatus, FilledStatus, SandboxCounts, SessionPhase, VolumeStatus,
-        VolumesStatus,
+        AgentCounts, AigiseSessionStatus, ConfigurationStatus, FilledStatus, FutureActivity, SandboxCounts,
+        SessionPhase, VolumeStatus, VolumesStatus,
     },
     volumes::{
         AccessMode, ClaimSource, ConfigMapSource, ContainerSource, ImageSource, PullPolicy, Reclaim, SourceKind,
@@ -273,7 +273,8 @@ pub struct Lifetime {
 
     /// After this long without activity the session is suspended; the next activity starts it again. Activity is a newer time (RFC
     /// 3339) in the session's annotation `aigise.dev/last-activity`, and anything in progress in the session, such as an
-    /// initialiser. A plain `kubectl exec` is not noticed.
+    /// initialiser. A time that is more than five minutes in the future counts from when it was first observed. A plain `kubectl exec` is
+    /// not noticed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 2, max = 32), regex(pattern = super::DURATION))]
     pub idle: Option<String>,

@@ -200,3 +200,9 @@ fn the_page_of_agents_can_be_pasted() {
 fn the_example_of_agents_can_be_pasted() {
     paste("examples/agents/README.md");
 }
+
+#[test]
+#[ignore = "needs a cluster: make e2e"]
+fn the_example_of_kustomize_can_be_pasted() {
+    paste("examples/kustomize/README.md");
+}

@@ -210,3 +210,28 @@ fn what_is_filled_stays_filled_without_its_pod_and_its_source() {
     assert_eq!(ground.run("s--main", "cat /shared/runs/run-t"), runs, "files are kept");
     assert_ne!(ground.run("s--main", "cat /shared/runs/run-u"), runs, "and the command ran again");
 }
+
+/// What git looks at: the owner of a repository, its user, and its configuration. No image of the tests has git.
+#[test]
+#[ignore = "needs a cluster: make e2e"]
+fn git_may_work_in_a_repository_that_a_command_cloned() {
+    let ground = Ground::new("git");
+    let clone = "mkdir -p .git/refs .git/objects; echo 'ref: refs/heads/main' >.git/HEAD; echo readme >README";
+    ground.apply(&session(
+        "s",
+        json!({
+            "sandboxes": {"root": {"image": ROOT_IMAGE}, "user": {"image": USER_IMAGE}},
+            "volumes": {"data": {"sources": [from_command(ROOT_IMAGE, &format!("cd /volume; {clone}"), "repo")]}},
+        }),
+    ));
+    ground.until_ready("asess/s");
+    for (pod, user) in [("s--root", "0"), ("s--user", "1000")] {
+        let owners = ground.run(pod, "id -u; stat -c %u /shared/repo/.git");
+        assert_eq!(owners, format!("{user}\n65532"));
+        let variables = ground.run(pod, "env | grep '^GIT_' | sort");
+        let expected = "GIT_CONFIG_COUNT=1\nGIT_CONFIG_KEY_0=safe.directory\nGIT_CONFIG_SYSTEM=/aigise/gitconfig\nGIT_CONFIG_VALUE_0=*";
+        assert_eq!(variables, expected);
+        let file = ground.run(pod, "cat $GIT_CONFIG_SYSTEM");
+        assert_eq!(file, include_str!("../../src/sandboxd/gitconfig").trim());
+    }
+}

@@ -108,6 +108,12 @@ fn an_idle_session_is_suspended_until_somebody_works_in_it() {
     let activity = format!("aigise.dev/last-activity={now}");
     ground.kubectl(&["annotate", "asess/s", "--overwrite", &activity]).text();
     ground.until_ready("asess/s");
+
+    // One in the future counts from now on.
+    let future = "aigise.dev/last-activity=2100-01-01T00:00:00Z";
+    ground.kubectl(&["annotate", "asess/s", "--overwrite", future]).text();
+    let idle = ground.until("asess/s", "is inactive again", is_inactive);
+    assert_eq!(idle["status"]["futureActivity"]["time"], "2100-01-01T00:00:00Z");
 }
 
 #[test]

@@ -64,6 +64,21 @@ pub struct AigiseSessionStatus {
     /// Since when nothing is in progress in the session: the session is ready, or needs a person. The idle time starts here.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub settled_at: Option<Time>,
+
+    /// The activity that the annotation `aigise.dev/last-activity` reports, if it was more than five minutes in the future when it was
+    /// first observed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub future_activity: Option<FutureActivity>,
+}
+
+/// An activity in the future. It counts from when it was first observed.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct FutureActivity {
+    /// The time in the annotation, in whole seconds.
+    pub time: Time,
+    /// When the operator first observed it.
+    pub observed_at: Time,
 }
 
 /// Where a session is in its life cycle.

@@ -182,7 +182,7 @@ fn container(observed: &Observed, template: &SandboxTemplate) -> Container {
         name: meta::SANDBOX_CONTAINER.into(),
         image: template.image.clone(),
         command,
-        env: Some(environment(observed).chain(template.env.iter().cloned()).collect()),
+        env: Some(environment(observed).chain(git(observed)).chain(template.env.iter().cloned()).collect()),
         env_from: (!template.env_from.is_empty()).then(|| template.env_from.clone()),
         ports: (!template.ports.is_empty()).then(|| template.ports.clone()),
         working_dir: template.working_dir.clone(),
@@ -218,6 +218,23 @@ fn environment(observed: &Observed) -> impl Iterator<Item = EnvVar> {
         session.addressed_types().map(move |label| variable(label.host_variable(), session.host(&label)))
     });
     own.into_iter().flatten().chain(hosts).chain(keys)
+}
+
+/// Allow git to work in the repositories of the volumes. Their files belong to other users than that of the image: staged files to 65532,
+/// other files to the user of the sandbox that wrote them. Variables of the template replace these ([ADR 0020](../../../docs/adr/0020-git-in-shared-volumes.md)).
+fn git(observed: &Observed) -> impl Iterator<Item = EnvVar> {
+    let spec = &observed.sandbox.spec;
+    let mounts_claims = observed.workload().member_of().is_some() || !spec.volumes.is_empty();
+    let variables = [
+        ("GIT_CONFIG_SYSTEM", meta::GIT_CONFIG),
+        ("GIT_CONFIG_COUNT", "1"),
+        ("GIT_CONFIG_KEY_0", "safe.directory"),
+        ("GIT_CONFIG_VALUE_0", "*"),
+    ];
+    variables
+        .into_iter()
+        .filter(move |(name, _)| mounts_claims && spec.template.env.iter().all(|own| own.name != *name))
+        .map(|(name, value)| EnvVar { name: name.into(), value: Some(value.into()), value_from: None })
 }
 
 /// The keys of the session's models, for the Pod of an agent: `AIGISE_<MODEL>_API_KEY`.

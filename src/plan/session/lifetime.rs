@@ -8,7 +8,10 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use kube::ResourceExt;
 
 use super::{Observed, agents};
-use crate::{api::session::SessionPhase, plan::effective::EffectiveSession};
+use crate::{
+    api::session::{FutureActivity, SessionPhase},
+    plan::effective::EffectiveSession,
+};
 
 /// Why a session is suspended: its Pods are deleted, its volumes are kept.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -25,6 +28,10 @@ const SOON: SignedDuration = SignedDuration::from_mins(10);
 /// How much later a session may end than its lifetime says: up to a twentieth of the lifetime, but at most this. Sessions that were
 /// created together therefore do not end together.
 const SPREAD: SignedDuration = SignedDuration::from_mins(1);
+
+/// How far the clock of another machine may be ahead. An activity up to this time in the future is taken as it is, which costs no
+/// write of the status: the session is suspended that much later.
+const CLOCK_SKEW: SignedDuration = SignedDuration::from_mins(5);
 
 /// The lifetime of the session, and when it ends.
 fn end(session: &EffectiveSession) -> Option<(SignedDuration, Timestamp)> {
@@ -98,11 +105,32 @@ pub(super) fn settled_at(observed: &Observed, phase: SessionPhase) -> Option<Tim
     }
 }
 
+/// The activity in the annotation, if it was in the future when it was first observed. Taken as it is, a mistaken year would keep the
+/// session from ever becoming idle; taken as the present in each reconcile, it would as well. So the status has the moment at which it was
+/// first observed, until the annotation changes.
+pub(super) fn future_activity(session: &EffectiveSession, now: Timestamp) -> Option<FutureActivity> {
+    session.lifetime().idle?;
+    // The API server stores whole seconds.
+    let time = Timestamp::from_second(session.last_activity().ok()??.as_second()).ok()?;
+    let before = session.status().and_then(|status| status.future_activity.clone());
+    before.filter(|before| before.time.0 == time).or_else(|| {
+        (time.duration_since(now) > CLOCK_SKEW).then_some(FutureActivity { time: Time(time), observed_at: Time(now) })
+    })
+}
+
+/// When somebody last worked in the session, according to its annotation.
+fn activity(session: &EffectiveSession, now: Timestamp) -> Option<Timestamp> {
+    match future_activity(session, now) {
+        Some(future) => Some(future.observed_at.0),
+        None => session.last_activity().unwrap_or_default(),
+    }
+}
+
 /// When a session that settled at this time becomes idle.
 fn idle_at(observed: &Observed, settled: Option<&Time>) -> Option<Timestamp> {
     let session = &observed.session;
     let idle = session.lifetime().idle?;
-    let activity = session.last_activity().unwrap_or_default();
+    let activity = activity(session, observed.now);
     let times = [Some(settled?.0), activity, agents::last_activity(observed)];
     let last = times.into_iter().flatten().max()?;
     Some(last.checked_add(idle).unwrap_or(Timestamp::MAX))
@@ -171,5 +199,54 @@ mod tests {
         let ends: std::collections::BTreeSet<_> =
             (0..500).map(|n| ends_after(&session(&format!("1b9d6bcd-bbfd-4b2d-9b5d-{n:012}"), 3600))).collect();
         assert!(ends.len() > 50, "only {} moments of 61", ends.len());
+    }
+
+    fn active(annotation: &str, status: &serde_json::Value) -> EffectiveSession {
+        EffectiveSession::stored(json!({
+            "metadata": {"name": "s", "annotations": {"aigise.dev/last-activity": annotation}},
+            "spec": {"sandboxes": {}, "lifetime": {"idle": "10m"}},
+            "status": status,
+        }))
+    }
+
+    fn at(time: &str) -> Timestamp {
+        time.parse().unwrap()
+    }
+
+    #[test]
+    fn an_activity_in_the_future_counts_from_when_it_was_first_observed() {
+        let now = at("2026-01-01T12:00:00Z");
+        // A clock that is a little ahead costs no write.
+        for near in ["2026-01-01T11:00:00Z", "2026-01-01T12:00:00.9Z", "2026-01-01T12:05:00Z"] {
+            let session = active(near, &json!({}));
+            assert_eq!(future_activity(&session, now), None, "{near}");
+            assert_eq!(activity(&session, now), Some(at(near)));
+        }
+        for far in
+            ["2026-01-01T12:05:01Z", "2026-01-01T14:00:00.5+01:00", "2100-01-01T00:00:00Z", "9999-12-30T00:00:00Z"]
+        {
+            let first = future_activity(&active(far, &json!({})), now).expect(far);
+            assert_eq!(activity(&active(far, &json!({})), now), Some(now), "{far}");
+            // The status is stored, and read an hour later, when some of these times are in the past.
+            let status = json!({"futureActivity": first});
+            let later = at("2026-01-01T13:10:00Z");
+            assert_eq!(future_activity(&active(far, &status), later), Some(first), "{far}");
+            assert_eq!(activity(&active(far, &status), later), Some(now), "{far}");
+            // Another value is another activity.
+            let other = active("2099-01-01T00:00:00Z", &status);
+            assert_eq!(activity(&other, later), Some(later));
+            let usual = active("2026-01-01T13:09:00Z", &status);
+            assert_eq!(future_activity(&usual, later), None);
+            assert_eq!(activity(&usual, later), Some(at("2026-01-01T13:09:00Z")));
+        }
+    }
+
+    #[test]
+    fn nothing_is_recorded_of_a_session_that_is_never_idle() {
+        let session = EffectiveSession::stored(json!({
+            "metadata": {"name": "s", "annotations": {"aigise.dev/last-activity": "2100-01-01T00:00:00Z"}},
+            "spec": {"sandboxes": {}},
+        }));
+        assert_eq!(future_activity(&session, at("2026-01-01T12:00:00Z")), None);
     }
 }

@@ -81,6 +81,7 @@ pub(super) fn report(observed: &Observed, situation: &Situation) -> Report<Aigis
         expires_at: lifetime::expires_at(session),
         ready_at: lifetime::ready_at(observed, *lifecycle == Lifecycle::Ready),
         settled_at,
+        future_activity: lifetime::future_activity(session, now),
     };
     let write = match before.phase {
         // The session was deleted a moment ago: nobody can read its status, or the watch event of the deletion follows.
