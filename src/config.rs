@@ -124,7 +124,37 @@ impl Reader<'_> {
 /// # Ok::<(), aigise_operator::config::Error>(())
 /// ```
 pub fn read(input: Input<'_>) -> Result<Configuration, Error> {
+    // Some editors begin a file with a byte order mark.
+    let input = Input { file: input.file.strip_prefix('\u{feff}').unwrap_or(input.file), ..input };
     read_text(input).map_err(|fault| fault.in_text(input.file))
+}
+
+/// The text of a file.
+///
+/// # Errors
+/// When the file is not UTF-8, with the position of the first byte that is not.
+pub fn text(bytes: Vec<u8>) -> Result<String, Error> {
+    String::from_utf8(bytes).map_err(|error| {
+        let is_text = error.utf8_error().valid_up_to();
+        let fault = SpannedError::new(
+            ErrorKind::Unparsable,
+            is_text,
+            "",
+            "this is not UTF-8 text; save it with the encoding UTF-8".to_string(),
+        );
+        fault.in_text(&String::from_utf8_lossy(&error.as_bytes()[..is_text]))
+    })
+}
+
+/// The error that a sandbox of the file has no image.
+pub fn lacks_image(text: &str, file: &Table, sandbox_type: &str) -> Error {
+    let path = Path::Root.key("sandbox");
+    let path = path.key("sandboxes");
+    let path = path.key(sandbox_type);
+    let at = file.table("sandbox").table("sandboxes").get(sandbox_type).map_or(0, |node| node.at);
+    let message = "an image is required, here or in the session".to_string();
+    SpannedError::new(ErrorKind::BadValue, at, &path.key("image").text(), message)
+        .in_text(text.strip_prefix('\u{feff}').unwrap_or(text))
 }
 
 /// What a file adds is kept in the session's status and merged under the session's own fields at every reconcile, so it is limited.

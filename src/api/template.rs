@@ -7,7 +7,8 @@ use serde::{Deserialize, Serialize};
 use super::{crds::rule, init::Init, raw::RawJson};
 
 /// What runs when `command` is empty. `Idle` (the default): a helper that waits, which makes the sandbox usable with `kubectl
-/// exec`. `Image`: the image's own entrypoint.
+/// exec`. `Image`: the image's own entrypoint. `ImageThenIdle`: the image's ENTRYPOINT, which gets the helper as its arguments in place
+/// of the image's CMD; for an ENTRYPOINT that starts services and then runs its arguments.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub enum Entrypoint {
     /// A helper that only waits, which makes the sandbox usable with `kubectl exec`.
@@ -15,6 +16,8 @@ pub enum Entrypoint {
     Idle,
     /// The image's own entrypoint.
     Image,
+    /// The image's ENTRYPOINT, with the helper as its arguments.
+    ImageThenIdle,
 }
 
 /// The working container of a sandbox.
@@ -30,7 +33,7 @@ pub struct SandboxTemplate {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub entrypoint: Option<Entrypoint>,
 
-    /// The program and its arguments, run without a shell. Cannot be combined with `entrypoint: Image`.
+    /// The program and its arguments, run without a shell. Cannot be combined with `entrypoint: Image` or `ImageThenIdle`.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 64), inner(length(max = 32768)))]
     pub command: Vec<String>,
@@ -213,8 +216,8 @@ pub(super) fn rules() -> serde_json::Value {
     let described = described.map(|field| format!("has(self.{field})")).join(" || ");
     serde_json::json!([
         rule(
-            "!(has(self.entrypoint) && self.entrypoint == 'Image' && has(self.command) && size(self.command) > 0)",
-            "entrypoint: Image and a command exclude each other",
+            "!(has(self.entrypoint) && self.entrypoint != 'Idle' && has(self.command) && size(self.command) > 0)",
+            "entrypoint: Image or ImageThenIdle and a command exclude each other",
         ),
         rule(
             &format!("!has(self.attach) || !({described})"),

@@ -28,7 +28,7 @@ fn cast_table(
 ) -> Result<(), SpannedError> {
     for (name, node) in &mut table.entries {
         let path = path.key(name);
-        match keys.iter().find(|key| key.name == name || key.name == "*") {
+        match keys::find(keys, name) {
             Some(key) => cast_key(node, key, &path, ignored)?,
             None if matches!(path, Path::Key(Path::Root, name) if is_variable(name)) => {}
             None => ignored.push(Ignored { key: path.text(), reason: UNKNOWN.into() }),

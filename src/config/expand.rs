@@ -1,5 +1,5 @@
 //! Replaces each `${NAME}` by the value of a variable: first a given variable, then the file's own. Environment variables are never
-//! used.
+//! used. A variable has to be defined where the value of its key has an effect; elsewhere, the text of an undefined one stays.
 //!
 //! Expansion happens once: the value of a variable is not expanded again. Keys stay as they are, and so does text that is not a
 //! valid name (`${name}`, `${}`). A value that is one `${NAME}` and nothing else takes the type of the file's variable; the value
@@ -12,6 +12,7 @@ use secrecy::{ExposeSecret, SecretString};
 use super::{
     ErrorKind, Origin,
     error::SpannedError,
+    keys::{self, Key, Shape},
     tree::{Node, Part, Path, Table, Taint, Value},
 };
 
@@ -95,7 +96,7 @@ pub fn pieces(text: &str) -> Vec<Piece<'_>> {
 /// Expands every value of a file, and marks the values that contain a secret.
 ///
 /// # Errors
-/// When a variable is not defined, or the file becomes too large.
+/// When a variable is not defined whose value has an effect, or the file becomes too large.
 pub fn expand(file: &mut Table, given: &Variables, origin: Origin) -> Result<(), SpannedError> {
     // The file's own variables have their values as written: they are not expanded before they are used.
     let mut known = BTreeMap::new();
@@ -105,7 +106,9 @@ pub fn expand(file: &mut Table, given: &Variables, origin: Origin) -> Result<(),
     }
     known.extend(given.iter().map(|(name, value)| (name.clone(), Known::VariableValue(value))));
     let mut expansion = Expansion { known, origin, capacity: MAX_ADDED };
-    file.entries.iter_mut().try_for_each(|(key, node)| expansion.expand(node, &Path::Root.key(key)))
+    file.entries
+        .iter_mut()
+        .try_for_each(|(name, node)| expansion.expand(node, &Path::Root.key(name), keys::find(keys::FILE, name)))
 }
 
 struct Expansion<'a> {
@@ -116,13 +119,19 @@ struct Expansion<'a> {
 }
 
 impl Expansion<'_> {
-    fn expand(&mut self, node: &mut Node, path: &Path<'_>) -> Result<(), SpannedError> {
+    /// Expands the value of a known or unknown key, and all that it holds.
+    fn expand(&mut self, node: &mut Node, path: &Path<'_>, key: Option<&'static Key>) -> Result<(), SpannedError> {
         if self.origin == Origin::Secret {
             node.taint = Taint::File;
         }
         match &mut node.value {
             Value::Text(text) if text.contains("${") => {
-                let (value, taint) = self.value_of(&pieces(text), node.at, path)?;
+                let pieces = pieces(text);
+                // What has no effect needs no values.
+                if !key.is_some_and(Key::has_effect) && pieces.iter().any(|piece| self.is_undefined(piece)) {
+                    return Ok(());
+                }
+                let (value, taint) = self.value_of(&pieces, node.at, path)?;
                 node.value = value;
                 if let Some(taint) = taint {
                     node.taint = taint;
@@ -131,12 +140,21 @@ impl Expansion<'_> {
             }
             Value::Text(_) | Value::Integer(_) | Value::Float(_) | Value::Bool(_) | Value::Datetime(_) => Ok(()),
             Value::List(list) => {
-                list.iter_mut().enumerate().try_for_each(|(position, node)| self.expand(node, &path.entry(position)))
+                let mut entries = list.iter_mut().enumerate();
+                entries.try_for_each(|(position, node)| self.expand(node, &path.entry(position), key))
             }
-            Value::Table(table) => {
-                table.entries.iter_mut().try_for_each(|(key, node)| self.expand(node, &path.key(key)))
-            }
+            Value::Table(table) => table.entries.iter_mut().try_for_each(|(name, node)| {
+                let key = match key.map(|key| key.shape) {
+                    Some(Shape::Table(keys)) => keys::find(keys, name),
+                    _ => key, // a table that is the value of a key, or of an unknown key
+                };
+                self.expand(node, &path.key(name), key)
+            }),
         }
+    }
+
+    fn is_undefined(&self, piece: &Piece<'_>) -> bool {
+        matches!(piece, Piece::Variable(name) if !self.known.contains_key(*name))
     }
 
     fn value_of(
@@ -274,20 +292,44 @@ mod tests {
 
     #[test]
     fn only_scalars_of_the_top_level_in_upper_case_are_variables() {
-        for file in ["a = 1\nx = '${A}'", "A = [1]\nx = '${A}'", "[A]\nB = 1\n[t]\nx = '${B}'", "1 = 2\nx = '${1}'"] {
-            let fault = expanded(file, &Variables::new(), Origin::Plain).unwrap_err();
+        for file in ["a = 1\nX", "A = [1]\nX", "[A]\nA = 1\n[neo4j]\nuser = '${A}'", "1 = 2\ntask_name = '${1}'"] {
+            let file = file.replace('X', "task_name = '${A}'");
+            let fault = expanded(&file, &Variables::new(), Origin::Plain).unwrap_err();
             assert_eq!(fault.mistake, ErrorKind::UnknownVariable, "{file}");
         }
     }
 
     #[test]
     fn an_unknown_variable_is_named_with_its_place_unless_it_may_be_a_part_of_a_secret() {
-        let file = "[t]\nx = ['a', 'hunter ${PASS}']";
+        let file = "[plugins]\nenabled = ['a', 'hunter ${PASS}']";
         let fault = expanded(file, &Variables::new(), Origin::Plain).unwrap_err();
-        assert_eq!((fault.path.as_str(), fault.at), ("t.x[1]", 14));
+        assert_eq!((fault.path.as_str(), fault.at), ("plugins.enabled[1]", 26));
         assert_eq!(fault.message, "nobody defines the variable PASS");
         let fault = expanded(file, &Variables::new(), Origin::Secret).unwrap_err();
         assert!(!fault.message.contains("PASS"));
+    }
+
+    #[test]
+    fn what_has_no_effect_needs_no_variables_and_is_expanded_where_all_are_defined() {
+        let file = "A = 'a'\nALIAS = '${B}'\nunknown = ['${B}']\n[sandbox]\nmount_host_paths = ['${B}:/b', '${A}:/a']\n\
+                    [sandbox.sandboxes.main]\nbuild_args = {X = '${A}', Y = '${A}${B}'}\n[sandbox.sandboxes.main.extra]\nfs = '${B}'\n";
+        let table = expanded(file, &Variables::new(), Origin::Plain).unwrap();
+        assert_eq!(table.text("ALIAS"), Some("${B}"));
+        let shown = format!("{table:?}");
+        for part in [r#"["${B}:/b", "a:/a"]"#, r#"{"X": "a", "Y": "${A}${B}"}"#, r#"{"fs": "${B}"}"#] {
+            assert!(shown.contains(part), "{part}: {shown}");
+        }
+        for (file, path) in [
+            ("[sandbox.sandboxes.main]\nenvironment = {X = ['${B}']}", "sandbox.sandboxes.main.environment.X[0]"),
+            ("[plugins.params]\nany.key = '${B}'", "plugins.params.any.key"),
+            (
+                "[sandbox.sandboxes.main.extra]\ninitializer_timeout_sec = '${B}'",
+                "sandbox.sandboxes.main.extra.initializer_timeout_sec",
+            ),
+        ] {
+            let fault = expanded(file, &Variables::new(), Origin::Plain).unwrap_err();
+            assert_eq!((fault.mistake, fault.path.as_str()), (ErrorKind::UnknownVariable, path));
+        }
     }
 
     #[test]
@@ -326,7 +368,7 @@ mod tests {
     #[test]
     fn the_environment_is_not_asked() {
         let (name, _) = std::env::vars().find(|(name, _)| is_variable(name)).expect("PATH, at least");
-        let fault = expanded(&format!("x = '${{{name}}}'"), &Variables::new(), Origin::Plain).unwrap_err();
+        let fault = expanded(&format!("task_name = '${{{name}}}'"), &Variables::new(), Origin::Plain).unwrap_err();
         assert_eq!(fault.mistake, ErrorKind::UnknownVariable);
     }
 
@@ -348,9 +390,9 @@ mod tests {
                 _ => "?".to_string(),
             });
             let mut table = Table::default();
-            table.put("x", Value::Text(text.clone()));
+            table.put("task_name", Value::Text(text.clone()));
             if expand(&mut table, &known, Origin::Plain).is_ok() {
-                prop_assert_eq!(&table.get("x").unwrap().value, &Value::Text(expected.into_owned()));
+                prop_assert_eq!(&table.get("task_name").unwrap().value, &Value::Text(expected.into_owned()));
             } else {
                 prop_assert!(expected.contains('?'));
             }

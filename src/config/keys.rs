@@ -48,6 +48,18 @@ pub struct Key {
     pub fate: Handling,
 }
 
+impl Key {
+    /// Whether the value of the key matters to the session or to its agents.
+    pub fn has_effect(&self) -> bool {
+        !matches!(self.fate, Handling::Ignored(_))
+    }
+}
+
+/// The key of this name among the keys of a table; `None` if the key is unknown.
+pub fn find(keys: &'static [Key], name: &str) -> Option<&'static Key> {
+    keys.iter().find(|key| key.name == name || key.name == "*")
+}
+
 const fn used(name: &'static str, shape: Shape, field: &'static str) -> Key {
     Key { name, shape, fate: Handling::Used(field) }
 }
@@ -144,6 +156,7 @@ const CONTAINER: &[Key] = &[
             ignored("kubeconfig", ONE_CLUSTER),
             ignored("cached_rootfs_tar", "there is no cache of a host"),
             ignored("cached_base_image", UNREAD),
+            ignored("*", "it is a setting of another backend"),
         ],
     ),
     ignored("container_id", "a cluster has no Docker containers; use `attach` to name a Pod"),
@@ -157,9 +170,11 @@ const CONTAINER: &[Key] = &[
         "there is no Docker command line; use podTemplate for settings without a field of their own",
     ),
     ignored("network", "the sandboxes of a session reach each other; spec.network sets what else they reach"),
+    ignored("host_gateway", NO_DOCKER),
     ignored("gpus", "a cluster counts devices; request them in resources.limits"),
     ignored("project_relative_dockerfile_path", NO_BUILD),
     ignored("absolute_dockerfile_path", NO_BUILD),
+    ignored("agent_relative_dockerfile_path", NO_BUILD),
     ignored("build_args", NO_BUILD),
     ignored("using_cached", "there is no cache of a host; init.skip skips an initialiser"),
 ];

@@ -236,7 +236,7 @@ fn put_sandbox(sandbox: &mut Table, own: &Json) {
     put_texts(sandbox, own, &[("image", "image"), ("workingDir", "working_dir")]);
     match own["entrypoint"].as_str() {
         Some("Image") => sandbox.put("command", Value::Text(String::new())),
-        Some("Idle") => sandbox.remove("command"),
+        Some("Idle" | "ImageThenIdle") => sandbox.remove("command"),
         _ => {} // absent
     }
     for (field, key) in [("command", "command"), ("mcpServices", "mcp_services")] {

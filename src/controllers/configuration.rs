@@ -10,6 +10,7 @@ use std::{
 
 use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::{
+    ByteString,
     api::core::v1::{ConfigMap, Secret},
     apimachinery::pkg::apis::meta::v1::ObjectMeta,
 };
@@ -81,7 +82,7 @@ enum Place {
 }
 
 /// The texts that a configuration uses from an object, by their keys.
-type Texts = BTreeMap<String, SecretString>;
+type Texts = BTreeMap<String, Result<SecretString, Failure>>;
 
 impl Configurations {
     /// Remembers what a reconcile has read, after it has written the Secret.
@@ -199,11 +200,12 @@ async fn contents(session: &AigiseSession, versions: &mut Versions, shared: &Sha
             Err(_) => versions.has_gaps = true,
         }
         let found = found.map(|found| found.map(|(_, texts)| texts));
-        bytes += found.iter().flatten().flatten().map(|(_, text)| text.expose_secret().len()).sum::<usize>();
+        let texts = found.iter().flatten().flatten().flat_map(|(_, text)| text);
+        bytes += texts.map(|text| text.expose_secret().len()).sum::<usize>();
         for reference in references {
             let text = match &found {
                 _ if bytes > HELD_BYTES => Err(Failure { reason: Reason::TooLarge, message: too_large() }),
-                Ok(texts) => Ok(texts.as_ref().and_then(|texts| texts.get(reference.key()).cloned())),
+                Ok(texts) => texts.as_ref().and_then(|texts| texts.get(reference.key()).cloned()).transpose(),
                 Err(failure) => Err(failure.clone()),
             };
             contents.insert(reference, text);
@@ -232,20 +234,25 @@ async fn look(
     session: &AigiseSession,
     shared: &Shared,
 ) -> Result<Option<(Option<Version>, Texts)>, Failure> {
-    let is_wanted = |key: &String| references.iter().any(|reference| reference.key() == key);
+    let wanted = |key: &str| references.iter().find(|reference| reference.key() == key);
+    let texts = |values: Option<BTreeMap<String, ByteString>>| {
+        let values = values.unwrap_or_default().into_iter();
+        values.filter_map(|(key, bytes)| {
+            let text = configuration::decoded(wanted(&key)?, bytes.0);
+            Some((key, text))
+        })
+    };
     let version = |meta: &ObjectMeta| meta.uid.clone().zip(meta.resource_version.clone());
     Ok(match place {
         Place::ConfigMap(name) => get::<ConfigMap>(name, session, shared).await?.map(|object| {
-            let texts = object.data.unwrap_or_default().into_iter().filter(|(key, _)| is_wanted(key));
-            (version(&object.metadata), texts.map(|(key, text)| (key, SecretString::from(text))).collect())
+            // `kubectl create configmap --from-file` stores a file that is not UTF-8 as binary data.
+            let data = object.data.unwrap_or_default().into_iter().filter(|(key, _)| wanted(key).is_some());
+            let data = data.map(|(key, text)| (key, Ok(SecretString::from(text))));
+            (version(&object.metadata), data.chain(texts(object.binary_data)).collect())
         }),
-        Place::Secret(name) => get::<Secret>(name, session, shared).await?.map(|object| {
-            let texts = object.data.unwrap_or_default().into_iter().filter(|(key, _)| is_wanted(key));
-            // A value that is not text cannot be part of a file.
-            let texts =
-                texts.filter_map(|(key, bytes)| Some((key, SecretString::from(String::from_utf8(bytes.0).ok()?))));
-            (version(&object.metadata), texts.collect())
-        }),
+        Place::Secret(name) => get::<Secret>(name, session, shared)
+            .await?
+            .map(|object| (version(&object.metadata), texts(object.data).collect())),
     })
 }
 

@@ -6,7 +6,7 @@ use std::{io::Read, path::Path};
 use super::args::{ConfigArgs, ConfigOutput};
 use crate::{
     config::{self, Configuration, Input, Origin, VariableValue, manifest::manifest, write},
-    plan::name,
+    plan::{effective::configuration::in_full, name},
 };
 
 /// Why the command failed.
@@ -44,7 +44,8 @@ pub enum Error {
 pub fn run(args: &ConfigArgs) -> Result<String, Error> {
     name::check_session(&args.name)?;
     let file = args.file.display().to_string();
-    let text = read(&args.file).map_err(|source| Error::Read { file: file.clone(), source })?;
+    let bytes = read(&args.file).map_err(|source| Error::Read { file: file.clone(), source })?;
+    let text = config::text(bytes).map_err(|error| Error::Mistake { file: file.clone(), error })?;
     let variables =
         args.variables.iter().map(|(name, value)| (name.clone(), VariableValue::Plain(value.clone()))).collect();
     let secret_name = name::child(&args.name, "config");
@@ -52,18 +53,18 @@ pub fn run(args: &ConfigArgs) -> Result<String, Error> {
     let configuration = config::read(input).map_err(|error| Error::Mistake { file, error })?;
     let body = match args.output {
         ConfigOutput::Toml => write::toml(&configuration, write::Secrets::AsVariables).map_err(Error::WriteToml)?,
-        ConfigOutput::Manifest => manifest(&args.name, &configuration.spec),
+        ConfigOutput::Manifest => manifest(&args.name, &in_full(&args.name, &configuration.spec)),
     };
     Ok(notes(&configuration) + &body)
 }
 
-fn read(file: &Path) -> std::io::Result<String> {
+fn read(file: &Path) -> std::io::Result<Vec<u8>> {
     if file == Path::new("-") {
-        let mut text = String::new();
-        std::io::stdin().read_to_string(&mut text)?;
-        return Ok(text);
+        let mut bytes = Vec::new();
+        std::io::stdin().read_to_end(&mut bytes)?;
+        return Ok(bytes);
     }
-    std::fs::read_to_string(file)
+    std::fs::read(file)
 }
 
 /// The keys without effect, as comments. Both formats have the same syntax for comments.
@@ -76,7 +77,7 @@ fn notes(configuration: &Configuration) -> String {
 mod tests {
     use super::*;
 
-    fn printed(text: &str, set: &[(&str, &str)], output: ConfigOutput) -> Result<String, Error> {
+    fn printed(text: impl AsRef<[u8]>, set: &[(&str, &str)], output: ConfigOutput) -> Result<String, Error> {
         let folder = tempfile::tempdir().unwrap();
         let file = folder.path().join("config.toml");
         std::fs::write(&file, text).unwrap();
@@ -105,5 +106,16 @@ mod tests {
             error.ends_with("config.toml: line 1, column 13, task_name: nobody defines the variable TASK"),
             "{error}"
         );
+        let error = printed(b"# caf\xe9\n", &[], ConfigOutput::Toml).unwrap_err().to_string();
+        assert!(error.contains("config.toml: line 1, column 6: this is not UTF-8 text"), "{error}");
+    }
+
+    #[test]
+    fn a_sandbox_that_offers_its_services_keeps_the_entrypoint_of_its_image() {
+        let text = "[sandbox.sandboxes.main]\nimage = 'a'\nmcp_services = ['gdb']\nports = {'8002/tcp' = 1112}\n\
+                    [sandbox.sandboxes.other]\nimage = 'a'\nmcp_services = ['gdb']\n[mcp.services.gdb]\nsse_port = 1112\n";
+        let manifest = printed(text, &[], ConfigOutput::Manifest).unwrap();
+        assert_eq!(manifest.matches("entrypoint").count(), 1, "{manifest}");
+        assert!(manifest.contains("    main:\n      entrypoint: ImageThenIdle\n"), "{manifest}");
     }
 }

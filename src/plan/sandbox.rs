@@ -210,7 +210,7 @@ fn acknowledge_session_restart(observed: &Observed) -> Option<Box<Pod>> {
 fn is_outdated(observed: &Observed) -> bool {
     // If the session is gone, the template's hash cannot be computed, and the Pod could not be recreated.
     let is_known = observed.sandbox.spec.session.is_none() || observed.session.found().is_some();
-    observed.pod.owned().is_some_and(|pod| {
-        is_known && annotation(pod, meta::TEMPLATE_HASH) != Some(pod::template_hash(observed).as_str())
-    })
+    let is_of_template =
+        |pod: &Pod| annotation(pod, meta::TEMPLATE_HASH).is_some_and(|hash| pod::is_of_template(observed, hash));
+    observed.pod.owned().is_some_and(|pod| is_known && !is_of_template(pod))
 }

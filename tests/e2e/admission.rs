@@ -62,7 +62,7 @@ fn a_bad_template_is_refused_with_the_rule() {
     is_refused(
         &ground,
         &with_template(json!({"image": ROOT_IMAGE, "entrypoint": "Image", "command": ["true"]})),
-        "entrypoint: Image and a command exclude each other",
+        "entrypoint: Image or ImageThenIdle and a command exclude each other",
     );
     is_refused(&ground, &with_template(json!({"image": ROOT_IMAGE, "entrypoint": "Other"})), "entrypoint");
     // A field that nobody knows is not dropped in silence.

@@ -18,6 +18,8 @@ fn a_sandbox_idles_or_runs_what_the_image_or_its_command_says() {
             "idle": {"image": ROOT_IMAGE},
             "user": {"image": USER_IMAGE, "entrypoint": "Idle"},
             "image": {"image": ROOT_IMAGE, "entrypoint": "Image"},
+            // Without SERVE, the image's ENTRYPOINT does not run its arguments, and waits itself.
+            "both": {"image": ROOT_IMAGE, "entrypoint": "ImageThenIdle"},
             "command": {"image": ROOT_IMAGE, "command": command},
         }}),
     ));
@@ -27,6 +29,7 @@ fn a_sandbox_idles_or_runs_what_the_image_or_its_command_says() {
         assert!(process_1(idle).contains("sandboxd idle"), "{}", process_1(idle));
         assert_eq!(ground.run(idle, "ls /tmp"), "", "the image's own entrypoint ran as well");
     }
+    assert_eq!(ground.run("s--both", "cat /tmp/own-entrypoint"), "started with: /aigise/sandboxd idle");
     assert_eq!(ground.run("s--image", "cat /tmp/own-entrypoint"), "started with: of the image");
     assert_eq!(ground.run("s--command", "cat /tmp/command"), "an argument");
 }

@@ -100,3 +100,40 @@ fn a_session_needs_types_or_a_file_and_variables_need_one() {
         assert!(said.code != 0 && said.stderr.contains(words), "{words}: {}{}", said.stdout, said.stderr);
     }
 }
+
+#[test]
+#[ignore = "needs a cluster: make e2e"]
+fn an_entrypoint_that_starts_servers_runs_them_and_variables_without_an_effect_need_no_value() {
+    let ground = Ground::new("serves");
+    // The ENTRYPOINT of the image starts the server, and then runs its arguments.
+    let file = format!(
+        "[sandbox]\nmount_host_paths = [\"${{NOBODY}}:/mnt\"]\n[sandbox.sandboxes.main]\nimage = \"{ROOT_IMAGE}\"\n\
+         mcp_services = [\"disassembler\"]\nbuild_args.BASE_IMAGE = \"${{NOBODY}}\"\nports = {{\"8002/tcp\" = 1112}}\n\
+         environment = {{SERVE = \"8002\"}}\n[mcp.services.disassembler]\nsse_port = 1112\n"
+    );
+    ground.apply(&config_map("file", &[("config.toml", &file)]));
+    ground.apply(&session("s", json!({"configFrom": {"configMapKeyRef": {"name": "file", "key": "config.toml"}}})));
+    let ready = ground.until_ready("asess/s");
+    let valid = &condition(&ready, "ConfigValid")["message"];
+    for key in ["sandbox.mount_host_paths", "sandbox.sandboxes.main.build_args"] {
+        assert!(valid.as_str().unwrap().contains(key), "{valid}");
+    }
+    let url = format!("http://main.s.{}.svc:8002/sse", ground.namespace);
+    assert_eq!(ground.get("asb/s--main")["status"]["endpoints"], json!({"disassembler": url}));
+    assert_eq!(ground.run("s--main", "cat /tmp/own-entrypoint"), "started with: /aigise/sandboxd idle");
+    assert!(ground.run("s--main", "tr '\\0' ' ' </proc/1/cmdline").contains("sandboxd idle"), "it is not process 1");
+}
+
+#[test]
+#[ignore = "needs a cluster: make e2e"]
+fn a_file_that_kubectl_stores_as_binary_data_says_where_it_is_not_text() {
+    let ground = Ground::new("binary-file");
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("config.toml");
+    std::fs::write(&path, b"# a caf\xe9\n[sandbox.sandboxes.main]\nimage = \"a\"\n").unwrap();
+    let from_file = format!("--from-file=config.toml={}", path.display());
+    ground.kubectl(&["create", "configmap", "file", &from_file]).text();
+    ground.apply(&session("s", json!({"configFrom": {"configMapKeyRef": {"name": "file", "key": "config.toml"}}})));
+    let refused = ground.until_not_ready("asess/s", "Unparsable");
+    assert!(message(&refused).contains("line 1, column 8: this is not UTF-8 text"), "{}", message(&refused));
+}

@@ -1,5 +1,5 @@
-//! Configuration files: each of `tests/config/*.toml` shows a rule, those of `tests/config/mistakes` a mistake. What comes of them
-//! is beside them; a change of behaviour shows as a change there (`cargo insta review`).
+//! Configuration files: each of `tests/config/*.toml` shows a rule, those of `tests/config/mistakes` a mistake, and those of
+//! `tests/config/corpus` have the keys and shapes of files that people have. What comes of them is beside them; a change of behaviour shows as a change there (`cargo insta review`).
 //!
 //! A line `#: NAME = value` gives a variable, `#: NAME = secret: value` one from a Secret, `#: from secret` says that the file is
 //! from one.
@@ -14,7 +14,7 @@ use std::{
 use secrecy::{ExposeSecret, SecretString};
 
 use aigise_operator::{
-    api::{AigiseSession, limits},
+    api::{AigiseSession, limits, meta},
     config::{self, Configuration, ErrorKind, Input, Origin, VariableValue, Variables, keys, manifest, merge, write},
     plan::{
         ChildState, Created, Decide, Write,
@@ -26,7 +26,7 @@ use proptest::prelude::*;
 use serde_json::{Value, json};
 use strum::IntoEnumIterator;
 
-use super::model::{planned, settings};
+use super::model::{Event, World, planned, settings};
 
 /// A file with what its first lines give.
 struct Case {
@@ -100,6 +100,161 @@ fn each_file_becomes_the_session_that_is_written_down() {
             insta::assert_snapshot!(stem(&path), shown(&configuration));
         });
     }
+}
+
+/// What becomes of a session from this file: the program of each sandbox and the keys without an effect, or why there are no Pods.
+fn outcome(file: &str, variables: &Variables, own: Value) -> String {
+    let mut world = World::new();
+    world.happens(Event::ConfigMap { name: "file".into(), content: file.into() });
+    let variables = variables.iter().map(|(name, value)| match value {
+        VariableValue::Plain(value) => json!({"name": name, "value": value}),
+        VariableValue::Secret(_) => panic!("the files of others come without secrets"),
+    });
+    let mut spec = own;
+    spec["configFrom"] = json!({"configMapKeyRef": {"name": "file", "key": "config.toml"}});
+    spec["variables"] = variables.collect();
+    world.happens(Event::ApplySession(Box::new(session_of(&spec))));
+    let conditions = &world.sessions["demo"].status.as_ref().unwrap().conditions;
+    let condition = |kind: &str| conditions.iter().find(|condition| condition.type_ == kind).unwrap();
+    if world.sandboxes.is_empty() {
+        let ready = condition("Ready");
+        return format!("  {}: {}\n", ready.reason, ready.message);
+    }
+    let mut text = String::new();
+    for name in world.sandboxes.keys() {
+        let pod = world.pods.get(name).unwrap_or_else(|| panic!("{name} has no Pod"));
+        let container = &pod.spec.as_ref().unwrap().containers[0];
+        let runs = match (&container.command, &container.args) {
+            (Some(command), None) => command.join(" "),
+            (None, None) => "its image".into(),
+            (None, Some(args)) => format!("its image with the arguments {}", args.join(" ")),
+            (Some(_), Some(_)) => panic!("{name} has a command with arguments"),
+        };
+        writeln!(text, "  {name} runs {runs}").unwrap();
+    }
+    text + "  " + &condition("ConfigValid").message + "\n"
+}
+
+#[test]
+fn the_files_of_the_frameworks_users_become_sessions_or_name_the_line_to_change() {
+    let mut outcomes = String::new();
+    for path in files(&folder().join("corpus")) {
+        let case = Case::of(&path);
+        let alone = outcome(&case.text, &Variables::new(), json!({}));
+        write!(outcomes, "{}\n{alone}", stem(&path)).unwrap();
+        if !case.variables.is_empty() {
+            let given = outcome(&case.text, &case.variables, json!({}));
+            write!(outcomes, "{} with its variables\n{given}", stem(&path)).unwrap();
+        }
+    }
+    insta::with_settings!({ snapshot_path => "../config", prepend_module_to_snapshot => false, omit_expression => true }, {
+        insta::assert_snapshot!("corpus", outcomes);
+    });
+}
+
+#[test]
+fn a_file_without_sandboxes_is_enough_beside_those_of_the_session() {
+    for name in ["web-search", "assistant", "local"] {
+        let case = Case::of(&folder().join("corpus").join(name).with_extension("toml"));
+        let own = json!({"sandboxes": {"main": {"image": "a:1"}}});
+        let beside = outcome(&case.text, &Variables::new(), own);
+        assert!(
+            beside.starts_with("  demo--main runs /aigise/sandboxd idle\n  The configuration file was read."),
+            "{beside}"
+        );
+    }
+}
+
+/// Two services in one sandbox; the rest of the sandbox is given.
+fn serves(rest: &str) -> String {
+    format!(
+        "[mcp.services]\na.sse_port = 1112\nb.sse_port = 1113\n[sandbox.sandboxes.gdb_mcp]\nimage = 'i'\n\
+         ports = {{'8002/tcp' = 1112, '8003/tcp' = 1113}}\n{rest}\n"
+    )
+}
+
+#[test]
+fn only_a_sandbox_that_waits_for_itself_and_says_nothing_runs_the_entrypoint_of_its_image() {
+    let waits = serves("mcp_services = ['a', 'b']");
+    let with_scripts = json!({"volumes": {"scripts": {"claimName": "scripts"}}});
+    for (file, own, runs) in [
+        (&waits, json!({}), "its image with the arguments /aigise/sandboxd idle"),
+        (&serves(""), json!({}), "/aigise/sandboxd idle"),
+        (&serves("mcp_services = ['a']\ncommand = ''"), json!({}), "its image"),
+        (&serves("mcp_services = ['a']\ncommand = ['serve']"), json!({}), "serve"),
+        (&waits, json!({"sandboxDefaults": {"command": ["serve"]}}), "serve"),
+        (&waits, json!({"sandboxDefaults": {"entrypoint": "Image"}}), "its image"),
+        (&waits, json!({"sandboxes": {"gdb_mcp": {"entrypoint": "Idle"}}}), "/aigise/sandboxd idle"),
+        (&waits, json!({"sandboxes": {"gdb_mcp": {"command": ["serve"]}}}), "serve"),
+        (
+            &waits,
+            json!({"mcpServices": {"a": {"sandbox": "other", "port": 1}, "b": {"sandbox": "other", "port": 2}}, "sandboxes": {"other": {"image": "o"}}}),
+            "/aigise/sandboxd idle",
+        ),
+        // The profile of the type says what runs.
+        (&waits, with_scripts, "its image"),
+    ] {
+        let outcome = outcome(file, &Variables::new(), own.clone());
+        assert!(outcome.starts_with(&format!("  demo--gdb-mcp runs {runs}\n")), "{own} {file}: {outcome}");
+    }
+}
+
+/// The Pod of the only sandbox of a session, and whether the sandbox is said to be out of date.
+fn pod_of(world: &World) -> (String, String, bool) {
+    let conditions = &world.sandboxes["demo--gdb-mcp"].status.as_ref().unwrap().conditions;
+    let out_of_date = conditions.iter().find(|condition| condition.type_ == "OutOfDate").unwrap();
+    let metadata = &world.pods["demo--gdb-mcp"].metadata;
+    let hash = metadata.annotations.as_ref().unwrap()[meta::TEMPLATE_HASH].clone();
+    (metadata.uid.clone().unwrap(), hash, out_of_date.status == "True")
+}
+
+#[test]
+fn a_pod_of_an_earlier_version_is_kept_and_a_changed_manifest_is_followed() {
+    let from_file = |world: &mut World| {
+        world.happens(Event::ConfigMap { name: "file".into(), content: serves("mcp_services = ['a']") });
+        let spec = json!({"configFrom": {"configMapKeyRef": {"name": "file", "key": "config.toml"}}});
+        world.happens(Event::ApplySession(Box::new(session_of(&spec))));
+    };
+    // An earlier version made the same Sandbox, without an entrypoint.
+    let without = json!({
+        "mcpServices": {"a": {"sandbox": "gdb_mcp", "port": 8002}, "b": {"sandbox": "gdb_mcp", "port": 8003}},
+        "sandboxes": {"gdb_mcp": {"image": "i", "mcpServices": ["a"], "ports": [{"containerPort": 8002}, {"containerPort": 8003}]}},
+    });
+    let mut written = World::new();
+    written.happens(Event::ApplySession(Box::new(session_of(&without))));
+    written.happens(Event::Running("demo--gdb-mcp".into()));
+    let (uid, earlier, _) = pod_of(&written);
+
+    let mut read = World::new();
+    from_file(&mut read);
+    read.happens(Event::Running("demo--gdb-mcp".into()));
+    let (present, hash, _) = pod_of(&read);
+    assert_ne!(hash, earlier, "the new Pod is another one");
+    let annotations = read.pods.get_mut("demo--gdb-mcp").unwrap().metadata.annotations.as_mut().unwrap();
+    annotations.insert(meta::TEMPLATE_HASH.into(), earlier.clone());
+    read.happens(Event::Restart);
+    assert_eq!(pod_of(&read), (present, earlier.clone(), false));
+
+    let mut with = without;
+    with["sandboxes"]["gdb_mcp"]["entrypoint"] = "ImageThenIdle".into();
+    written.happens(Event::ApplySession(Box::new(session_of(&with))));
+    assert_eq!(pod_of(&written), (uid, earlier, true));
+}
+
+#[test]
+fn line_ends_and_a_byte_order_mark_of_other_systems_are_read() {
+    let text = "task_name = 'a'\n[sandbox.sandboxes.main]\nimage = 'a'\nenvironment.A = \"\"\"\none\ntwo\"\"\"\n";
+    let read = |text: &str| {
+        let input = Input { file: text, origin: Origin::Plain, variables: &Variables::new(), secret_name: "s" };
+        config::read(input)
+    };
+    let plain = read(text).unwrap();
+    let others = format!("\u{feff}{}", text.replace('\n', "\r\n"));
+    assert_eq!(read(&others).unwrap().spec, plain.spec);
+    let error = read(&others.replace("'a'\r\nenv", "{}\r\nenv")).unwrap_err();
+    assert_eq!(error.position.to_string(), "line 3, column 9");
+    let error = read("\u{feff}task_name = []").unwrap_err();
+    assert_eq!(error.position.to_string(), "line 1, column 13");
 }
 
 #[test]

@@ -90,6 +90,31 @@ fn files_and_secrets_are_read_by_name_and_no_oftener_than_they_have_to_be() {
     });
 }
 
+/// `kubectl create configmap --from-file` stores what is not UTF-8 as binary data.
+#[test]
+fn a_file_of_bytes_is_read_if_it_is_text_and_says_where_it_is_not() {
+    in_fast_time(async {
+        let mut world = World::new();
+        let bytes = |bytes: &[u8]| {
+            let data = json!({"config.toml": k8s_openapi::ByteString(bytes.into())});
+            json!({"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "arvo"}, "binaryData": data})
+        };
+        world.apply(neo4j("hunter2")).await;
+        world.apply(bytes(&[b"# a caf\xe9\n", MAIN.as_bytes()].concat())).await;
+        world.apply(from_file_session()).await;
+        let is_refused = |world: &World| {
+            world.get("aigisesessions", "demo")["status"].is_object() && condition(world, "ConfigValid").0 == "False"
+        };
+        world.until("the file is refused", is_refused).await;
+        let (status, reason, message) = condition(&world, "ConfigValid");
+        assert_eq!((&*status, &*reason), ("False", "Unparsable"));
+        let words = "In the key config.toml of the ConfigMap arvo: line 1, column 8: this is not UTF-8 text";
+        assert!(message.starts_with(words), "{message}");
+        world.apply(bytes(&[b"\xef\xbb\xbf# a caf\xc3\xa9\r\n", MAIN.as_bytes()].concat())).await;
+        world.until("the session is ready", |world| phase(world) == "Ready").await;
+    });
+}
+
 #[test]
 fn what_changes_is_followed() {
     in_fast_time(async {

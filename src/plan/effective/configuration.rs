@@ -6,13 +6,18 @@ use std::{collections::BTreeMap, sync::Arc};
 use secrecy::{ExposeSecret, SecretString};
 use serde_json::Value;
 
-use super::{EffectiveSession, launch::Layers};
+use super::{
+    EffectiveSession,
+    launch::{Layers, awaits_itself},
+    profile,
+};
 use crate::{
     api::{
-        AigiseSession, AigiseSessionSpec, RawJson,
+        AigiseSession, AigiseSessionSpec, RawJson, SandboxTemplate,
         condition::Reason,
         config::{ConfigFrom, KeyRef},
         meta,
+        template::Entrypoint,
     },
     config::{
         self, ErrorKind, Ignored, Input, Origin, VariableValue, Variables,
@@ -156,11 +161,41 @@ fn read_file(session: &AigiseSession, file: &Reference, contents: &Contents) -> 
     let read = config::read(input)
         .map_err(|error| Failure { reason: reason(error.mistake), message: format!("In {file}: {error}.") })?;
     // The error would repeat content of the file, so the message omits it.
-    merged(session, &read.spec).map_err(|_| Failure {
+    let merged = merged(session, &read.spec).map_err(|_| Failure {
         reason: Reason::BadValue,
         message: format!("The session's own fields and {file} do not make a valid session together."),
     })?;
-    Ok(read)
+    match without_image(&EffectiveSession(Arc::new(merged)), &read.spec) {
+        Some(sandbox_type) => {
+            let error = config::lacks_image(text_of_file.expose_secret(), &read.file, &sandbox_type);
+            Err(Failure { reason: reason(error.mistake), message: format!("In {file}: {error}.") })
+        }
+        None => Ok(read),
+    }
+}
+
+/// A type of the file that is started, and that has no image.
+fn without_image(session: &EffectiveSession, from_file: &Value) -> Option<String> {
+    let has_image = |template: &SandboxTemplate| template.image.as_deref().is_some_and(|image| !image.is_empty());
+    if session.spec().sandbox_defaults.as_ref().is_some_and(has_image) {
+        return None;
+    }
+    let lacks_one = |template: &SandboxTemplate| template.attach.is_none() && !has_image(template);
+    let types = of_file(session, from_file).filter(|(_, own)| lacks_one(own)).map(|(sandbox_type, _)| sandbox_type);
+    let mut types = types.collect::<Vec<_>>().into_iter();
+    let launchable = session.launchable();
+    types.find(|sandbox_type| launchable.contains(sandbox_type)).map(String::from)
+}
+
+/// The types of the file, with their templates, in which the session's own fields have precedence.
+fn of_file<'a>(
+    session: &'a EffectiveSession,
+    from_file: &'a Value,
+) -> impl Iterator<Item = (&'a str, &'a SandboxTemplate)> {
+    let types = from_file["sandboxes"].as_object().into_iter().flatten();
+    types.filter_map(|(sandbox_type, _)| {
+        Some((sandbox_type.as_str(), &session.spec().sandboxes.get(sandbox_type)?.template))
+    })
 }
 
 fn text(reference: &Reference, contents: &Contents) -> Result<SecretString, Failure> {
@@ -186,14 +221,60 @@ fn reason(mistake: ErrorKind) -> Reason {
     }
 }
 
-fn merged(session: &AigiseSession, from_file: &Value) -> serde_json::Result<AigiseSessionSpec> {
+/// The text of a value that is stored as bytes.
+///
+/// # Errors
+/// When the value is not text, with the position of the first byte that is not.
+pub fn decoded(reference: &Reference, bytes: Vec<u8>) -> Result<SecretString, Failure> {
+    let text = config::text(bytes);
+    text.map(SecretString::from)
+        .map_err(|error| Failure { reason: reason(error.mistake), message: format!("In {reference}: {error}.") })
+}
+
+/// The session with the fields of its file, over which its own fields have precedence.
+fn merged(session: &AigiseSession, from_file: &Value) -> serde_json::Result<AigiseSession> {
     let own = serde_json::to_value(&session.spec)?;
-    serde_json::from_value(config::merge::merge(from_file, &own))
+    let spec: AigiseSessionSpec = serde_json::from_value(config::merge::merge(from_file, &own))?;
+    let merged = EffectiveSession(Arc::new(AigiseSession { spec, ..session.clone() }));
+    let serving = serving(&merged, from_file);
+    let mut session = Arc::unwrap_or_clone(merged.0);
+    for (_, own) in session.spec.sandboxes.iter_mut().filter(|(sandbox_type, _)| serving.contains(sandbox_type)) {
+        own.template.entrypoint = Some(Entrypoint::ImageThenIdle);
+    }
+    Ok(session)
+}
+
+/// The types of the file without a command that wait for an MCP service in their own sandbox: only the ENTRYPOINT of their image can
+/// start it. The framework gives its idle program to the ENTRYPOINT of every image as arguments; other types have it in place of the
+/// ENTRYPOINT, which may run something else and end (docs/adr/0017-an-entrypoint-that-serves.md).
+fn serving(session: &EffectiveSession, from_file: &Value) -> Vec<String> {
+    let says = |template: &SandboxTemplate| template.entrypoint.is_some() || !template.command.is_empty();
+    if session.spec().sandbox_defaults.as_ref().is_some_and(says) {
+        return vec![];
+    }
+    let services = session.services();
+    let serving = of_file(session, from_file).filter(|(sandbox_type, own)| {
+        let by_profile = || profile::of(session, sandbox_type).is_some_and(|profile| says(&profile.template));
+        own.attach.is_none() && !says(own) && awaits_itself(session, sandbox_type, &services) && !by_profile()
+    });
+    serving.map(|(sandbox_type, _)| sandbox_type.to_string()).collect()
+}
+
+/// What a file sets in a session, for a manifest without `configFrom`: with what follows from its coming from a file.
+pub fn in_full(name: &str, from_file: &Value) -> Value {
+    let mut spec = from_file.clone();
+    if let Ok(own) = serde_json::from_value(spec.clone()) {
+        let session = EffectiveSession(Arc::new(AigiseSession::new(name, own)));
+        for sandbox_type in serving(&session, from_file) {
+            spec["sandboxes"][sandbox_type]["entrypoint"] = "ImageThenIdle".into();
+        }
+    }
+    spec
 }
 
 /// Merges the session's own fields over those of the file. They were already merged when the file was read, so this only fails if the
 /// session's own fields have changed since; the next read of the file then reports that.
 pub(super) fn over(session: &AigiseSession, from_file: &RawJson) -> Option<AigiseSession> {
     session.spec.config_from.as_ref()?;
-    Some(AigiseSession { spec: merged(session, &from_file.value()).ok()?, ..session.clone() })
+    merged(session, &from_file.value()).ok()
 }

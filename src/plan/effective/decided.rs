@@ -63,8 +63,9 @@ pub fn bytes_to_decide(session: &EffectiveSession) -> usize {
 fn check(session: &EffectiveSession, settings: &Settings, decided: &mut Decided) -> Result<(), Invalid> {
     name::check_session(&session.name_any()).map_err(|error| Invalid::new("metadata.name", format!("{error}.")))?;
     if session.spec().sandboxes.is_empty() {
-        let why = "at least one type is required, here or in the configuration file.";
-        return Err(Invalid::new("spec.sandboxes", why));
+        let why = "at least one type is required, here or in the configuration file";
+        let which = if session.config_file().is_some() { ", which has no sandboxes." } else { "." };
+        return Err(Invalid::new("spec.sandboxes", format!("{why}{which}")));
     }
     let mut labels = BTreeMap::new();
     for sandbox_type in session.spec().sandboxes.keys() {

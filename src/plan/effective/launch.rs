@@ -153,6 +153,17 @@ fn mcp_services<'a>(session: &'a EffectiveSession, sandbox_type: &str) -> Vec<&'
     profile.into_iter().flat_map(|profile| &profile.template.mcp_services).map(String::as_str).collect()
 }
 
+/// Whether a type waits for an MCP service that runs in its own sandbox.
+pub(super) fn awaits_itself(
+    session: &EffectiveSession,
+    sandbox_type: &str,
+    services: &BTreeMap<&str, &McpService>,
+) -> bool {
+    let own = Label::of(sandbox_type);
+    let mut awaited = mcp_services(session, sandbox_type).into_iter().filter_map(|name| services.get(name));
+    own.is_ok() && awaited.any(|service| Label::of(&service.sandbox) == own)
+}
+
 /// The layers of the templates of a session's types. The defaults of all types are converted once.
 pub struct Layers<'a> {
     session: &'a EffectiveSession,

@@ -173,15 +173,18 @@ fn container(observed: &Observed, template: &SandboxTemplate) -> Container {
     };
     let has_init = init::work(observed).is_some();
     let init_mounts = has_init.then(init::mounts).into_iter().flatten();
-    let command = match template.entrypoint() {
-        _ if !template.command.is_empty() => Some(template.command.clone()),
-        Entrypoint::Idle => Some(vec![format!("{}/sandboxd", meta::HELPER_PATH), "idle".into()]),
-        Entrypoint::Image => None,
+    let idle = || Some(vec![format!("{}/sandboxd", meta::HELPER_PATH), "idle".into()]);
+    let (command, args) = match template.entrypoint() {
+        _ if !template.command.is_empty() => (Some(template.command.clone()), None),
+        Entrypoint::Idle => (idle(), None),
+        Entrypoint::Image => (None, None),
+        Entrypoint::ImageThenIdle => (None, idle()),
     };
     Container {
         name: meta::SANDBOX_CONTAINER.into(),
         image: template.image.clone(),
         command,
+        args,
         env: Some(environment(observed).chain(git(observed)).chain(template.env.iter().cloned()).collect()),
         env_from: (!template.env_from.is_empty()).then(|| template.env_from.clone()),
         ports: (!template.ports.is_empty()).then(|| template.ports.clone()),
@@ -280,14 +283,25 @@ fn helper(settings: &Settings) -> (Volume, Option<Container>) {
 /// another helper image or another restart policy does not make a sandbox out of date. The MCP services and skills of the init work are
 /// in the session, and are covered as well.
 pub(super) fn template_hash(observed: &Observed) -> String {
+    hash_of(observed, observed.sandbox.spec.template.clone())
+}
+
+/// Whether a Pod with this hash was created from the sandbox's template.
+///
+/// Where a configuration file has no `command`, earlier versions replaced the ENTRYPOINT of images that offer services: they had no
+/// `entrypoint: ImageThenIdle`. The Pods that they created are kept.
+pub(super) fn is_of_template(observed: &Observed, hash: &str) -> bool {
+    let template = &observed.sandbox.spec.template;
+    let is_from_file = || observed.session.found().is_some_and(|session| session.config_file().is_some());
+    let earlier = || hash_of(observed, SandboxTemplate { entrypoint: None, ..template.clone() });
+    hash == template_hash(observed)
+        || (template.entrypoint == Some(Entrypoint::ImageThenIdle) && is_from_file() && hash == earlier())
+}
+
+fn hash_of(observed: &Observed, template: SandboxTemplate) -> String {
     let spec = &observed.sandbox.spec;
-    let of_the_pod = SandboxTemplate {
-        restart: None,
-        update_policy: None,
-        depends_on: vec![],
-        attach: None,
-        ..spec.template.clone()
-    };
+    let of_the_pod =
+        SandboxTemplate { restart: None, update_policy: None, depends_on: vec![], attach: None, ..template };
     if observed.may_exec() {
         // This string is hashed: a change would make every Pod with exec access out of date.
         return digest::short(&(of_the_pod, "is let in"));

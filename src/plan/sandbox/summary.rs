@@ -15,6 +15,7 @@ use super::{
     Attachment, ExecAccess, Lifecycle, Observed, Progress, Situation,
     init::{self, InitPhase},
     lifecycle::{is_overdue, overdue_at},
+    pod::template_hash,
     restart,
 };
 use crate::{
@@ -23,12 +24,13 @@ use crate::{
         condition::{ConditionType, Reason},
         meta,
         sandbox::{SandboxPhase, SandboxState, SeenSession},
+        template::Entrypoint,
     },
     plan::{
         ChildState, Report, Requeue, StatusWrite,
         effective::remembered,
         facts::sandbox::{has_failed_init, is_hand_made},
-        pod::{Hold, exit_code, hold, node, scheduled_at},
+        pod::{Hold, annotation, exit_code, hold, node, scheduled_at},
         pod_event::{self, Reads},
         status::{self, KStatus},
     },
@@ -270,6 +272,8 @@ fn view(observed: &Observed, lifecycle: &Lifecycle) -> View {
         }
         Lifecycle::Restarting { message, at, .. } => {
             let pause = at.duration_since(observed.now).try_into().unwrap_or_default();
+            let hint = of_entrypoint(observed).unwrap_or_default();
+            let message = format!("{message}{hint}");
             waiting(SandboxPhase::Pending, Reason::Restarting, message).requeued(Requeue::After(pause))
         }
         Lifecycle::Finished { message } => inactive(SandboxPhase::Finished, Reason::Finished, message),
@@ -280,8 +284,10 @@ fn view(observed: &Observed, lifecycle: &Lifecycle) -> View {
                 session.is_some_and(|session| session.profile_brings(&observed.sandbox.spec.sandbox_type, step))
             });
             let profile = if is_of_profile { STEP_OF_PROFILE } else { "" };
+            let is_service = failure.step.as_deref().is_some_and(|step| step.starts_with("service "));
+            let entrypoint = of_entrypoint(observed).filter(|_| is_service).unwrap_or_default();
             let message = format!(
-                "{}{profile} Fix the initialiser, then change the template or the annotation {} to restart the sandbox; with init.skip, the sandbox starts without its initialiser.",
+                "{}{profile}{entrypoint} Fix the initialiser, then change the template or the annotation {} to restart the sandbox; with init.skip, the sandbox starts without its initialiser.",
                 init::in_words(failure),
                 meta::RESTART
             );
@@ -292,6 +298,27 @@ fn view(observed: &Observed, lifecycle: &Lifecycle) -> View {
         | Lifecycle::Attached(Attachment::To { progress, .. }) => of_pod(observed, lifecycle, progress),
         Lifecycle::Attached(Attachment::Missing(message)) => stalled(Reason::PodNotFound, message),
     }
+}
+
+/// What is added to the failure of a sandbox that has never been ready, if its Pod runs the ENTRYPOINT of its image with the helper as
+/// arguments.
+fn of_entrypoint(observed: &Observed) -> Option<String> {
+    let (template, pod) = (&observed.sandbox.spec.template, observed.pod.owned()?);
+    let runs_it = template.command.is_empty()
+        && template.entrypoint() == Entrypoint::ImageThenIdle
+        && annotation(pod, meta::TEMPLATE_HASH) == Some(template_hash(observed).as_str());
+    if !runs_it || restart::ready_at(observed, pod).is_some() {
+        return None;
+    }
+    let is_from_file = observed.session.found().is_some_and(|session| session.config_file().is_some());
+    let place = if is_from_file {
+        format!(" in [sandbox.sandboxes.{}] of the configuration file", observed.sandbox.spec.sandbox_type)
+    } else {
+        String::new()
+    };
+    Some(format!(
+        " The ENTRYPOINT of its image has to start its services and then to run its arguments; if it does not, set `command`{place}."
+    ))
 }
 
 fn of_init(observed: &Observed, init_phase: &InitPhase) -> View {
@@ -387,8 +414,9 @@ fn of_pod(observed: &Observed, lifecycle: &Lifecycle, progress: &Progress) -> Vi
                 Lifecycle::Orphaned(_) => NOT_RESTARTED.to_string(),
                 Lifecycle::Attached(_) => "Only the owner of the Pod can restart it.".to_string(),
                 _ => format!(
-                    "{} Change the template or the annotation {} to restart it.",
+                    "{}{} Change the template or the annotation {} to restart it.",
                     restart::exhausted(template),
+                    of_entrypoint(observed).unwrap_or_default(),
                     meta::RESTART
                 ),
             };

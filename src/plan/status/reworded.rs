@@ -4,7 +4,9 @@
 //! The table can go with the last version that wrote the old words, v0.
 
 /// A part of a message of this version, and the words of earlier versions for it.
-const REWORDED: [(&str, &str); 72] = [
+const REWORDED: [(&str, &str); 74] = [
+    ("here or in the configuration file, which has no sandboxes.", "here or in the configuration file."),
+    ("it is a setting of another backend", "the key is unknown; it is kept in the effective configuration"),
     (" The step is the framework's for this type; init.profile: None leaves it out.", ""),
     ("Nothing is in progress.", "Nothing is on its way."),
     ("No user action is needed.", "Nothing needs a person."),

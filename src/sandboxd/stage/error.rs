@@ -153,7 +153,6 @@ impl Error {
             | Self::BadPath { .. }
             | Self::NoSource { .. }
             | Self::ReservedName { .. }
-            | Self::LeadsOut { .. }
             | Self::NotCopied { .. }
             | Self::Unreadable { .. }
             | Self::Read { .. }

@@ -197,6 +197,10 @@ fn check_container_left(ours: &Container, overlaid: &Container) -> Result<(), In
         let why = "they would be appended to the container's command; put them into the sandbox's own `command`, or set `entrypoint: Image`.";
         return Err(Invalid::new("args", why));
     }
+    if ours.args.is_some() && ours.args != overlaid.args {
+        let why = "with `entrypoint: ImageThenIdle`, the operator sets them; set `entrypoint: Image` instead.";
+        return Err(Invalid::new("args", why));
+    }
     let present = ours.volume_mounts.as_ref().map_or(0, Vec::len);
     let further = mounted(overlaid).skip(present);
     if !begins_with(overlaid.volume_mounts.as_deref(), ours.volume_mounts.as_deref())

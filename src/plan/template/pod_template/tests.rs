@@ -541,6 +541,10 @@ fn arguments_are_for_the_command_of_the_image() {
     assert_eq!(args, Some(vec!["--verbose".to_string()]));
     let message = overlay(pod(), &template, false).unwrap_err().to_string();
     assert!(message.starts_with("podTemplate.spec.containers[sandbox].args: "), "{message}");
+    let mut with_idle = pod_with_entrypoint();
+    with_idle.spec.as_mut().unwrap().containers[0].args = Some(vec!["/aigise/sandboxd".into(), "idle".into()]);
+    let message = overlay(with_idle, &template, false).unwrap_err().to_string();
+    assert!(message.contains("ImageThenIdle"), "{message}");
 }
 
 #[test]
