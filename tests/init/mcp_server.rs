@@ -77,6 +77,8 @@ pub enum Http {
     NeverAnswers,
 }
 
+const JSON: &str = "Content-Type: application/json\r\n";
+
 const OPEN: &[u8] = b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream; charset=utf-8\r\n\r\n";
 
 pub struct Server {
@@ -248,7 +250,6 @@ impl Shared {
         let mut answer = |status: &str, headers: &str, body: &str| {
             write!(stream, "HTTP/1.1 {status} X\r\n{headers}Content-Length: {}\r\n\r\n{body}", body.len())
         };
-        const JSON: &str = "Content-Type: application/json\r\n";
         let (verb, path) = first.split_once(' ').unwrap();
         if path != "/mcp HTTP/1.1" {
             return answer("404", "", "");
@@ -282,12 +283,11 @@ impl Shared {
             let error = json!({"jsonrpc": "2.0", "id": null, "error": {"code": -32000, "message": "Not\ntoday"}});
             return answer("400", JSON, &error.to_string());
         }
-        let session = match manner {
-            Http::Stateless => String::new(),
-            _ => {
-                self.sessions.lock().unwrap().insert(format!("s-{id}"));
-                format!("Mcp-Session-Id: s-{id}\r\n")
-            }
+        let session = if manner == Http::Stateless {
+            String::new()
+        } else {
+            self.sessions.lock().unwrap().insert(format!("s-{id}"));
+            format!("Mcp-Session-Id: s-{id}\r\n")
         };
         let reply = json!({"jsonrpc": "2.0", "id": message["id"], "result": {"protocolVersion": "2025-06-18"}});
         match manner {
