@@ -193,7 +193,7 @@ pub struct Run {
     /// When the step ended.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub ended: Option<Timestamp>,
-    /// Why the step has not ended yet: the problem when the service was last asked.
+    /// Why the step has not ended yet: the problem when the service was last asked. Of a skill that has ended: why it was left out.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub error: Option<String>,
 }

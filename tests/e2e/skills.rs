@@ -20,9 +20,15 @@ fn skill(path: &str, sandbox_type: &str, priority: Option<i32>, installer: &str)
     let text = format!(
         "---\nname: {name}\ndescription: a test\nshould_run_in_sandbox: {sandbox_type}\n---\n# {name}\n\n{priority}"
     );
+    skill_of(path, &text, installer)
+}
+
+/// The same with this text as its `SKILL.md`.
+fn skill_of(path: &str, text: &str, installer: &str) -> Skill {
+    let name = path.trim_start_matches('.').replace('/', "-");
     let deps = format!("{name}-deps");
     Skill {
-        objects: vec![config_map(&name, &[("SKILL.md", &text)]), config_map(&deps, &[("install.sh", installer)])],
+        objects: vec![config_map(&name, &[("SKILL.md", text)]), config_map(&deps, &[("install.sh", installer)])],
         sources: vec![from_config_map(&name, path), from_config_map(&deps, &format!("{path}/deps"))],
     }
 }
@@ -112,4 +118,34 @@ fn a_skill_that_cannot_be_installed_fails_the_sandbox_by_its_name() {
     let bad = json!({"spec": {"enabledSkills": ["../net"]}});
     let complaint = ground.kubectl(&["patch", "asess/s", "--type", "merge", "-p", &bad.to_string()]);
     assert!(complaint.complaint().contains("enabledSkills"));
+}
+
+#[test]
+#[ignore = "needs a cluster: make e2e"]
+fn skills_that_others_wrote_are_read_as_the_framework_reads_them() {
+    let ground = Ground::new("wild-skills");
+    let colon = "---\nname: review\ndescription: Review: a colon\nshould_run_in_sandbox: Main\n---\n";
+    let skills = vec![
+        skill(".claude/skills/lint", "main", None, "#!/bin/sh -eu\necho $- >/tmp/lint"),
+        skill_of("writing/review", colon, "#!/bin/env sh\ntouch /tmp/review"),
+        skill_of("loose", "# For people", "exit 1"),
+        skill("wheels", "other", None, "#!/bin/sh -e\ncat /no/such/wheel\ntouch /tmp/wheels"),
+    ];
+    let sandboxes = json!({"main": {"image": ROOT_IMAGE}, "other": {"image": ROOT_IMAGE}});
+    apply(&ground, skills, json!({"sandboxes": sandboxes, "enabledSkills": ["all"]}));
+    ground.until_ready("asb/s--main");
+    let flags = ground.run("s--main", "cat /tmp/lint; test -e /tmp/review");
+    assert!(flags.contains('e') && flags.contains('u'), "{flags}");
+    let status = ground.run("s--main", "/aigise/sandboxd status");
+    assert!(status.contains("skill loose") && status.contains("left out"), "{status}");
+    let log = ground.run("s--main", "/aigise/sandboxd log");
+    assert!(log.contains("wheels (other)"), "{log}");
+
+    // A file of a ConfigMap is not executable, and its first line counts all the same.
+    let init = ground.until_not_ready("asb/s--other", "InitFailed")["status"]["init"].clone();
+    assert_eq!((&init["step"], &init["exitCode"]), (&json!("skill wheels"), &json!(1)));
+    assert_eq!(
+        ground.get("asess/s")["status"]["volumes"]["tools"]["skills"],
+        json!(["loose", "wheels", "writing/review", ".claude/skills/lint"])
+    );
 }

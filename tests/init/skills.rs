@@ -99,22 +99,47 @@ fn where_the_container_cannot_be_written_the_init_supervisors_own_folder_remembe
 }
 
 #[test]
-fn an_installer_runs_by_itself_or_by_a_shell() {
+fn an_installer_runs_by_the_interpreter_of_its_first_line_whatever_its_mode() {
     let ground = Ground::released(&with_skills(&["all"]));
     let traces = ground.path("traces");
     for (path, first, mode) in [
         ("a", "#!/usr/bin/env -S sh -eu", 0o755),
-        ("b", "#!/no/such/interpreter", 0o644),
+        ("b", "#!/bin/sh -eu", 0o644),
         ("c", "# no interpreter", 0o755),
+        ("d", "# no interpreter", 0o444),
     ] {
         ground.skill(path, "fuzz", "1");
         let installer = format!("{path}/deps/install.sh");
-        ground.put(&installer, &format!("{first}\necho {path} $- >>{}\n", traces.display()));
+        ground.put(&installer, &format!("{first}\necho {path} [$-] $(basename \"$0\") >>{}\n", traces.display()));
         fs::set_permissions(ground.path("tools").join(installer), fs::Permissions::from_mode(mode)).unwrap();
     }
     let traces = ground.again();
-    assert!(traces[0].starts_with("a ") && traces[0].contains('u'), "{traces:?}");
-    assert_eq!(traces[1..].iter().map(|line| &line[..1]).collect::<Vec<_>>(), ["b", "c"]);
+    let lines: Vec<Vec<_>> = traces.iter().map(|line| line.split(' ').collect()).collect();
+    assert_eq!(lines.iter().map(|line| line[0]).collect::<String>(), "abcd");
+    assert_eq!(lines.iter().map(|line| line[1].contains('u')).collect::<Vec<_>>(), [true, true, false, false]);
+    assert!(lines.iter().all(|line| line[2] == "install.sh"), "{traces:?}");
+}
+
+#[test]
+fn an_installer_ends_where_its_first_line_says_so() {
+    let ground = Ground::released(&with_skills(&["all"]));
+    ground.skill("wheels", "fuzz", "1");
+    ground.put("wheels/deps/install.sh", "#!/bin/sh -e\ncat /no/such/wheel\necho done\n");
+    let failure = ground.failure();
+    assert_eq!((failure.step.as_deref(), failure.exit_code), (Some("skill wheels"), Some(1)));
+    assert!(!failure.tail.contains("done"), "{}", failure.tail);
+}
+
+#[test]
+fn an_interpreter_that_the_image_does_not_have_is_named() {
+    for (first, expected) in [("#!/no/such/bash -e", "/no/such/bash"), ("#!no-such-bash", "no-such-bash")] {
+        let ground = Ground::released(&with_skills(&["all"]));
+        ground.skill("wheels", "fuzz", "1");
+        ground.put("wheels/deps/install.sh", &format!("{first}\n"));
+        let failure = ground.failure();
+        assert_eq!(failure.step.as_deref(), Some("skill wheels"));
+        assert_eq!(failure.how, format!("needs the interpreter {expected}, which is not in the image"));
+    }
 }
 
 #[test]
@@ -164,16 +189,29 @@ fn a_skill_that_is_not_there_is_a_failure_that_names_those_that_are() {
 }
 
 #[test]
-fn a_document_that_cannot_be_read_matters_only_where_it_is_enabled() {
-    let ground = Ground::released(&with_skills(&["good"]));
-    ground.skill("good", "fuzz", "1");
-    ground.put("bad/SKILL.md", "---\nname: [\n---\n");
-    assert!(ground.init().status.success());
+fn a_document_that_nobody_understands_is_reported_and_stops_nothing() {
     let ground = Ground::released(&with_skills(&["all"]));
-    ground.put("bad/SKILL.md", "---\nname: [\n---\n");
-    let failure = ground.failure();
-    assert_eq!(failure.step.as_deref(), Some("skill bad"));
-    assert!(failure.how.contains("tools/bad/SKILL.md: "), "{}", failure.how);
+    ground.put("broken/SKILL.md", "---\nname: broken\nshould_run_in_sandbox: fuzz\n# without an end\n");
+    ground.installer("broken/deps/install.sh", "");
+    ground.put("colon/SKILL.md", "---\ndescription: Review: x\nshould_run_in_sandbox: Fuzz\n---\n");
+    ground.installer("colon/deps/install.sh", "");
+    ground.put("documents/SKILL.md", "---\nname: [\n---\n");
+    ground.skill(".claude/skills/lint", "fuzz", "1");
+    ground.installer(".claude/skills/lint/deps/install.sh", "");
+    ground.skill("typo", "fuz", "1");
+    ground.installer("typo/deps/install.sh", "");
+    assert_eq!(ground.again(), [".claude/skills/lint/deps/install.sh", "colon/deps/install.sh"]);
+    let why = "left out: the front matter of its SKILL.md does not name a type of sandbox (should_run_in_sandbox)";
+    let log = ground.log();
+    let lines: Vec<_> = log.lines().take(2).collect();
+    assert_eq!(
+        lines,
+        ["==> these skills are for other types of sandbox: typo (fuz)", &format!("==> skill broken is {why}")]
+    );
+    let status = String::from_utf8(ground.sandboxd(&["status"]).output().unwrap().stdout).unwrap();
+    assert!(status.contains(&format!("  1. skill broken             0 s: {why}\n")), "{status}");
+    assert!(status.starts_with("The initialiser has succeeded."), "{status}");
+    assert!(ground.sandboxd(&["awaited"]).status().unwrap().success());
 }
 
 #[test]

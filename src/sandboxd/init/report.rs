@@ -56,7 +56,9 @@ const PATIENCE: i64 = 10;
 /// Says on stderr which services the init work waits for, since when, and what was wrong last.
 pub fn awaited(places: &Places) -> ExitCode {
     let progress = places.state().read().filter(|progress| progress.outcome.is_none()).unwrap_or_default();
-    let waits = |run: &&Run| run.error.is_some() && now().duration_since(run.began).as_secs() >= PATIENCE;
+    let waits = |run: &&Run| {
+        run.ended.is_none() && run.error.is_some() && now().duration_since(run.began).as_secs() >= PATIENCE
+    };
     let InitProgress { steps, .. } = &progress;
     let lines: Vec<_> = steps.iter().filter(waits).map(line).collect();
     if lines.is_empty() {

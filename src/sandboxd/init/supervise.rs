@@ -1,5 +1,7 @@
 //! `sandboxd supervise`: runs the init work, in a process that outlives the probe that started it.
 
+use std::env;
+use std::fs;
 use std::io;
 use std::path::Path;
 use std::process::ExitCode;
@@ -13,7 +15,7 @@ use crate::protocol::init::{
     InitFailure, InitProgress, Outcome, RELEASE_FILE, Run, SERVICE_TIMEOUT, Service, Skills, Step, WORK_FILE, Work,
 };
 use crate::sandboxd::mcp;
-use crate::sandboxd::skills::{self, Skill, marker::Marker};
+use crate::sandboxd::skills::{self, Chosen, LeftOut, Skill, marker::Marker};
 
 /// How often the supervisor checks whether the work is released.
 const LOOK_EVERY: Duration = Duration::from_millis(100);
@@ -85,17 +87,28 @@ impl InitRun<'_> {
 
     /// Installs the dependencies of the enabled skills.
     fn install(&mut self, places: &Places, skills: &Skills) -> Result<(), InitFailure> {
-        for skill in skills::chosen(&places.tools, skills)? {
+        let Chosen { skills, left_out, remarks } = skills::chosen(&places.tools, skills)?;
+        for remark in remarks {
+            self.log.begin(&remark);
+        }
+        for LeftOut { path, why } in left_out {
+            let (name, why) = (format!("skill {path}"), format!("left out: {why}"));
+            self.log.begin(&format!("{name} is {why}"));
+            let now = now();
+            self.progress.steps.push(Run { name, began: now, ended: Some(now), error: Some(why) });
+        }
+        self.write();
+        for skill in skills {
             let name = format!("skill {}", skill.path);
+            let failure = |how| InitFailure { step: Some(name.clone()), how, ..InitFailure::default() };
             let marker = Marker::of(&places.tools, &skill, [places.markers.clone(), self.state.markers()]);
-            let marker = marker.map_err(|error| InitFailure {
-                step: Some(name.clone()),
-                how: format!("cannot be read: {error}"),
-                ..InitFailure::default()
-            })?;
+            let marker = marker.map_err(|error| failure(format!("cannot be read: {error}")))?;
             if marker.is_set() {
                 self.log.begin(&format!("{name} already has its dependencies"));
                 continue;
+            }
+            if let Some(interpreter) = skill.interpreter.first().filter(|interpreter| is_absent(interpreter)) {
+                return Err(failure(format!("needs the interpreter {interpreter}, which is not in the image")));
             }
             self.run(&Step { name, command: command(places, &skill), timeout: Some(INSTALLER), ..Step::default() })?;
             marker.set();
@@ -145,10 +158,19 @@ fn unanswered(service: &Service, error: Option<&str>, waited: Duration) -> InitF
     InitFailure { step: Some(services::title(service)), how, ..InitFailure::default() }
 }
 
-/// The command that runs an installer. A shell runs an installer that does not name its interpreter.
+/// The command that runs an installer.
 fn command(places: &Places, skill: &Skill) -> Vec<String> {
-    let program = places.tools.join(&skill.path).join(&skill.installer).to_string_lossy().into_owned();
-    if skill.is_program { vec![program] } else { vec!["sh".into(), program] }
+    let installer = places.tools.join(&skill.path).join(&skill.installer).to_string_lossy().into_owned();
+    skill.interpreter.iter().cloned().chain([installer]).collect()
+}
+
+/// Whether there is no such program. A name without a folder is looked for in the folders of `PATH`.
+fn is_absent(program: &str) -> bool {
+    let is_there = |path: &Path| fs::exists(path).unwrap_or(true);
+    if program.contains('/') {
+        return !is_there(Path::new(program));
+    }
+    env::var_os("PATH").is_some_and(|path| !env::split_paths(&path).any(|folder| is_there(&folder.join(program))))
 }
 
 pub(super) fn work_of(folder: &Path) -> Result<Work, InitFailure> {

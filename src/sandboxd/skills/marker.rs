@@ -148,7 +148,7 @@ mod tests {
     use super::*;
 
     fn skill() -> Skill {
-        Skill { path: "fuzz/afl".into(), installer: "deps/install.sh".into(), is_program: false }
+        Skill { path: "fuzz/afl".into(), installer: "deps/install.sh".into(), interpreter: vec![] }
     }
 
     fn tools() -> TempDir {
