@@ -611,7 +611,7 @@ fn neither_a_skill_nor_an_installer_is_read_through_a_link() {
 
     let enabled = Skills { sandbox_type: "fuzz".into(), enabled: vec![ALL_SKILLS.into()] };
     let chosen = skills::chosen(&world.volume(), &enabled).unwrap();
-    assert_eq!(chosen.iter().map(|skill| skill.path.as_str()).collect::<Vec<_>>(), ["own"]);
+    assert_eq!(chosen.skills.iter().map(|skill| skill.path.as_str()).collect::<Vec<_>>(), ["own"]);
 }
 
 #[test]
