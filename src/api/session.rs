@@ -150,8 +150,8 @@ pub struct AigiseSessionSpec {
     pub tools: Option<Vec<String>>,
 }
 
-/// The pattern of a relative path to a folder that cannot lead out of its parent.
-pub(super) const SKILL: &str = "^[A-Za-z0-9_][-A-Za-z0-9_.]*(/[A-Za-z0-9_][-A-Za-z0-9_.]*)*$";
+/// The pattern of a relative path to a folder that cannot lead out of its parent: a name may begin with one dot, as in `.claude`.
+pub(super) const SKILL: &str = r"^\.?[A-Za-z0-9_][-A-Za-z0-9_.]*(/\.?[A-Za-z0-9_][-A-Za-z0-9_.]*)*$";
 
 /// An MCP service that a sandbox offers.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]

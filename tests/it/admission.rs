@@ -110,6 +110,7 @@ fn a_spec() -> impl Strategy<Value = Value> {
         json!({"toolsTopRoots": [""]}),
         json!({"enabledSkills": ["all"]}),
         json!({"enabledSkills": ["../x"]}),
+        json!({"enabledSkills": [".claude/skills/x"]}),
         json!({"mcpServices": {"gdb": {"sandbox": "main", "port": 1}}}),
         json!({"mcpServices": {"gdb": {"sandbox": "none", "port": 1}}}),
         json!({"mcpServices": {"gdb": {"sandbox": "main", "port": 0}}}),
@@ -165,6 +166,28 @@ fn admitted(session: &Value) -> Option<AigiseSession> {
             Err(error) => panic!("{error}"),
         }
     })
+}
+
+#[test]
+fn a_skill_may_lie_in_a_hidden_folder_and_not_outside() {
+    for (path, is_valid) in [
+        (".claude/skills/lint", true),
+        ("team/.agents/x.y", true),
+        ("_x/y", true),
+        ("..", false),
+        ("a/../b", false),
+        ("a/./b", false),
+        (".", false),
+        ("..x", false),
+        (".claude/", false),
+        ("/x", false),
+    ] {
+        let spec = json!({"sandboxes": {"main": {"image": "a:1"}}, "volumes": {"tools": {"claimName": "c"}}, "enabledSkills": [path]});
+        let session = json!({
+            "apiVersion": "aigise.dev/v1alpha1", "kind": "AigiseSession", "metadata": {"name": "demo"}, "spec": spec,
+        });
+        assert_eq!(admitted(&session).is_some(), is_valid, "{path}");
+    }
 }
 
 proptest! {
