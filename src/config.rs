@@ -124,9 +124,15 @@ impl Reader<'_> {
 /// # Ok::<(), aigise_operator::config::Error>(())
 /// ```
 pub fn read(input: Input<'_>) -> Result<Configuration, Error> {
-    // Some editors begin a file with a byte order mark.
-    let input = Input { file: input.file.strip_prefix('\u{feff}').unwrap_or(input.file), ..input };
-    read_text(input).map_err(|fault| fault.in_text(input.file))
+    let file = &*normal(input.file);
+    read_text(Input { file, ..input }).map_err(|fault| fault.in_text(file))
+}
+
+/// The text without what editors of other systems add: a byte order mark at the beginning, and carriage returns at the ends of lines,
+/// which would be part of texts of several lines. The framework leaves out the latter as well.
+fn normal(text: &str) -> Cow<'_, str> {
+    let text = text.strip_prefix('\u{feff}').unwrap_or(text);
+    if text.contains("\r\n") { text.replace("\r\n", "\n").into() } else { text.into() }
 }
 
 /// The text of a file.
@@ -153,8 +159,7 @@ pub fn lacks_image(text: &str, file: &Table, sandbox_type: &str) -> Error {
     let path = path.key(sandbox_type);
     let at = file.table("sandbox").table("sandboxes").get(sandbox_type).map_or(0, |node| node.at);
     let message = "an image is required, here or in the session".to_string();
-    SpannedError::new(ErrorKind::BadValue, at, &path.key("image").text(), message)
-        .in_text(text.strip_prefix('\u{feff}').unwrap_or(text))
+    SpannedError::new(ErrorKind::BadValue, at, &path.key("image").text(), message).in_text(&normal(text))
 }
 
 /// What a file adds is kept in the session's status and merged under the session's own fields at every reconcile, so it is limited.

@@ -14,7 +14,7 @@ use std::{
 use secrecy::{ExposeSecret, SecretString};
 
 use aigise_operator::{
-    api::{AigiseSession, limits, meta},
+    api::{AigiseSession, RawJson, limits, meta, template::Entrypoint},
     config::{self, Configuration, ErrorKind, Input, Origin, VariableValue, Variables, keys, manifest, merge, write},
     plan::{
         ChildState, Created, Decide, Write,
@@ -176,7 +176,6 @@ fn serves(rest: &str) -> String {
 #[test]
 fn only_a_sandbox_that_waits_for_itself_and_says_nothing_runs_the_entrypoint_of_its_image() {
     let waits = serves("mcp_services = ['a', 'b']");
-    let with_scripts = json!({"volumes": {"scripts": {"claimName": "scripts"}}});
     for (file, own, runs) in [
         (&waits, json!({}), "its image with the arguments /aigise/sandboxd idle"),
         (&serves(""), json!({}), "/aigise/sandboxd idle"),
@@ -191,12 +190,18 @@ fn only_a_sandbox_that_waits_for_itself_and_says_nothing_runs_the_entrypoint_of_
             json!({"mcpServices": {"a": {"sandbox": "other", "port": 1}, "b": {"sandbox": "other", "port": 2}}, "sandboxes": {"other": {"image": "o"}}}),
             "/aigise/sandboxd idle",
         ),
-        // The profile of the type says what runs.
-        (&waits, with_scripts, "its image"),
     ] {
         let outcome = outcome(file, &Variables::new(), own.clone());
         assert!(outcome.starts_with(&format!("  demo--gdb-mcp runs {runs}\n")), "{own} {file}: {outcome}");
     }
+    // With scripts, the profile of the type says what runs.
+    let input = Input { file: &waits, origin: Origin::Plain, variables: &Variables::new(), secret_name: "s" };
+    let config::Configuration { spec, ignored, .. } = config::read(input).unwrap();
+    let read = configuration::Configuration::Read { spec: RawJson::from(&spec), ignored };
+    let own = json!({"configFrom": {"configMapKeyRef": {"name": "file", "key": "k"}}, "volumes": {"scripts": {"claimName": "s"}}});
+    let session = EffectiveSession::reading(Arc::new(session_of(&own)), &read);
+    let decided = Decided::of(&session, &settings());
+    assert_eq!(decided.template("gdb_mcp").unwrap().entrypoint, Some(Entrypoint::Image), "{:?}", decided.invalid());
 }
 
 /// The Pod of the only sandbox of a session, and whether the sandbox is said to be out of date.

@@ -103,7 +103,9 @@ fn a_file_of_bytes_is_read_if_it_is_text_and_says_where_it_is_not() {
         world.apply(bytes(&[b"# a caf\xe9\n", MAIN.as_bytes()].concat())).await;
         world.apply(from_file_session()).await;
         let is_refused = |world: &World| {
-            world.get("aigisesessions", "demo")["status"].is_object() && condition(world, "ConfigValid").0 == "False"
+            let conditions = world.get("aigisesessions", "demo")["status"]["conditions"].clone();
+            let is_it = |one: &Value| one["type"] == "ConfigValid" && one["status"] == "False";
+            conditions.as_array().is_some_and(|all| all.iter().any(is_it))
         };
         world.until("the file is refused", is_refused).await;
         let (status, reason, message) = condition(&world, "ConfigValid");
