@@ -78,10 +78,8 @@ fn the_columns_say_how_it_stands() {
     ground.kubectl(&["wait", "--for=condition=Ready", "asess/s", "--timeout=5s"]).text();
 }
 
-/// Needs nothing but the client.
-#[test]
-#[ignore = "needs a cluster: make e2e"]
-fn kustomize_renames_objects_and_images_where_ours_name_them() {
+/// What kustomize makes of objects, with the component of the examples.
+fn kustomized(objects: &[Value]) -> Vec<Value> {
     let folder = tempfile::tempdir().unwrap();
     let write = |name: &str, content: &str| std::fs::write(folder.path().join(name), content).unwrap();
     let component = folder.path().join("component");
@@ -90,6 +88,27 @@ fn kustomize_renames_objects_and_images_where_ours_name_them() {
         let from = Path::new(env!("CARGO_MANIFEST_DIR")).join("examples/kustomize").join(file);
         std::fs::copy(from, component.join(file)).unwrap();
     }
+    let text: Vec<_> = objects.iter().map(Value::to_string).collect();
+    write("objects.yaml", &text.join("\n---\n"));
+    let kustomization = json!({
+        "namePrefix": "a-",
+        "nameSuffix": "-z",
+        "resources": ["objects.yaml"],
+        "components": ["component"],
+        "configMapGenerator": [{"name": "c", "literals": ["k=1"]}],
+        "secretGenerator": [{"name": "s", "literals": ["k=1"]}],
+        "images": [{"name": "a", "newName": "registry.example/a", "newTag": "2"}],
+    });
+    write("kustomization.yaml", &kustomization.to_string());
+
+    let built = kubectl(&["kustomize", &folder.path().display().to_string()]).text();
+    serde_yaml::Deserializer::from_str(&built).map(|one| Value::deserialize(one).unwrap()).collect()
+}
+
+/// Needs nothing but the client.
+#[test]
+#[ignore = "needs a cluster: make e2e"]
+fn kustomize_renames_objects_and_images_where_ours_name_them() {
     let template = json!({
         "image": "a",
         "env": [{"name": "E", "valueFrom": {"secretKeyRef": {"name": "s", "key": "k"}}}],
@@ -130,21 +149,7 @@ fn kustomize_renames_objects_and_images_where_ours_name_them() {
         json!({"apiVersion": "v1", "kind": "PersistentVolumeClaim", "metadata": {"name": "p"}}),
         json!({"apiVersion": "v1", "kind": "ServiceAccount", "metadata": {"name": "account"}}),
     ];
-    write("objects.yaml", &objects.map(|object| object.to_string()).join("\n---\n"));
-    let kustomization = json!({
-        "namePrefix": "a-",
-        "nameSuffix": "-z",
-        "resources": ["objects.yaml"],
-        "components": ["component"],
-        "configMapGenerator": [{"name": "c", "literals": ["k=1"]}],
-        "secretGenerator": [{"name": "s", "literals": ["k=1"]}],
-        "images": [{"name": "a", "newName": "registry.example/a", "newTag": "2"}],
-    });
-    write("kustomization.yaml", &kustomization.to_string());
-
-    let built = kubectl(&["kustomize", &folder.path().display().to_string()]).text();
-    let built: Vec<Value> =
-        serde_yaml::Deserializer::from_str(&built).map(|one| Value::deserialize(one).unwrap()).collect();
+    let built = kustomized(&objects);
     let object = |kind: &str, name: &str| {
         let mut found = built.iter().filter(|object| object["kind"] == kind);
         found.find(|object| object["metadata"]["name"].as_str().unwrap().starts_with(name)).expect(name)

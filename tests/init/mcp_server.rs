@@ -69,7 +69,7 @@ pub enum Http {
     Refuses,
     /// Accepts the first message and refuses the next.
     RefusesTheNext,
-    /// Answers with JSON that is no message.
+    /// Answers with JSON of another kind.
     OtherJson,
     /// Answers with JSON without end.
     LongJson,
