@@ -142,7 +142,7 @@ fn allowed() -> Vec<(Value, &'static str, Value)> {
         ),
         (
             working(json!({"env": [{"name": "A", "value": "1"}]})),
-            "/spec/containers/0/env/5",
+            "/spec/containers/0/env/9",
             json!({"name": "A", "value": "1"}),
         ),
         (
