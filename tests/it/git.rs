@@ -46,7 +46,6 @@ fn git(user: u32, environment: &BTreeMap<String, String>, arguments: &[&str], fo
 }
 
 #[test]
-#[expect(clippy::print_stderr, reason = "whoever runs it as another user should know what was not tested")]
 fn every_user_may_work_in_a_repository_that_was_staged() {
     if !geteuid().is_root() || Command::new("git").arg("--version").output().is_err() {
         eprintln!("skipped: this test needs root, and git");

@@ -26,7 +26,7 @@ fn named(start: &[u8]) -> Option<Vec<String>> {
     let is_cut = end.is_none() && start.len() as u64 == START;
     // The return of a line that ends as on Windows is not a part of it: no file has that name.
     let line = text[..end.unwrap_or(text.len() - usize::from(is_cut))].trim_ascii();
-    let split = line.iter().position(|byte| is_blank(byte));
+    let split = line.iter().position(is_blank);
     if line.is_empty() || is_cut && split.is_none() {
         return None;
     }

@@ -510,7 +510,8 @@ fn a_source_is_not_copied_through_a_link_that_an_earlier_one_left() {
 
 #[test]
 fn what_becomes_a_link_in_a_source_during_the_copy_is_not_followed() {
-    let changes: [(&str, &str, fn(&Outside, &Path)); 2] = [
+    type Edit = fn(&Outside, &Path);
+    let changes: [(&str, &str, Edit); 2] = [
         ("b", "b of image src could not be read: ", |outside, source| {
             fs::remove_file(source.join("b")).unwrap();
             symlink(outside.folder.join("secret"), source.join("b")).unwrap();
