@@ -491,10 +491,27 @@ fn a_full_volume_fails_with_a_sentence_and_is_completed_once_there_is_space() {
     }
     let full = fs::read(pod.report_path().with_extension("full")).unwrap();
     let message = "no space left on the volume data while writing code/big".to_owned();
-    let report = StagingReport::Failed { message, fault: Fault::Source };
+    let report = StagingReport::Failed { message, fault: Fault::Size("data".into()) };
     assert_eq!(serde_json::from_slice::<StagingReport>(&full).unwrap(), report);
     assert_eq!(pod.report(), staged(1, 0), "the small file is there already");
     assert_eq!(fs::metadata(kept.join("code/big")).unwrap().len(), 300_000);
+}
+
+#[test]
+fn a_file_of_another_user_at_the_place_of_the_temporary_file_is_in_nobodys_way() {
+    if !is_root() {
+        return;
+    }
+    let pod = Pod::new();
+    fs::write(pod.source().join("file"), "x").unwrap();
+    let part = pod.volume().join(".aigise-staged.part");
+    fs::write(&part, "mine").unwrap();
+    // Like `/tmp`: a user may only remove its own files.
+    std::os::unix::fs::chown(pod.volume(), Some(0), Some(STAGE_USER)).unwrap();
+    fs::set_permissions(pod.volume(), fs::Permissions::from_mode(0o1777)).unwrap();
+    assert!(pod.command().status().unwrap().success());
+    assert_eq!(pod.report(), staged(1, 0));
+    assert_eq!(fs::read_to_string(part).unwrap(), "mine");
 }
 
 #[test]

@@ -93,6 +93,10 @@ pub enum Fault {
     Root(String),
     /// A folder inside this volume: a sandbox owns it, and has not opened it to the shared group.
     Folder(String),
+    /// Something in this volume that is in the way of a folder.
+    Obstacle(String),
+    /// The size of this volume.
+    Size(String),
     /// The storage of this volume: it cannot hold what the sources bring, or it fails.
     Storage(String),
 }

@@ -300,6 +300,8 @@ fn acl_for(group: u32) -> Vec<u8> {
 pub struct Permissions {
     /// The mode, without the type of the file.
     pub mode: Mode,
+    /// The user that the file belongs to.
+    pub owner: u32,
     /// The group that the file belongs to.
     pub group: u32,
 }
@@ -308,7 +310,7 @@ impl Permissions {
     /// The permissions of a file.
     pub fn of(file: impl AsFd) -> io::Result<Self> {
         let stat = rustix::fs::fstat(file)?;
-        Ok(Self { mode: Mode::from_raw_mode(stat.st_mode), group: stat.st_gid })
+        Ok(Self { mode: Mode::from_raw_mode(stat.st_mode), owner: stat.st_uid, group: stat.st_gid })
     }
 
     /// Whether everybody, or a group of this process, has a permission. It is given as that of others, such as `Mode::ROTH`.

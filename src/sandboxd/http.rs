@@ -74,8 +74,14 @@ pub fn io_words(error: &io::Error) -> String {
 
 /// An untrusted text, as one line of limited length.
 pub fn brief(text: &str) -> String {
-    let line: String = text.trim().chars().take(BRIEF).map(|c| if c.is_control() { ' ' } else { c }).collect();
-    if text.trim().chars().nth(BRIEF).is_some() { format!("{line}…") } else { line }
+    let text = text.trim();
+    let line: String = one_line(text).chars().take(BRIEF).collect();
+    if text.chars().nth(BRIEF).is_some() { format!("{line}…") } else { line }
+}
+
+/// An untrusted text, as one line that does nothing to a terminal.
+pub fn one_line(text: &str) -> String {
+    text.replace(char::is_control, " ")
 }
 
 /// A duration in seconds, rounded up.

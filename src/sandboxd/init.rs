@@ -30,7 +30,7 @@ use jiff::Timestamp;
 use rustix::fs::{FlockOperation, flock};
 
 use self::state::State;
-use super::{TERMINATION_LOG, fail, say};
+use super::{TERMINATION_LOG, fail, http, say};
 use crate::protocol::init::{FOLDER, InitFailure, Outcome, TerminationMessage};
 
 mod log;
@@ -155,9 +155,9 @@ fn killed() -> Outcome {
     })
 }
 
-/// A failure as one line.
+/// A failure as one line. The names in it are those of a sandbox's files.
 pub fn sentence(failure: &InitFailure) -> String {
-    format!("the {} {}", failure.subject(), failure.how)
+    http::one_line(&format!("the {} {}", failure.subject(), failure.how))
 }
 
 /// Reads a small file that the kubelet, or this program, always replaces as a whole.

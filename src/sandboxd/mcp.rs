@@ -13,14 +13,15 @@ use serde::Deserialize;
 use serde::de::IgnoredAny;
 use serde_json::{Value, json};
 use thiserror::Error;
-use ureq::Agent;
-use ureq::http::HeaderMap;
-use ureq::http::header::CONTENT_TYPE;
+use ureq::http::header::{CONTENT_TYPE, LOCATION};
+use ureq::http::{HeaderMap, Response, StatusCode};
+use ureq::{Agent, Body};
 
 use self::events::{Ended, Events};
 use super::http;
 use crate::protocol::init::{Service, Transport};
 
+mod address;
 mod events;
 mod sse;
 mod streamable;
@@ -50,6 +51,8 @@ pub enum HandshakeError {
     NoEndpoint(u128),
     #[error("sent an endpoint that is not on its own host: {0}")]
     Elsewhere(String),
+    #[error("redirects to an address that is not on its own host: {0}")]
+    LedElsewhere(String),
     #[error("did not answer the handshake within {0} s")]
     NoAnswer(u128),
     #[error("answers the handshake with status {0}")]
@@ -79,6 +82,7 @@ impl HandshakeError {
             Self::Unreachable(_)
             | Self::Silent(_)
             | Self::Elsewhere(_)
+            | Self::LedElsewhere(_)
             | Self::NoAnswer(_)
             | Self::Refused(_)
             | Self::Error(_)
@@ -91,7 +95,12 @@ impl HandshakeError {
 
 /// The URL of a service.
 pub fn url(service: &Service) -> String {
-    format!("{}{}", http::origin(&service.host, service.port), service.path)
+    url_of(service, &service.path)
+}
+
+/// The URL of a path of a service.
+fn url_of(service: &Service, path: &str) -> String {
+    format!("{}{path}", http::origin(&service.host, service.port))
 }
 
 /// Performs one handshake with a service.
@@ -118,6 +127,8 @@ fn over_either(service: &Service) -> Result<(), HandshakeError> {
     let [first, second] = transports;
     let first = match first(service) {
         Err(error) if error.suggests_the_other_transport() => error,
+        // A server of SSE may hold a POST as it holds the GET of a stream.
+        Err(error @ HandshakeError::Silent(_)) if http_first => error,
         done => return done,
     };
     let second = match second(service) {
@@ -131,19 +142,38 @@ fn over_either(service: &Service) -> Result<(), HandshakeError> {
 }
 
 /// One handshake.
-struct Attempt<'a> {
+struct Attempt {
     agent: Agent,
-    service: &'a Service,
+    /// The service, with the path to which the server has redirected.
+    service: Service,
     deadline: Instant,
 }
 
-impl<'a> Attempt<'a> {
-    fn at(service: &'a Service) -> Self {
-        Self { agent: http::agent(), service, deadline: Instant::now() + LIMIT }
+impl Attempt {
+    fn at(service: &Service) -> Self {
+        Self { agent: http::agent(), service: service.clone(), deadline: Instant::now() + LIMIT }
     }
 
     fn left(&self) -> Duration {
         self.deadline.saturating_duration_since(Instant::now())
+    }
+
+    /// Sends the first request, and sends it again to where the server redirects it: many servers do so with `/mcp` and `/mcp/`. They
+    /// may do so once, and only to a path of their own.
+    fn first(
+        &mut self,
+        statuses: &[StatusCode],
+        send: impl Fn(&Self) -> Result<Response<Body>, HandshakeError>,
+    ) -> Result<Response<Body>, HandshakeError> {
+        let response = send(self)?;
+        if !statuses.contains(&response.status()) {
+            return Ok(response);
+        }
+        let Some(location) = response.headers().get(LOCATION) else { return Ok(response) };
+        let location = String::from_utf8_lossy(location.as_bytes());
+        let path = address::resolve(&self.service, location.trim());
+        self.service.path = path.ok_or_else(|| HandshakeError::LedElsewhere(http::brief(&location)))?;
+        send(self)
     }
 }
 
@@ -151,6 +181,10 @@ impl<'a> Attempt<'a> {
 fn answer(events: &mut Events<impl io::Read>) -> Result<InitializeResult, HandshakeError> {
     loop {
         let event = events.next().map_err(|end| ended(end, HandshakeError::NoAnswer))?;
+        // Only over SSE does a server name an endpoint, and there it has done so already.
+        if event.name == "endpoint" {
+            return Err(HandshakeError::NotMcp("the event stream of SSE".into()));
+        }
         // A server may send notifications and requests of its own before it answers.
         let Ok(reply) = serde_json::from_str::<Reply>(&event.data) else { continue };
         if event.name == "message"

@@ -5,9 +5,10 @@
 //!          │ no
 //!          ▼
 //!   try_out: one empty file      ──► Failed      the storage refuses it: fsGroup is ignored, or modes are fixed
-//!          │
-//!          ▼                                     of all volumes, before anything is copied:
+//!          │                                     (in all volumes, before a source is read)
+//!          ▼
 //!   survey: read every source    ──► Failed      missing, unreadable, conflicting
+//!          │                                     (of all volumes, before anything is copied)
 //!          │
 //!          ▼
 //!   fill: add what is missing    ──► Failed      no space left; a link in the way
@@ -101,16 +102,20 @@ pub type Watch<'w> = dyn FnMut(Step<'_>) -> io::Result<()> + 'w;
 /// When a source is not valid, or a volume cannot be written. Every file that was written until then is complete, and a second run
 /// continues from there.
 pub fn stage(manifest: &Manifest, watch: &mut Watch<'_>) -> Result<BTreeMap<String, Staged>, Error> {
-    let mut work = Vec::new();
+    let mut targets = Vec::new();
     for volume in &manifest.volumes {
         let target = Target::open(volume)?;
         let is_filled = target.is_marked(&manifest.digest);
         if !is_filled {
             target.try_out(watch)?;
         }
-        let gathered = if is_filled { None } else { Some(survey::survey(volume)?) };
-        work.push((volume, target, gathered));
+        targets.push((volume, target, is_filled));
     }
+    let survey = |(volume, target, is_filled)| {
+        let gathered = if is_filled { None } else { Some(survey::survey(volume)?) };
+        Ok((volume, target, gathered))
+    };
+    let work: Vec<_> = targets.into_iter().map(survey).collect::<Result<_, Error>>()?;
     let mut volumes = BTreeMap::new();
     for (volume, target, gathered) in work {
         let mut staged = Staged::default();

@@ -46,8 +46,14 @@ pub enum Manner {
     TakesNone,
     /// Takes the message and never answers it.
     NeverAnswers,
-    /// Sends who asks to another place of its own.
-    Redirects,
+    /// Redirects a GET to this address.
+    Redirects(&'static str),
+    /// Is one of streamable HTTP at `/mcp/`, and redirects requests for `/mcp` to it.
+    RedirectsToSlash,
+    /// Opens its stream whatever the method is.
+    OpensForPost,
+    /// Does not answer a POST to the address of its stream.
+    HoldsPost,
     /// Has one session: a newer one takes the place of the one before.
     OneSession,
     /// Speaks streamable HTTP, and nothing else.
@@ -199,7 +205,27 @@ impl Shared {
         if let Manner::Http(manner) = self.manner {
             return self.serve_http(manner, id, &first, &headers, &body, stream);
         }
-        if first.starts_with("GET") { self.open(id, stream) } else { self.take(&first, &body, stream) }
+        let to_stream = !first.contains("/messages");
+        match self.manner {
+            Manner::Redirects(to) if first.starts_with("GET") && !first.contains(&format!("{to} ")) => {
+                write!(stream, "HTTP/1.1 302 X\r\nLocation: {to}\r\nContent-Length: 0\r\n\r\n")
+            }
+            Manner::RedirectsToSlash if first.contains("/mcp ") => {
+                let to = format!("http://127.0.0.1:{}/mcp/", self.port);
+                write!(stream, "HTTP/1.1 307 X\r\nLocation: {to}\r\nContent-Length: 0\r\n\r\n")
+            }
+            Manner::RedirectsToSlash => {
+                let first = first.replace("/mcp/", "/mcp");
+                self.serve_http(Http::Json, id, &first, &headers, &body, stream)
+            }
+            Manner::HoldsPost if to_stream && first.starts_with("POST") => {
+                self.hold(id, stream);
+                Ok(())
+            }
+            Manner::OpensForPost if to_stream => self.open(id, stream),
+            _ if first.starts_with("GET") => self.open(id, stream),
+            _ => self.take(&first, &body, stream),
+        }
     }
 
     fn open(&self, id: u64, mut stream: TcpStream) -> std::io::Result<()> {
@@ -212,9 +238,6 @@ impl Shared {
                 return write!(stream, "{head}page");
             }
             Manner::Untyped => return write!(stream, "HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\npage"),
-            Manner::Redirects => {
-                return write!(stream, "HTTP/1.1 307 X\r\nLocation: /other\r\nContent-Length: 0\r\n\r\n");
-            }
             Manner::LongLine => return flood(&mut stream, OPEN, &[b'x'; 4096]),
             Manner::Chatter => return flood(&mut stream, OPEN, &b": ping\n\n".repeat(100)),
             _ => stream.write_all(OPEN)?,

@@ -115,7 +115,6 @@ fn assert_failures(cases: &[(Manner, &str)], service: impl Fn(&Server) -> Servic
             scope.spawn(move || {
                 let server = Server::start(*manner);
                 assert_eq!(failure_of(&service(&server), timeout), *expected, "{manner:?}");
-                assert!(server.seen().iter().all(|line| !line.contains("/other")), "a redirect is not followed");
                 assert!(server.sessions() <= 1, "only a handshake that the end of the work cut off leaves a session");
             });
         }
@@ -140,7 +139,8 @@ fn what_only_looks_like_a_service_is_distinguished() {
         (Manner::Status(500), "answers with status 500"),
         (Manner::Status(404), "does not exist at this path (404)"),
         (Manner::Status(204), "answers with status 204"),
-        (Manner::Redirects, "answers with status 307"),
+        (Manner::Redirects("http://evil/sse"), "redirects to an address that is not on its own host: http://evil/sse"),
+        (Manner::Redirects("/in/a/circle#"), "answers with status 302"),
         (Manner::Page, "sends no event stream (content type text/html)"),
         (Manner::Untyped, "sends no event stream (no content type)"),
         (Manner::Garbage, "does not speak HTTP"),
@@ -268,6 +268,35 @@ fn the_transport_that_the_server_has_is_found() {
     assert!(server.seen()[0].starts_with("POST /mcp?key=1"), "what follows the path does not matter: {error}");
 }
 
+#[test]
+fn a_server_of_sse_at_the_path_of_streamable_http_is_found_whatever_it_does_with_a_post() {
+    thread::scope(|scope| {
+        for manner in [Manner::OpensForPost, Manner::HoldsPost] {
+            scope.spawn(move || {
+                let server = Server::start(manner);
+                let seen = seen_by(&server, at_mcp(&server));
+                assert_eq!(seen.last().map(String::as_str), Some("notifications/initialized"), "{manner:?}: {seen:?}");
+            });
+        }
+    });
+}
+
+#[test]
+fn a_redirect_to_another_path_is_followed_once() {
+    let server = Server::start(Manner::Redirects("/events"));
+    let seen = seen_by(&server, over_sse(&server));
+    assert_eq!(seen[..2], ["GET /sse", "GET /events"]);
+    for service in [at_mcp, over_http] {
+        let server = Server::start(Manner::RedirectsToSlash);
+        let seen = seen_by(&server, service(&server));
+        let (with_slash, without): (Vec<_>, Vec<_>) =
+            seen.iter().filter(|line| line.contains('/') && line.contains(' ')).partition(|line| line.ends_with('/'));
+        assert_eq!(without, ["POST /mcp"]);
+        assert_eq!(with_slash, ["POST /mcp/", "POST /mcp/", "DELETE /mcp/"]);
+        assert_eq!(server.sessions(), 0);
+    }
+}
+
 /// A debugger has one session, which whoever connects next takes away.
 #[test]
 fn the_live_session_of_a_server_with_only_one_is_not_disturbed_by_readiness() {
@@ -347,7 +376,7 @@ fn command(script: &str) -> OwnProbe {
 fn the_sandboxs_own_probe_is_asked_as_well() {
     let server = Server::start(Manner::Polite);
     let page = Server::start(Manner::Page);
-    let moved = Server::start(Manner::Redirects);
+    let moved = Server::start(Manner::Redirects("/other"));
     let broken = Server::start(Manner::Status(500));
     let (open, closed) = (server.port(), closed_port());
     let host = || "127.0.0.1".to_string();

@@ -7,6 +7,7 @@ use std::sync::{Arc, Mutex};
 use std::thread::{self, JoinHandle};
 
 use super::state::State;
+use crate::sandboxd::http;
 
 /// The length at which the log is started again; the previous log is kept.
 const LIMIT: u64 = 4 * 1024 * 1024;
@@ -46,7 +47,7 @@ impl Log {
     /// Begins a step: its tail does not contain output of the previous step.
     pub fn begin(&self, heading: &str) {
         if let Ok(mut pages) = self.pages.lock() {
-            pages.write(format!("==> {heading}\n").as_bytes());
+            pages.write(format!("==> {}\n", http::one_line(heading)).as_bytes());
             pages.tail.clear();
         }
     }

@@ -13,6 +13,7 @@ use jiff::Timestamp;
 
 use super::{Places, now, sentence, services, supervise::work_of};
 use crate::protocol::init::{InitProgress, Outcome, Run, Work};
+use crate::sandboxd::http;
 
 const LOOK_EVERY: Duration = Duration::from_millis(200);
 
@@ -37,7 +38,7 @@ pub fn status(places: &Places) -> io::Result<ExitCode> {
     let log = end_of(&state.log()).unwrap_or_default();
     let lines: Vec<_> = log.lines().collect();
     for line in &lines[lines.len().saturating_sub(LINES)..] {
-        let _ = writeln!(text, "  {line}");
+        let _ = writeln!(text, "  {}", http::one_line(line));
     }
     io::stdout().write_all(text.as_bytes())?;
     Ok(ExitCode::SUCCESS)
@@ -61,7 +62,7 @@ fn table(work: &Work, progress: Option<&InitProgress>, now: Timestamp) -> String
                 format!("{seconds} s{so_far}{error}")
             }
         };
-        let _ = writeln!(text, "{:>3}. {name:<24} {said}", index + 1);
+        let _ = writeln!(text, "{:>3}. {:<24} {}", index + 1, http::one_line(&name), http::one_line(&said));
     }
     text
 }

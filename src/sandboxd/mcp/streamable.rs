@@ -29,6 +29,9 @@ const PROTOCOL_HEADER: &str = "mcp-protocol-version";
 /// The header with the session that the server began.
 const SESSION_HEADER: &str = "mcp-session-id";
 
+/// The statuses that redirect a POST and leave it one.
+const REDIRECTS: [StatusCode; 2] = [StatusCode::TEMPORARY_REDIRECT, StatusCode::PERMANENT_REDIRECT];
+
 /// How long the end of a session may take, at least.
 const END: Duration = Duration::from_secs(1);
 
@@ -37,9 +40,9 @@ const END: Duration = Duration::from_secs(1);
 /// # Errors
 /// Why the service is not ready.
 pub fn connect(service: &Service) -> Result<(), HandshakeError> {
-    let attempt = Attempt::at(service);
+    let mut attempt = Attempt::at(service);
     let mut headers = vec![];
-    let response = post(&attempt, &headers, &initialize(VERSION))?;
+    let response = attempt.first(&REDIRECTS, |attempt| post(attempt, &[], &initialize(VERSION)))?;
     headers.extend(response.headers().get(SESSION_HEADER).map(|session| (SESSION_HEADER, session.clone())));
     let has_session = !headers.is_empty();
     let result = result(response).and_then(|result| {
@@ -57,8 +60,8 @@ pub fn connect(service: &Service) -> Result<(), HandshakeError> {
 
 type Headers = [(&'static str, HeaderValue)];
 
-fn post(attempt: &Attempt<'_>, headers: &Headers, message: &str) -> Result<Response<Body>, HandshakeError> {
-    let mut request = attempt.agent.post(url(attempt.service)).header(CONTENT_TYPE, "application/json");
+fn post(attempt: &Attempt, headers: &Headers, message: &str) -> Result<Response<Body>, HandshakeError> {
+    let mut request = attempt.agent.post(url(&attempt.service)).header(CONTENT_TYPE, "application/json");
     request = request.header(ACCEPT, "application/json, text/event-stream");
     for (name, value) in headers {
         request = request.header(*name, value);
@@ -105,8 +108,8 @@ fn read(response: Response<Body>) -> Result<Reply, HandshakeError> {
 }
 
 /// Ends the session. A server that does not offer this answers with 405, and forgets the session in its own time.
-fn end(attempt: &Attempt<'_>, headers: &Headers) {
-    let mut request = attempt.agent.delete(url(attempt.service));
+fn end(attempt: &Attempt, headers: &Headers) {
+    let mut request = attempt.agent.delete(url(&attempt.service));
     for (name, value) in headers {
         request = request.header(*name, value);
     }

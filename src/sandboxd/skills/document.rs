@@ -45,13 +45,18 @@ fn sandbox(front_matter: &str) -> Option<String> {
         let (key, value) = line.split_once(':')?;
         (unquoted(key.trim_end()) == KEY).then(|| scalar(value))
     })?;
-    if !value.is_empty() {
+    if !value.is_empty() && !begins_a_block(value) {
         return Some(value.to_string());
     }
     lines
         .find(|line| !scalar(line).is_empty())
         .filter(|line| line.starts_with([' ', '\t']))
         .map(|line| scalar(line).into())
+}
+
+/// Whether the value is on the lines below: `|`, `>-` and so on.
+fn begins_a_block(value: &str) -> bool {
+    value.strip_prefix(['|', '>']).is_some_and(|rest| rest.chars().all(|c| matches!(c, '+' | '-' | '1'..='9')))
 }
 
 /// A value without its comment and quotes.
@@ -104,6 +109,7 @@ mod tests {
             "---\nshould_run_in_sandbox:\nname: x\n---\n",
             "---\nshould_run_in_sandbox: # fuzz\n---\n",
             "---\nshould_run_in_sandbox: ''\n---\n",
+            "---\nshould_run_in_sandbox: |\nname: x\n---\n",
             "---\n  should_run_in_sandbox: fuzz\n---\n",
             "---\n---\nshould_run_in_sandbox: fuzz\n",
         ] {
@@ -132,9 +138,18 @@ mod tests {
 
     #[test]
     fn the_value_is_read_as_yaml_has_it() {
-        for value in
-            [" fuzz", "fuzz", "\tfuzz ", " 'fuzz'", " \"fuzz\"", " fuzz # the fuzzer", " \"fuzz\"\t# x", "\n\n  fuzz"]
-        {
+        for value in [
+            " fuzz",
+            "fuzz",
+            "\tfuzz ",
+            " 'fuzz'",
+            " \"fuzz\"",
+            " fuzz # the fuzzer",
+            " \"fuzz\"\t# x",
+            "\n\n  fuzz",
+            " |\n  fuzz",
+            " >-2 # x\n\n  fuzz",
+        ] {
             assert_eq!(parse(&format!("---\n{KEY}:{value}\n---\n")).0.as_deref(), Some("fuzz"), "{value:?}");
         }
         assert_eq!(parse(&format!("---\n\"{KEY}\" : fuzz\n---\n")).0.as_deref(), Some("fuzz"));

@@ -140,6 +140,8 @@ impl Error {
         match self {
             Self::RootClosed { volume, .. } => Fault::Root(volume.clone()),
             Self::InTheWay { volume, blocked: Blocked::Refused { .. } } => Fault::Folder(volume.clone()),
+            Self::InTheWay { volume, .. } => Fault::Obstacle(volume.clone()),
+            Self::NoSpace { volume, .. } => Fault::Size(volume.clone()),
             // The root folder could be written, so it is a folder in the volume that is closed.
             Self::Write { volume, error, .. } if error.kind() == io::ErrorKind::PermissionDenied => {
                 Fault::Folder(volume.clone())
@@ -158,8 +160,6 @@ impl Error {
             | Self::Read { .. }
             | Self::Conflict { .. }
             | Self::NoSuchRoots { .. }
-            | Self::InTheWay { .. }
-            | Self::NoSpace { .. }
             | Self::Signals(_) => Fault::Source,
         }
     }

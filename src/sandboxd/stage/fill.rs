@@ -55,13 +55,15 @@ impl<'a> Target<'a> {
             self.root.allow(self.folder_mode())?;
             let (name, file) = self.part(self.file_mode(false))?;
             watch(Step::Change(part))?;
-            let (entered, read) = (self.root.permissions()?, Permissions::of(&file)?);
+            let (root, file) = (self.root.permissions()?, Permissions::of(&file)?);
             self.root.remove(&name)?;
-            Ok([(entered, Mode::XOTH), (read, Mode::ROTH)])
+            // The root of another user has an owner who decides about it, perhaps by an ACL.
+            let is_own = root.owner == rustix::process::geteuid().as_raw();
+            Ok([(root, Mode::XOTH)].into_iter().filter(|_| is_own).chain([(file, Mode::ROTH)]).collect::<Vec<_>>())
         };
         let found = create().map_err(|error| Error::root(&self.volume.name, error))?;
         match found.into_iter().find(|(permissions, needed)| !permissions.grant(*needed)) {
-            Some((Permissions { mode, group }, _)) => {
+            Some((Permissions { mode, group, .. }, _)) => {
                 Err(Error::NotShared { volume: self.volume.name.clone(), mode: mode.as_raw_mode(), group })
             }
             None => Ok(()),
@@ -97,14 +99,15 @@ impl<'a> Target<'a> {
     pub fn fill(&self, gathered: &[Gathered<'_>], watch: &mut Watch<'_>) -> Result<Staged, Error> {
         self.noting(Path::new(PART), || self.remove_part())?;
         // A volume that was filled before stays as its sandboxes know it.
-        if self.noting(Path::new(MARKER), || self.root.kind(OsStr::new(MARKER)))?.is_none() {
+        let is_first = self.noting(Path::new(MARKER), || self.root.kind(OsStr::new(MARKER)))?.is_none();
+        if is_first {
             self.share(&self.root);
         }
         let mut staged = Staged::default();
         for gathered in gathered {
             let mut tally = Tally::default();
             for section in &gathered.sections {
-                self.fill_folder(gathered, section, &mut tally, watch)?;
+                self.fill_folder(gathered, section, is_first, &mut tally, watch)?;
             }
             let done = Step::Done { volume: self.volume, source: gathered.source, tally };
             self.noting(&gathered.into, || watch(done))?;
@@ -118,12 +121,13 @@ impl<'a> Target<'a> {
         &self,
         gathered: &Gathered<'_>,
         section: &Section,
+        is_first: bool,
         tally: &mut Tally,
         watch: &mut Watch<'_>,
     ) -> Result<(), Error> {
         let source = gathered.source;
         let from = gathered.root.descend(&section.from).map_err(|blocked| Error::no_source(source, blocked))?;
-        let into = self.folder(&section.into, watch)?;
+        let into = self.folder(&section.into, is_first, watch)?;
         for item in &section.items {
             let task = CopyTask { source, from: &from, into: &into, item, path: section.into.join(&item.name) };
             match self.standing(&task)? {
@@ -148,8 +152,9 @@ impl<'a> Target<'a> {
         self.noting(path, || watch(Step::Keep { volume: self.volume, source, path }))
     }
 
-    /// Opens a folder of the volume, and creates missing folders on the way.
-    fn folder(&self, path: &Path, watch: &mut Watch<'_>) -> Result<Folder, Error> {
+    /// Opens a folder of the volume, and creates missing folders on the way. When the volume is filled for the first time, a run that was
+    /// interrupted may have created some of them.
+    fn folder(&self, path: &Path, is_first: bool, watch: &mut Watch<'_>) -> Result<Folder, Error> {
         let blocked = |blocked| Error::InTheWay { volume: self.volume.name.clone(), blocked };
         let mut folder = self.root.descend(Path::new("")).map_err(blocked)?;
         let mut at = PathBuf::new();
@@ -164,7 +169,7 @@ impl<'a> Target<'a> {
                 folder.make(name, self.folder_mode()).map(|()| true)
             })?;
             folder = folder.descend(Path::new(name)).map_err(|obstacle| blocked(obstacle.below(&above)))?;
-            if is_new {
+            if is_new || is_first {
                 self.share(&folder);
             }
             self.noting(&at, || folder.allow(self.folder_mode()))?;
@@ -230,22 +235,26 @@ impl<'a> Target<'a> {
         }
     }
 
-    /// Creates an empty temporary file, and returns it with its name.
+    /// Creates an empty temporary file, and returns it with its name. If a sandbox holds the name, another, unpredictable one is used.
     fn part(&self, mode: Mode) -> io::Result<(OsString, File)> {
+        self.remove_part()?;
         let mut name = OsString::from(PART);
-        if !self.remove_part()? {
+        let mut created = self.root.create(&name, mode);
+        if created.as_ref().is_err_and(|error| error.kind() == io::ErrorKind::AlreadyExists) {
             name.push(format!("-{:016x}", RandomState::new().hash_one(PART)));
+            created = self.root.create(&name, mode);
         }
-        let file = self.root.create(&name, mode)?;
-        Ok((name, file))
+        Ok((name, created?))
     }
 
-    /// Removes the temporary file that an interrupted run has left. Returns `false` if a sandbox has created a folder with its
-    /// name: then another, unpredictable name is used.
-    fn remove_part(&self) -> io::Result<bool> {
+    /// Removes the temporary file that an interrupted run has left, unless a sandbox has put a folder there, or a file that only the
+    /// sandbox may remove.
+    fn remove_part(&self) -> io::Result<()> {
         match self.root.remove(OsStr::new(PART)) {
-            Err(error) if error.kind() == io::ErrorKind::IsADirectory => Ok(false),
-            removed => removed.map(|()| true),
+            Err(error) if matches!(error.kind(), io::ErrorKind::IsADirectory | io::ErrorKind::PermissionDenied) => {
+                Ok(())
+            }
+            removed => removed,
         }
     }
 

@@ -971,13 +971,57 @@ fn a_volume_that_refuses_the_first_file_is_at_fault_and_not_a_source() {
         (Errno::PERM, Fault::Root("data".into())),
         (Errno::ROFS, Fault::Storage("data".into())),
         (Errno::IO, Fault::Storage("data".into())),
-        (Errno::NOSPC, Fault::Source),
+        (Errno::NOSPC, Fault::Size("data".into())),
     ] {
         let mut world = World::new("data");
         symlink("/etc/passwd", world.source("image bad", "", &[]).join("out")).unwrap();
         let error = stage(&world.manifest, &mut |_| Err(refusal.into())).unwrap_err();
         assert_eq!(error.fault(), fault, "{error}");
     }
+}
+
+/// The program may enter a root by an access ACL, or because it is root. What its mode says does not count then.
+#[test]
+fn who_may_enter_the_root_of_another_user_is_for_its_owner_to_say() {
+    let mut world = World::new("data");
+    world.source("image src", "code", &[("x", "1")]);
+    let volume = world.volume();
+    let close = || {
+        let mode = fs::metadata(&volume).unwrap().permissions().mode() & 0o7777;
+        // The mode would be widened, if it were not the owner's who does not want that.
+        let _ = rustix::fs::chmod(&volume, Mode::from_raw_mode(0o700));
+        mode
+    };
+    let staged = |world: &World| {
+        stage(&world.manifest, &mut |step| {
+            if matches!(step, Step::Change(path) if path == Path::new(PART)) {
+                close();
+            }
+            Ok(())
+        })
+    };
+    let error = staged(&world).unwrap_err();
+    assert!(matches!(error, Error::NotShared { mode: 0o700, .. }), "{error}");
+    if std::os::unix::fs::chown(&volume, Some(12345), None).is_err() {
+        println!("skipped: only root can give a folder away");
+        return;
+    }
+    staged(&world).unwrap();
+}
+
+#[test]
+fn all_volumes_are_tried_out_before_a_source_is_read() {
+    let mut world = World::new("data");
+    world.source("image bad", "", &[]);
+    symlink("/etc/passwd", world.base.path().join("sources/data/0/out")).unwrap();
+    UnixListener::bind(world.base.path().join("sources/data/0/socket")).unwrap();
+    world.add_volume("tools");
+    let mut tried = 0;
+    let error = stage(&world.manifest, &mut |step| {
+        tried += i32::from(matches!(step, Step::Change(_)));
+        if tried > 2 { Err(Errno::ROFS.into()) } else { Ok(()) }
+    });
+    assert_eq!(error.unwrap_err().fault(), Fault::Storage("tools".into()));
 }
 
 #[test]
@@ -1029,6 +1073,12 @@ fn new_folders_of_the_data_volume_get_a_default_acl_and_others_stay_as_they_are(
             "what somebody has set stays, and is inherited"
         );
     }
+    let mut world = World::new("data");
+    world.source("image src", "code", &[("lib/x", "1")]);
+    write(&world.volume().join("code/lib/"), "");
+    world.stage().unwrap();
+    let folder = world.volume().join("code/lib");
+    assert!(default_acl(&folder).is_ok(), "a folder that an interrupted first run has created");
 }
 
 #[test]
