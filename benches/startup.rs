@@ -85,7 +85,7 @@ async fn main() -> Result<()> {
 /// One session after the other, as a time line.
 async fn breakdown(ground: &Ground) -> Result<()> {
     for round in 0..=ground.args.rounds {
-        for arm in [Arm::EmptySession, Arm::SourcedSession] {
+        for arm in [Arm::EmptySession, Arm::SourcedSession, Arm::SingleSession, Arm::SourcedSingle] {
             let name = format!("{}-{round}", arm.name());
             ground.run(arm, &name).await?;
             if round > 0 {
@@ -110,7 +110,9 @@ fn timeline(marks: &Marks, name: &str) {
 }
 
 /// What is held against what. Content needs a Pod that puts it there, with or without an operator.
-const PAIRS: [(Arm, Arm); 7] = [
+const PAIRS: [(Arm, Arm); 9] = [
+    (Arm::SingleSession, Arm::OneClaim),
+    (Arm::SourcedSingle, Arm::OneClaim),
     (Arm::EmptySession, Arm::OneClaim),
     (Arm::EmptySession, Arm::ThreeClaims),
     (Arm::SourcedSession, Arm::OneClaim),
@@ -177,7 +179,7 @@ fn own_lags(arm: Arm, name: &str) -> Vec<(&'static str, Mark, Mark)> {
     let pod = Object::pod(&format!("{name}--main"));
     let stage = Object::pod(&format!("{name}--stage"));
     let (session, sandbox) = (Object::session(name), Object::sandbox(&format!("{name}--main")));
-    let first = if arm == Arm::SourcedSession { &stage } else { &pod };
+    let first = if matches!(arm, Arm::SourcedSession | Arm::SourcedSingle) { &stage } else { &pod };
     // What is between the two is the kubelet's probing, and a step that takes no time.
     let runs = if arm == Arm::GatedSession {
         "container runs → Pod Ready, with a step"

@@ -1,10 +1,11 @@
 //! The only code that writes to the API server. It executes the writes of a plan in order and decides nothing: `plan` has decided what
-//! to write.
+//! to write, and what can be written at the same time.
 
 pub mod log;
 pub mod throttle;
 mod verbs;
 
+use futures::future::join_all;
 use k8s_openapi::{NamespaceResourceScope, apimachinery::pkg::apis::meta::v1::ObjectMeta};
 use kube::{
     Client, Resource,
@@ -31,8 +32,11 @@ use crate::{
 pub trait Object: Kept + Resource<Scope = NamespaceResourceScope> + Serialize {}
 impl<K> Object for K where K: Kept + Resource<Scope = NamespaceResourceScope> + Serialize {}
 
-/// Makes the writes in order, records the outcome of each, and stops at the first that did not succeed: later writes may depend on
-/// earlier ones.
+/// How many writes of a batch are made at the same time.
+const AT_ONCE: usize = 8;
+
+/// Makes the writes in order, records the outcome of each, and stops after the first that did not succeed, and those that were made at the
+/// same time: later writes may depend on earlier ones.
 pub async fn execute(
     client: &Client,
     counter: &WriteCounter,
@@ -41,13 +45,25 @@ pub async fn execute(
     writes: Vec<Write>,
     mut record: impl FnMut(&str, Outcome),
 ) {
-    for write in writes {
-        let (name, line) = (write.name().to_string(), Line::of(&write));
-        let writer = Writer { client, counter, owner };
-        let outcome = writer.write(write).await;
-        line.log(lines, owner.uid.as_deref().unwrap_or_default(), &outcome);
-        let succeeded = outcome.trouble().is_none();
-        record(&name, outcome);
+    let writer = Writer { client, counter, owner };
+    let mut rest = writes.into_iter().peekable();
+    while let Some(first) = rest.next() {
+        let batch = first.batch();
+        let mut at_once = vec![first];
+        while let Some(next) = rest.next_if(|next| batch.is_some() && next.batch() == batch && at_once.len() < AT_ONCE)
+        {
+            at_once.push(next);
+        }
+        let made = join_all(at_once.into_iter().map(async |write| {
+            let (name, line) = (write.name().to_string(), Line::of(&write));
+            (name, line, writer.write(write).await)
+        }));
+        let mut succeeded = true;
+        for (name, line, outcome) in made.await {
+            line.log(lines, owner.uid.as_deref().unwrap_or_default(), &outcome);
+            succeeded &= outcome.trouble().is_none();
+            record(&name, outcome);
+        }
         if !succeeded {
             return;
         }

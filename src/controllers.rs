@@ -39,7 +39,7 @@ use self::{
     work_queue::{Action, Request},
 };
 use crate::{
-    api::RawJson,
+    api::{RawJson, session::VolumeLayout},
     apply::{
         self, Object, WriteCounter,
         log::{LineLimit, short},
@@ -73,7 +73,7 @@ pub struct Shared {
     /// Admits one expensive decision at a time. These run outside the thread of the reconciles.
     turns: Arc<Turns>,
     /// The effective sessions, by resource version.
-    effective: Arc<Memo<Option<String>, EffectiveSession>>,
+    effective: Arc<Memo<(Option<String>, VolumeLayout), EffectiveSession>>,
     /// Throttles the creation of Pods for one sandbox.
     pod_creations: Arc<Throttle>,
     /// The metrics.

@@ -100,6 +100,7 @@ async fn control(
         allow_privileged_templates: args.allow_privileged_templates,
         allow_runner_exec: args.allow_runner_exec,
         cluster_ranges: args.cluster_ranges,
+        volume_layout: args.volume_layout,
     };
     info!(version = env!("CARGO_PKG_VERSION"), watching = %scope, ?settings, "the operator starts");
 

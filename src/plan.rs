@@ -38,9 +38,9 @@ use kube::Resource;
 pub use self::{
     helper_resources::HelperResources,
     invalid::{Below, Invalid},
-    write::{Applied, Created, Kind, Outcome, Target, Trouble, Writable, Write},
+    write::{Applied, Batch, Created, Kind, Outcome, Target, Trouble, Writable, Write},
 };
-use crate::api::condition::Reason;
+use crate::api::{condition::Reason, session::VolumeLayout};
 
 /// The decisions about one object, from everything that they depend on. Each kind implements them for its `Observed`.
 pub trait Decide {
@@ -285,6 +285,8 @@ pub struct Settings {
     pub allow_runner_exec: bool,
     /// Public address ranges that belong to the cluster. For a sandbox, they are not part of the internet.
     pub cluster_ranges: Vec<ipnet::IpNet>,
+    /// The layout of the volumes of sessions that name none. It never changes the layout of a session that has claims.
+    pub volume_layout: VolumeLayout,
 }
 
 #[cfg(test)]
@@ -299,6 +301,7 @@ impl Settings {
             allow_privileged_templates: false,
             allow_runner_exec: false,
             cluster_ranges: vec![],
+            volume_layout: VolumeLayout::Separate,
         }
     }
 }

@@ -29,6 +29,10 @@ pub enum Arm {
     EmptySession,
     /// A session of one sandbox with a ConfigMap as a source.
     SourcedSession,
+    /// The same as without sources, with one claim.
+    SingleSession,
+    /// The same as with a source, with one claim.
+    SourcedSingle,
     /// A session of one sandbox with an initialiser of one step that does nothing.
     GatedSession,
     /// Three claims, and eight Pods that mount them.
@@ -38,9 +42,11 @@ pub enum Arm {
 }
 
 impl Arm {
-    pub const ALL: [Arm; 8] = [
+    pub const ALL: [Arm; 10] = [
         Arm::OneClaim,
+        Arm::SingleSession,
         Arm::EmptySession,
+        Arm::SourcedSingle,
         Arm::ThreeClaims,
         Arm::SourcedSession,
         Arm::GatedSession,
@@ -57,6 +63,8 @@ impl Arm {
             Arm::StagedClaims => "Pod that ends, then Pod, 3 claims",
             Arm::EmptySession => "session without sources",
             Arm::SourcedSession => "session with one source",
+            Arm::SingleSession => "session without sources, 1 claim",
+            Arm::SourcedSingle => "session with one source, 1 claim",
             Arm::GatedSession => "session with one step",
             Arm::EightPods => "8 Pods, 3 claims",
             Arm::EightSandboxes => "session of 8 sandboxes",
@@ -71,6 +79,8 @@ impl Arm {
             Arm::StagedClaims => "staged",
             Arm::EmptySession => "empty",
             Arm::SourcedSession => "sourced",
+            Arm::SingleSession => "single",
+            Arm::SourcedSingle => "sourced-single",
             Arm::GatedSession => "gated",
             Arm::EightPods => "eight",
             Arm::EightSandboxes => "eightfold",
@@ -83,7 +93,15 @@ impl Arm {
     }
 
     pub fn is_session(self) -> bool {
-        matches!(self, Arm::EmptySession | Arm::SourcedSession | Arm::GatedSession | Arm::EightSandboxes)
+        matches!(
+            self,
+            Arm::EmptySession
+                | Arm::SourcedSession
+                | Arm::SingleSession
+                | Arm::SourcedSingle
+                | Arm::GatedSession
+                | Arm::EightSandboxes
+        )
     }
 }
 
@@ -155,18 +173,20 @@ impl Ground {
             Arm::ThreeClaims => self.pods(name, 1, &VOLUMES, false).await?,
             Arm::StagedClaims => self.pods(name, 1, &VOLUMES, true).await?,
             Arm::EightPods => self.pods(name, 8, &VOLUMES, false).await?,
-            Arm::EmptySession => self.session(name, 1, json!([]), json!({})).await?,
-            Arm::SourcedSession => self.session(name, 1, json!([{"configMap": {"name": SOURCE}}]), json!({})).await?,
+            Arm::EmptySession => self.session(name, 1, separate(json!([])), json!({})).await?,
+            Arm::SourcedSession => self.session(name, 1, separate(source()), json!({})).await?,
+            Arm::SingleSession => self.session(name, 1, single(json!([])), json!({})).await?,
+            Arm::SourcedSingle => self.session(name, 1, single(source()), json!({})).await?,
             Arm::GatedSession => {
                 let step = json!({"name": "nothing", "command": self.args.end});
-                self.session(name, 1, json!([]), json!({"init": {"steps": [step]}})).await?
+                self.session(name, 1, separate(json!([])), json!({"init": {"steps": [step]}})).await?
             }
-            Arm::EightSandboxes => self.session(name, 8, json!([]), json!({})).await?,
+            Arm::EightSandboxes => self.session(name, 8, separate(json!([])), json!({})).await?,
         };
         Ok(ready.saturating_duration_since(started))
     }
 
-    async fn session(&self, name: &str, count: usize, sources: Value, defaults: Value) -> Result<Instant> {
+    async fn session(&self, name: &str, count: usize, volumes: Value, defaults: Value) -> Result<Instant> {
         let types = ["main".to_string()].into_iter().chain((1..count).map(|index| format!("type-{index}")));
         let sandboxes: serde_json::Map<_, _> =
             types.map(|sandbox_type| (sandbox_type, json!({"image": self.args.image}))).collect();
@@ -177,11 +197,7 @@ impl Ground {
             "spec": {
                 "sandboxes": sandboxes,
                 "sandboxDefaults": defaults,
-                "volumes": {
-                    "scripts": {"size": CLAIM_SIZE, "sources": sources},
-                    "data": {"size": CLAIM_SIZE},
-                    "tools": {"size": CLAIM_SIZE},
-                },
+                "volumes": volumes,
             },
         });
         self.marks.add(Object::session(name), "is applied");
@@ -271,6 +287,21 @@ impl Ground {
         }
         Ok(())
     }
+}
+
+fn source() -> Value {
+    json!([{"configMap": {"name": SOURCE}}])
+}
+
+/// The volumes of a session with three claims.
+fn separate(sources: Value) -> Value {
+    let scripts = json!({"size": CLAIM_SIZE, "sources": sources});
+    json!({"scripts": scripts, "data": {"size": CLAIM_SIZE}, "tools": {"size": CLAIM_SIZE}})
+}
+
+/// The volumes of a session with one.
+fn single(sources: Value) -> Value {
+    json!({"layout": "Single", "scripts": {"sources": sources}, "data": {"size": CLAIM_SIZE}})
 }
 
 fn object<K: serde::de::DeserializeOwned>(value: Value) -> Result<K> {

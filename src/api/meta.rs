@@ -78,6 +78,9 @@ pub const SOURCES_LIST: &str = "aigise.dev/sources-list";
 /// Annotation on a stage Pod: identifies everything that the Pod was created with besides its sources.
 pub const STAGE_HASH: &str = "aigise.dev/stage-hash";
 
+/// Annotation on the claim of a session whose volumes are folders of that one claim: `Single`.
+pub const LAYOUT: &str = "aigise.dev/layout";
+
 /// Annotation that `kubectl exec` and `kubectl logs` read when no container is named.
 pub const DEFAULT_CONTAINER: &str = "kubectl.kubernetes.io/default-container";
 

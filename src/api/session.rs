@@ -17,7 +17,7 @@ pub use self::{
     },
     volumes::{
         AccessMode, ClaimSource, ConfigMapSource, ContainerSource, ImageSource, PullPolicy, Reclaim, SourceKind,
-        VolumeSource, VolumeSpec, Volumes,
+        VolumeLayout, VolumeSource, VolumeSpec, Volumes,
     },
 };
 use super::{

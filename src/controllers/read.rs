@@ -16,11 +16,11 @@ use kube::ResourceExt;
 use super::{Shared, configuration, live::size_of};
 pub use super::{configuration::ConfigRead, live::Busy};
 use crate::{
-    api::{Agent, AigiseSession, Sandbox},
+    api::{Agent, AigiseSession, Sandbox, session::VolumeLayout},
     apply::{self, Object},
     plan::{
         Lookup, Settings,
-        effective::{Decided, EffectiveSession, bytes_to_decide, configuration::Configuration},
+        effective::{Decided, EffectiveSession, bytes_to_decide, configuration::Configuration, volumes::layout},
         name::Label,
         pod_event::PodEvent,
         session::ConfigMapContent,
@@ -84,6 +84,10 @@ pub trait Read: Sync {
         session: &EffectiveSession,
         configuration: &Configuration,
     ) -> impl Future<Output = Result<Arc<Decided>, Busy>> + Send;
+    /// How the volumes of a session are laid out on claims.
+    fn layout(&self, session: &AigiseSession) -> VolumeLayout {
+        layout(session, |name| self.claim(name), self.settings().volume_layout)
+    }
     /// The session with what its status recorded.
     fn effective(&self, session: Arc<AigiseSession>) -> Arc<EffectiveSession>;
 
@@ -205,13 +209,14 @@ impl Read for InNamespace<'_> {
 
     /// Resolved once for each resource version.
     fn effective(&self, session: Arc<AigiseSession>) -> Arc<EffectiveSession> {
-        let resolve = |session| Arc::new(EffectiveSession::of(session));
+        let layout = self.layout(&session);
+        let resolve = |session| Arc::new(EffectiveSession::of(session).laid_out(layout));
         // Without a configuration file, this is cheap.
         let Some(from_file) = session.status.as_ref().and_then(|status| status.configuration.as_ref()) else {
             return resolve(session);
         };
         let bytes = 8 * from_file.spec.text().len() + size_of(&session.spec);
-        let (uid, version) = (session.uid().unwrap_or_default(), session.resource_version());
+        let (uid, version) = (session.uid().unwrap_or_default(), (session.resource_version(), layout));
         self.shared.effective.get_or(&uid, version, || (resolve(session.clone()), 16 * 1024 + bytes))
     }
 

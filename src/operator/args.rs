@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use ipnet::IpNet;
 
-use crate::plan::HelperResources;
+use crate::{api::session::VolumeLayout, plan::HelperResources};
 
 /// A Kubernetes operator that runs AI security-analysis sessions.
 #[derive(Clone, Debug, Parser)]
@@ -70,6 +70,10 @@ pub struct RunArgs {
     /// Public address ranges that belong to the cluster and that no sandbox may reach: `--cluster-ranges 203.0.113.0/24,2001:db8::/32`.
     #[arg(long, env = "CLUSTER_RANGES", value_delimiter = ',', value_parser = cidr)]
     pub cluster_ranges: Vec<IpNet>,
+
+    /// How the volumes of a session that does not say it are laid out on claims: `Separate` or `Single`. Sessions that have claims keep theirs.
+    #[arg(long, env = "VOLUME_LAYOUT", default_value_t)]
+    pub volume_layout: VolumeLayout,
 
     /// The address at which `/metrics` is served.
     #[arg(long, default_value = "0.0.0.0:8080")]

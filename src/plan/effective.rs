@@ -10,7 +10,7 @@ mod launch;
 mod lifetime;
 mod profile;
 pub mod sources;
-mod volumes;
+pub mod volumes;
 
 use std::{borrow::Cow, collections::BTreeMap, sync::Arc};
 
@@ -35,13 +35,18 @@ use crate::api::{
     config::Model,
     meta::{self, Component},
     sandbox::SeenSession,
-    session::{Egress, Network, OnExpiry, PolicyMode},
+    session::{Egress, Network, OnExpiry, PolicyMode, VolumeLayout},
 };
 
 /// A session whose spec is complete: its own fields over those of its file, and the types and folders that its agents require. Only this
 /// module sees the spec.
 #[derive(Clone, Debug, PartialEq)]
-pub struct EffectiveSession(Arc<AigiseSession>);
+pub struct EffectiveSession {
+    session: Arc<AigiseSession>,
+    layout: VolumeLayout,
+    /// The types for which [`ImageThenIdle`](crate::api::template::Entrypoint::ImageThenIdle) follows from the file.
+    serving: Vec<String>,
+}
 
 impl EffectiveSession {
     /// The session with what its status recorded: the content of its file, as it was last read successfully, and the started types.
@@ -52,8 +57,8 @@ impl EffectiveSession {
     /// The session with the present content of its file.
     pub fn reading(session: Arc<AigiseSession>, configuration: &Configuration) -> Self {
         match configuration {
-            Configuration::None => Self(session),
-            Configuration::Read { spec, .. } => Self(over(&session, spec).map_or(session, Arc::new)),
+            Configuration::None => session.into(),
+            Configuration::Read { spec, .. } => over(&session, spec).unwrap_or_else(|| session.into()),
             Configuration::Unusable(_) => Self::last_read(session),
         }
     }
@@ -61,13 +66,19 @@ impl EffectiveSession {
     /// The session from its stored object, as JSON, without what its status recorded.
     #[cfg(test)]
     pub(super) fn stored(session: Value) -> Self {
-        Self(Arc::new(serde_json::from_value(session).unwrap()))
+        Arc::new(serde_json::from_value::<AigiseSession>(session).unwrap()).into()
     }
 
     fn last_read(session: Arc<AigiseSession>) -> Self {
         let from_file = session.status.as_ref().and_then(|status| status.configuration.as_ref());
         let effective = from_file.and_then(|from_file| over(&session, &from_file.spec));
-        Self(effective.map_or(session, Arc::new))
+        effective.unwrap_or_else(|| session.into())
+    }
+
+    /// The session with its volumes laid out on claims in this way: [`layout`](volumes::layout).
+    #[must_use]
+    pub fn laid_out(self, layout: VolumeLayout) -> Self {
+        Self { layout, ..self }
     }
 
     /// The session with the types and folders that its agents require.
@@ -78,26 +89,31 @@ impl EffectiveSession {
 
     /// The metadata of the stored session.
     pub fn metadata(&self) -> &ObjectMeta {
-        &self.0.metadata
+        &self.session.metadata
     }
 
     fn spec(&self) -> &AigiseSessionSpec {
-        &self.0.spec
+        &self.session.spec
     }
 
     /// The last status.
     pub fn status(&self) -> Option<&AigiseSessionStatus> {
-        self.0.status.as_ref()
+        self.session.status.as_ref()
+    }
+
+    /// Whether the ENTRYPOINT of a type's image runs because the type's service is in the file and nothing else could start it.
+    pub fn is_served_by_its_image(&self, sandbox_type: &str) -> bool {
+        self.serving.iter().any(|serving| serving == sandbox_type)
     }
 
     /// The object from which the session's configuration file is read.
     pub fn config_file(&self) -> Option<configuration::Reference> {
-        configuration::file(&self.0)
+        configuration::file(&self.session)
     }
 
     /// Whether the session is suspended or expired, according to its spec and status. Its sandboxes then have no Pods.
     pub fn is_inactive(&self) -> bool {
-        facts::session::is_inactive(&self.0)
+        facts::session::is_inactive(&self.session)
     }
 
     /// Whether the user suspended the session.
@@ -107,12 +123,12 @@ impl EffectiveSession {
 
     /// Whether the session has failed, according to its status.
     pub fn has_failed(&self) -> bool {
-        facts::session::has_failed(&self.0)
+        facts::session::has_failed(&self.session)
     }
 
     /// Whether the session has filled its volumes, according to its status.
     pub fn has_volumes(&self) -> bool {
-        facts::session::has_volumes(&self.0)
+        facts::session::has_volumes(&self.session)
     }
 
     /// Whether the objects that the session created are deleted with it.
@@ -215,6 +231,13 @@ impl EffectiveSession {
     }
 }
 
+/// A session whose spec is complete.
+impl From<Arc<AigiseSession>> for EffectiveSession {
+    fn from(session: Arc<AigiseSession>) -> Self {
+        Self { session, layout: VolumeLayout::default(), serving: vec![] }
+    }
+}
+
 /// What to record about the session in the status of an object that belongs to it and that a user created: its present state, or, if the
 /// session is gone, the last record.
 pub fn remembered(seen: Option<&SeenSession>, session: Option<&EffectiveSession>) -> Option<SeenSession> {
@@ -246,11 +269,11 @@ impl Resource for EffectiveSession {
     }
 
     fn meta(&self) -> &ObjectMeta {
-        self.0.meta()
+        self.session.meta()
     }
 
     fn meta_mut(&mut self) -> &mut ObjectMeta {
-        Arc::make_mut(&mut self.0).meta_mut()
+        Arc::make_mut(&mut self.session).meta_mut()
     }
 }
 

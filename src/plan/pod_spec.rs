@@ -2,6 +2,8 @@
 //!
 //! Decided in docs/adr/0005-shared-group.md.
 
+use std::collections::BTreeMap;
+
 use super::{Settings, effective::EffectiveSession, volumes::SharedVolume};
 use k8s_openapi::{
     api::core::v1::{
@@ -63,6 +65,37 @@ pub fn claim_volume(session: &EffectiveSession, volume: SharedVolume, read_only:
             read_only: read_only.then_some(true),
         }),
         ..Volume::default()
+    }
+}
+
+/// Lays the volumes of a finished Pod out on the claims of the session. The Pod was built, and its template was laid over it, as if each
+/// volume had a claim. If they are folders of one claim, only the volume of that claim stays, and each mount of one of the three becomes a
+/// mount of its folder, also in the containers of the user. So nothing mounts the root of the claim.
+///
+/// The kubelet creates a missing folder with the mode, the setgid bit and the group of the root, as it has prepared them by `fsGroup`.
+pub fn lay_out(spec: &mut PodSpec, session: &EffectiveSession) {
+    if !session.is_single() {
+        return;
+    }
+    let shared = |name: &str| SharedVolume::ALL.into_iter().find(|volume| <&str>::from(volume) == name);
+    let (data, mut read_only) = (SharedVolume::Data, BTreeMap::new());
+    spec.volumes.get_or_insert_default().retain_mut(|volume| {
+        let Some(of) = shared(&volume.name) else { return true };
+        let is_first = read_only.is_empty();
+        read_only.insert(of, volume.persistent_volume_claim.as_ref().and_then(|claim| claim.read_only));
+        *volume = claim_volume(session, data, false);
+        is_first
+    });
+    let containers = spec.init_containers.iter_mut().flatten().chain(&mut spec.containers);
+    for mount in containers.flat_map(|container| container.volume_mounts.iter_mut().flatten()) {
+        let Some(volume) = shared(&mount.name) else { continue };
+        let below = |path: &String| format!("{volume}/{}", path.trim_start_matches('/'));
+        match (&mut mount.sub_path, &mut mount.sub_path_expr) {
+            (_, Some(path)) | (Some(path), _) if !path.is_empty() => *path = below(path),
+            (path, _) => *path = Some(volume.to_string()),
+        }
+        mount.name = data.to_string();
+        mount.read_only = read_only.get(&volume).copied().flatten().or(mount.read_only);
     }
 }
 

@@ -81,6 +81,10 @@ impl Decide for Observed {
 
     /// A sandbox writes only its Pod and the Pod's exec access.
     fn record(&mut self, _: &str, outcome: Outcome) {
+        // What the sandbox is does not depend on whether the containers beside it could be ended.
+        if matches!(outcome, Outcome::Pod(ChildState::Failed(_))) && ends_others(self, &self.situation()).is_some() {
+            return;
+        }
         match (outcome, &mut self.exec_access) {
             (Outcome::Pod(child), _) => self.pod = child,
             (Outcome::ServiceAccount(child), Some(access)) => access.account = child,
@@ -152,14 +156,12 @@ fn write(observed: &Observed, situation: &Situation) -> Option<Write> {
         {
             delete()
         }
-        Lifecycle::Finished { .. } | Lifecycle::Pod(Progress::Ended { .. }) => {
-            let pod = ended_beside(observed.pod.owned()?, meta::SANDBOX_CONTAINER)?;
-            Some(Write::PatchPod(Box::new(pod)))
+        Lifecycle::Finished { .. } | Lifecycle::InitFailed(_) | Lifecycle::Pod(Progress::Ended { .. }) => {
+            ends_others(observed, situation).map(|pod| Write::PatchPod(Box::new(pod)))
         }
         Lifecycle::Pod(Progress::Ready) => acknowledge_session_restart(observed).map(Write::PatchPod),
         Lifecycle::Pod(_) | Lifecycle::Initializing(_) => init::release(observed).map(Write::PatchPod),
-        Lifecycle::InitFailed(_)
-        | Lifecycle::Orphaned(_)
+        Lifecycle::Orphaned(_)
         | Lifecycle::NodeLost { .. }
         | Lifecycle::WaitsForVolumes(_)
         | Lifecycle::WaitsForAgent(_)
@@ -168,6 +170,16 @@ fn write(observed: &Observed, situation: &Situation) -> Option<Write> {
         | Lifecycle::NameTaken(_)
         | Lifecycle::Failed(_) => None,
     }
+}
+
+/// The Pod with the deadline that ends the containers beside the sandbox's own, if the sandbox has ended for good.
+fn ends_others(observed: &Observed, situation: &Situation) -> Option<Pod> {
+    let has_ended = matches!(
+        situation.lifecycle,
+        Lifecycle::Finished { .. } | Lifecycle::InitFailed(_) | Lifecycle::Pod(Progress::Ended { .. })
+    );
+    let pod = observed.pod.owned().filter(|_| has_ended && !wants_new_pod(observed, situation.is_outdated))?;
+    ended_beside(pod, meta::SANDBOX_CONTAINER)
 }
 
 /// Whether the Pod is to be replaced by a new one now: the user requested a restart of the sandbox, or the Pod is not ready and the

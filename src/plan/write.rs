@@ -15,7 +15,7 @@ use super::{ChildState, Failure, Foreign};
 use crate::api::{Agent, AigiseSession, Sandbox};
 
 /// One write to the API server. The writes of a plan are made in order, and the first that fails ends it: later writes may depend
-/// on earlier ones.
+/// on earlier ones. Writes that follow each other and have the same [`Batch`] are made at the same time.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Write {
     /// Create the object. If the name is taken, the operator reads the object that has it, and never changes that object.
@@ -31,6 +31,15 @@ pub enum Write {
     PatchPod(Box<Pod>),
     /// Delete exactly this object.
     Delete(Target),
+}
+
+/// Writes that do not depend on each other.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Batch {
+    /// What Pods need and what needs no Pod: claims, the Service, network policies, the Secret.
+    Groundwork,
+    /// New Sandboxes.
+    Sandboxes,
 }
 
 /// An object that is created once and never applied.
@@ -126,6 +135,23 @@ writable!(
 );
 
 impl Write {
+    /// The batch in which the write can be made.
+    pub fn batch(&self) -> Option<Batch> {
+        match self {
+            Write::Create(Created::Claim(_))
+            | Write::Apply(Applied::Service(_) | Applied::NetworkPolicy(_) | Applied::Secret(_)) => {
+                Some(Batch::Groundwork)
+            }
+            Write::Create(Created::Sandbox(_)) => Some(Batch::Sandboxes),
+            Write::Create(Created::Pod(_))
+            | Write::Apply(Applied::ServiceAccount(_) | Applied::Role(_) | Applied::RoleBinding(_))
+            | Write::Replace(_)
+            | Write::PatchClaim(_)
+            | Write::PatchPod(_)
+            | Write::Delete(_) => None,
+        }
+    }
+
     /// Deletes this object, if it still has the version on which the decision is based.
     pub fn delete<K: Writable>(live: &K) -> Self {
         let ObjectMeta { name, uid, resource_version, .. } = live.meta();

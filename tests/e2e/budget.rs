@@ -4,7 +4,7 @@ use serde_json::json;
 
 use super::{
     audit::{self, Breakdown, Write},
-    ground::Ground,
+    ground::{Ground, Layout},
     objects::{ROOT_IMAGE, config_map, from_config_map, list, plain, plain_session, sandbox, session, staged_session},
 };
 
@@ -96,4 +96,19 @@ fn an_operator_that_is_restarted_writes_nothing() {
     assert!(new.is_empty(), "{} writes after a restart:\n{}", new.len(), Breakdown(new));
     assert!(!before.is_empty() && !audit::writes(&canary).is_empty(), "the audit log shows no writes at all");
     ground.until_ready("asess/ready");
+}
+
+/// A session of one sandbox over one claim without sources, from apply to Ready.
+const PER_SINGLE: usize = 9;
+
+#[test]
+#[ignore = "needs a cluster: make e2e"]
+fn a_session_with_one_claim_costs_fewer_writes() {
+    let _undisturbed = audit::operator_stays();
+    let ground = Ground::laid_out(Layout::Single, "writes-single");
+    ground.apply(&plain_session("s", &["main"]));
+    ground.until_ready("asess/s");
+    let writes = audit::writes(&ground);
+    println!("a session of one sandbox over one claim: {} writes\n{}", writes.len(), Breakdown(&writes));
+    assert!(writes.len() <= PER_SINGLE, "more than {PER_SINGLE} writes:\n{}", Breakdown(&writes));
 }

@@ -4,17 +4,24 @@ use serde_json::{Value, json};
 
 use super::{
     client::run,
-    ground::Ground,
+    ground::{Ground, Layout, for_each_layout},
     objects::{
         ROOT_IMAGE, USER_IMAGE, condition, config_map, from_config_map, is_stalled, list, message, plain,
         plain_session, reason, session, uid,
     },
 };
 
-#[test]
-#[ignore = "needs a cluster: make e2e"]
-fn a_retained_claim_outlives_its_session_and_serves_the_next() {
-    let ground = Ground::new("retain");
+for_each_layout! {
+    a_retained_claim_outlives_its_session_and_serves_the_next,
+    a_session_without_clean_up_leaves_its_sandboxes_running,
+    what_is_to_stay_may_change_while_the_session_runs,
+    a_claim_grows_where_its_class_lets_it,
+    a_claim_deleted_under_a_session_is_made_and_filled_anew_at_the_next_start,
+    storage_that_ignores_the_group_is_named_by_its_class_and_used_once_it_is_prepared,
+}
+
+fn a_retained_claim_outlives_its_session_and_serves_the_next(layout: Layout) {
+    let ground = Ground::laid_out(layout, "retain");
     let keeps = json!({"sandboxes": plain(&["main"]), "volumes": {"data": {"reclaim": "Retain"}}});
     ground.apply(&session("s", keeps.clone()));
     ground.until_ready("asess/s");
@@ -33,8 +40,11 @@ fn a_retained_claim_outlives_its_session_and_serves_the_next() {
     let taken = ground.until_not_ready("asess/s", "NameTaken");
     assert!(message(&taken).contains("PersistentVolumeClaim s--data"), "{}", message(&taken));
     ground.kubectl(&["delete", "asess/s"]).text();
-    let uses = json!({"sandboxes": plain(&["main"]), "volumes": {"data": {"claimName": "s--data"}}});
-    ground.apply(&session("next", uses));
+    let uses = match layout {
+        Layout::Separate => json!({"claimName": "s--data"}),
+        Layout::Single => json!({"sources": [{"persistentVolumeClaim": {"claimName": "s--data", "path": "data"}}]}),
+    };
+    ground.apply(&session("next", json!({"sandboxes": plain(&["main"]), "volumes": {"data": uses}})));
     ground.until_ready("asess/next");
     assert_eq!(ground.run("next--main", "cat /shared/file"), "kept");
     ground.kubectl(&["delete", "asess/next"]).text();
@@ -69,10 +79,8 @@ fn an_existing_claim_is_waited_for_and_never_filled() {
     assert!(ground.get("pvc/s--scripts").is_null());
 }
 
-#[test]
-#[ignore = "needs a cluster: make e2e"]
-fn a_session_without_clean_up_leaves_its_sandboxes_running() {
-    let ground = Ground::new("left-behind");
+fn a_session_without_clean_up_leaves_its_sandboxes_running(layout: Layout) {
+    let ground = Ground::laid_out(layout, "left-behind");
     ground.apply(&session("s", json!({"sandboxes": plain(&["main", "fuzz"]), "autoCleanup": false})));
     ground.until_ready("asess/s");
     ground.run("s--main", "echo kept >/shared/file");
@@ -93,10 +101,8 @@ fn a_session_without_clean_up_leaves_its_sandboxes_running() {
     }
 }
 
-#[test]
-#[ignore = "needs a cluster: make e2e"]
-fn what_is_to_stay_may_change_while_the_session_runs() {
-    let ground = Ground::new("reclaim-later");
+fn what_is_to_stay_may_change_while_the_session_runs(layout: Layout) {
+    let ground = Ground::laid_out(layout, "reclaim-later");
     ground.apply(&plain_session("s", &["main"]));
     ground.until_ready("asess/s");
     let owned = |object: &Value| !object["metadata"]["ownerReferences"][0].is_null();
@@ -106,17 +112,17 @@ fn what_is_to_stay_may_change_while_the_session_runs() {
         ground.until(child, "has no owner", |seen| !owned(seen));
     }
     ground.patch("asess/s", &json!({"spec": {"autoCleanup": true, "volumes": {"data": {"reclaim": "Retain"}}}}));
-    for child in ["pvc/s--tools", "asb/s--main", "service/s", "networkpolicy/s"] {
+    let deleted = layout.claims("s").into_iter().skip(1).map(|claim| format!("pvc/{claim}"));
+    for child in deleted.chain(["asb/s--main", "service/s", "networkpolicy/s"].map(String::from)) {
+        let child = child.as_str();
         ground.until(child, "has its owner", owned);
     }
     assert!(!owned(&ground.get("pvc/s--data")));
     ground.until_ready("asess/s");
 }
 
-#[test]
-#[ignore = "needs a cluster: make e2e"]
-fn a_claim_grows_where_its_class_lets_it() {
-    let ground = Ground::new("grow");
+fn a_claim_grows_where_its_class_lets_it(layout: Layout) {
+    let ground = Ground::laid_out(layout, "grow");
     let class = format!("grows-{}", ground.namespace);
     let expandable = json!({
         "apiVersion": "storage.k8s.io/v1",
@@ -127,7 +133,10 @@ fn a_claim_grows_where_its_class_lets_it() {
         "allowVolumeExpansion": true,
     });
     run("kubectl", &["apply", "-f", "-"], &expandable.to_string()).text();
-    let volumes = json!({"data": {"storageClassName": class, "size": "10Mi"}, "tools": {"size": "10Mi"}});
+    let mut volumes = json!({"data": {"storageClassName": class, "size": "10Mi"}});
+    if layout == Layout::Separate {
+        volumes["tools"] = json!({"size": "10Mi"});
+    }
     ground.apply(&session("s", json!({"sandboxes": plain(&["main"]), "volumes": volumes})));
     ground.until_ready("asess/s");
     ground.patch("asess/s", &json!({"spec": {"volumes": {"data": {"size": "20Mi"}}}}));
@@ -136,17 +145,17 @@ fn a_claim_grows_where_its_class_lets_it() {
     let shrink =
         ground.kubectl(&["patch", "asess/s", "--type=merge", "-p", r#"{"spec":{"volumes":{"data":{"size":"5Mi"}}}}"#]);
     assert!(shrink.complaint().contains("can only grow"));
-    // The default class does not expand: the API server's words say so.
-    ground.patch("asess/s", &json!({"spec": {"volumes": {"tools": {"size": "20Mi"}}}}));
-    let refused = ground.until("asess/s", "says that it may not grow", |seen| reason(seen) == "Forbidden");
-    assert!(message(&refused).contains("s--tools"), "{}", message(&refused));
+    if layout == Layout::Separate {
+        // The default class does not expand: the API server's words say so.
+        ground.patch("asess/s", &json!({"spec": {"volumes": {"tools": {"size": "20Mi"}}}}));
+        let refused = ground.until("asess/s", "says that it may not grow", |seen| reason(seen) == "Forbidden");
+        assert!(message(&refused).contains("s--tools"), "{}", message(&refused));
+    }
     run("kubectl", &["delete", "storageclass", &class], "").text();
 }
 
-#[test]
-#[ignore = "needs a cluster: make e2e"]
-fn a_claim_deleted_under_a_session_is_made_and_filled_anew_at_the_next_start() {
-    let ground = Ground::new("claim-deleted");
+fn a_claim_deleted_under_a_session_is_made_and_filled_anew_at_the_next_start(layout: Layout) {
+    let ground = Ground::laid_out(layout, "claim-deleted");
     let volumes = json!({"data": {"sources": [from_config_map("files", "in")]}});
     let spec =
         |suspend: bool| session("s", json!({"sandboxes": plain(&["main"]), "volumes": volumes, "suspend": suspend}));
@@ -166,10 +175,8 @@ fn a_claim_deleted_under_a_session_is_made_and_filled_anew_at_the_next_start() {
 }
 
 /// The kubelet does not apply `fsGroup` to a path of its node, and it creates the folder as root's alone.
-#[test]
-#[ignore = "needs a cluster: make e2e"]
-fn storage_that_ignores_the_group_is_named_by_its_class_and_used_once_it_is_prepared() {
-    let ground = Ground::new("closed");
+fn storage_that_ignores_the_group_is_named_by_its_class_and_used_once_it_is_prepared(layout: Layout) {
+    let ground = Ground::laid_out(layout, "closed");
     let class = format!("closed-{}", ground.namespace);
     let volume = json!({
         "apiVersion": "v1",
@@ -197,6 +204,7 @@ fn storage_that_ignores_the_group_is_named_by_its_class_and_used_once_it_is_prep
     assert!(is_stalled(&refused) && !message(&refused).contains("source"), "{}", message(&refused));
     assert!(ground.names("asb", "").is_empty(), "sandboxes start over volumes that are not filled");
 
+    let folder = if layout == Layout::Single { "/v/data /v/scripts /v/tools" } else { "/v" };
     ground.apply(&json!({
         "apiVersion": "v1",
         "kind": "Pod",
@@ -207,7 +215,7 @@ fn storage_that_ignores_the_group_is_named_by_its_class_and_used_once_it_is_prep
             "containers": [{
                 "name": "prepare",
                 "image": ROOT_IMAGE,
-                "command": ["sh", "-c", "chgrp 65532 /v && chmod g+rwxs /v"],
+                "command": ["sh", "-c", format!("chgrp 65532 {folder} && chmod g+rwxs {folder}")],
                 "volumeMounts": [{"name": "data", "mountPath": "/v"}],
             }],
             "volumes": [{"name": "data", "persistentVolumeClaim": {"claimName": "s--data"}}],
@@ -218,6 +226,10 @@ fn storage_that_ignores_the_group_is_named_by_its_class_and_used_once_it_is_prep
     ground.until_ready("asess/s");
     assert_eq!(ground.run("s--user", "cat /shared/in/file && echo written >/shared/new"), "x");
 
+    if layout == Layout::Single {
+        run("kubectl", &["delete", "persistentvolume", &class, "--wait=false"], "").text();
+        return;
+    }
     // Another session uses it as an existing claim.
     ground.apply(&session("next", json!({"sandboxes": sandboxes, "volumes": {"data": {"claimName": "s--data"}}})));
     ground.until_ready("asess/next");

@@ -3,14 +3,17 @@
 use serde_json::json;
 
 use super::{
-    ground::Ground,
+    ground::{Ground, Layout, for_each_layout},
     objects::{config_map, from_config_map, list, plain, plain_session, session, uid},
 };
 
-#[test]
-#[ignore = "needs a cluster: make e2e"]
-fn a_deleted_session_leaves_nothing_behind() {
-    let ground = Ground::new("cleanup");
+for_each_layout! {
+    a_deleted_session_leaves_nothing_behind,
+    a_session_made_anew_under_its_name_becomes_ready_with_new_volumes,
+}
+
+fn a_deleted_session_leaves_nothing_behind(layout: Layout) {
+    let ground = Ground::laid_out(layout, "cleanup");
     let sources = json!({"data": {"sources": [from_config_map("poc", "poc")]}});
     ground.apply(&list(&[
         config_map("poc", &[("crash", "x")]),
@@ -19,8 +22,10 @@ fn a_deleted_session_leaves_nothing_behind() {
     ]));
     ground.until_ready("asess/s");
     ground.until_ready("asess/other");
-    let claims = ["s--data", "s--scripts", "s--tools"].map(|name| ground.get(&format!("pvc/{name}")));
+    assert_eq!(ground.names("pvc", "aigise.dev/session=s"), layout.claims("s"));
+    let claims = layout.claims("s").into_iter().map(|name| ground.get(&format!("pvc/{name}")));
     let volumes = claims.map(|claim| format!("pv/{}", claim["spec"]["volumeName"].as_str().unwrap()));
+    let volumes: Vec<_> = volumes.collect();
     let other = ground.get("pod/other--main");
 
     ground.delete("asess/s");
@@ -41,10 +46,8 @@ fn a_deleted_session_leaves_nothing_behind() {
     assert_eq!(uid(&ground.get("pod/other--main")), uid(&other), "the other session was touched");
 }
 
-#[test]
-#[ignore = "needs a cluster: make e2e"]
-fn a_session_made_anew_under_its_name_becomes_ready_with_new_volumes() {
-    let ground = Ground::new("anew");
+fn a_session_made_anew_under_its_name_becomes_ready_with_new_volumes(layout: Layout) {
+    let ground = Ground::laid_out(layout, "anew");
     ground.apply(&plain_session("s", &["main"]));
     ground.until_ready("asess/s");
     ground.run("s--main", "echo old >/shared/old");

@@ -3,14 +3,22 @@
 use serde_json::{Value, json};
 
 use super::{
-    ground::Ground,
+    ground::{Ground, Layout, for_each_layout},
     objects::{ROOT_IMAGE, USER_IMAGE, config_map, from_config_map, list, plain, plain_session, session},
 };
 
-#[test]
-#[ignore = "needs a cluster: make e2e"]
-fn files_written_in_one_sandbox_are_read_in_another_both_ways() {
-    let ground = Ground::new("both-ways");
+for_each_layout! {
+    files_written_in_one_sandbox_are_read_in_another_both_ways,
+    nested_folders_come_from_sources_at_several_paths,
+    sandbox_scripts_is_read_only_also_for_root,
+    users_of_all_kinds_share_files,
+    users_of_all_kinds_edit_each_others_files_in_a_staged_folder,
+    tools_top_roots_pick_all_none_or_some_of_the_roots,
+    a_claim_is_a_source_and_stays_as_it_is,
+}
+
+fn files_written_in_one_sandbox_are_read_in_another_both_ways(layout: Layout) {
+    let ground = Ground::laid_out(layout, "both-ways");
     ground.apply(&plain_session("s", &["main", "gdb_mcp"]));
     ground.until_ready("asess/s");
     for volume in ["/shared", "/bash_tools"] {
@@ -22,10 +30,8 @@ fn files_written_in_one_sandbox_are_read_in_another_both_ways() {
     }
 }
 
-#[test]
-#[ignore = "needs a cluster: make e2e"]
-fn nested_folders_come_from_sources_at_several_paths() {
-    let ground = Ground::new("nested");
+fn nested_folders_come_from_sources_at_several_paths(layout: Layout) {
+    let ground = Ground::laid_out(layout, "nested");
     ground.apply(&list(&[
         config_map("top", &[("readme", "at the root")]),
         config_map("source", &[("a.c", "int a;"), ("b.c", "int b;")]),
@@ -54,10 +60,8 @@ fn nested_folders_come_from_sources_at_several_paths() {
     assert_eq!(ground.run("s--main", "sh /sandbox_scripts/deps/main/build.sh"), "built");
 }
 
-#[test]
-#[ignore = "needs a cluster: make e2e"]
-fn sandbox_scripts_is_read_only_also_for_root() {
-    let ground = Ground::new("read-only");
+fn sandbox_scripts_is_read_only_also_for_root(layout: Layout) {
+    let ground = Ground::laid_out(layout, "read-only");
     ground.apply(&list(&[
         config_map("scripts", &[("run.sh", "echo ran")]),
         session(
@@ -80,10 +84,8 @@ fn sandbox_scripts_is_read_only_also_for_root() {
     }
 }
 
-#[test]
-#[ignore = "needs a cluster: make e2e"]
-fn users_of_all_kinds_share_files() {
-    let ground = Ground::new("users");
+fn users_of_all_kinds_share_files(layout: Layout) {
+    let ground = Ground::laid_out(layout, "users");
     ground.apply(&list(&[
         config_map("staged", &[("notes", "staged\n")]),
         session(
@@ -116,10 +118,8 @@ fn users_of_all_kinds_share_files() {
     assert_eq!(ground.run("s--root", "ls /shared /shared/a/b | grep 0 || echo none"), "none");
 }
 
-#[test]
-#[ignore = "needs a cluster: make e2e"]
-fn users_of_all_kinds_edit_each_others_files_in_a_staged_folder() {
-    let ground = Ground::new("edit");
+fn users_of_all_kinds_edit_each_others_files_in_a_staged_folder(layout: Layout) {
+    let ground = Ground::laid_out(layout, "edit");
     ground.apply(&list(&[
         config_map("empty", &[]),
         session(
@@ -144,10 +144,8 @@ fn users_of_all_kinds_edit_each_others_files_in_a_staged_folder() {
     assert_eq!(ground.run("s--other", "cat /shared/file"), "one");
 }
 
-#[test]
-#[ignore = "needs a cluster: make e2e"]
-fn tools_top_roots_pick_all_none_or_some_of_the_roots() {
-    let ground = Ground::new("roots");
+fn tools_top_roots_pick_all_none_or_some_of_the_roots(layout: Layout) {
+    let ground = Ground::laid_out(layout, "roots");
     let tools = |roots: &Value| {
         json!({
             "sandboxes": plain(&["main"]),
@@ -180,10 +178,8 @@ fn tools_top_roots_pick_all_none_or_some_of_the_roots() {
     assert_eq!(ground.run("some--main", "cat /bash_tools/fuzz/afl/SKILL.md"), "a skill");
 }
 
-#[test]
-#[ignore = "needs a cluster: make e2e"]
-fn a_claim_is_a_source_and_stays_as_it_is() {
-    let ground = Ground::new("claim");
+fn a_claim_is_a_source_and_stays_as_it_is(layout: Layout) {
+    let ground = Ground::laid_out(layout, "claim");
     ground.apply(&list(&[
         json!({
             "apiVersion": "v1",

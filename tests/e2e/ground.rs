@@ -23,7 +23,48 @@ const LOOK_EVERY: Duration = Duration::from_millis(50);
 pub struct Ground {
     pub namespace: String,
     cluster: Cluster,
+    layout: Option<Layout>,
 }
+
+/// How the volumes of sessions are laid out on claims.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Layout {
+    Separate,
+    Single,
+}
+
+impl Layout {
+    /// The names of the claims of a session.
+    pub fn claims(self, session: &str) -> Vec<String> {
+        let volumes: &[_] = if self == Self::Single { &["data"] } else { &["data", "scripts", "tools"] };
+        volumes.iter().map(|volume| format!("{session}--{volume}")).collect()
+    }
+}
+
+/// Tests that hold with both layouts: functions that take the layout.
+macro_rules! for_each_layout {
+    ($($name:ident,)*) => {
+        mod separate {
+            $(
+                #[test]
+                #[ignore = "needs a cluster: make e2e"]
+                fn $name() {
+                    super::$name(super::Layout::Separate);
+                }
+            )*
+        }
+        mod single {
+            $(
+                #[test]
+                #[ignore = "needs a cluster: make e2e"]
+                fn $name() {
+                    super::$name(super::Layout::Single);
+                }
+            )*
+        }
+    };
+}
+pub(super) use for_each_layout;
 
 impl Ground {
     /// A new namespace, `e2e-<test>-<random>`. Pods can be made there: the service account that they run as has come.
@@ -35,8 +76,15 @@ impl Ground {
         });
         let made = run("kubectl", &["create", "-f", "-", "-o", "name"], &namespace.to_string()).text();
         let name = made.trim().trim_start_matches("namespace/").to_string();
-        let ground = Self { namespace: name, cluster: Cluster::connect() };
+        let ground = Self { namespace: name, cluster: Cluster::connect(), layout: None };
         ground.until("serviceaccount/default", "is there", |account| !account.is_null());
+        ground
+    }
+
+    /// A new namespace, whose sessions have this layout unless they name one.
+    pub fn laid_out(layout: Layout, test: &str) -> Self {
+        let mut ground = Self::new(test);
+        ground.layout = Some(layout);
         ground
     }
 
@@ -70,7 +118,19 @@ impl Ground {
     /// `kubectl apply`, which has to end well.
     #[track_caller]
     pub fn apply(&self, object: &Value) {
+        let mut object = object.clone();
+        self.lay_out(&mut object);
         self.kubectl_reading(&["apply", "-f", "-"], &object.to_string()).text();
+    }
+
+    fn lay_out(&self, object: &mut Value) {
+        let Some(layout) = self.layout else { return };
+        for item in object["items"].as_array_mut().into_iter().flatten() {
+            self.lay_out(item);
+        }
+        if object["kind"] == "AigiseSession" && object["spec"]["volumes"]["layout"].is_null() {
+            object["spec"]["volumes"]["layout"] = json!(format!("{layout:?}"));
+        }
     }
 
     /// `kubectl patch`, which has to end well.

@@ -4,9 +4,14 @@ use serde_json::{Value, json};
 
 use super::{
     client::kubectl,
-    ground::Ground,
+    ground::{Ground, Layout, for_each_layout},
     objects::{ROOT_IMAGE, is_stalled, message, plain, session, uid},
 };
+
+for_each_layout! {
+    a_stage_pod_that_is_deleted_in_the_middle_is_made_anew_and_goes_on,
+    a_volume_that_is_full_is_named_and_completed_when_less_is_asked_of_it,
+}
 
 /// How many files are staged: enough to be met in the middle by who looks some times a second.
 const FILES: usize = 10_000;
@@ -64,10 +69,8 @@ fn is_complete(ground: &Ground) {
     assert_eq!(ground.run("s--main", "ls -A /shared | grep -v lost+found | wc -l"), "2", "the folder and the marker");
 }
 
-#[test]
-#[ignore = "needs a cluster: make e2e"]
-fn a_stage_pod_that_is_deleted_in_the_middle_is_made_anew_and_goes_on() {
-    let ground = Ground::new("stage-deleted");
+fn a_stage_pod_that_is_deleted_in_the_middle_is_made_anew_and_goes_on(layout: Layout) {
+    let ground = Ground::laid_out(layout, "stage-deleted");
     let first = met_in_the_middle(&ground, "STOP");
     assert_eq!(first["status"]["phase"], "Running");
     ground.delete("pod/s--stage");
@@ -134,10 +137,8 @@ fn small_disk(ground: &Ground) -> Disk {
     Disk(ground.namespace.clone())
 }
 
-#[test]
-#[ignore = "needs a cluster: make e2e"]
-fn a_volume_that_is_full_is_named_and_completed_when_less_is_asked_of_it() {
-    let ground = Ground::new("full");
+fn a_volume_that_is_full_is_named_and_completed_when_less_is_asked_of_it(layout: Layout) {
+    let ground = Ground::laid_out(layout, "full");
     let _disk = small_disk(&ground);
     let sources = |kibibytes: u32| {
         let command = format!("echo small >/volume/a; dd if=/dev/zero of=/volume/large bs=1K count={kibibytes}");

@@ -3,14 +3,20 @@
 use serde_json::json;
 
 use super::{
-    ground::Ground,
+    ground::{Ground, Layout, for_each_layout},
     objects::{condition, config_map, from_config_map, is_stalled, list, message, plain, session},
 };
 
-#[test]
-#[ignore = "needs a cluster: make e2e"]
-fn a_missing_config_map_is_named_and_waited_for() {
-    let ground = Ground::new("late-source");
+for_each_layout! {
+    a_missing_config_map_is_named_and_waited_for,
+    two_sources_that_disagree_are_named_and_fixed_by_a_change,
+    a_root_that_no_source_has_is_named_with_those_there_are,
+    a_missing_claim_is_named_and_waited_for,
+    files_that_a_sandbox_has_changed_stay_and_are_counted,
+}
+
+fn a_missing_config_map_is_named_and_waited_for(layout: Layout) {
+    let ground = Ground::laid_out(layout, "late-source");
     let sources = json!({"data": {"sources": [from_config_map("late", "in")]}});
     ground.apply(&session("s", json!({"sandboxes": plain(&["main"]), "volumes": sources})));
     let waiting = ground.until_not_ready("asess/s", "SourceNotFound");
@@ -23,10 +29,8 @@ fn a_missing_config_map_is_named_and_waited_for() {
     assert_eq!(ground.run("s--main", "cat /shared/in/file"), "came");
 }
 
-#[test]
-#[ignore = "needs a cluster: make e2e"]
-fn two_sources_that_disagree_are_named_and_fixed_by_a_change() {
-    let ground = Ground::new("conflict");
+fn two_sources_that_disagree_are_named_and_fixed_by_a_change(layout: Layout) {
+    let ground = Ground::laid_out(layout, "conflict");
     let sources = json!({"data": {"sources": [from_config_map("first", "in"), from_config_map("second", "in")]}});
     ground.apply(&list(&[
         config_map("first", &[("same", "one"), ("own", "first's")]),
@@ -46,10 +50,8 @@ fn two_sources_that_disagree_are_named_and_fixed_by_a_change() {
     assert_eq!(ground.run("s--main", "cat /shared/in/same /shared/in/own"), "onefirst's");
 }
 
-#[test]
-#[ignore = "needs a cluster: make e2e"]
-fn a_root_that_no_source_has_is_named_with_those_there_are() {
-    let ground = Ground::new("no-root");
+fn a_root_that_no_source_has_is_named_with_those_there_are(layout: Layout) {
+    let ground = Ground::laid_out(layout, "no-root");
     let volumes = json!({"tools": {"sources": [from_config_map("skill", "fuzz"), from_config_map("skill", "triage")]}});
     ground.apply(&list(&[
         config_map("skill", &[("SKILL.md", "a skill")]),
@@ -65,10 +67,8 @@ fn a_root_that_no_source_has_is_named_with_those_there_are() {
     assert_eq!(ground.run("s--main", "ls /bash_tools"), "fuzz");
 }
 
-#[test]
-#[ignore = "needs a cluster: make e2e"]
-fn a_missing_claim_is_named_and_waited_for() {
-    let ground = Ground::new("late-claim");
+fn a_missing_claim_is_named_and_waited_for(layout: Layout) {
+    let ground = Ground::laid_out(layout, "late-claim");
     let source = json!({"persistentVolumeClaim": {"claimName": "late"}, "path": "in"});
     ground.apply(&session("s", json!({"sandboxes": plain(&["main"]), "volumes": {"data": {"sources": [source]}}})));
     let waiting = ground.until("asess/s", "names the claim", |seen| message(seen).contains("\"late\" not found"));
@@ -84,10 +84,8 @@ fn a_missing_claim_is_named_and_waited_for() {
     ground.until_ready("asess/s");
 }
 
-#[test]
-#[ignore = "needs a cluster: make e2e"]
-fn files_that_a_sandbox_has_changed_stay_and_are_counted() {
-    let ground = Ground::new("kept");
+fn files_that_a_sandbox_has_changed_stay_and_are_counted(layout: Layout) {
+    let ground = Ground::laid_out(layout, "kept");
     let sources = |paths: &[&str]| {
         let sources: Vec<_> = paths.iter().map(|path| from_config_map("files", path)).collect();
         session("s", json!({"sandboxes": plain(&["main"]), "volumes": {"data": {"sources": sources}}}))

@@ -3,9 +3,14 @@
 use serde_json::{Value, json};
 
 use super::{
-    ground::Ground,
+    ground::{Ground, Layout, for_each_layout},
     objects::{ROOT_IMAGE, condition, config_map, from_config_map, list, plain, plain_session, reason, session, uid},
 };
+
+for_each_layout! {
+    a_suspended_session_keeps_its_data_and_comes_back,
+    a_session_whose_time_is_over_keeps_only_what_is_to_be_kept,
+}
 
 /// What kstatus takes for Current: no condition that says otherwise, and seen by the operator.
 fn is_current(object: &Value) -> bool {
@@ -18,10 +23,8 @@ fn is_inactive(object: &Value) -> bool {
     condition(object, "Suspended")["status"] == "True" && condition(object, "Ready").is_null() && is_current(object)
 }
 
-#[test]
-#[ignore = "needs a cluster: make e2e"]
-fn a_suspended_session_keeps_its_data_and_comes_back() {
-    let ground = Ground::new("suspend");
+fn a_suspended_session_keeps_its_data_and_comes_back(layout: Layout) {
+    let ground = Ground::laid_out(layout, "suspend");
     ground.apply(&plain_session("s", &["main", "fuzz"]));
     ground.until_ready("asess/s");
     ground.run("s--main", "echo kept >/shared/file");
@@ -116,10 +119,8 @@ fn an_idle_session_is_suspended_until_somebody_works_in_it() {
     assert_eq!(idle["status"]["futureActivity"]["time"], "2100-01-01T00:00:00Z");
 }
 
-#[test]
-#[ignore = "needs a cluster: make e2e"]
-fn a_session_whose_time_is_over_keeps_only_what_is_to_be_kept() {
-    let ground = Ground::new("ttl");
+fn a_session_whose_time_is_over_keeps_only_what_is_to_be_kept(layout: Layout) {
+    let ground = Ground::laid_out(layout, "ttl");
     let spec = |ttl: &str| {
         json!({
             "sandboxes": plain(&["main"]),

@@ -15,6 +15,7 @@ use aigise_operator::{
         Agent, AigiseSession, Sandbox,
         condition::{RUNTIME_HEALTHY, Reason},
         meta,
+        session::VolumeLayout,
     },
     apply::Object,
     controllers::{
@@ -204,6 +205,7 @@ pub fn settings() -> Settings {
         allow_privileged_templates: false,
         allow_runner_exec: true,
         cluster_ranges: vec![],
+        volume_layout: VolumeLayout::Separate,
     }
 }
 
@@ -330,7 +332,8 @@ impl Read for World {
     }
 
     fn effective(&self, session: Arc<AigiseSession>) -> Arc<EffectiveSession> {
-        Arc::new(EffectiveSession::of(session))
+        let layout = self.layout(&session);
+        Arc::new(EffectiveSession::of(session).laid_out(layout))
     }
 
     fn settings(&self) -> Arc<Settings> {

@@ -71,6 +71,53 @@ fn the_objects_of_a_session_are_as_they_are_written_down() {
     snapshot("sandbox-pod", &world.pods["demo--main"]);
 }
 
+/// The template of a user mounts the volumes by their names, whatever their layout is.
+#[test]
+fn with_one_claim_every_mount_is_of_a_folder_of_it() {
+    let session = "
+apiVersion: aigise.dev/v1alpha1
+kind: AigiseSession
+metadata: {name: demo}
+spec:
+  sandboxes:
+    main:
+      image: registry.example/arvo:1
+      podTemplate:
+        spec:
+          initContainers:
+          - {name: prepare, image: a, volumeMounts: [{name: tools, mountPath: /t, subPath: /fuzz}]}
+          containers:
+          - name: sandbox
+            volumeMounts: [{name: tools, mountPath: /work, subPathExpr: $(AIGISE_SESSION)}]
+          - name: beside
+            image: a
+            volumeMounts: [{name: scripts, mountPath: /s, readOnly: false}, {name: data, mountPath: /d}, {name: own, mountPath: /o}]
+          volumes: [{name: own, emptyDir: {}}]
+  volumes:
+    layout: Single
+    data: {size: 5Gi, storageClassName: fast, sources: [{configMap: {name: poc}}]}
+    scripts: {sources: [{configMap: {name: poc}}]}
+";
+    let mut world = World::new();
+    world.happens(Event::ConfigMap { name: "poc".into(), content: "a".into() });
+    world.happens(Event::ApplySession(serde_yaml::from_str(session).unwrap()));
+    assert_eq!(world.claims.keys().collect::<Vec<_>>(), ["demo--data"]);
+    snapshot("claim-single", &world.claims["demo--data"]);
+    let mounts = |pod: &str| {
+        let spec = world.pods[pod].spec.as_ref().unwrap();
+        let containers = spec.init_containers.iter().flatten().chain(&spec.containers);
+        let mounts = containers.map(|container| (&container.name, &container.volume_mounts)).collect::<Vec<_>>();
+        json!({"volumes": spec.volumes, "mounts": mounts})
+    };
+    snapshot("stage-pod-single", &mounts("demo--stage"));
+    world.happens(Event::Staged { pod: "demo--stage".into(), roots: vec![] });
+    let spec = world.pods["demo--main"].spec.as_ref().unwrap();
+    let containers = spec.init_containers.iter().flatten().chain(&spec.containers);
+    let mounts: Vec<_> = containers.map(|container| (&container.name, &container.volume_mounts)).collect();
+    snapshot("sandbox-pod-single", &json!({"volumes": spec.volumes, "mounts": mounts}));
+    snapshot("status-single", &world.sessions["demo"].status.as_ref().unwrap().volumes);
+}
+
 #[test]
 fn where_images_cannot_be_mounted_the_helper_is_copied() {
     let mut world = staged();

@@ -59,6 +59,8 @@ fn a_request() -> impl Strategy<Value = serde_json::Value> {
         1 => Just(json!({"volumes": {"data": {"reclaim": "Retain", "size": "2Gi"}}})),
         1 => Just(json!({"volumes": {"scripts": {"claimName": "demo--data"}}})),
         1 => Just(json!({"volumes": {"scripts": {"claimName": "theirs"}}})),
+        2 => Just(json!({"volumes": {"layout": "Single", "data": {"sources": [{"configMap": {"name": "poc"}}]}}})),
+        1 => Just(json!({"volumes": {"layout": "Single", "data": {"reclaim": "Retain"}}})),
         1 => Just(json!({"volumes": {"tools": {"sources": [{"image": {"reference": "registry.example/tools:1"}}]}}})),
         2 => proptest::sample::select(vec!["SessionOnly", "Any"]).prop_map(|egress| json!({
             "network": {"egress": egress},

@@ -10,7 +10,12 @@ use std::{
 };
 
 use aigise_operator::{
-    api::{Agent, AigiseSession, Sandbox, agent::AgentState, sandbox::SandboxPhase, session::SessionPhase},
+    api::{
+        Agent, AigiseSession, Sandbox,
+        agent::AgentState,
+        sandbox::SandboxPhase,
+        session::{SessionPhase, VolumeLayout},
+    },
     controllers::{
         self, Start,
         cache::{Cache, Caches, Scope},
@@ -74,6 +79,7 @@ impl OperatorSettings {
             allow_privileged_templates: self.allow_privileged_templates,
             allow_runner_exec: self.allow_runner_exec,
             cluster_ranges: vec![],
+            volume_layout: VolumeLayout::Separate,
         }
     }
 }

@@ -3,6 +3,7 @@
 use std::{sync::Arc, time::Duration};
 
 use aigise_operator::{
+    api::session::VolumeLayout,
     controllers::{
         self, Start,
         cache::{Caches, Scope},
@@ -90,6 +91,7 @@ impl World {
                 allow_privileged_templates: false,
                 allow_runner_exec: self.allow_runner_exec,
                 cluster_ranges: vec![],
+                volume_layout: VolumeLayout::Separate,
             }),
             scope: Scope::of(vec![]),
             metrics: metrics.clone(),

@@ -460,6 +460,28 @@ async fn what_the_schema_does_not_allow_is_refused(ground: &Ground) {
         "Invalid",
     );
     ground.merge("AigiseSession", "a", json!({"spec": {"volumes": {"data": {"size": "1Gi"}}}})).await.unwrap();
+    let laid_out = |more: Value| {
+        let mut volumes = json!({"layout": "Single", "scripts": {"sources": [{"configMap": {"name": "a"}}]}});
+        volumes.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+        json!({"sandboxes": {"main": {"image": "a:1"}}, "volumes": volumes})
+    };
+    for (more, why) in [
+        (json!({"data": {"claimName": "theirs"}}), "data: claimName requires layout Separate"),
+        (
+            json!({"tools": {"size": "2Gi"}}),
+            "tools: with layout Single, it is a folder of the claim that data configures",
+        ),
+        (json!({"scripts": {"accessModes": ["ReadWriteMany"]}}), "scripts: with layout Single"),
+    ] {
+        let message = refused(ground.create(&session("b", laid_out(more))).await, 422, "Invalid").message;
+        assert!(message.contains(why), "{message}");
+    }
+    ground.create(&session("b", laid_out(json!({"data": {"size": "2Gi"}})))).await.unwrap();
+    for layout in [json!("Separate"), Value::Null] {
+        let change = json!({"spec": {"volumes": {"layout": layout}}});
+        let message = refused(ground.merge("AigiseSession", "b", change).await, 422, "Invalid").message;
+        assert!(message.contains("volumes.layout cannot change"), "{message}");
+    }
 }
 
 async fn in_a_namespace_that_goes_nothing_is_made(ground: &Ground) {

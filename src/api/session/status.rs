@@ -210,6 +210,9 @@ fn is_zero(number: &i64) -> bool {
 pub struct VolumeStatus {
     /// The name of the volume's claim.
     pub claim_name: String,
+    /// The folder of the claim that holds the volume. Absent: the whole claim.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub folder: Option<String>,
     /// The phase of the claim: `Pending`, `Bound` or `Lost`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub phase: Option<String>,

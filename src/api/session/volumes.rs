@@ -9,6 +9,25 @@ use serde::{Deserialize, Serialize};
 
 use crate::api::crds::rule;
 
+/// The CEL rules for the layout `Single`: the one claim is configured as that of `data`.
+fn single_rules() -> Vec<serde_json::Value> {
+    let is_single = "has(self.layout) && self.layout == 'Single'";
+    let excluded = ["scripts", "tools"].into_iter().map(|volume| {
+        let fields = VolumeSpec::OF_A_CLAIM.map(|field| format!("has(self.{volume}.{field})")).join(" || ");
+        rule(
+            &format!("!({is_single} && has(self.{volume}) && ({fields}))"),
+            &format!(
+                "{volume}: with layout Single, it is a folder of the claim that data configures, and has only sources"
+            ),
+        )
+    });
+    let existing = rule(
+        &format!("!({is_single} && has(self.data) && has(self.data.claimName))"),
+        "data: claimName requires layout Separate",
+    );
+    excluded.chain([existing]).collect()
+}
+
 /// The CEL rules for fields that a claim is created with: they cannot be changed, except that the size can grow. The rules are on
 /// the specification and not on the volume, so they also apply when a volume is mentioned for the first time or no longer
 /// mentioned.
@@ -33,13 +52,20 @@ pub(super) fn rules() -> Vec<serde_json::Value> {
             }
         })
     });
-    rules.collect()
+    let layout = |of: &str| format!("(has({of}.volumes) && has({of}.volumes.layout) ? {of}.volumes.layout : '')");
+    let fixed = rule(&format!("{} == {}", layout("self"), layout("oldSelf")), "volumes.layout cannot change");
+    rules.chain([fixed]).collect()
 }
 
 /// The three shared volumes.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
+#[schemars(extend("x-kubernetes-validations" = single_rules()))]
 pub struct Volumes {
+    /// How the volumes are laid out on claims. Default: the operator's, which is `Separate` unless it was installed with another one. This
+    /// field is immutable.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub layout: Option<VolumeLayout>,
     /// The volume with scripts, mounted read-only at `/sandbox_scripts`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub scripts: Option<VolumeSpec>,
@@ -49,6 +75,31 @@ pub struct Volumes {
     /// The volume with tools, mounted at `/bash_tools`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub tools: Option<VolumeSpec>,
+}
+
+/// How the three volumes are laid out on claims. `Separate`: each has a claim of its own. `Single`: all are folders of one claim, the
+/// one of `data`, with the size, storage class and modes of `data`; a session starts faster, and takes one of the volumes that can be
+/// attached to a node instead of three.
+#[derive(
+    Clone,
+    Copy,
+    Debug,
+    Default,
+    PartialEq,
+    Eq,
+    Serialize,
+    Deserialize,
+    JsonSchema,
+    strum::Display,
+    strum::EnumString,
+    strum::IntoStaticStr,
+)]
+pub enum VolumeLayout {
+    /// Each volume has a claim.
+    #[default]
+    Separate,
+    /// All volumes are folders of one claim.
+    Single,
 }
 
 /// One shared volume: its claim and its sources.
@@ -95,6 +146,24 @@ pub struct VolumeSpec {
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 16))]
     pub sources: Vec<VolumeSource>,
+}
+
+impl VolumeSpec {
+    /// The fields that configure the claim of the volume.
+    pub const OF_A_CLAIM: [&str; 5] = ["claimName", "reclaim", "size", "storageClassName", "accessModes"];
+
+    /// The first of [these fields](Self::OF_A_CLAIM) that is set.
+    pub fn first_of_a_claim(&self) -> Option<&'static str> {
+        let Self { claim_name, reclaim, size, storage_class_name, access_modes, sources: _ } = self;
+        let set = [
+            claim_name.is_some(),
+            reclaim.is_some(),
+            size.is_some(),
+            storage_class_name.is_some(),
+            !access_modes.is_empty(),
+        ];
+        Self::OF_A_CLAIM.into_iter().zip(set).find_map(|(field, is_set)| is_set.then_some(field))
+    }
 }
 
 /// What happens to a claim when its session ends. `Delete` (the default): the claim is deleted with the session. `Retain`: the

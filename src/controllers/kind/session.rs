@@ -23,7 +23,6 @@ use crate::{
         },
         name,
         session::{self, Observed, configuration::is_kept, exec::Exec},
-        volumes::SharedVolume,
     },
 };
 
@@ -86,12 +85,13 @@ impl Reconciled for AigiseSession {
             }
         }
         let ConfigRead { configuration, config_secret, remembered } = read.configuration(&session, has_runner).await?;
-        let session = EffectiveSession::reading(session, &configuration);
+        let layout = read.layout(&session);
+        let session = EffectiveSession::reading(session, &configuration).laid_out(layout);
         let decided = read.decided(&session, &configuration).await?;
         let session = session.demanded_by(&agents);
         let owner = session.metadata();
         let (mut claims, mut existing_claims) = (BTreeMap::new(), BTreeMap::new());
-        for volume in SharedVolume::ALL {
+        for volume in session.with_claim() {
             match session.existing_claim(volume) {
                 Some(existing) => _ = existing_claims.insert(volume, read.existing_claim(existing).await?),
                 None => _ = claims.insert(volume, read.claim(&session.claim_name(volume)).child_state(owner)),

@@ -165,7 +165,7 @@ fn read_file(session: &AigiseSession, file: &Reference, contents: &Contents) -> 
         reason: Reason::BadValue,
         message: format!("The session's own fields and {file} do not make a valid session together."),
     })?;
-    match without_image(&EffectiveSession(Arc::new(merged)), &read.spec) {
+    match without_image(&merged, &read.spec) {
         Some(sandbox_type) => {
             let error = config::lacks_image(text_of_file.expose_secret(), &read.file, &sandbox_type);
             Err(Failure { reason: reason(error.mistake), message: format!("In {file}: {error}.") })
@@ -232,39 +232,57 @@ pub fn decoded(reference: &Reference, bytes: Vec<u8>) -> Result<SecretString, Fa
 }
 
 /// The session with the fields of its file, over which its own fields have precedence.
-fn merged(session: &AigiseSession, from_file: &Value) -> serde_json::Result<AigiseSession> {
+fn merged(session: &AigiseSession, from_file: &Value) -> serde_json::Result<EffectiveSession> {
     let own = serde_json::to_value(&session.spec)?;
     let spec: AigiseSessionSpec = serde_json::from_value(config::merge::merge(from_file, &own))?;
-    let merged = EffectiveSession(Arc::new(AigiseSession { spec, ..session.clone() }));
+    let merged = EffectiveSession::from(Arc::new(AigiseSession { spec, ..session.clone() }));
     let serving = serving(&merged, from_file);
-    let mut session = Arc::unwrap_or_clone(merged.0);
+    let mut session = Arc::unwrap_or_clone(merged.session);
     for (_, own) in session.spec.sandboxes.iter_mut().filter(|(sandbox_type, _)| serving.contains(sandbox_type)) {
         own.template.entrypoint = Some(Entrypoint::ImageThenIdle);
     }
-    Ok(session)
+    Ok(EffectiveSession { serving, ..Arc::new(session).into() })
 }
 
 /// The types of the file without a command that wait for an MCP service in their own sandbox: only the ENTRYPOINT of their image can
 /// start it. The framework gives its idle program to the ENTRYPOINT of every image as arguments; other types have it in place of the
-/// ENTRYPOINT, which may run something else and end (docs/adr/0017-an-entrypoint-that-serves.md).
+/// ENTRYPOINT, which may run something else and end (docs/adr/0017-an-entrypoint-that-serves.md). A step may start the service as well, and
+/// so may a container beside the sandbox's own.
 fn serving(session: &EffectiveSession, from_file: &Value) -> Vec<String> {
     let says = |template: &SandboxTemplate| template.entrypoint.is_some() || !template.command.is_empty();
-    if session.spec().sandbox_defaults.as_ref().is_some_and(says) {
+    let starts = |template: &SandboxTemplate| {
+        template.init.as_ref().is_some_and(|init| !init.steps.is_empty()) || has_further_containers(template)
+    };
+    if session.spec().sandbox_defaults.as_ref().is_some_and(|defaults| says(defaults) || starts(defaults)) {
         return vec![];
     }
     let services = session.services();
     let serving = of_file(session, from_file).filter(|(sandbox_type, own)| {
         let by_profile = || profile::of(session, sandbox_type).is_some_and(|profile| says(&profile.template));
-        own.attach.is_none() && !says(own) && awaits_itself(session, sandbox_type, &services) && !by_profile()
+        own.attach.is_none()
+            && !says(own)
+            && awaits_itself(session, sandbox_type, &services)
+            && !by_profile()
+            && !starts(own)
     });
     serving.map(|(sandbox_type, _)| sandbox_type.to_string()).collect()
+}
+
+/// Whether a template adds containers to the sandbox's own.
+fn has_further_containers(template: &SandboxTemplate) -> bool {
+    let pod = template.pod_template.as_ref().map(RawJson::value).unwrap_or_default();
+    let added = |list: &str| {
+        let containers = pod["spec"][list].as_array().into_iter().flatten();
+        containers.into_iter().any(|container| container["name"] != meta::SANDBOX_CONTAINER)
+    };
+    added("containers") || added("initContainers")
 }
 
 /// What a file sets in a session, for a manifest without `configFrom`: with what follows from its coming from a file.
 pub fn in_full(name: &str, from_file: &Value) -> Value {
     let mut spec = from_file.clone();
     if let Ok(own) = serde_json::from_value(spec.clone()) {
-        let session = EffectiveSession(Arc::new(AigiseSession::new(name, own)));
+        let session = EffectiveSession::from(Arc::new(AigiseSession::new(name, own)));
         for sandbox_type in serving(&session, from_file) {
             spec["sandboxes"][sandbox_type]["entrypoint"] = "ImageThenIdle".into();
         }
@@ -274,7 +292,7 @@ pub fn in_full(name: &str, from_file: &Value) -> Value {
 
 /// Merges the session's own fields over those of the file. They were already merged when the file was read, so this only fails if the
 /// session's own fields have changed since; the next read of the file then reports that.
-pub(super) fn over(session: &AigiseSession, from_file: &RawJson) -> Option<AigiseSession> {
+pub(super) fn over(session: &AigiseSession, from_file: &RawJson) -> Option<EffectiveSession> {
     session.spec.config_from.as_ref()?;
     merged(session, &from_file.value()).ok()
 }

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use kube::ResourceExt;
 
-use super::{EffectiveSession, launch, lifetime, sources};
+use super::{EffectiveSession, launch, lifetime, sources, volumes};
 use crate::{
     api::{SandboxTemplate, limits},
     plan::{Below, Invalid, Settings, name, template},
@@ -90,6 +90,7 @@ fn check(session: &EffectiveSession, settings: &Settings, decided: &mut Decided)
         decided.templates.insert(sandbox_type.to_string(), template);
         decided.size += size;
     }
+    volumes::check(session)?;
     sources::check(session, settings)?;
     lifetime::check(session)
 }

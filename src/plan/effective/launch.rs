@@ -92,12 +92,12 @@ impl EffectiveSession {
         if types.is_none() && tools_top_roots == self.spec().tools_top_roots {
             return self;
         }
-        let mut session = AigiseSession::clone(&self.0);
+        let mut session = AigiseSession::clone(&self.session);
         session.spec.tools_top_roots = tools_top_roots;
         if let (Some(launch), Some(types)) = (&mut session.spec.launch, types) {
             launch.types = Some(types);
         }
-        Self(Arc::new(session))
+        Self { session: Arc::new(session), ..self }
     }
 }
 

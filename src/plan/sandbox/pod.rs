@@ -24,7 +24,7 @@ use crate::{
         facts::session::secret_name,
         name::Label,
         ownership,
-        pod_spec::{base_spec, claim_volume, helper_container},
+        pod_spec::{base_spec, claim_volume, helper_container, lay_out},
         quantity::Amount,
         reserved,
         template::{pod_template, probe},
@@ -85,6 +85,9 @@ pub fn pod(observed: &Observed, label: &Label) -> Result<Pod, Invalid> {
     };
     if let Some(spec) = &mut pod.spec {
         keep_guaranteed(spec, &observed.settings);
+        if let Some(session) = workload.member_of() {
+            lay_out(spec, session);
+        }
     }
     // A template cannot request a token. This token is the agent's own, and grants exec access to the sandboxes of its session only.
     if let Some(spec) = pod.spec.as_mut().filter(|_| observed.may_exec()) {
@@ -234,10 +237,11 @@ fn git(observed: &Observed) -> impl Iterator<Item = EnvVar> {
         ("GIT_CONFIG_KEY_0", "safe.directory"),
         ("GIT_CONFIG_VALUE_0", "*"),
     ];
-    variables
-        .into_iter()
-        .filter(move |(name, _)| mounts_claims && spec.template.env.iter().all(|own| own.name != *name))
-        .map(|(name, value)| EnvVar { name: name.into(), value: Some(value.into()), value_from: None })
+    // What `envFrom` brings is unknown, and would be hidden.
+    let variables = &variables[..if spec.template.env_from.is_empty() { variables.len() } else { 1 }];
+    let is_wanted = |(name, _): &&(&str, &str)| mounts_claims && spec.template.env.iter().all(|own| own.name != *name);
+    let variables: Vec<_> = variables.iter().filter(is_wanted).copied().collect();
+    variables.into_iter().map(|(name, value)| EnvVar { name: name.into(), value: Some(value.into()), value_from: None })
 }
 
 /// The keys of the session's models, for the Pod of an agent: `AIGISE_<MODEL>_API_KEY`.
@@ -292,10 +296,14 @@ pub(super) fn template_hash(observed: &Observed) -> String {
 /// `entrypoint: ImageThenIdle`. The Pods that they created are kept.
 pub(super) fn is_of_template(observed: &Observed, hash: &str) -> bool {
     let template = &observed.sandbox.spec.template;
-    let is_from_file = || observed.session.found().is_some_and(|session| session.config_file().is_some());
     let earlier = || hash_of(observed, SandboxTemplate { entrypoint: None, ..template.clone() });
-    hash == template_hash(observed)
-        || (template.entrypoint == Some(Entrypoint::ImageThenIdle) && is_from_file() && hash == earlier())
+    hash == template_hash(observed) || (is_served_by_its_image(observed) && hash == earlier())
+}
+
+/// Whether the sandbox runs the ENTRYPOINT of its image because of the configuration file of its session.
+fn is_served_by_its_image(observed: &Observed) -> bool {
+    let of_session = observed.session.found().filter(|session| observed.is_sessions_own(session));
+    of_session.is_some_and(|session| session.is_served_by_its_image(&observed.sandbox.spec.sandbox_type))
 }
 
 fn hash_of(observed: &Observed, template: SandboxTemplate) -> String {

@@ -12,7 +12,7 @@ use k8s_openapi::{
 use kube::ResourceExt;
 
 use super::{
-    Attachment, ExecAccess, Lifecycle, Observed, Progress, Situation,
+    Attachment, ExecAccess, Lifecycle, Observed, Progress, Situation, ends_others,
     init::{self, InitPhase},
     lifecycle::{is_overdue, overdue_at},
     pod::template_hash,
@@ -28,7 +28,7 @@ use crate::{
     },
     plan::{
         ChildState, Report, Requeue, StatusWrite,
-        effective::remembered,
+        effective::{EffectiveSession, remembered},
         facts::sandbox::{has_failed_init, is_hand_made},
         pod::{Hold, annotation, exit_code, hold, node, scheduled_at},
         pod_event::{self, Reads},
@@ -144,7 +144,12 @@ pub(super) fn report(observed: &Observed, situation: &Situation) -> Report<Sandb
     };
     // The objects of the exec access do not trigger a reconcile of the sandbox when they are created, or when that fails.
     let awaits_access = observed.exec_access.as_ref().is_some_and(ExecAccess::is_awaited);
-    let requeue = if awaits_access { Requeue::Backoff } else { view.requeue.within(poll) };
+    // A failed patch causes no watch event.
+    let requeue = if awaits_access || ends_others(observed, situation).is_some() {
+        Requeue::Backoff
+    } else {
+        view.requeue.within(poll)
+    };
     view.requeued(requeue).report(status, (before.phase, &before.conditions), write)
 }
 
@@ -310,8 +315,9 @@ fn of_entrypoint(observed: &Observed) -> Option<String> {
     if !runs_it || restart::ready_at(observed, pod).is_some() {
         return None;
     }
-    let is_from_file = observed.session.found().is_some_and(|session| session.config_file().is_some());
-    let place = if is_from_file {
+    let is_from_file =
+        |session: &EffectiveSession| session.config_file().is_some() && observed.is_sessions_own(session);
+    let place = if observed.session.found().is_some_and(|session| is_from_file(session)) {
         format!(" in [sandbox.sandboxes.{}] of the configuration file", observed.sandbox.spec.sandbox_type)
     } else {
         String::new()

@@ -77,6 +77,7 @@ pub enum ConfigMapContent {
 impl Observed {
     /// The claim of a volume, if it exists: the session's own, or an existing one.
     pub(super) fn claim(&self, volume: SharedVolume) -> Option<&Arc<PersistentVolumeClaim>> {
+        let volume = self.session.on_claim_of(volume);
         let existing = || self.existing_claims.get(&volume).and_then(Lookup::found);
         self.claims.get(&volume).and_then(ChildState::owned).or_else(existing)
     }

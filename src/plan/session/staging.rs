@@ -323,12 +323,21 @@ pub(super) fn failed_in_words(observed: &Observed, message: &str, fault: &Fault)
         Fault::Folder(_) => {
             (None, format!("Open the folder in the sandbox that owns it (chmod -R a+rwX); then: {retry}"))
         }
+        Fault::Obstacle(_) => {
+            (None, format!("Remove it in a sandbox, or change the path of the source; then: {retry}"))
+        }
+        Fault::Size(volume) => (
+            storage(volume),
+            format!(
+                "Raise its size, if its storage class can expand volumes, and set the annotation: {retry}. Or stage less."
+            ),
+        ),
         Fault::Storage(volume) => {
             (storage(volume), format!("Use another storage class or other mount options; then: {retry}"))
         }
     };
     let reason = match fault {
-        Fault::Source => Reason::StagingFailed,
+        Fault::Source | Fault::Obstacle(_) | Fault::Size(_) => Reason::StagingFailed,
         Fault::Root(_) | Fault::Folder(_) | Fault::Storage(_) => Reason::VolumeNotWritable,
     };
     let storage = storage.map(|storage| format!("{storage} ")).unwrap_or_default();
@@ -406,6 +415,11 @@ pub(super) fn is_held(observed: &Observed, staging: &Staging) -> bool {
 /// The session's restart annotation, which requests a restart of everything that is not ready.
 fn restart(session: &EffectiveSession) -> Option<&str> {
     session.annotations().get(meta::RESTART).map(String::as_str)
+}
+
+/// The volumes whose claims are the session's own.
+fn own_claims(session: &EffectiveSession) -> impl Iterator<Item = SharedVolume> {
+    session.with_claim().filter(|&volume| session.existing_claim(volume).is_none())
 }
 
 /// The volumes that are staged. Existing claims are used as they are.

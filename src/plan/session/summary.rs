@@ -290,6 +290,7 @@ fn filled_volumes(observed: &Observed, staging: &Staging) -> VolumesStatus {
         let claim = observed.claim(volume)?;
         Some(VolumeStatus {
             claim_name: observed.session.claim_name(volume),
+            folder: observed.session.folder(volume),
             phase: claim.status.as_ref().and_then(|status| status.phase.clone()),
             roots: if volume == SharedVolume::Tools { roots.clone() } else { vec![] },
             skills: if volume == SharedVolume::Tools { skills.clone() } else { vec![] },

@@ -9,7 +9,11 @@ use k8s_openapi::{
 
 use super::{ChildState, Created, Observed, Write};
 use crate::{
-    api::{condition::Reason, meta::Component, session::AccessMode},
+    api::{
+        condition::Reason,
+        meta::{self, Component},
+        session::{AccessMode, VolumeLayout},
+    },
     plan::{Failure, Lookup, ownership, quantity::Amount, volumes::SharedVolume},
 };
 
@@ -75,7 +79,7 @@ fn grown(live: &PersistentVolumeClaim, desired: PersistentVolumeClaim) -> Option
 
 /// Deletes the claims that do not outlive the session.
 pub(super) fn removals(observed: &Observed) -> Vec<Write> {
-    let going = SharedVolume::ALL.into_iter().filter(|&volume| observed.session.deletes_claim(volume));
+    let going = observed.session.with_claim().filter(|&volume| observed.session.deletes_claim(volume));
     let claims = going.filter_map(|volume| observed.claims.get(&volume)?.owned());
     let claims = claims.filter(|claim| claim.metadata.deletion_timestamp.is_none());
     claims.map(|claim| Write::delete(&**claim)).collect()
@@ -83,8 +87,8 @@ pub(super) fn removals(observed: &Observed) -> Vec<Write> {
 
 /// Whether claims that do not outlive the session may still exist.
 pub(super) fn remaining(observed: &Observed) -> bool {
-    let going = SharedVolume::ALL.into_iter().filter(|&volume| observed.session.deletes_claim(volume));
-    going.into_iter().any(|volume| observed.claims.get(&volume).is_some_and(ChildState::may_be_there))
+    let mut going = observed.session.with_claim().filter(|&volume| observed.session.deletes_claim(volume));
+    going.any(|volume| observed.claims.get(&volume).is_some_and(ChildState::may_be_there))
 }
 
 /// The first claim that the session uses by name and that does not exist.
@@ -95,8 +99,8 @@ pub(super) fn missing(observed: &Observed) -> Option<&str> {
 
 /// The first claim that is being deleted. Kubernetes keeps it until the last Pod that uses it has ended.
 fn terminating(observed: &Observed) -> Option<(SharedVolume, &PersistentVolumeClaim)> {
-    let claims = SharedVolume::ALL.into_iter().filter_map(|volume| Some((volume, &**observed.claim(volume)?)));
-    claims.into_iter().find(|(_, claim)| claim.metadata.deletion_timestamp.is_some())
+    let mut claims = observed.session.with_claim().filter_map(|volume| Some((volume, &**observed.claim(volume)?)));
+    claims.find(|(_, claim)| claim.metadata.deletion_timestamp.is_some())
 }
 
 /// What a claim that is being deleted means for the session.
@@ -122,11 +126,14 @@ pub(super) fn storage_in_words(observed: &Observed, volume: &str) -> Option<Stri
     // The API server has written the default class into a claim that names none.
     let class = spec.and_then(|spec| spec.storage_class_name.as_deref()).filter(|class| !class.is_empty());
     let of_no_class = spec.and_then(|spec| spec.volume_name.as_deref());
-    Some(match (class, of_no_class) {
+    let folder = observed.session.folder(volume);
+    let folder = folder.map(|folder| format!("The volume is the folder {folder} of the claim. ")).unwrap_or_default();
+    let claim = match (class, of_no_class) {
         (Some(class), _) => format!("The claim {name} is of the storage class {class}."),
         (None, Some(bound_to)) => format!("The claim {name} is bound to the PersistentVolume {bound_to}."),
         (None, None) => format!("The claim is {name}."),
-    })
+    };
+    Some(format!("{folder}{claim}"))
 }
 
 /// When existing claims have to be read again. The operator does not watch them.
@@ -144,11 +151,16 @@ pub(super) fn unbound(observed: &Observed) -> Option<String> {
         return Some(format!("A claim cannot be expanded: {}", failure.message));
     }
     let phase = |volume| observed.claim(volume)?.status.as_ref()?.phase.as_deref();
-    if let Some(lost) = SharedVolume::ALL.into_iter().find(|&volume| phase(volume) == Some("Lost")) {
+    if let Some(lost) = observed.session.with_claim().find(|&volume| phase(volume) == Some("Lost")) {
         return Some(format!("The claim {} has lost its volume.", observed.session.claim_name(lost)));
     }
-    let waits = SharedVolume::ALL.into_iter().any(|volume| phase(volume) != Some("Bound"));
-    waits.then(|| "The claims get their volumes when the first Pod needs them.".to_string())
+    let waits = observed.session.with_claim().any(|volume| phase(volume) != Some("Bound"));
+    let how = if observed.session.is_single() {
+        "The claim gets its volume when the first Pod needs it."
+    } else {
+        "The claims get their volumes when the first Pod needs them."
+    };
+    waits.then(|| how.to_string())
 }
 
 fn claim(observed: &Observed, volume: SharedVolume) -> PersistentVolumeClaim {
@@ -163,6 +175,9 @@ fn claim(observed: &Observed, volume: SharedVolume) -> PersistentVolumeClaim {
     let mut metadata = ownership::child_meta(session, session.claim_name(volume), labels);
     if !session.deletes_claim(volume) {
         metadata.owner_references = None;
+    }
+    if session.is_single() {
+        metadata.annotations.get_or_insert_default().insert(meta::LAYOUT.into(), VolumeLayout::Single.to_string());
     }
     PersistentVolumeClaim {
         metadata,

@@ -23,7 +23,7 @@ use crate::{
         effective::{EffectiveSession, sources::sources},
         ownership,
         pod_resources::PodResources,
-        pod_spec::{base_spec, claim_volume, helper_container},
+        pod_spec::{base_spec, claim_volume, helper_container, lay_out},
         sandbox,
     },
     protocol::staging,
@@ -54,27 +54,25 @@ pub(super) fn stage_pod(observed: &Observed) -> Pod {
         _ => None, // nothing runs for the other kinds
     });
     let runs: Vec<_> = runs.collect();
-    Pod {
-        metadata,
-        spec: Some(PodSpec {
-            init_containers: (!runs.is_empty()).then_some(runs),
-            containers: vec![Container {
-                name: meta::STAGE_CONTAINER.into(),
-                command: Some(vec!["/sandboxd".into(), "stage".into()]),
-                env: Some(vec![EnvVar {
-                    name: staging::MANIFEST_ENV.into(),
-                    // The kubelet expands `$(NAME)` in values; `$$` is a plain dollar.
-                    value: serde_json::to_string(&manifest).ok().map(|json| json.replace('$', "$$")),
-                    value_from: None,
-                }]),
-                volume_mounts: Some(mounts(session)),
-                ..with_requests(helper_container(&observed.settings), &requests(observed))
-            }],
-            volumes: Some(claims.chain(sources_volumes).collect()),
-            ..walls::around(base_spec(Some(session)), session)
-        }),
-        status: None,
-    }
+    let mut spec = PodSpec {
+        init_containers: (!runs.is_empty()).then_some(runs),
+        containers: vec![Container {
+            name: meta::STAGE_CONTAINER.into(),
+            command: Some(vec!["/sandboxd".into(), "stage".into()]),
+            env: Some(vec![EnvVar {
+                name: staging::MANIFEST_ENV.into(),
+                // The kubelet expands `$(NAME)` in values; `$$` is a plain dollar.
+                value: serde_json::to_string(&manifest).ok().map(|json| json.replace('$', "$$")),
+                value_from: None,
+            }]),
+            volume_mounts: Some(mounts(session)),
+            ..with_requests(helper_container(&observed.settings), &requests(observed))
+        }],
+        volumes: Some(claims.chain(sources_volumes).collect()),
+        ..walls::around(base_spec(Some(session)), session)
+    };
+    lay_out(&mut spec, session);
+    Pod { metadata, spec: Some(spec), status: None }
 }
 
 /// The hash of everything that determines the Pod, except its sources. Default walls and resources are left out.

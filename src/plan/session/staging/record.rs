@@ -2,7 +2,7 @@
 //! It is removed before the next stage Pod is created, and not before: if a source of an edited list does not exist, taking the edit back is
 //! enough.
 
-use super::{Observed, Staging, are_sources_known, asks_anew, own_volumes, sources::list};
+use super::{Observed, Staging, are_sources_known, asks_anew, own_claims, sources::list};
 use crate::{
     api::session::{FilledStatus, VolumesStatus},
     plan::{ChildState, session::configuration},
@@ -41,7 +41,7 @@ fn nothing_was_edited(observed: &Observed, staged_roots: &[String]) -> bool {
 
 /// Whether the claims are those that were filled. A claim that cannot be read is not taken for another one.
 fn has_same_claims(observed: &Observed, filled: &FilledStatus) -> bool {
-    own_volumes(&observed.session).all(|volume| match observed.claims.get(&volume) {
+    own_claims(&observed.session).all(|volume| match observed.claims.get(&volume) {
         Some(ChildState::Owned(claim)) => claim.metadata.uid.as_ref() == filled.claims.get(&volume.to_string()),
         Some(ChildState::Failed(_)) => true,
         Some(ChildState::Absent | ChildState::Foreign(_)) | None => false,
@@ -72,7 +72,7 @@ pub(in crate::plan::session) fn write(observed: &Observed, staging: &Staging) ->
         | Staging::Interrupted(_)
         | Staging::Failed { .. } => return None,
     };
-    let claims = own_volumes(&observed.session).filter_map(|volume| {
+    let claims = own_claims(&observed.session).filter_map(|volume| {
         let known = || stored(observed)?.claims.get(&volume.to_string());
         let claim = observed.claims.get(&volume)?;
         let uid = claim.owned().map_or_else(|| known().cloned(), |claim| claim.metadata.uid.clone());
