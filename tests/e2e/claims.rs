@@ -198,7 +198,11 @@ fn storage_that_ignores_the_group_is_named_by_its_class_and_used_once_it_is_prep
         session("s", json!({"sandboxes": sandboxes, "volumes": {"data": sources}})),
     ]));
     let refused = ground.until_not_ready("asess/s", "VolumeNotWritable");
-    for word in [class.as_str(), "s--data", "65532", "the root folder of the volume data", "aigise.dev/restart"] {
+    let place = match layout {
+        Layout::Separate => "the root folder of the volume data",
+        Layout::Single => "The volume is the folder scripts of the claim",
+    };
+    for word in [class.as_str(), "s--data", "65532", place, "aigise.dev/restart"] {
         assert!(message(&refused).contains(word), "{word}: {}", message(&refused));
     }
     assert!(is_stalled(&refused) && !message(&refused).contains("source"), "{}", message(&refused));

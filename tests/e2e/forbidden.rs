@@ -3,11 +3,12 @@
 use serde_json::{Value, json};
 
 use super::{
-    ground::Ground,
+    ground::{Ground, Layout, for_each_layout},
     objects::{
         ROOT_IMAGE, USER_IMAGE, config_map, from_config_map, is_stalled, list, message, plain_session, sandbox,
         session, staged_session,
     },
+    resumed::small_disk,
 };
 
 /// What the Pod Security Standard `restricted` asks of a container; the rest is in every Pod of ours.
@@ -15,10 +16,12 @@ fn restricted() -> Value {
     json!({"runAsNonRoot": true, "allowPrivilegeEscalation": false, "capabilities": {"drop": ["ALL"]}})
 }
 
-#[test]
-#[ignore = "needs a cluster: make e2e"]
-fn a_namespace_of_the_standard_restricted_holds_a_whole_session() {
-    let ground = Ground::new("restricted");
+for_each_layout! {
+    a_namespace_of_the_standard_restricted_holds_a_whole_session,
+}
+
+fn a_namespace_of_the_standard_restricted_holds_a_whole_session(layout: Layout) {
+    let ground = Ground::laid_out(layout, "restricted");
     ground.enforce("restricted");
     let look = json!({"name": "look", "command": ["sh", "-c", "cat /shared/in/file /shared/etc/passwd >/shared/seen"]});
     let sources = json!([
@@ -39,6 +42,42 @@ fn a_namespace_of_the_standard_restricted_holds_a_whole_session() {
     ground.until_ready("asess/s");
     assert_eq!(ground.get("asb/s--main")["status"]["init"]["outcome"], "Succeeded");
     assert_eq!(ground.run("s--fuzz", "head -2 /shared/seen; id -u"), "of the map\nroot:x:0:0:root:/:/bin/sh\n1000");
+}
+
+/// The kubelet creates the folders of a claim: in a session without sources, for the Pod of the first sandbox.
+#[test]
+#[ignore = "needs a cluster: make e2e"]
+fn the_folders_of_one_claim_have_the_group_and_the_mode_of_its_root() {
+    for kind in ["local", "hostPath"] {
+        let ground = Ground::laid_out(Layout::Single, "folders");
+        let _disk = small_disk(&ground, kind);
+        let closed = if kind == "local" { "chmod 0750 /disk" } else { "chgrp 65532 /disk && chmod 2770 /disk" };
+        ground.kubectl(&["exec", "disk", "--", "sh", "-c", closed]).text();
+        ground.enforce("restricted");
+        let user = |id: i64| json!({"image": USER_IMAGE, "securityContext": {"runAsUser": id}});
+        ground.apply(&session(
+            "s",
+            json!({
+                "sandboxDefaults": {"securityContext": restricted()},
+                "sandboxes": {"main": user(1000), "fuzz": user(2000)},
+                "volumes": {"data": {"size": "1Mi", "storageClassName": ground.namespace}},
+            }),
+        ));
+        ground.until_ready("asess/s");
+        let root = ground.kubectl(&["exec", "disk", "--", "stat", "-c", "%a %g", "/disk"]).text();
+        assert_eq!(root, "2770 65532\n", "{kind}");
+        let folders = ground.run("s--main", "stat -c '%a %g' /shared /bash_tools /sandbox_scripts");
+        assert_eq!(folders, root.repeat(3).trim_end(), "{kind}");
+        for (writer, reader) in [("s--main", "s--fuzz"), ("s--fuzz", "s--main")] {
+            ground.run(writer, &format!("echo {writer} >/shared/{writer} && echo {writer} >/bash_tools/{writer}"));
+            assert_eq!(
+                ground.run(reader, &format!("cat /shared/{writer} /bash_tools/{writer}")),
+                format!("{writer}\n{writer}")
+            );
+        }
+        let refused = ground.try_run("s--main", "echo x >/sandbox_scripts/x").complaint();
+        assert!(refused.contains("Read-only file system"), "{refused}");
+    }
 }
 
 #[test]

@@ -125,7 +125,7 @@ impl Ground {
 
     fn lay_out(&self, object: &mut Value) {
         let Some(layout) = self.layout else { return };
-        for item in object["items"].as_array_mut().into_iter().flatten() {
+        for item in object.get_mut("items").and_then(Value::as_array_mut).into_iter().flatten() {
             self.lay_out(item);
         }
         if object["kind"] == "AigiseSession" && object["spec"]["volumes"]["layout"].is_null() {

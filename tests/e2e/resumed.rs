@@ -94,7 +94,7 @@ fn a_stage_process_that_is_killed_in_the_middle_is_started_anew_and_goes_on() {
 }
 
 /// A volume that goes with the test.
-struct Disk(String);
+pub(super) struct Disk(String);
 
 impl Drop for Disk {
     fn drop(&mut self) {
@@ -102,8 +102,8 @@ impl Drop for Disk {
     }
 }
 
-/// A volume of one MiB: the memory of a Pod.
-fn small_disk(ground: &Ground) -> Disk {
+/// A volume of one MiB: the memory of a Pod. The kubelet applies `fsGroup` to a volume of the kind `local`, and not to a `hostPath`.
+pub(super) fn small_disk(ground: &Ground, kind: &str) -> Disk {
     ground.apply(&json!({
         "apiVersion": "v1",
         "kind": "Pod",
@@ -121,6 +121,10 @@ fn small_disk(ground: &Ground) -> Disk {
     }));
     let pod = ground.until("pod/disk", "runs", |pod| pod["status"]["phase"] == "Running");
     let here = json!({"key": "kubernetes.io/hostname", "operator": "In", "values": [pod["spec"]["nodeName"]]});
+    let mut path = json!({"path": format!("/var/lib/kubelet/pods/{}/volumes/kubernetes.io~empty-dir/disk", uid(&pod))});
+    if kind == "hostPath" {
+        path["type"] = json!("Directory");
+    }
     ground.apply(&json!({
         "apiVersion": "v1",
         "kind": "PersistentVolume",
@@ -130,7 +134,7 @@ fn small_disk(ground: &Ground) -> Disk {
             "accessModes": ["ReadWriteOnce"],
             "storageClassName": ground.namespace,
             "persistentVolumeReclaimPolicy": "Retain",
-            "hostPath": {"path": format!("/var/lib/kubelet/pods/{}/volumes/kubernetes.io~empty-dir/disk", uid(&pod)), "type": "Directory"},
+            kind: path,
             "nodeAffinity": {"required": {"nodeSelectorTerms": [{"matchExpressions": [here]}]}},
         },
     }));
@@ -139,7 +143,7 @@ fn small_disk(ground: &Ground) -> Disk {
 
 fn a_volume_that_is_full_is_named_and_completed_when_less_is_asked_of_it(layout: Layout) {
     let ground = Ground::laid_out(layout, "full");
-    let _disk = small_disk(&ground);
+    let _disk = small_disk(&ground, "hostPath");
     let sources = |kibibytes: u32| {
         let command = format!("echo small >/volume/a; dd if=/dev/zero of=/volume/large bs=1K count={kibibytes}");
         let source = json!({"container": {"image": ROOT_IMAGE, "command": ["sh", "-c", command]}});

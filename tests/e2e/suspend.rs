@@ -139,6 +139,7 @@ fn a_session_whose_time_is_over_keeps_only_what_is_to_be_kept(layout: Layout) {
     let expired = ground.until("asess/s", "is inactive", is_inactive);
     assert_eq!(expired["status"]["phase"], "Expired");
     assert_eq!(condition(&expired, "Expiring")["reason"], "Expired");
+    ground.until_gone("pod/s--main");
     for kind in ["pod", "asb"] {
         assert!(ground.names(kind, "").is_empty(), "{kind}: {:?}", ground.names(kind, ""));
     }
