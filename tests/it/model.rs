@@ -33,7 +33,7 @@ use aigise_operator::{
         pod_event::PodEvent,
         reserved::INIT_REPORTER,
         sandbox,
-        session::{self, ConfigMapContent, configuration::ConfigSecret},
+        session::{self, ConfigMapContent, Pull, configuration::ConfigSecret},
     },
     protocol::{self, init::SUCCESS, staging},
 };
@@ -168,6 +168,10 @@ pub struct World {
     pub config_maps: BTreeMap<String, String>,
     /// The events about Pods, by the Pods' UIDs.
     pub events: BTreeMap<String, Vec<PodEvent>>,
+    /// The images that every node lists.
+    pub node_images: BTreeSet<String>,
+    /// What the operator remembers about pulling images, by the UIDs of stage Pods.
+    pub pulls: BTreeMap<String, Pull>,
     /// What users' Secrets hold.
     pub secret_texts: BTreeMap<String, String>,
     /// Secrets that are ours, or in our way.
@@ -299,6 +303,14 @@ impl Read for World {
 
     async fn pod_events(&self, uid: &str) -> Vec<PodEvent> {
         self.events.get(uid).cloned().unwrap_or_default()
+    }
+
+    async fn node_images(&self, _: &str) -> BTreeSet<String> {
+        self.node_images.clone()
+    }
+
+    fn pull(&self, stage_pod: &str) -> Pull {
+        self.pulls.get(stage_pod).cloned().unwrap_or_default()
     }
 
     async fn config_maps(&self, names: BTreeSet<String>) -> Result<BTreeMap<String, ConfigMapContent>, Busy> {
@@ -540,7 +552,7 @@ impl World {
             Event::DeleteSandbox(name) => self.remove_sandbox(&name),
             Event::DeleteSession(name) => self.remove_session(&name),
             Event::After(seconds) => self.now += Duration::from_secs(seconds.into()),
-            Event::Restart => {}
+            Event::Restart => self.pulls.clear(),
         }
     }
 
@@ -717,6 +729,9 @@ impl World {
         let mut observed = self.observe_session(name);
         let (owner, lifecycle) = (observed.session.metadata().clone(), observed.situation().lifecycle);
         let report = self.carry_out("session", &owner, &lifecycle, &mut observed);
+        if let Some(uid) = observed.stage_pod.owned().and_then(|pod| pod.uid()) {
+            self.pulls.insert(uid, observed.pull.clone());
+        }
         let before = observed.session.status().cloned().unwrap_or_default();
         times_move_with_status(&before.conditions, &report.status.conditions);
         if report.write != StatusWrite::Skip {

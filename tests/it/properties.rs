@@ -385,6 +385,7 @@ fn unread_sessions(observed: &session::Observed) -> Vec<session::Observed> {
         with(&|observed| _ = observed.existing_claims.insert(*volume, Lookup::Failed(unread())));
     }
     with(&|observed| forget(&mut observed.stage_pod));
+    with(&|observed| forget(&mut observed.pull_pod));
     with(&|observed| forget(&mut observed.service));
     with(&|observed| forget(&mut observed.policy));
     with(&|observed| forget(&mut observed.stage_policy));
