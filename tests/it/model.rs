@@ -676,14 +676,17 @@ impl World {
 
     fn container(&mut self, name: &str, state: impl FnOnce(&mut ContainerStatus) -> ContainerState) {
         self.pod(name, |pod| {
-            let container = if name.ends_with("--stage") { meta::STAGE_CONTAINER } else { meta::SANDBOX_CONTAINER };
-            let mut status = ContainerStatus {
-                name: container.into(),
-                image: "registry.example/image:1".into(),
-                ..ContainerStatus::default()
+            let containers: Vec<_> = match name.rsplit_once("--") {
+                Some((_, "stage")) => vec![meta::STAGE_CONTAINER.to_string()],
+                Some((_, "pull")) => {
+                    pod.spec.iter().flat_map(|spec| &spec.containers).map(|c| c.name.clone()).collect()
+                }
+                _ => vec![meta::SANDBOX_CONTAINER.to_string()],
             };
+            let mut status = ContainerStatus { image: "registry.example/image:1".into(), ..ContainerStatus::default() };
             status.state = Some(state(&mut status));
-            pod.status.get_or_insert_default().container_statuses = Some(vec![status]);
+            let statuses = containers.into_iter().map(|name| ContainerStatus { name, ..status.clone() });
+            pod.status.get_or_insert_default().container_statuses = Some(statuses.collect());
         });
     }
 

@@ -147,8 +147,15 @@ fn an_annotation() -> impl Strategy<Value = Event> {
 
 fn an_event() -> impl Strategy<Value = Event> {
     let pod = || {
-        prop_oneof![Just("demo--stage"), Just("demo--main"), Just("demo--gdb-mcp"), Just("alone"), Just(RUNNER_OF_ROOT)]
-            .prop_map(String::from)
+        prop_oneof![
+            Just("demo--stage"),
+            Just("demo--pull"),
+            Just("demo--main"),
+            Just("demo--gdb-mcp"),
+            Just("alone"),
+            Just(RUNNER_OF_ROOT)
+        ]
+        .prop_map(String::from)
     };
     prop_oneof![
         4 => a_session().prop_map(|session| Event::ApplySession(Box::new(session))),

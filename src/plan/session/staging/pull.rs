@@ -253,3 +253,28 @@ impl Observed {
         name::child(&session.name_any(), PART)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_image_is_recognised_whichever_way_it_is_written() {
+        for (written, listed) in [
+            ("busybox", "docker.io/library/busybox:latest"),
+            ("busybox:1.37", "docker.io/library/busybox:1.37"),
+            ("alpine/git", "docker.io/alpine/git:latest"),
+            ("docker.io/alpine/git:2.49", "docker.io/alpine/git:2.49"),
+            ("localhost/crash-triage:dev", "localhost/crash-triage:dev"),
+            ("localhost:5000/a", "localhost:5000/a:latest"),
+            ("registry.example/a/b:1", "registry.example/a/b:1"),
+            ("registry.example:443/a@sha256:00", "registry.example:443/a@sha256:00"),
+            ("a:1@sha256:00", "docker.io/library/a@sha256:00"),
+            ("", "docker.io/library/:latest"),
+            ("/", "docker.io//:latest"),
+        ] {
+            assert_eq!(canonical(written), listed, "{written}");
+            assert_eq!(canonical(listed), listed);
+        }
+    }
+}
