@@ -56,7 +56,7 @@ pub struct LiveReads {
     /// The events of Pods, by the Pods' UIDs, and when they were read.
     events: Memo<(), (Timestamp, Vec<PodEvent>)>,
     /// The images of nodes, by the nodes' names, and when they were read.
-    node_images: Memo<(), (Timestamp, BTreeSet<String>)>,
+    node_images: Memo<(), (Timestamp, Option<BTreeSet<String>>)>,
     /// Whether the operator may read nodes, as far as is known: one that watches some namespaces may not.
     reads_nodes: bool,
     /// Throttles lists of events by namespace: the API server looks through all events of a namespace for each.
@@ -111,7 +111,7 @@ async fn list_events(client: &Client, namespace: &str, uid: &str) -> kube::Resul
 /// How long the images of a node are remembered. The kubelet reports them as often.
 const IMAGES_INTERVAL: Duration = Duration::from_secs(60);
 
-/// The most names of images that are read of a node. A kubelet reports 50 images unless it is told otherwise, with two names each.
+/// The most names of images that are read of a node. By default, a kubelet reports 50 images, with two names each.
 const NODE_IMAGES: usize = 1000;
 
 /// The part of a node that is read.
@@ -248,20 +248,25 @@ impl LiveReads {
         events
     }
 
-    /// Reads the images of a node, unless they were read within the last minute. If they cannot be read, they count as missing.
-    pub(super) async fn node_images(&self, node: &str, now: Timestamp) -> BTreeSet<String> {
+    /// Reads the images of a node, unless they were read within the last minute; `None` if the node does not exist. If they cannot be read,
+    /// none is known.
+    pub(super) async fn node_images(&self, node: &str, now: Timestamp) -> Option<BTreeSet<String>> {
         if !self.reads_nodes {
-            return BTreeSet::new();
+            return Some(BTreeSet::new());
         }
         let is_recent = |at: Timestamp| now.duration_since(at).unsigned_abs() < IMAGES_INTERVAL;
         if let Some(read) = self.node_images.get(node, &()).filter(|read| is_recent(read.0)) {
             return read.1.clone();
         }
-        let images = node_images(&self.client, node).await.unwrap_or_else(|error| {
-            debug!(node, %error, "the images of a node cannot be read");
-            BTreeSet::new()
-        });
-        let bytes = 256 + images.iter().map(|image| 64 + image.len()).sum::<usize>();
+        let images = match node_images(&self.client, node).await {
+            Ok(images) => Some(images),
+            Err(kube::Error::Api(status)) if status.is_not_found() => None,
+            Err(error) => {
+                debug!(node, %error, "the images of a node cannot be read");
+                Some(BTreeSet::new())
+            }
+        };
+        let bytes = 256 + images.iter().flatten().map(|image| 64 + image.len()).sum::<usize>();
         self.node_images.put(node, (), Arc::new((now, images.clone())), bytes);
         images
     }

@@ -66,8 +66,9 @@ pub trait Read: Sync {
     fn existing_claim(&self, name: &str) -> impl Future<Output = Result<Lookup<PersistentVolumeClaim>, Busy>> + Send;
     /// The events about a Pod with this UID, at most a minute old. None if they cannot be read: they only name causes.
     fn pod_events(&self, uid: &str) -> impl Future<Output = Vec<PodEvent>> + Send;
-    /// The images that a node lists, at most a minute old. None if they cannot be read: they only show what need not be pulled.
-    fn node_images(&self, node: &str) -> impl Future<Output = BTreeSet<String>> + Send;
+    /// The images that a node lists, at most a minute old; `None` if the node does not exist. An operator that may not read nodes knows of
+    /// none: the images only show what need not be pulled.
+    fn node_images(&self, node: &str) -> impl Future<Output = Option<BTreeSet<String>>> + Send;
     /// What is remembered about pulling images beside the stage Pod with this UID.
     fn pull(&self, stage_pod: &str) -> Pull;
     /// The content of ConfigMaps.
@@ -172,7 +173,7 @@ impl Read for InNamespace<'_> {
         self.shared.live.pod_events(&self.namespace, uid, self.shared.now()).await
     }
 
-    async fn node_images(&self, node: &str) -> BTreeSet<String> {
+    async fn node_images(&self, node: &str) -> Option<BTreeSet<String>> {
         self.shared.live.node_images(node, self.shared.now()).await
     }
 

@@ -61,7 +61,7 @@ fn an_image_that_is_not_there_is_named_before_the_volumes_are_filled() {
 /// What refuses the Pod is not the session's business.
 #[test]
 #[ignore = "needs a cluster: make e2e"]
-fn a_quota_that_has_no_room_for_it_is_no_error() {
+fn a_quota_that_refuses_the_pod_is_not_an_error() {
     let ground = Ground::new("pull-quota");
     ground.apply(&json!({
         "apiVersion": "v1",

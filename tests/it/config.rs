@@ -412,7 +412,7 @@ fn observed(session: AigiseSession) -> session::Observed {
         stage_pod: ChildState::Absent,
         pull_pod: ChildState::Absent,
         pull: session::Pull::default(),
-        node_images: BTreeSet::new(),
+        node_images: None,
         events: vec![],
         service: ChildState::Absent,
         policy: ChildState::Absent,

@@ -305,8 +305,8 @@ impl Read for World {
         self.events.get(uid).cloned().unwrap_or_default()
     }
 
-    async fn node_images(&self, _: &str) -> BTreeSet<String> {
-        self.node_images.clone()
+    async fn node_images(&self, _: &str) -> Option<BTreeSet<String>> {
+        Some(self.node_images.clone())
     }
 
     fn pull(&self, stage_pod: &str) -> Pull {

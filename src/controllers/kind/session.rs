@@ -1,9 +1,6 @@
 //! Sessions: what the session controller reads, and what a change of a session enqueues.
 
-use std::{
-    collections::{BTreeMap, BTreeSet},
-    sync::Arc,
-};
+use std::{collections::BTreeMap, sync::Arc};
 
 use kube::ResourceExt;
 
@@ -116,7 +113,7 @@ impl Reconciled for AigiseSession {
             stage_pod: read.pod(&stage_pod).child_state(owner),
             pull_pod: read.pod(&Observed::pull_pod_name(&session)).child_state(owner),
             pull: Pull::default(),
-            node_images: BTreeSet::new(),
+            node_images: None,
             service: read.service(&name).child_state(owner),
             policy: read.policy(&name).child_state(owner),
             stage_policy: read.policy(&stage_pod).child_state(owner),

@@ -45,8 +45,9 @@ pub struct Observed {
     pub pull_pod: ChildState<Pod>,
     /// What became of that Pod, or of the attempt to create it.
     pub pull: Pull,
-    /// The images that the stage Pod's node lists; read only for the node in [`node_to_read`](super::node_to_read).
-    pub node_images: BTreeSet<String>,
+    /// The images that the stage Pod's node lists, if the node exists; read only for the node in
+    /// [`node_to_read`](super::node_to_read).
+    pub node_images: Option<BTreeSet<String>>,
     /// The events about the stage Pod; read only when [`event_reads`](super::event_reads) are due.
     pub events: Vec<PodEvent>,
     /// The Service that gives the sandboxes their DNS names.

@@ -134,11 +134,11 @@ pub(in crate::plan::session) fn interruption(observed: &Observed) -> Vec<Write> 
     pod.map(|pod| Write::delete_any_version(&**pod)).into_iter().collect()
 }
 
-/// The Pod; `None` if the node has all images.
+/// The Pod; `None` if the node has all images, or does not exist.
 fn pull_pod(observed: &Observed, node: String) -> Option<Pod> {
     let (session, settings) = (&observed.session, &observed.settings);
     let helper_image = canonical(&settings.helper_image);
-    let mut known: BTreeSet<String> = observed.node_images.iter().map(|image| canonical(image)).collect();
+    let mut known: BTreeSet<String> = observed.node_images.as_ref()?.iter().map(|image| canonical(image)).collect();
     known.insert(helper_image);
     let mut containers = vec![];
     let mut secrets: Vec<LocalObjectReference> = vec![];
