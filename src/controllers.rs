@@ -48,6 +48,7 @@ use crate::{
     plan::{
         Lookup, Report, Requeue, Settings, StatusWrite, Transition,
         effective::{Decided, EffectiveSession},
+        session::Pull,
     },
     reading::Kept,
 };
@@ -74,6 +75,8 @@ pub struct Shared {
     turns: Arc<Turns>,
     /// The effective sessions, by resource version.
     effective: Arc<Memo<(Option<String>, VolumeLayout), EffectiveSession>>,
+    /// What became of pulling images beside the stage Pods, by their UIDs.
+    pulls: Arc<Memo<(), Pull>>,
     /// Throttles the creation of Pods for one sandbox.
     pod_creations: Arc<Throttle>,
     /// The metrics.
@@ -144,11 +147,12 @@ pub async fn run_all(start: Start, filled: watch::Sender<Option<Arc<Caches>>>, s
 
     let shared = Shared {
         configurations: Arc::default(),
-        live: Arc::new(LiveReads::new(client.clone())),
+        live: Arc::new(LiveReads::new(client.clone(), scope == Scope::Cluster)),
         decided: Arc::new(Memo::of(DECIDED_BYTES)),
         turns: Arc::default(),
         pod_creations: Arc::new(Throttle::of(POD_BURST, POD_REFILL)),
         effective: Arc::new(Memo::of(EFFECTIVE_BYTES)),
+        pulls: Arc::new(Memo::of(PULL_BYTES)),
         client,
         caches: caches.clone(),
         settings,
@@ -200,6 +204,9 @@ impl VisitKind for Controllers {
 
 /// The memory for decisions that follow from specs: enough for some hundred usual sessions.
 const DECIDED_BYTES: u32 = 8 * 1024 * 1024;
+
+/// The memory for what became of pulling images: some hundred stage Pods at the same time.
+const PULL_BYTES: u32 = 1024 * 1024;
 
 /// The memory for effective sessions.
 const EFFECTIVE_BYTES: u32 = 4 * 1024 * 1024;

@@ -19,6 +19,7 @@ pub mod stage;
 
 const USAGE: &str = "\
 usage: sandboxd idle                    keep a container running as its PID 1
+       sandboxd exit                    end at once, with success
        sandboxd install DIR             copy this program into DIR
        sandboxd stage [--report FILE]   fill the session's volumes
        sandboxd gate                    run the init work of the sandbox
@@ -37,6 +38,8 @@ pub const TERMINATION_LOG: &str = "/dev/termination-log";
 pub enum Verb {
     /// Keep a container running as its PID 1.
     Idle,
+    /// End at once, with success: the container is there only to have its image pulled.
+    Exit,
     /// Copy this program into a folder.
     Install {
         /// The folder, which exists.
@@ -75,6 +78,7 @@ impl Verb {
         let words: Vec<_> = arguments.iter().map(|argument| argument.to_str().unwrap_or_default()).collect();
         match *words.as_slice() {
             ["idle"] => Some(Self::Idle),
+            ["exit"] => Some(Self::Exit),
             ["install", _] => Some(Self::Install { folder: PathBuf::from(&arguments[1]) }),
             ["stage"] => Some(Self::Stage { report: PathBuf::from(TERMINATION_LOG) }),
             ["stage", "--report", _] => Some(Self::Stage { report: PathBuf::from(&arguments[2]) }),
@@ -107,6 +111,7 @@ impl Verb {
 pub fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
     match Verb::parse(arguments) {
         Some(Verb::Idle) => idle::run().unwrap_or_else(|error| fail(&error)),
+        Some(Verb::Exit) => ExitCode::SUCCESS,
         Some(Verb::Install { folder }) => match install::install(&folder) {
             Ok(()) => ExitCode::SUCCESS,
             Err(error) => fail(&error),
@@ -159,6 +164,7 @@ mod tests {
     #[test]
     fn the_verbs_are_understood() {
         assert_eq!(parse("idle"), Some(Verb::Idle));
+        assert_eq!(parse("exit"), Some(Verb::Exit));
         assert_eq!(parse("install /aigise"), Some(Verb::Install { folder: "/aigise".into() }));
         assert_eq!(parse("stage"), Some(Verb::Stage { report: "/dev/termination-log".into() }));
         assert_eq!(parse("stage --report /tmp/r"), Some(Verb::Stage { report: "/tmp/r".into() }));
@@ -174,6 +180,7 @@ mod tests {
         for line in [
             "",
             "idle now",
+            "exit 1",
             "install",
             "install a b",
             "stage --report",

@@ -48,6 +48,7 @@ mod e2e {
     mod objects;
     mod pods;
     mod policy;
+    mod pulling;
     mod requests;
     mod restarts;
     mod resumed;

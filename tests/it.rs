@@ -26,6 +26,7 @@ mod it {
     mod named;
     mod objects;
     mod properties;
+    mod pulling;
     mod refusals;
     mod staging;
     mod stored;

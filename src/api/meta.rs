@@ -115,6 +115,8 @@ pub enum Component {
     Sandbox,
     /// The Pod that fills the volumes.
     Stage,
+    /// The Pod that has images pulled meanwhile.
+    Pull,
     /// A claim.
     Volume,
     /// The Service and the network policy.

@@ -68,13 +68,13 @@ pub struct AigiseSessionSpec {
 
     /// The sandboxes, by type: `main`, `gdb_mcp`, `fuzz`, … Each type becomes one Pod, which the other sandboxes reach as
     /// `<type>.<session>` (in lower case, with `_` and `.` replaced by `-`). A type has letters, digits, `-`, `_` and `.`, begins
-    /// with a letter, has at most 21 characters and is not `stage`, `config`, `data`, `scripts`, `tools` or `agent-…`. Required
-    /// here or in the configuration file.
+    /// with a letter, has at most 21 characters and is not `stage`, `pull`, `config`, `data`, `scripts`, `tools` or
+    /// `agent-…`. Required here or in the configuration file.
     #[schemars(extend("minProperties" = 1, "maxProperties" = 32), extend("x-kubernetes-validations" = [
         rule("self.all(t, t.matches('^[A-Za-z]([-A-Za-z0-9_.]*[A-Za-z0-9])?$') && size(t) <= 21)",
             "sandboxes: a type has letters, digits, `-`, `_` and `.`, begins with a letter, ends with a letter or digit and has at most 21 characters"),
-        rule("self.all(t, !t.matches('^(?i)(stage|config|data|scripts|tools|agent[-_.].*)$'))",
-            "sandboxes: the types stage, config, data, scripts, tools and agent-… are reserved"),
+        rule("self.all(t, !t.matches('^(?i)(stage|pull|config|data|scripts|tools|agent[-_.].*)$'))",
+            "sandboxes: the types stage, pull, config, data, scripts, tools and agent-… are reserved"),
     ]))]
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub sandboxes: BTreeMap<String, SessionSandbox>,

@@ -4,14 +4,17 @@
 //! the number of reconciles of one namespace that read content at the same time.
 
 use std::{
-    collections::{BTreeMap, HashMap},
+    collections::{BTreeMap, BTreeSet, HashMap},
     sync::{Arc, Mutex, PoisonError},
     time::Duration,
 };
 
 use jiff::Timestamp;
-use k8s_openapi::api::core::v1::{ConfigMap, Event, PersistentVolumeClaim, Pod};
-use kube::{Client, api::ListParams};
+use k8s_openapi::api::core::v1::{ConfigMap, Event, Node, PersistentVolumeClaim, Pod};
+use kube::{
+    Client, Resource,
+    api::{GetParams, ListParams, Request},
+};
 use serde::{Deserialize, Serialize};
 use tracing::debug;
 
@@ -52,6 +55,10 @@ pub struct LiveReads {
     claims: Memo<Version, PersistentVolumeClaim>,
     /// The events of Pods, by the Pods' UIDs, and when they were read.
     events: Memo<(), (Timestamp, Vec<PodEvent>)>,
+    /// The images of nodes, by the nodes' names, and when they were read.
+    node_images: Memo<(), (Timestamp, Option<BTreeSet<String>>)>,
+    /// Whether the operator may read nodes, as far as is known: one that watches some namespaces may not.
+    reads_nodes: bool,
     /// Throttles lists of events by namespace: the API server looks through all events of a namespace for each.
     event_lists: Throttle,
 }
@@ -101,6 +108,40 @@ async fn list_events(client: &Client, namespace: &str, uid: &str) -> kube::Resul
     Ok(events.collect())
 }
 
+/// How long the images of a node are remembered. The kubelet reports them as often.
+const IMAGES_INTERVAL: Duration = Duration::from_secs(60);
+
+/// The most names of images that are read of a node. By default, a kubelet reports 50 images, with two names each.
+const NODE_IMAGES: usize = 1000;
+
+/// The part of a node that is read.
+#[derive(Deserialize)]
+struct NodeImages {
+    #[serde(default)]
+    status: NodeImagesStatus,
+}
+
+#[derive(Default, Deserialize)]
+struct NodeImagesStatus {
+    #[serde(default)]
+    images: Vec<NodeImage>,
+}
+
+#[derive(Deserialize)]
+struct NodeImage {
+    #[serde(default)]
+    names: Vec<String>,
+}
+
+/// Reads the images of a node. An answer that is longer than any readable object is not read.
+async fn node_images(client: &Client, node: &str) -> kube::Result<BTreeSet<String>> {
+    let request = Request::new(Node::url_path(&(), None)).get(node, &GetParams::default());
+    let text = live::text(client, request.map_err(kube::Error::BuildRequest)?).await?;
+    let node: NodeImages = serde_json::from_slice(&text).map_err(kube::Error::SerdeError)?;
+    let names = node.status.images.into_iter().flat_map(|image| image.names);
+    Ok(names.map(|name| shortened(&name, 1024)).take(NODE_IMAGES).collect())
+}
+
 /// The API server does not limit the fields of all events.
 fn shortened(text: &str, longest: usize) -> String {
     text.chars().take(longest).collect()
@@ -125,7 +166,7 @@ impl Drop for Permit {
 }
 
 impl LiveReads {
-    pub(super) fn new(client: Client) -> Self {
+    pub(super) fn new(client: Client, reads_nodes: bool) -> Self {
         Self {
             client,
             readers: Arc::default(),
@@ -133,6 +174,8 @@ impl LiveReads {
             pods: Memo::of(1024 * 1024),
             claims: Memo::of(1024 * 1024),
             events: Memo::of(1024 * 1024),
+            node_images: Memo::of(1024 * 1024),
+            reads_nodes,
             event_lists: Throttle::of(EVENT_LISTS, READ_INTERVAL / EVENT_LISTS),
         }
     }
@@ -203,6 +246,29 @@ impl LiveReads {
         let bytes = 256 + events.iter().map(bytes).sum::<usize>();
         self.events.put(uid, (), Arc::new((now, events.clone())), bytes);
         events
+    }
+
+    /// Reads the images of a node, unless they were read within the last minute; `None` if the node does not exist. If they cannot be read,
+    /// none is known.
+    pub(super) async fn node_images(&self, node: &str, now: Timestamp) -> Option<BTreeSet<String>> {
+        if !self.reads_nodes {
+            return Some(BTreeSet::new());
+        }
+        let is_recent = |at: Timestamp| now.duration_since(at).unsigned_abs() < IMAGES_INTERVAL;
+        if let Some(read) = self.node_images.get(node, &()).filter(|read| is_recent(read.0)) {
+            return read.1.clone();
+        }
+        let images = match node_images(&self.client, node).await {
+            Ok(images) => Some(images),
+            Err(kube::Error::Api(status)) if status.is_not_found() => None,
+            Err(error) => {
+                debug!(node, %error, "the images of a node cannot be read");
+                Some(BTreeSet::new())
+            }
+        };
+        let bytes = 256 + images.iter().flatten().map(|image| 64 + image.len()).sum::<usize>();
+        self.node_images.put(node, (), Arc::new((now, images.clone())), bytes);
+        images
     }
 
     /// Reads a claim that a user created. It is read by name, since only the operator's own claims are watched.
@@ -276,7 +342,7 @@ mod tests {
         let reads = tokio::runtime::Builder::new_current_thread()
             .build()
             .unwrap()
-            .block_on(async { LiveReads::new(Client::new(service, "default")) });
+            .block_on(async { LiveReads::new(Client::new(service, "default"), true) });
         let mut running: Vec<_> = (0..READERS).map(|_| reads.begin("a").unwrap()).collect();
         assert!(reads.begin("a").is_err());
         assert!(reads.begin("b").is_ok());
@@ -300,7 +366,7 @@ mod tests {
                 Ok::<_, std::convert::Infallible>(http::Response::new(kube::client::Body::from(list.into_bytes())))
             }
         });
-        let live = LiveReads::new(Client::new(service, "default"));
+        let live = LiveReads::new(Client::new(service, "default"), true);
         let first = live.pod_events("hostile", "0", Timestamp::UNIX_EPOCH).await;
         assert!(first[0].reason.len() + first[0].message.len() + first[0].part.len() < 2048);
         for pod in 1..100 {

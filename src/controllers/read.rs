@@ -23,7 +23,7 @@ use crate::{
         effective::{Decided, EffectiveSession, bytes_to_decide, configuration::Configuration, volumes::layout},
         name::Label,
         pod_event::PodEvent,
-        session::ConfigMapContent,
+        session::{ConfigMapContent, Pull},
     },
     reading::live as single,
 };
@@ -66,6 +66,11 @@ pub trait Read: Sync {
     fn existing_claim(&self, name: &str) -> impl Future<Output = Result<Lookup<PersistentVolumeClaim>, Busy>> + Send;
     /// The events about a Pod with this UID, at most a minute old. None if they cannot be read: they only name causes.
     fn pod_events(&self, uid: &str) -> impl Future<Output = Vec<PodEvent>> + Send;
+    /// The images that a node lists, at most a minute old; `None` if the node does not exist. An operator that may not read nodes knows of
+    /// none: the images only show what need not be pulled.
+    fn node_images(&self, node: &str) -> impl Future<Output = Option<BTreeSet<String>>> + Send;
+    /// What is remembered about pulling images beside the stage Pod with this UID.
+    fn pull(&self, stage_pod: &str) -> Pull;
     /// The content of ConfigMaps.
     fn config_maps(
         &self,
@@ -170,6 +175,14 @@ impl Read for InNamespace<'_> {
 
     async fn pod_events(&self, uid: &str) -> Vec<PodEvent> {
         self.shared.live.pod_events(&self.namespace, uid, self.shared.now()).await
+    }
+
+    async fn node_images(&self, node: &str) -> Option<BTreeSet<String>> {
+        self.shared.live.node_images(node, self.shared.now()).await
+    }
+
+    fn pull(&self, stage_pod: &str) -> Pull {
+        self.shared.pulls.get(stage_pod, &()).map(|pull| Pull::clone(&pull)).unwrap_or_default()
     }
 
     async fn config_maps(&self, names: BTreeSet<String>) -> Result<BTreeMap<String, ConfigMapContent>, Busy> {

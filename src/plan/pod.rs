@@ -553,16 +553,50 @@ pub fn hold(pod: &Pod) -> Option<Hold> {
     })
 }
 
+/// How far the images of a Pod are pulled.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Pulls {
+    /// Whether nothing is left to wait for: each image is there or cannot be pulled, or the Pod has ended.
+    pub are_over: bool,
+    /// The first container whose image cannot be pulled, and why.
+    pub failed: Option<(String, String)>,
+}
+
+impl Pulls {
+    /// Reads a Pod whose containers are there only to have their images pulled.
+    pub fn of(pod: &Pod) -> Self {
+        let failure = |container: &ContainerStatus| match obstacle(container, false) {
+            Some((Reason::ImagePull, message)) => Some((container.name.clone(), message)),
+            _ => None, // what else keeps a container from starting comes after its image was pulled
+        };
+        let is_awaited = |container: &ContainerStatus| {
+            let state = container.state.clone().unwrap_or_default();
+            state.running.is_none() && state.terminated.is_none() && obstacle(container, false).is_none()
+        };
+        let has_ended = pod.status.as_ref().and_then(|status| status.phase.as_deref());
+        let has_ended = matches!(has_ended, Some("Succeeded" | "Failed"));
+        let has_begun = statuses(pod).next().is_some();
+        Self {
+            are_over: has_ended || (has_begun && !statuses(pod).any(is_awaited)),
+            failed: statuses(pod).find_map(failure),
+        }
+    }
+}
+
 /// Everything that decisions read from a Pod. Other changes of the Pod do not trigger a reconcile.
 pub fn facts(pod: &Pod) -> impl PartialEq + use<> {
     let address = pod.status.as_ref().and_then(|status| status.pod_ip.clone());
-    (Progress::of(pod, container(pod)), node(pod), address, hold(pod), refusal(pod), reports_success(pod))
+    let pulls = is_of(pod, Component::Pull).then(|| Pulls::of(pod));
+    (Progress::of(pod, container(pod)), node(pod), address, hold(pod), refusal(pod), reports_success(pod), pulls)
 }
 
 /// The name of the working container in a Pod of the operator.
 fn container(pod: &Pod) -> &'static str {
-    let stages = pod.labels().get(meta::COMPONENT).is_some_and(|component| *component == Component::Stage.to_string());
-    if stages { meta::STAGE_CONTAINER } else { meta::SANDBOX_CONTAINER }
+    if is_of(pod, Component::Stage) { meta::STAGE_CONTAINER } else { meta::SANDBOX_CONTAINER }
+}
+
+fn is_of(pod: &Pod, component: Component) -> bool {
+    pod.labels().get(meta::COMPONENT).is_some_and(|of_pod| *of_pod == component.to_string())
 }
 
 /// Whether neither the scheduler nor a kubelet has reported anything about the Pod.
@@ -572,10 +606,11 @@ pub fn is_unheard_of(pod: &Pod) -> bool {
     node(pod).is_none() && !has_conditions && pod.metadata.deletion_timestamp.is_none()
 }
 
-/// Whether the Pod waits for the scheduler or for a kubelet, without a known problem.
+/// Whether somebody waits for the Pod, and the Pod for the scheduler or for a kubelet, without a known problem.
 pub fn is_on_its_way(pod: &Pod) -> bool {
     let progress = Progress::of(pod, container(pod));
-    matches!(progress, Progress::Created | Progress::Waiting { reason: Reason::ContainerCreating, .. })
+    !is_of(pod, Component::Pull)
+        && matches!(progress, Progress::Created | Progress::Waiting { reason: Reason::ContainerCreating, .. })
 }
 
 /// Since when the Pod has a node.

@@ -36,7 +36,7 @@ pub use self::{
     exec_access::{ExecAccess, child_state as exec_access_state, is_of_earlier},
     lifecycle::Lifecycle,
     observed::Observed,
-    pod::pod,
+    pod::{helper, helper_mount, pod},
     summary::{burst_begins, event_reads},
 };
 use super::{

@@ -5,7 +5,7 @@
 //! | observed | lifecycle | writes | reports |
 //! |---|---|---|---|
 //! | nothing | `NotStaged` | Service, policy, three claims, the stage Pod | `Ready=False`, `Staging` |
-//! | the stage Pod runs | `Staging` | | `Ready=False`, `Staging` |
+//! | the stage Pod runs | `Staging` | for long: the Pod that pulls images meanwhile | `Ready=False`, `Staging` |
 //! | the stage Pod has succeeded | `Starting` | a Sandbox for each type | `Ready=False`, `SandboxesNotReady`, with the first cause |
 //! | all Sandboxes are ready | `Ready` | | `Ready=True` |
 //! | a type was added, edited, removed | `Starting` | creates, replaces or deletes its Sandbox | |
@@ -24,10 +24,15 @@ mod volumes;
 
 use kube::ResourceExt;
 
+use self::staging::pull;
 pub use self::{
     lifecycle::Lifecycle,
     observed::{ConfigMapContent, Observed},
-    staging::{Staging, config_maps, content_hash, event_reads, wants_sources},
+    staging::{
+        Staging, config_maps, content_hash, event_reads,
+        pull::{Pull, node_to_read},
+        wants_sources,
+    },
 };
 use super::{
     Applied, ChildState, Created, Decide, Failure, Foreign, Outcome, Report, Write, name, volumes::SharedVolume,
@@ -75,17 +80,24 @@ impl Decide for Observed {
                 vec![Write::delete(&self.session)]
             }
             // The policy is kept, since Pods may still be ending.
-            Lifecycle::Expired { then: OnExpiry::Release, .. } => {
-                [sandboxes::all_removals(self), staging::removals(self), volumes::removals(self)].concat()
-            }
+            Lifecycle::Expired { then: OnExpiry::Release, .. } => [
+                sandboxes::all_removals(self),
+                staging::removals(self),
+                pull::interruption(self),
+                volumes::removals(self),
+            ]
+            .concat(),
             // The sandboxes read from the session that it is suspended. Nothing is created from an invalid spec.
-            Lifecycle::Suspended { invalid: Some(_), .. } => staging::interruptions(self),
+            Lifecycle::Suspended { invalid: Some(_), .. } => {
+                [staging::interruptions(self), pull::interruption(self)].concat()
+            }
             Lifecycle::Suspended { .. } => [
                 network::writes(self),
                 configuration::writes(self),
                 volumes::writes(self),
                 sandboxes::removals(self),
                 staging::interruptions(self),
+                pull::interruption(self),
                 sandboxes::writes(self, false),
                 volumes::growth(self),
             ]
@@ -105,10 +117,12 @@ impl Decide for Observed {
                 configuration::writes(self),
                 volumes::writes(self),
                 sandboxes::removals(self),
+                pull::removal(self, &situation.staging),
                 staging::writes(self, &situation.staging),
                 sandboxes::writes(self, situation.lifecycle.is_staged()),
-                // Many storage classes forbid expansion. This comes last: its failure must not block other writes.
+                // Many storage classes forbid expansion. This comes late: its failure must not block other writes.
                 volumes::growth(self),
+                pull::creation(self, &situation.staging),
             ]
             .concat(),
         }
@@ -127,6 +141,15 @@ impl Decide for Observed {
                     (child, _) => _ = volume.map(|volume| self.claims.insert(volume, child)),
                 }
             }
+            Outcome::Pod(child) if name == Self::pull_pod_name(&self.session) => match (&self.pull_pod, child) {
+                (ChildState::Owned(_), ChildState::Failed(failure)) => self.write_error = Some(failure),
+                (ChildState::Owned(_), child) => self.pull_pod = child,
+                // It was to be created. A quota, a policy or another object of its name is not an error.
+                (_, child) => {
+                    self.pull.tried = true;
+                    self.pull_pod = child.owned().cloned().map_or(ChildState::Absent, ChildState::Owned);
+                }
+            },
             Outcome::Pod(child) => self.stage_pod = child,
             Outcome::Service(child) => self.service = child,
             Outcome::NetworkPolicy(child) if name == self.session.name_any() => self.policy = child,

@@ -42,7 +42,7 @@ fn a_bad_name_is_refused_with_the_rule() {
 #[ignore = "needs a cluster: make e2e"]
 fn a_bad_type_is_refused_with_the_rule() {
     let ground = Ground::new("bad-type");
-    for reserved in ["stage", "Stage", "config", "data", "scripts", "tools", "agent-x", "agent_x"] {
+    for reserved in ["stage", "Stage", "pull", "config", "data", "scripts", "tools", "agent-x", "agent_x"] {
         is_refused(&ground, &plain_session("s", &[reserved]), "are reserved");
     }
     for bad in ["1main", "main_", "a b", &"a".repeat(22), "-x"] {

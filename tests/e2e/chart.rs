@@ -163,7 +163,10 @@ fn nodes_are_listed_only_where_image_volumes_are_detected() {
         let all = render(values);
         let rules = the(&all, "ClusterRole")["rules"].as_array().unwrap().clone();
         let stated = arguments(&all).into_iter().find_map(|argument| argument.strip_prefix("--image-volumes="));
-        (rules.iter().any(|rule| rule["resources"] == json!(["nodes"])), stated.map(String::from))
+        let of_nodes = rules.iter().filter(|rule| rule["resources"] == json!(["nodes"]));
+        let verbs: Vec<_> = of_nodes.flat_map(|rule| rule["verbs"].as_array().unwrap()).collect();
+        assert!(verbs.contains(&&json!("get")), "the images of one node are read in any case");
+        (verbs.contains(&&json!("list")), stated.map(String::from))
     };
     assert_eq!(of(&[]), (true, None));
     assert_eq!(of(&["imageVolumes=null"]), (true, None));

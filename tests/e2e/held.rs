@@ -50,6 +50,16 @@ fn a_stolen_token_of_the_operator_makes_and_changes_nothing_but_what_is_the_oper
     tries_to_make(&ground, &pod("p", &json!({}))).text();
     tries_to_make(&ground, &pod("s--agent-0123456789ab", &json!({"serviceAccountName": "default"}))).text();
 
+    let pulls = |pod: &mut Value| pod["metadata"]["labels"]["app.kubernetes.io/component"] = json!("pull");
+    let pulling = |volumes: &Value| {
+        json!({
+            "containers": [{"name": "c", "image": ROOT_IMAGE, "command": ["/aigise/sandboxd", "exit"]}],
+            "volumes": volumes,
+        })
+    };
+    let helper = json!([{"name": "aigise-helper", "emptyDir": {}}]);
+    tries_to_make(&ground, &with(pod("s--pull", &pulling(&helper)), pulls)).text();
+
     let ours = json!({"app.kubernetes.io/managed-by": "aigise-operator", "aigise.dev/session-uid": "u"});
     let of_kind = |api_version: &str, kind: &str, name: &str| json!({"apiVersion": api_version, "kind": kind, "metadata": {"name": name, "labels": ours}});
     tries_to_make(&ground, &of_kind("v1", "Secret", "s--config")).text();
@@ -78,6 +88,11 @@ fn a_stolen_token_of_the_operator_makes_and_changes_nothing_but_what_is_the_oper
             "another owner",
             with(pod("p", &json!({})), |pod| pod["metadata"]["ownerReferences"][0]["apiVersion"] = json!("apps/v1")),
         ),
+        (
+            "a volume beside images that are pulled",
+            with(pod("p", &pulling(&json!([{"name": "v", "emptyDir": {}}]))), pulls),
+        ),
+        ("a command beside images that are pulled", with(pod("p", &json!({})), pulls)),
         ("a Secret of another name", of_kind("v1", "Secret", "s")),
         ("a Secret of nobody", json!({"apiVersion": "v1", "kind": "Secret", "metadata": {"name": "s--config"}})),
         ("a Sandbox of nobody", sandbox),

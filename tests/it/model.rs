@@ -34,7 +34,7 @@ use aigise_operator::{
         pod_event::PodEvent,
         reserved::INIT_REPORTER,
         sandbox,
-        session::{self, ConfigMapContent, configuration::ConfigSecret},
+        session::{self, ConfigMapContent, Pull, configuration::ConfigSecret},
     },
     protocol::{self, init::SUCCESS, staging},
 };
@@ -169,6 +169,10 @@ pub struct World {
     pub config_maps: BTreeMap<String, String>,
     /// The events about Pods, by the Pods' UIDs.
     pub events: BTreeMap<String, Vec<PodEvent>>,
+    /// The images that every node lists.
+    pub node_images: BTreeSet<String>,
+    /// What the operator remembers about pulling images, by the UIDs of stage Pods.
+    pub pulls: BTreeMap<String, Pull>,
     /// What users' Secrets hold.
     pub secret_texts: BTreeMap<String, String>,
     /// Secrets that are ours, or in our way.
@@ -301,6 +305,14 @@ impl Read for World {
 
     async fn pod_events(&self, uid: &str) -> Vec<PodEvent> {
         self.events.get(uid).cloned().unwrap_or_default()
+    }
+
+    async fn node_images(&self, _: &str) -> Option<BTreeSet<String>> {
+        Some(self.node_images.clone())
+    }
+
+    fn pull(&self, stage_pod: &str) -> Pull {
+        self.pulls.get(stage_pod).cloned().unwrap_or_default()
     }
 
     async fn config_maps(&self, names: BTreeSet<String>) -> Result<BTreeMap<String, ConfigMapContent>, Busy> {
@@ -543,7 +555,7 @@ impl World {
             Event::DeleteSandbox(name) => self.remove_sandbox(&name),
             Event::DeleteSession(name) => self.remove_session(&name),
             Event::After(seconds) => self.now += Duration::from_secs(seconds.into()),
-            Event::Restart => {}
+            Event::Restart => self.pulls.clear(),
         }
     }
 
@@ -667,14 +679,17 @@ impl World {
 
     fn container(&mut self, name: &str, state: impl FnOnce(&mut ContainerStatus) -> ContainerState) {
         self.pod(name, |pod| {
-            let container = if name.ends_with("--stage") { meta::STAGE_CONTAINER } else { meta::SANDBOX_CONTAINER };
-            let mut status = ContainerStatus {
-                name: container.into(),
-                image: "registry.example/image:1".into(),
-                ..ContainerStatus::default()
+            let containers: Vec<_> = match name.rsplit_once("--") {
+                Some((_, "stage")) => vec![meta::STAGE_CONTAINER.to_string()],
+                Some((_, "pull")) => {
+                    pod.spec.iter().flat_map(|spec| &spec.containers).map(|c| c.name.clone()).collect()
+                }
+                _ => vec![meta::SANDBOX_CONTAINER.to_string()],
             };
+            let mut status = ContainerStatus { image: "registry.example/image:1".into(), ..ContainerStatus::default() };
             status.state = Some(state(&mut status));
-            pod.status.get_or_insert_default().container_statuses = Some(vec![status]);
+            let statuses = containers.into_iter().map(|name| ContainerStatus { name, ..status.clone() });
+            pod.status.get_or_insert_default().container_statuses = Some(statuses.collect());
         });
     }
 
@@ -720,6 +735,9 @@ impl World {
         let mut observed = self.observe_session(name);
         let (owner, lifecycle) = (observed.session.metadata().clone(), observed.situation().lifecycle);
         let report = self.carry_out("session", &owner, &lifecycle, &mut observed);
+        if let Some(uid) = observed.stage_pod.owned().and_then(|pod| pod.uid()) {
+            self.pulls.insert(uid, observed.pull.clone());
+        }
         let before = observed.session.status().cloned().unwrap_or_default();
         times_move_with_status(&before.conditions, &report.status.conditions);
         if report.write != StatusWrite::Skip {

@@ -149,8 +149,15 @@ fn an_annotation() -> impl Strategy<Value = Event> {
 
 fn an_event() -> impl Strategy<Value = Event> {
     let pod = || {
-        prop_oneof![Just("demo--stage"), Just("demo--main"), Just("demo--gdb-mcp"), Just("alone"), Just(RUNNER_OF_ROOT)]
-            .prop_map(String::from)
+        prop_oneof![
+            Just("demo--stage"),
+            Just("demo--pull"),
+            Just("demo--main"),
+            Just("demo--gdb-mcp"),
+            Just("alone"),
+            Just(RUNNER_OF_ROOT)
+        ]
+        .prop_map(String::from)
     };
     prop_oneof![
         4 => a_session().prop_map(|session| Event::ApplySession(Box::new(session))),
@@ -387,6 +394,7 @@ fn unread_sessions(observed: &session::Observed) -> Vec<session::Observed> {
         with(&|observed| _ = observed.existing_claims.insert(*volume, Lookup::Failed(unread())));
     }
     with(&|observed| forget(&mut observed.stage_pod));
+    with(&|observed| forget(&mut observed.pull_pod));
     with(&|observed| forget(&mut observed.service));
     with(&|observed| forget(&mut observed.policy));
     with(&|observed| forget(&mut observed.stage_policy));

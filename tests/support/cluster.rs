@@ -13,7 +13,7 @@ use std::{
 };
 
 use aigise_operator::{
-    api::meta,
+    api::meta::{self, Component},
     plan::reserved::INIT_REPORTER,
     protocol::{
         init::{self, SUCCESS},
@@ -44,6 +44,8 @@ pub struct Cluster {
     missing: Arc<Mutex<BTreeSet<String>>>,
     /// Images in which no init work succeeds.
     broken: Arc<Mutex<BTreeSet<String>>>,
+    /// How long staging takes.
+    staging: Arc<Mutex<Duration>>,
     /// No staging succeeds.
     is_spoilt: Arc<AtomicBool>,
     /// Whether the scheduler and the kubelet take Pods one after the other.
@@ -58,6 +60,7 @@ impl Cluster {
             api: api.clone(),
             missing: Arc::default(),
             broken: Arc::default(),
+            staging: Arc::new(Mutex::new(STAGING)),
             is_spoilt: Arc::default(),
             is_slow: Arc::default(),
             scheduler: Arc::default(),
@@ -84,6 +87,11 @@ impl Cluster {
     /// It succeeds again.
     pub fn fix_init(&self, image: &str) {
         self.broken.lock().unwrap().remove(image);
+    }
+
+    /// From now on it takes so long to fill volumes.
+    pub fn staging_takes(&self, long: Duration) {
+        *self.staging.lock().unwrap() = long;
     }
 
     /// Whether the sources are bad from now on.
@@ -209,8 +217,12 @@ impl Cluster {
                 }
                 return;
             }
+            if is_of(pod, Component::Pull) {
+                return self.end(key, 0);
+            }
             if manifest(pod).is_some() {
-                tokio::time::sleep(STAGING).await;
+                let long = *self.staging.lock().unwrap();
+                tokio::time::sleep(long).await;
                 self.end(key, i32::from(self.is_spoilt.load(Ordering::Relaxed)));
             }
             return;
@@ -334,6 +346,10 @@ impl Cluster {
     pub fn kill(&self, key: &Key) {
         self.api.delete(key, &json!({"gracePeriodSeconds": 0}));
     }
+}
+
+fn is_of(pod: &Value, component: Component) -> bool {
+    pod["metadata"]["labels"][meta::COMPONENT] == component.to_string()
 }
 
 fn claims_of(pod: &Value) -> impl Iterator<Item = &str> {

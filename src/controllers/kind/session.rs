@@ -22,7 +22,7 @@ use crate::{
             session::{has_failed, has_volumes, is_inactive, role_name},
         },
         name,
-        session::{self, Observed, configuration::is_kept, exec::Exec},
+        session::{self, Observed, Pull, configuration::is_kept, exec::Exec},
     },
 };
 
@@ -111,6 +111,9 @@ impl Reconciled for AigiseSession {
             claims,
             existing_claims,
             stage_pod: read.pod(&stage_pod).child_state(owner),
+            pull_pod: read.pod(&Observed::pull_pod_name(&session)).child_state(owner),
+            pull: Pull::default(),
+            node_images: None,
             service: read.service(&name).child_state(owner),
             policy: read.policy(&name).child_state(owner),
             stage_policy: read.policy(&stage_pod).child_state(owner),
@@ -124,8 +127,12 @@ impl Reconciled for AigiseSession {
             now: read.now(),
             session: session.clone(),
         };
+        let uid = observed.stage_pod.owned().and_then(|pod| pod.uid()).unwrap_or_default();
+        observed.pull = Pull::of(read.pull(&uid), &observed.pull_pod, &session);
+        if let Some(node) = session::node_to_read(&observed) {
+            observed.node_images = read.node_images(&node).await;
+        }
         if session::event_reads(&observed).are_due(observed.now) {
-            let uid = observed.stage_pod.owned().and_then(|pod| pod.uid()).unwrap_or_default();
             observed.events = read.pod_events(&uid).await;
         }
         if session::wants_sources(&observed) {
@@ -137,6 +144,11 @@ impl Reconciled for AigiseSession {
     fn remember(memory: Self::Memory, observed: &Observed, shared: &Shared) {
         if is_kept(observed) {
             shared.configurations.remember(observed, memory);
+        }
+        let stage_pod = observed.stage_pod.owned().and_then(|pod| pod.uid());
+        if let Some(uid) = stage_pod.filter(|_| observed.pull.tried) {
+            let bytes = 512 + observed.pull.failed.as_ref().map_or(0, String::len);
+            shared.pulls.put(&uid, (), Arc::new(observed.pull.clone()), bytes);
         }
     }
 }

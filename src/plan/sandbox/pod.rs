@@ -168,12 +168,6 @@ fn container(observed: &Observed, template: &SandboxTemplate) -> Container {
         read_only: volume.read_only,
         ..VolumeMount::default()
     });
-    let helper = VolumeMount {
-        name: reserved::HELPER_VOLUME.into(),
-        mount_path: meta::HELPER_PATH.into(),
-        read_only: Some(true),
-        ..VolumeMount::default()
-    };
     let has_init = init::work(observed).is_some();
     let init_mounts = has_init.then(init::mounts).into_iter().flatten();
     let idle = || Some(vec![format!("{}/sandboxd", meta::HELPER_PATH), "idle".into()]);
@@ -200,7 +194,7 @@ fn container(observed: &Observed, template: &SandboxTemplate) -> Container {
         },
         startup_probe: has_init.then(init::startup_probe),
         security_context: template.security_context.clone(),
-        volume_mounts: Some(shared.chain(own).chain([helper]).chain(config).chain(init_mounts).collect()),
+        volume_mounts: Some(shared.chain(own).chain([helper_mount()]).chain(config).chain(init_mounts).collect()),
         ..Container::default()
     }
 }
@@ -257,7 +251,7 @@ fn model_keys(session: &EffectiveSession) -> impl Iterator<Item = EnvVar> {
 }
 
 /// The volume that holds `sandboxd`, and the init container that fills it if the cluster cannot mount images.
-fn helper(settings: &Settings) -> (Volume, Option<Container>) {
+pub fn helper(settings: &Settings) -> (Volume, Option<Container>) {
     let volume = Volume { name: reserved::HELPER_VOLUME.into(), ..Volume::default() };
     match settings.helper_mount {
         HelperMount::Image => {
@@ -280,6 +274,16 @@ fn helper(settings: &Settings) -> (Volume, Option<Container>) {
             };
             (Volume { empty_dir: Some(EmptyDirVolumeSource::default()), ..volume }, Some(installer))
         }
+    }
+}
+
+/// Where a container finds `sandboxd`.
+pub fn helper_mount() -> VolumeMount {
+    VolumeMount {
+        name: reserved::HELPER_VOLUME.into(),
+        mount_path: meta::HELPER_PATH.into(),
+        read_only: Some(true),
+        ..VolumeMount::default()
     }
 }
 

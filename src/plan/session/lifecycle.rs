@@ -90,15 +90,17 @@ impl Lifecycle {
             return Lifecycle::Terminating;
         }
         if lifetime::is_expired(observed) {
-            let going = sandboxes::exist(observed) || volumes::remaining(observed) || observed.stage_pod.may_be_there();
+            let going = sandboxes::exist(observed)
+                || volumes::remaining(observed)
+                || observed.stage_pod.may_be_there()
+                || observed.pull_pod.owned().is_some();
             return Lifecycle::Expired { then: session.on_expiry(), going };
         }
         let obstacle = configuration::obstacle(observed);
         let invalid = obstacle.map_or_else(|| invalid(observed), |failure| Some(failure.message.clone()));
         // Suspension takes precedence: it works even if the rest of the spec is invalid.
         if let Some(by) = lifetime::rest(observed) {
-            let stage_pod = staging::is_active(observed).then(|| Observed::stage_pod_name(session));
-            let active = sandboxes::active(observed).map(String::from).or(stage_pod);
+            let active = sandboxes::active(observed).map(String::from).or_else(|| staging::active(observed));
             return Lifecycle::Suspended { by, active, invalid };
         }
         if let Some(failure) = obstacle {

@@ -1,6 +1,9 @@
 //! What decisions about a session depend on, and how the outcomes of writes change it.
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
 
 use jiff::Timestamp;
 use k8s_openapi::api::{
@@ -9,7 +12,7 @@ use k8s_openapi::api::{
 };
 use kube::ResourceExt;
 
-use super::{configuration::ConfigSecret, exec::Exec, network};
+use super::{configuration::ConfigSecret, exec::Exec, network, staging::pull::Pull};
 use crate::{
     api::{Agent, Sandbox},
     plan::{
@@ -38,7 +41,14 @@ pub struct Observed {
     pub existing_claims: BTreeMap<SharedVolume, Lookup<PersistentVolumeClaim>>,
     /// The Pod that fills the volumes.
     pub stage_pod: ChildState<Pod>,
-    /// The events about that Pod; read only when [`event_reads`](super::event_reads) are due.
+    /// The Pod that pulls images while the volumes are filled.
+    pub pull_pod: ChildState<Pod>,
+    /// What became of that Pod, or of the attempt to create it.
+    pub pull: Pull,
+    /// The images that the stage Pod's node lists, if the node exists; read only for the node in
+    /// [`node_to_read`](super::node_to_read).
+    pub node_images: Option<BTreeSet<String>>,
+    /// The events about the stage Pod; read only when [`event_reads`](super::event_reads) are due.
     pub events: Vec<PodEvent>,
     /// The Service that gives the sandboxes their DNS names.
     pub service: ChildState<Service>,

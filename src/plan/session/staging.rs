@@ -9,7 +9,7 @@ use k8s_openapi::api::core::v1::{ConfigMap, Pod};
 
 use kube::ResourceExt;
 
-use super::{ChildState, ConfigMapContent, Created, Observed, Write, volumes};
+use super::{ChildState, ConfigMapContent, Created, Observed, Write, sandboxes, volumes};
 use crate::{
     api::{condition::Reason, meta, session::SourceKind},
     plan::{
@@ -25,6 +25,7 @@ use crate::{
 };
 
 mod pod;
+pub mod pull;
 mod record;
 mod sources;
 mod walls;
@@ -192,6 +193,21 @@ pub fn config_maps(session: &EffectiveSession) -> BTreeSet<String> {
         _ => None, // the content of the other kinds is not read
     });
     names.collect()
+}
+
+/// Whether the session lacks Sandboxes, whose images may have to be pulled. A session that has a type of the reserved name is older than the
+/// reservation.
+fn is_needed_by(observed: &Observed) -> bool {
+    let mut wanted = sandboxes::wanted(observed);
+    let has_name = observed.session.launched_labels().any(|(_, label)| label.to_string() == pull::PART);
+    !has_name && wanted.any(|wanted| wanted.child.owned().is_none())
+}
+
+/// The first Pod that fills the volumes, or pulls images meanwhile, and may exist and has not ended.
+pub(super) fn active(observed: &Observed) -> Option<String> {
+    let (session, pulls) = (&observed.session, observed.pull_pod.owned().is_some());
+    let stage_pod = is_active(observed).then(|| Observed::stage_pod_name(session));
+    stage_pod.or_else(|| pulls.then(|| Observed::pull_pod_name(session)))
 }
 
 /// Whether the stage Pod may exist and has not ended.

@@ -66,6 +66,7 @@ pub(super) fn report(observed: &Observed, situation: &Situation) -> Report<Aigis
     let requeue = requeue.within(configuration::next(observed, &conditions));
     // The next reconcile finds the record in the status.
     let requeue = requeue.within(staging::is_held(observed, staging).then_some(Duration::ZERO));
+    let requeue = requeue.within(staging::pull::due_in(observed, staging).filter(|delay| !delay.is_zero()));
     let requeue = requeue.within(volumes::next_read(observed).filter(|_| is_running(lifecycle)));
     let status = AigiseSessionStatus {
         observed_generation: session.metadata().generation,
@@ -175,7 +176,9 @@ fn view(observed: &Observed, lifecycle: &Lifecycle, counts: &SandboxCounts) -> V
             if staging::is_recorded(observed) { view.requeued(Requeue::After(Duration::ZERO)) } else { view }
         }
         Lifecycle::Staging(progress) => {
-            let view = View::new(Staging, InProgress, Reason::Staging, staging::in_words(observed, progress));
+            let words = staging::in_words(observed, progress);
+            let message = observed.pull.failed.as_ref().map_or(words.clone(), |failed| format!("{words} {failed}"));
+            let view = View::new(Staging, InProgress, Reason::Staging, message);
             view.requeued(Requeue::AwaitChange.within(staging::event_reads(observed).next(observed.now)))
         }
         Lifecycle::StagingInterrupted(message) => {

@@ -21,6 +21,7 @@ use crate::{
     plan::{
         HelperResources, Lookup, digest,
         effective::{EffectiveSession, sources::sources},
+        name::Label,
         ownership,
         pod_resources::PodResources,
         pod_spec::{base_spec, claim_volume, helper_container, lay_out},
@@ -89,12 +90,17 @@ pub(super) fn hash(observed: &Observed) -> String {
 /// The resource requests of the Sandboxes that do not exist yet, if they have to run on the stage Pod's node. An existing Sandbox has its
 /// own Pod with its own requests; a Sandbox that attaches to a Pod requests nothing.
 fn requests(observed: &Observed) -> PodResources {
-    let session = &observed.session;
-    if !requests_resources(session) {
+    if !requests_resources(&observed.session) {
         return PodResources::default();
     }
+    pods_to_come(observed).map(|(_, pod)| PodResources::of_pod(&pod)).sum()
+}
+
+/// The Pods of the Sandboxes that do not exist yet, with the labels of their types. A Sandbox that attaches to a Pod has none.
+pub(super) fn pods_to_come(observed: &Observed) -> impl Iterator<Item = (Label, PodSpec)> {
+    let session = &observed.session;
     let to_come = sandboxes::wanted(observed).filter(|wanted| wanted.child.owned().is_none());
-    let rooms = to_come.filter_map(|wanted| {
+    to_come.filter_map(move |wanted| {
         let sandbox = sandboxes::sandbox(observed, &wanted).filter(|sandbox| sandbox.spec.template.attach.is_none())?;
         let sandbox = sandbox::Observed {
             sandbox: Arc::new(sandbox),
@@ -109,9 +115,9 @@ fn requests(observed: &Observed) -> PodResources {
             on_their_way: 1,
             now: observed.now,
         };
-        Some(PodResources::of_pod(&sandbox::pod(&sandbox, &wanted.label).ok()?.spec?))
-    });
-    rooms.sum()
+        let pod = sandbox::pod(&sandbox, &wanted.label).ok()?.spec?;
+        Some((wanted.label, pod))
+    })
 }
 
 /// Whether all Pods of the session have to run on the stage Pod's node, so the stage Pod includes their resource requests.
