@@ -522,10 +522,10 @@ proptest! {
                         seen.is_some_and(|seen| Some(&seen.uid) == world.sessions.get(name).and_then(|s| s.metadata.uid.as_ref()))
                     });
                 prop_assert_eq!(is_selected(&policy), is_member, "the policy holds every Pod: {}", pod.name_any());
-                let is_sandbox = is_member && !pod.name_any().ends_with("--stage");
+                let is_stage = is_member && pod.name_any().ends_with("--stage");
+                let is_sandbox = is_member && !is_stage && !pod.name_any().ends_with("--pull");
                 prop_assert_eq!(is_selected(&selector), is_sandbox, "the name finds the sandboxes: {}", pod.name_any());
                 if let Some(stage_policy) = &stage_policy {
-                    let is_stage = is_member && !is_sandbox;
                     prop_assert_eq!(is_selected(stage_policy), is_stage, "only staging is let out: {}", pod.name_any());
                 }
             }

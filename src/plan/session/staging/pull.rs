@@ -86,14 +86,18 @@ pub(in crate::plan::session) fn due_in(observed: &Observed, staging: &Staging) -
     }
     let runs_commands =
         sources(&observed.session).any(|(_, _, _, source)| matches!(source.kind(), SourceKind::Container(_)));
-    if runs_commands { Some(Duration::ZERO) } else { left(observed.now, running_since(pod, meta::STAGE_CONTAINER)?) }
+    if runs_commands {
+        Some(Duration::ZERO)
+    } else {
+        Some(left(observed.now, running_since(pod, meta::STAGE_CONTAINER)?))
+    }
 }
 
 /// How much of [`PATIENCE`] is left.
-fn left(now: Timestamp, since: Timestamp) -> Option<Duration> {
+fn left(now: Timestamp, since: Timestamp) -> Duration {
     // A node whose clock is fast has a container that has not started yet.
     let age = Duration::try_from(now.duration_since(since)).unwrap_or_default();
-    Some(PATIENCE.saturating_sub(age))
+    PATIENCE.saturating_sub(age)
 }
 
 /// Whether the stage Pod has its node and has not ended.
