@@ -198,6 +198,18 @@ fn the_resources_of_the_helper_are_passed_on_without_what_is_null() {
 
 #[test]
 #[ignore = "needs helm: make e2e"]
+fn the_default_layout_is_passed_on() {
+    for (values, expected) in
+        [(&[][..], "Separate"), (&["volumeLayout=Single"], "Single"), (&["volumeLayout=null"], "Separate")]
+    {
+        let all = render(values);
+        let passed = arguments(&all).into_iter().find_map(|argument| argument.strip_prefix("--volume-layout="));
+        assert_eq!(passed, Some(expected));
+    }
+}
+
+#[test]
+#[ignore = "needs helm: make e2e"]
 fn the_definitions_outlive_the_release() {
     let crds = render(&[]);
     let crds = of_kind(&crds, "CustomResourceDefinition");
@@ -223,6 +235,7 @@ fn a_misspelt_or_wrong_value_is_refused() {
         "allowPrivilegedTemplates=yes",
         "concurrency=0",
         "helperMount=volume",
+        "volumeLayout=Folders",
         "imageVolumes=maybe",
         "tolerations[0].keys=x",
         "resources.request.cpu=1",
