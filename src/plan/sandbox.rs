@@ -24,7 +24,7 @@ mod restart;
 mod summary;
 
 use std::{
-    collections::{BTreeMap, BTreeSet, VecDeque},
+    collections::{BTreeSet, VecDeque},
     sync::Arc,
 };
 
@@ -42,7 +42,7 @@ pub use self::{
 use super::{
     ChildState, Created, Decide, Failure, Outcome, Report, Write,
     effective::EffectiveSession,
-    facts::sandbox::is_hand_made,
+    facts::{restart_request, sandbox::is_hand_made},
     name::Label,
     pod::{Progress, annotation, ended_beside},
 };
@@ -190,9 +190,9 @@ fn wants_new_pod(observed: &Observed, is_outdated: bool) -> bool {
     let update = sandbox.spec.template.update_policy() == UpdatePolicy::Recreate;
     match Progress::of(pod, meta::SANDBOX_CONTAINER) {
         Progress::Terminating => false,
-        Progress::Ready => restart_requested(pod, meta::RESTART, sandbox.annotations()) || (update && is_outdated),
+        Progress::Ready => restart_requested(pod, meta::RESTART, &**sandbox) || (update && is_outdated),
         _ => {
-            restart_requested(pod, meta::RESTART, sandbox.annotations())
+            restart_requested(pod, meta::RESTART, &**sandbox)
                 || is_outdated
                 || observed.session.found().is_some_and(|session| session_restart_requested(pod, session))
         }
@@ -200,19 +200,19 @@ fn wants_new_pod(observed: &Observed, is_outdated: bool) -> bool {
 }
 
 /// Whether the user has changed the annotation that requests a restart since the Pod was created.
-fn restart_requested(pod: &Pod, recorded: &str, annotations: &BTreeMap<String, String>) -> bool {
-    annotations.get(meta::RESTART).is_some_and(|request| annotation(pod, recorded) != Some(request))
+fn restart_requested(pod: &Pod, recorded: &str, object: &impl ResourceExt) -> bool {
+    restart_request(object).is_some_and(|request| annotation(pod, recorded) != Some(request))
 }
 
 fn session_restart_requested(pod: &Pod, session: &EffectiveSession) -> bool {
-    restart_requested(pod, meta::SESSION_RESTART, session.annotations())
+    restart_requested(pod, meta::SESSION_RESTART, session)
 }
 
 /// Records the session's restart request on a ready Pod. The request concerns Pods that are not ready, so a ready Pod has nothing to do.
 fn acknowledge_session_restart(observed: &Observed) -> Option<Box<Pod>> {
     let pod = observed.pod.owned()?;
     let session = observed.session.found().filter(|session| session_restart_requested(pod, session))?;
-    let request = session.annotations().get(meta::RESTART)?.clone();
+    let request = restart_request(&**session)?.to_string();
     let mut pod = Pod::clone(pod);
     pod.annotations_mut().insert(meta::SESSION_RESTART.into(), request);
     Some(Box::new(pod))

@@ -60,6 +60,11 @@ pub struct Skills {
 /// The entry in a list of enabled skills that means all skills.
 pub const ALL_SKILLS: &str = "all";
 
+/// Whether a path is that of a folder, or of something below it. Enabled skills include those below them.
+pub fn is_at_or_below(path: &str, folder: &str) -> bool {
+    path.strip_prefix(folder).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
+}
+
 /// An MCP service.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]

@@ -12,7 +12,7 @@ use std::path::{Path, PathBuf};
 
 use self::document::Document;
 use super::folder::{Blocked, Folder, Kind, LOST_AND_FOUND};
-use crate::protocol::init::{ALL_SKILLS, InitFailure, Skills};
+use crate::protocol::init::{ALL_SKILLS, InitFailure, Skills, is_at_or_below};
 
 mod document;
 mod interpreter;
@@ -206,10 +206,6 @@ impl<'a> Enabled<'a> {
     fn missing(&self, there: &[String]) -> Option<&'a str> {
         self.paths.iter().copied().find(|enabled| !there.iter().any(|path| is_at_or_below(path, enabled)))
     }
-}
-
-fn is_at_or_below(path: &str, folder: &str) -> bool {
-    path.strip_prefix(folder).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
 }
 
 /// The first of some skills, and how many there are besides.

@@ -6,7 +6,7 @@ use kube::ResourceExt;
 
 use super::{KindCache, Reconciled};
 use crate::{
-    api::{Agent, AigiseSession, Sandbox, meta, session::SessionPhase},
+    api::{Agent, AigiseSession, Sandbox, session::SessionPhase},
     controllers::{
         Shared,
         cache::{Caches, Change, Dispatcher},
@@ -19,6 +19,7 @@ use crate::{
         effective::EffectiveSession,
         facts::{
             agent::{belonged_to_other_session, may_exec, runner_name},
+            restart_request,
             session::{has_failed, has_volumes, is_inactive, role_name},
         },
         name,
@@ -50,7 +51,7 @@ impl Reconciled for AigiseSession {
             || !change.touches(|session| {
                 let has = (session.spec.mcp_services.clone(), session.spec.enabled_skills.clone());
                 let read_by_children = (is_inactive(session), has_failed(session), from_file(session));
-                (session.uid(), restart_request(session), has, read_by_children)
+                (session.uid(), restart_request(session).map(String::from), has, read_by_children)
             });
         if !hand_made_only || change.touches(|session| (session.metadata.generation, has_volumes(session))) {
             for sandbox in dispatcher.sandboxes_in.of_session(&namespace, &name) {
@@ -151,10 +152,6 @@ impl Reconciled for AigiseSession {
             shared.pulls.put(&uid, (), Arc::new(observed.pull.clone()), bytes);
         }
     }
-}
-
-fn restart_request(session: &AigiseSession) -> Option<String> {
-    session.annotations().get(meta::RESTART).cloned()
 }
 
 /// The exec access of a session's agents to its sandboxes, or `None` if no agent has exec access.

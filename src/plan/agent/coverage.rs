@@ -9,7 +9,7 @@ use crate::{
         facts::agent::{skills, tools},
         volumes::SharedVolume,
     },
-    protocol::init::ALL_SKILLS,
+    protocol::init::{ALL_SKILLS, is_at_or_below},
 };
 
 /// Tools that every agent has.
@@ -82,14 +82,9 @@ fn names_of_skill(skill: &str) -> impl Iterator<Item = &str> {
 
 /// Whether a session has a skill: the skill must be enabled, and it must be staged if the staged skills are known.
 fn has_skill(session: &EffectiveSession, skill: &str) -> bool {
-    let is_there =
-        skill == ALL_SKILLS || staged(session).is_none_or(|mut skills| skills.any(|known| is_in(known, skill)));
+    let is_there = skill == ALL_SKILLS
+        || staged(session).is_none_or(|mut skills| skills.any(|known| is_at_or_below(known, skill)));
     Enabled::by(session).has(skill) && is_there
-}
-
-/// Whether `folder` is `other` or below it.
-fn is_in(folder: &str, other: &str) -> bool {
-    folder.strip_prefix(other).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
 }
 
 /// The skills that were staged; `None` if the session uses an existing claim, whose content is unknown.

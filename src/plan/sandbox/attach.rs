@@ -8,7 +8,9 @@ use super::Observed;
 use crate::{
     api::{condition::Reason, meta, sandbox::Pin, template::Attach},
     plan::{
-        Failure, Lookup, ownership,
+        Failure, Lookup,
+        facts::restart_request,
+        ownership,
         pod::{Progress, annotation},
     },
 };
@@ -75,7 +77,7 @@ fn to(observed: &Observed, attach: &Attach, pod: &Pod) -> Result<Attachment, Fai
     let pin = Pin {
         name: name.clone(),
         uid: pod.uid().unwrap_or_default(),
-        restart: sandbox.annotations().get(meta::RESTART).cloned(),
+        restart: restart_request(&**sandbox).map(String::from),
     };
     let before = sandbox.status.as_ref().and_then(|status| status.attached.as_ref());
     let is_another = |before: &&Pin| before.name == pin.name && before.uid != pin.uid;

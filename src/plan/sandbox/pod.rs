@@ -21,7 +21,7 @@ use crate::{
     plan::{
         Below, HelperMount, Invalid, Settings, digest,
         effective::EffectiveSession,
-        facts::session::secret_name,
+        facts::{restart_request, session::secret_name},
         name::Label,
         ownership,
         pod_spec::{base_spec, claim_volume, helper_container, lay_out},
@@ -136,13 +136,15 @@ fn config_volume(session: &EffectiveSession) -> Volume {
 
 fn annotations(observed: &Observed) -> impl Iterator<Item = (String, String)> {
     let restarts = restart::count(observed);
-    let request = |annotations: &BTreeMap<String, String>| annotations.get(meta::RESTART).cloned();
     [
         (meta::TEMPLATE_HASH, Some(template_hash(observed))),
         (meta::DEFAULT_CONTAINER, Some(meta::SANDBOX_CONTAINER.to_string())),
         (meta::RESTARTS, (restarts > 0).then(|| restarts.to_string())),
-        (meta::RESTART, request(observed.sandbox.annotations())),
-        (meta::SESSION_RESTART, observed.session.found().and_then(|session| request(session.annotations()))),
+        (meta::RESTART, restart_request(&*observed.sandbox).map(String::from)),
+        (
+            meta::SESSION_RESTART,
+            observed.session.found().and_then(|session| restart_request(&**session)).map(String::from),
+        ),
     ]
     .into_iter()
     .filter_map(|(key, value)| Some((key.to_string(), value?)))

@@ -15,6 +15,7 @@ use crate::{
     plan::{
         Failure, digest,
         effective::{EffectiveSession, sources::sources as sources_of},
+        facts::restart_request,
         pod::{Hold, Progress, annotation, blocked_init, failed_init, hold, how, running_init},
         pod_event::{self, Reads},
         pod_spec::SHARED_GROUP,
@@ -401,7 +402,7 @@ pub(super) fn writes(observed: &Observed, staging: &Staging) -> Vec<Write> {
         Staging::Failed { .. } => {
             let is_fixed =
                 known && annotation(pod, meta::SOURCES_DIGEST) != Some(sources::manifest(observed).digest.as_str());
-            is_fixed || annotation(pod, meta::SESSION_RESTART) != restart(&observed.session)
+            is_fixed || annotation(pod, meta::SESSION_RESTART) != restart_request(&observed.session)
         }
         // The Pod cannot start, and a new Pod would differ: a newer operator has another helper image or other resources for
         // it, or a template requests less.
@@ -426,11 +427,6 @@ pub(super) fn is_held(observed: &Observed, staging: &Staging) -> bool {
         let mut beside = containers.filter(|container| container.name != meta::STAGE_CONTAINER);
         beside.any(|container| container.state.as_ref().is_some_and(|state| state.terminated.is_none()))
     })
-}
-
-/// The session's restart annotation, which requests a restart of everything that is not ready.
-fn restart(session: &EffectiveSession) -> Option<&str> {
-    session.annotations().get(meta::RESTART).map(String::as_str)
 }
 
 /// The volumes whose claims are the session's own.

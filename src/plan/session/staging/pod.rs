@@ -21,6 +21,7 @@ use crate::{
     plan::{
         HelperResources, Lookup, digest,
         effective::{EffectiveSession, sources::sources},
+        facts::restart_request,
         name::Label,
         ownership,
         pod_resources::PodResources,
@@ -44,7 +45,7 @@ pub(super) fn stage_pod(observed: &Observed) -> Pod {
         (meta::STAGE_HASH.to_string(), hash(observed)),
         (meta::DEFAULT_CONTAINER.to_string(), meta::STAGE_CONTAINER.to_string()),
     ]);
-    annotations.extend(super::restart(session).map(|value| (meta::SESSION_RESTART.to_string(), value.to_string())));
+    annotations.extend(restart_request(session).map(|value| (meta::SESSION_RESTART.to_string(), value.to_string())));
     annotations.extend(super::request(session).map(|value| (meta::RESTAGE.to_string(), value.to_string())));
     metadata.annotations = Some(annotations);
 
