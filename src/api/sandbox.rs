@@ -254,3 +254,8 @@ impl SandboxPhase {
         }
     }
 }
+
+/// The DNS label of a type: `gdb_mcp` and `Gdb.mcp` are both `gdb-mcp`.
+pub fn dns_label(sandbox_type: &str) -> String {
+    sandbox_type.to_ascii_lowercase().replace(['_', '.'], "-")
+}

@@ -9,6 +9,7 @@ use super::{
     sandbox::{self, check_length, fault, ports_of},
     tree::{Node, Path, Table, Value},
 };
+use crate::api::sandbox::dns_label;
 
 /// The backends that the framework knows, including their later names.
 const BACKENDS: [&str; 8] =
@@ -157,9 +158,9 @@ fn server<'a>(
     let port_of = |sandbox_type: &str| {
         listening.iter().find(|(listens, _)| *listens == sandbox_type).map_or(port, |(_, port)| *port)
     };
-    let label = |word: &str| word.to_ascii_lowercase().replace(['_', '.'], "-");
-    let named =
-        |word: &str| sandboxes.entries.iter().map(|(key, _)| key.as_str()).find(|key| label(key) == label(word));
+    let named = |word: &str| {
+        sandboxes.entries.iter().map(|(key, _)| key.as_str()).find(|key| dns_label(key) == dns_label(word))
+    };
     let is_local = |host: &str| ["127.0.0.1", "localhost", "0.0.0.0", "::1"].contains(&host);
     if let Some(host) = host.filter(|host| !is_local(host)) {
         // The DNS name of a sandbox in its session begins with its type.

@@ -6,6 +6,8 @@
 
 use std::fmt;
 
+use crate::api::sandbox::dns_label;
+
 /// The longest name of a session: with `--` and the longest label it makes a name of 63 characters.
 pub const MAX_SESSION: usize = 40;
 /// The longest type of a sandbox.
@@ -46,7 +48,7 @@ impl Label {
         if !well_formed {
             return Err(NameError::Type(sandbox_type.into()));
         }
-        let label = sandbox_type.to_ascii_lowercase().replace(['_', '.'], "-");
+        let label = dns_label(sandbox_type);
         match label.as_str() {
             "stage" | "config" | "data" | "scripts" | "tools" => Err(NameError::Reserved(sandbox_type.into())),
             agent if agent.starts_with("agent-") => Err(NameError::Reserved(sandbox_type.into())),
