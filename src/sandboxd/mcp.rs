@@ -177,12 +177,11 @@ impl Attempt {
     }
 }
 
-/// Waits for the answer to [`ID`].
-fn answer(events: &mut Events<impl io::Read>) -> Result<InitializeResult, HandshakeError> {
+/// Waits for the answer to [`ID`]. `is_posted`: the stream is the response to a POST, in which only a server of SSE names an endpoint.
+fn answer(events: &mut Events<impl io::Read>, is_posted: bool) -> Result<InitializeResult, HandshakeError> {
     loop {
         let event = events.next().map_err(|end| ended(end, HandshakeError::NoAnswer))?;
-        // Only over SSE does a server name an endpoint, and there it has done so already.
-        if event.name == "endpoint" {
+        if is_posted && event.name == "endpoint" {
             return Err(HandshakeError::NotMcp("the event stream of SSE".into()));
         }
         // A server may send notifications and requests of its own before it answers.

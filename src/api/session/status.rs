@@ -6,6 +6,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use super::volumes::VolumeLayout;
 use crate::api::{raw::RawJson, sandbox::SandboxState};
 
 /// The status of a session, as the operator last observed it.
@@ -156,6 +157,9 @@ pub struct AgentCounts {
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct VolumesStatus {
+    /// How the volumes are laid out on claims, if not `Separate`. It never changes.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub layout: Option<VolumeLayout>,
     /// The scripts volume.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub scripts: Option<VolumeStatus>,

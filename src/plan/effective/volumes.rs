@@ -25,8 +25,8 @@ static DEFAULT: VolumeSpec = VolumeSpec {
 };
 
 /// How the volumes of a session are laid out on claims, given the claims with the operator's label by their names. A session that does
-/// not say it keeps the layout that its claims have, or had according to its status. Only without claims, the default counts, as far as
-/// the session's volumes can be laid out like that.
+/// not say it keeps the layout that its status has recorded; before the first status, that of the claims that are there already. Only
+/// without either, the default counts, as far as the session's volumes can be laid out like that.
 pub fn layout(
     session: &AigiseSession,
     claim: impl Fn(&str) -> Lookup<PersistentVolumeClaim>,
@@ -36,23 +36,22 @@ pub fn layout(
     if let Some(layout) = volumes.and_then(|volumes| volumes.layout) {
         return layout;
     }
-    let single = |is_single| if is_single { VolumeLayout::Single } else { VolumeLayout::Separate };
+    if let Some(said) = session.status.as_ref().and_then(|status| status.volumes.as_ref()) {
+        return said.layout.unwrap_or_default();
+    }
     let claim = |volume: SharedVolume| {
         claim(&name::child(&session.name_any(), volume)).child_state(&session.metadata).owned().cloned()
     };
     if let Some(claim) = claim(SharedVolume::Data) {
-        return single(claim.annotations().contains_key(meta::LAYOUT));
+        let is_single =
+            claim.annotations().get(meta::LAYOUT).is_some_and(|layout| *layout == VolumeLayout::Single.to_string());
+        return if is_single { VolumeLayout::Single } else { VolumeLayout::Separate };
     }
-    if [SharedVolume::Scripts, SharedVolume::Tools].into_iter().any(|volume| claim(volume).is_some()) {
+    let has_other = [SharedVolume::Scripts, SharedVolume::Tools].into_iter().any(|volume| claim(volume).is_some());
+    if has_other || volumes.is_some_and(|volumes| requires_claims(volumes).is_some()) {
         return VolumeLayout::Separate;
     }
-    let said = session.status.as_ref().and_then(|status| status.volumes.as_ref());
-    let mut said = said.into_iter().flat_map(|said| [&said.scripts, &said.data, &said.tools]).flatten();
-    match said.next() {
-        Some(volume) => single(volume.folder.is_some()),
-        None if volumes.is_some_and(|volumes| requires_claims(volumes).is_some()) => VolumeLayout::Separate,
-        None => default,
-    }
+    default
 }
 
 /// The first field that requires a claim for each volume.
@@ -165,7 +164,7 @@ mod tests {
     #[test]
     fn the_layout_of_a_session_is_that_of_its_claims_and_never_changes() {
         use VolumeLayout::{Separate, Single};
-        let nothing = json!({});
+        let (nothing, none) = (json!({}), Value::Null);
         let of = |volumes: &Value, status: &Value, claims: Vec<(String, PersistentVolumeClaim)>, default| {
             let claims: BTreeMap<_, _> = claims.into_iter().collect();
             let claim =
@@ -173,35 +172,37 @@ mod tests {
             layout(&session(volumes, status), claim, default)
         };
         for (default, other) in [(Separate, Single), (Single, Separate)] {
-            assert_eq!(of(&nothing, &nothing, vec![], default), default);
+            assert_eq!(of(&nothing, &none, vec![], default), default);
             let named = json!({"layout": other});
-            assert_eq!(of(&named, &nothing, vec![], default), other, "the session names it");
+            assert_eq!(of(&named, &none, vec![], default), other, "the session names it");
             let data = |layout| vec![claim("demo--data", layout, "u")];
-            assert_eq!(of(&nothing, &nothing, data(None), default), Separate, "a claim of an earlier version");
-            assert_eq!(of(&nothing, &nothing, data(Some("Single")), default), Single);
-            assert_eq!(of(&nothing, &nothing, vec![claim("demo--tools", None, "u")], default), Separate);
+            assert_eq!(of(&nothing, &none, data(None), default), Separate, "a claim of an earlier version");
+            assert_eq!(of(&nothing, &none, data(Some("Single")), default), Single);
+            assert_eq!(of(&nothing, &none, vec![claim("demo--tools", None, "u")], default), Separate);
             let others = vec![claim("demo--data", Some("Single"), "x"), claim("demo--tools", None, "x")];
-            assert_eq!(of(&nothing, &nothing, others, default), default, "claims of an earlier session");
-            // Expired: the claims are gone.
-            let said = |folder: Value| json!({"data": {"claimName": "demo--data", "folder": folder}});
-            assert_eq!(of(&nothing, &said(json!("data")), vec![], default), Single);
-            assert_eq!(of(&nothing, &said(Value::Null), vec![], default), Separate);
+            assert_eq!(of(&nothing, &none, others, default), default, "claims of an earlier session");
+            // The claims are gone, or somebody has changed them.
+            let (recorded, unrecorded) = (json!({"layout": "Single"}), json!({}));
+            for claims in [vec![], data(None), data(Some("Single"))] {
+                assert_eq!(of(&nothing, &recorded, claims.clone(), default), Single);
+                assert_eq!(of(&nothing, &unrecorded, claims, default), Separate);
+            }
         }
         for volumes in [
             json!({"data": {"claimName": "c"}}),
             json!({"scripts": {"reclaim": "Retain"}}),
             json!({"tools": {"accessModes": ["ReadWriteMany"]}}),
         ] {
-            assert_eq!(of(&volumes, &nothing, vec![], Single), Separate, "{volumes}");
+            assert_eq!(of(&volumes, &none, vec![], Single), Separate, "{volumes}");
         }
         let volumes = json!({"data": {"size": "2Gi"}, "tools": {"sources": [{"configMap": {"name": "a"}}]}});
-        assert_eq!(of(&volumes, &nothing, vec![], Single), Single);
+        assert_eq!(of(&volumes, &none, vec![], Single), Single);
     }
 
     #[test]
     fn one_claim_is_configured_by_data_alone() {
         let invalid = |volumes| {
-            let session = EffectiveSession::from(Arc::new(session(&volumes, &json!({}))));
+            let session = EffectiveSession::from(Arc::new(session(&volumes, &Value::Null)));
             let decided = Decided::of(&session.laid_out(VolumeLayout::Single), &Settings::example());
             decided.invalid().map(ToString::to_string)
         };

@@ -15,7 +15,7 @@ use crate::{
         AigiseSessionStatus,
         condition::{ConditionType, Reason},
         sandbox::SandboxState,
-        session::{OnExpiry, SandboxCounts, SessionPhase, VolumeStatus, VolumesStatus},
+        session::{OnExpiry, SandboxCounts, SessionPhase, VolumeLayout, VolumeStatus, VolumesStatus},
     },
     plan::{
         Failure, Report, Requeue, StatusWrite,
@@ -126,7 +126,7 @@ fn is_running(lifecycle: &Lifecycle) -> bool {
 /// The status without the phases of claims. Claims are bound one after the other, which alone is not worth a status write; the next write
 /// includes the phases.
 fn without_claim_phases(mut status: AigiseSessionStatus) -> AigiseSessionStatus {
-    if let Some(VolumesStatus { scripts, data, tools, staged_digest: _, filled: _ }) = &mut status.volumes {
+    if let Some(VolumesStatus { layout: _, scripts, data, tools, staged_digest: _, filled: _ }) = &mut status.volumes {
         [scripts, data, tools].into_iter().flatten().for_each(|volume| volume.phase = None);
     }
     status
@@ -300,6 +300,7 @@ fn filled_volumes(observed: &Observed, staging: &Staging) -> VolumesStatus {
         })
     };
     VolumesStatus {
+        layout: observed.session.is_single().then_some(VolumeLayout::Single),
         scripts: volume(SharedVolume::Scripts),
         data: volume(SharedVolume::Data),
         tools: volume(SharedVolume::Tools),

@@ -42,7 +42,7 @@ pub fn connect(service: &Service) -> Result<(), HandshakeError> {
     let mut events = open(&mut attempt)?;
     let endpoint = endpoint(&attempt.service, &mut events)?;
     post(&attempt, &endpoint, &initialize(VERSION))?;
-    answer(&mut events)?;
+    answer(&mut events, false)?;
     post(&attempt, &endpoint, &initialized())
 }
 

@@ -86,7 +86,7 @@ fn result(response: Response<Body>) -> Result<InitializeResult, HandshakeError> 
         }
     }
     match content_type.as_deref() {
-        Some("text/event-stream") => answer(&mut Events::new(response.into_body().into_reader())),
+        Some("text/event-stream") => answer(&mut Events::new(response.into_body().into_reader()), true),
         Some("application/json") => {
             let other = || HandshakeError::NotMcp("JSON of another kind".into());
             read(response)?.answer().ok_or_else(other)?

@@ -81,7 +81,12 @@ pub fn node_to_read(observed: &Observed) -> Option<String> {
 pub(in crate::plan::session) fn due_in(observed: &Observed, staging: &Staging) -> Option<Duration> {
     let Staging::InProgress(progress) = staging else { return None };
     let pod = observed.stage_pod.owned().filter(|_| is_on_node(progress))?;
-    if observed.pull.tried || observed.pull_pod != ChildState::Absent || !is_needed_by(observed) {
+    // Without a claim of one node, the sandboxes may go to other nodes.
+    if !observed.session.is_on_one_node()
+        || observed.pull.tried
+        || observed.pull_pod != ChildState::Absent
+        || !is_needed_by(observed)
+    {
         return None;
     }
     let runs_commands =
