@@ -32,11 +32,8 @@ use crate::{
 pub trait Object: Kept + Resource<Scope = NamespaceResourceScope> + Serialize {}
 impl<K> Object for K where K: Kept + Resource<Scope = NamespaceResourceScope> + Serialize {}
 
-/// How many writes of a batch are made at the same time.
-const AT_ONCE: usize = 8;
-
-/// Makes the writes in order, records the outcome of each, and stops after the first that did not succeed, and those that were made at the
-/// same time: later writes may depend on earlier ones.
+/// Makes the writes in order, groundwork at the same time, and records the outcome of each. Stops when one did not succeed: later writes may
+/// depend on earlier ones.
 pub async fn execute(
     client: &Client,
     counter: &WriteCounter,
@@ -48,11 +45,9 @@ pub async fn execute(
     let writer = Writer { client, counter, owner };
     let mut rest = writes.into_iter().peekable();
     while let Some(first) = rest.next() {
-        let batch = first.batch();
         let mut at_once = vec![first];
-        while let Some(next) = rest.next_if(|next| batch.is_some() && next.batch() == batch && at_once.len() < AT_ONCE)
-        {
-            at_once.push(next);
+        if at_once[0].is_groundwork() {
+            at_once.extend(std::iter::from_fn(|| rest.next_if(Write::is_groundwork)));
         }
         let made = join_all(at_once.into_iter().map(async |write| {
             let (name, line) = (write.name().to_string(), Line::of(&write));

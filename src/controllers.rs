@@ -73,7 +73,7 @@ pub struct Shared {
     decided: Arc<Memo<Specification, Decided>>,
     /// Admits one expensive decision at a time. These run outside the thread of the reconciles.
     turns: Arc<Turns>,
-    /// The effective sessions, by resource version.
+    /// The effective sessions, by resource version and layout.
     effective: Arc<Memo<(Option<String>, VolumeLayout), EffectiveSession>>,
     /// What became of pulling images beside the stage Pods, by their UIDs.
     pulls: Arc<Memo<(), Pull>>,

@@ -38,7 +38,7 @@ use kube::Resource;
 pub use self::{
     helper_resources::HelperResources,
     invalid::{Below, Invalid},
-    write::{Applied, Batch, Created, Kind, Outcome, Target, Trouble, Writable, Write},
+    write::{Applied, Created, Kind, Outcome, Target, Trouble, Writable, Write},
 };
 use crate::api::{condition::Reason, session::VolumeLayout};
 

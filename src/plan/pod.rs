@@ -558,15 +558,28 @@ pub fn hold(pod: &Pod) -> Option<Hold> {
 pub struct Pulls {
     /// Whether nothing is left to wait for: each image is there or cannot be pulled, or the Pod has ended.
     pub are_over: bool,
-    /// The first container whose image cannot be pulled, and why.
-    pub failed: Option<(String, String)>,
+    /// The first image that cannot be pulled.
+    pub failed: Option<FailedPull>,
+}
+
+/// An image that cannot be pulled.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct FailedPull {
+    /// The container that has the image.
+    pub container: String,
+    /// The image.
+    pub image: String,
+    /// Why it cannot be pulled, as a sentence.
+    pub message: String,
 }
 
 impl Pulls {
     /// Reads a Pod whose containers are there only to have their images pulled.
     pub fn of(pod: &Pod) -> Self {
         let failure = |container: &ContainerStatus| match obstacle(container, false) {
-            Some((Reason::ImagePull, message)) => Some((container.name.clone(), message)),
+            Some((Reason::ImagePull, message)) => {
+                Some(FailedPull { container: container.name.clone(), image: container.image.clone(), message })
+            }
             _ => None, // what else keeps a container from starting comes after its image was pulled
         };
         let is_awaited = |container: &ContainerStatus| {

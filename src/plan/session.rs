@@ -117,9 +117,9 @@ impl Decide for Observed {
                 configuration::writes(self),
                 volumes::writes(self),
                 sandboxes::removals(self),
-                pull::removal(self, &situation.staging),
                 staging::writes(self, &situation.staging),
                 sandboxes::writes(self, situation.lifecycle.is_staged()),
+                pull::removal(self, &situation.staging),
                 // Many storage classes forbid expansion. This comes late: its failure must not block other writes.
                 volumes::growth(self),
                 pull::creation(self, &situation.staging),

@@ -15,7 +15,7 @@ use super::{ChildState, Failure, Foreign};
 use crate::api::{Agent, AigiseSession, Sandbox};
 
 /// One write to the API server. The writes of a plan are made in order, and the first that fails ends it: later writes may depend
-/// on earlier ones. Writes that follow each other and have the same [`Batch`] are made at the same time.
+/// on earlier ones. [Groundwork](Write::is_groundwork) that follows each other is made at the same time.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Write {
     /// Create the object. If the name is taken, the operator reads the object that has it, and never changes that object.
@@ -31,15 +31,6 @@ pub enum Write {
     PatchPod(Box<Pod>),
     /// Delete exactly this object.
     Delete(Target),
-}
-
-/// Writes that do not depend on each other.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Batch {
-    /// What Pods need and what needs no Pod: claims, the Service, network policies, the Secret.
-    Groundwork,
-    /// New Sandboxes.
-    Sandboxes,
 }
 
 /// An object that is created once and never applied.
@@ -135,20 +126,18 @@ writable!(
 );
 
 impl Write {
-    /// The batch in which the write can be made.
-    pub fn batch(&self) -> Option<Batch> {
+    /// Whether the write creates something that Pods need and that needs nothing itself: a claim, a Service, a network policy, a Secret. Such
+    /// writes do not depend on each other.
+    pub fn is_groundwork(&self) -> bool {
         match self {
             Write::Create(Created::Claim(_))
-            | Write::Apply(Applied::Service(_) | Applied::NetworkPolicy(_) | Applied::Secret(_)) => {
-                Some(Batch::Groundwork)
-            }
-            Write::Create(Created::Sandbox(_)) => Some(Batch::Sandboxes),
-            Write::Create(Created::Pod(_))
+            | Write::Apply(Applied::Service(_) | Applied::NetworkPolicy(_) | Applied::Secret(_)) => true,
+            Write::Create(Created::Pod(_) | Created::Sandbox(_))
             | Write::Apply(Applied::ServiceAccount(_) | Applied::Role(_) | Applied::RoleBinding(_))
             | Write::Replace(_)
             | Write::PatchClaim(_)
             | Write::PatchPod(_)
-            | Write::Delete(_) => None,
+            | Write::Delete(_) => false,
         }
     }
 

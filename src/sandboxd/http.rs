@@ -75,7 +75,7 @@ pub fn io_words(error: &io::Error) -> String {
 /// An untrusted text, as one line of limited length.
 pub fn brief(text: &str) -> String {
     let text = text.trim();
-    let line: String = one_line(text).chars().take(BRIEF).collect();
+    let line = one_line(&text.chars().take(BRIEF).collect::<String>());
     if text.chars().nth(BRIEF).is_some() { format!("{line}…") } else { line }
 }
 

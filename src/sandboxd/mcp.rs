@@ -52,7 +52,7 @@ pub enum HandshakeError {
     #[error("sent an endpoint that is not on its own host: {0}")]
     Elsewhere(String),
     #[error("redirects to an address that is not on its own host: {0}")]
-    LedElsewhere(String),
+    RedirectedElsewhere(String),
     #[error("did not answer the handshake within {0} s")]
     NoAnswer(u128),
     #[error("answers the handshake with status {0}")]
@@ -82,7 +82,7 @@ impl HandshakeError {
             Self::Unreachable(_)
             | Self::Silent(_)
             | Self::Elsewhere(_)
-            | Self::LedElsewhere(_)
+            | Self::RedirectedElsewhere(_)
             | Self::NoAnswer(_)
             | Self::Refused(_)
             | Self::Error(_)
@@ -160,7 +160,7 @@ impl Attempt {
 
     /// Sends the first request, and sends it again to where the server redirects it: many servers do so with `/mcp` and `/mcp/`. They
     /// may do so once, and only to a path of their own.
-    fn first(
+    fn send_first(
         &mut self,
         statuses: &[StatusCode],
         send: impl Fn(&Self) -> Result<Response<Body>, HandshakeError>,
@@ -172,7 +172,7 @@ impl Attempt {
         let Some(location) = response.headers().get(LOCATION) else { return Ok(response) };
         let location = String::from_utf8_lossy(location.as_bytes());
         let path = address::resolve(&self.service, location.trim());
-        self.service.path = path.ok_or_else(|| HandshakeError::LedElsewhere(http::brief(&location)))?;
+        self.service.path = path.ok_or_else(|| HandshakeError::RedirectedElsewhere(http::brief(&location)))?;
         send(self)
     }
 }

@@ -353,6 +353,48 @@ fn the_operators_containers_fit_the_limit_ranges_for_which_the_chart_is_set() {
     }
 }
 
+#[test]
+#[ignore = "needs a cluster: make e2e"]
+fn another_default_layout_is_for_new_sessions_only() {
+    let ground = Ground::new("default-layout");
+    let set = |layout: &str| {
+        let value = format!("volumeLayout={layout}");
+        let upgrade = ["upgrade", RELEASE, CHART, "-n", OPERATOR.0, "--reuse-values", "--set", &value];
+        helm(&[&upgrade[..], &["--wait", "--timeout", "120s"]].concat()).text();
+    };
+    let claims = |session: &str| ground.names("pvc", &format!("aigise.dev/session={session}")).len();
+    ground.apply(&plain_session("separate", &["main"]));
+    ground.until_ready("asess/separate");
+    let _back = BackAgain::when_dropped();
+    set("Single");
+    ground.apply(&plain_session("single", &["main"]));
+    ground.until_ready("asess/single");
+    assert_eq!((claims("separate"), claims("single")), (3, 1));
+    ground.run("single--main", "echo kept >/shared/file");
+    // What requires three claims is refused: by a condition, since the session does not name its layout.
+    ground.patch("asess/single", &json!({"spec": {"volumes": {"tools": {"size": "2Gi"}}}}));
+    let invalid = ground.until_not_ready("asess/single", "Invalid");
+    assert!(message(&invalid).contains("spec.volumes.tools.size: "), "{}", message(&invalid));
+    ground.patch("asess/single", &json!({"spec": {"volumes": null}}));
+    ground.until_ready("asess/single");
+
+    let pods = ["pod/separate--main", "pod/single--main"].map(|pod| uid(&ground.get(pod)).to_string());
+    set("Separate");
+    ground.apply(&plain_session("next", &["main"]));
+    ground.until_ready("asess/next");
+    assert_eq!(["pod/separate--main", "pod/single--main"].map(|pod| uid(&ground.get(pod)).to_string()), pods);
+    assert_eq!(ground.run("single--main", "cat /shared/file"), "kept");
+    // Its claim goes, and with it what says how it was laid out.
+    ground.patch("asess/single", &json!({"spec": {"suspend": true}}));
+    ground.until_gone("pod/single--main");
+    let claim = ground.get("pvc/single--data");
+    ground.delete("pvc/single--data");
+    ground.until("pvc/single--data", "is another one", |seen| !seen.is_null() && uid(seen) != uid(&claim));
+    ground.patch("asess/single", &json!({"spec": {"suspend": false}}));
+    ground.until_ready("asess/single");
+    assert_eq!((claims("separate"), claims("single"), claims("next")), (3, 1, 3));
+}
+
 /// A session whose one step says that it began, and ends on request.
 fn waits_for_go() -> Value {
     let script = "echo began >>/shared/runs; while [ ! -e /shared/go ]; do sleep 0.1; done; echo ended >>/shared/runs";

@@ -93,6 +93,20 @@ fn a_stolen_token_of_the_operator_makes_and_changes_nothing_but_what_is_the_oper
             with(pod("p", &pulling(&json!([{"name": "v", "emptyDir": {}}]))), pulls),
         ),
         ("a command beside images that are pulled", with(pod("p", &json!({})), pulls)),
+        ("another init container beside images that are pulled", {
+            let init = json!([{"name": "i", "image": ROOT_IMAGE, "command": ["/sandboxd", "install", "/aigise"]}]);
+            with(pod("p", &pulling(&helper)), |pod| {
+                pulls(pod);
+                pod["spec"]["initContainers"] = init;
+            })
+        }),
+        ("a hook beside images that are pulled", {
+            let hook = json!({"postStart": {"exec": {"command": ["true"]}}});
+            with(pod("p", &pulling(&helper)), |pod| {
+                pulls(pod);
+                pod["spec"]["containers"][0]["lifecycle"] = hook;
+            })
+        }),
         ("a Secret of another name", of_kind("v1", "Secret", "s")),
         ("a Secret of nobody", json!({"apiVersion": "v1", "kind": "Secret", "metadata": {"name": "s--config"}})),
         ("a Sandbox of nobody", sandbox),

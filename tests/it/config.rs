@@ -185,6 +185,27 @@ fn only_a_sandbox_that_waits_for_itself_and_says_nothing_runs_the_entrypoint_of_
         (&waits, json!({"sandboxDefaults": {"entrypoint": "Image"}}), "its image"),
         (&waits, json!({"sandboxes": {"gdb_mcp": {"entrypoint": "Idle"}}}), "/aigise/sandboxd idle"),
         (&waits, json!({"sandboxes": {"gdb_mcp": {"command": ["serve"]}}}), "serve"),
+        // A step, or a container beside it, may start the services.
+        (
+            &waits,
+            json!({"sandboxes": {"gdb_mcp": {"init": {"steps": [{"name": "s", "command": ["serve"]}]}}}}),
+            "/aigise/sandboxd idle",
+        ),
+        (
+            &waits,
+            json!({"sandboxes": {"gdb_mcp": {"podTemplate": {"spec": {"containers": [{"name": "server", "image": "s"}]}}}}}),
+            "/aigise/sandboxd idle",
+        ),
+        (
+            &waits,
+            json!({"sandboxDefaults": {"podTemplate": {"spec": {"initContainers": [{"name": "server", "image": "s", "restartPolicy": "Always"}]}}}}),
+            "/aigise/sandboxd idle",
+        ),
+        (
+            &waits,
+            json!({"sandboxes": {"gdb_mcp": {"podTemplate": {"spec": {"containers": [{"name": "sandbox", "tty": true}]}}}}}),
+            "its image with the arguments /aigise/sandboxd idle",
+        ),
         (
             &waits,
             json!({"mcpServices": {"a": {"sandbox": "other", "port": 1}, "b": {"sandbox": "other", "port": 2}}, "sandboxes": {"other": {"image": "o"}}}),
@@ -244,6 +265,22 @@ fn a_pod_of_an_earlier_version_is_kept_and_a_changed_manifest_is_followed() {
     with["sandboxes"]["gdb_mcp"]["entrypoint"] = "ImageThenIdle".into();
     written.happens(Event::ApplySession(Box::new(session_of(&with))));
     assert_eq!(pod_of(&written), (uid, earlier, true));
+
+    // A file does not make a Pod of an earlier version of what the user has written beside it.
+    let mut beside = World::new();
+    let text = "[sandbox.sandboxes.other]\nimage = 'o'\n".to_string();
+    beside.happens(Event::ConfigMap { name: "file".into(), content: text });
+    let spec = |entrypoint: &str| {
+        json!({
+            "configFrom": {"configMapKeyRef": {"name": "file", "key": "config.toml"}},
+            "sandboxes": {"gdb_mcp": {"image": "i", "entrypoint": entrypoint}},
+        })
+    };
+    beside.happens(Event::ApplySession(Box::new(session_of(&spec("Idle")))));
+    beside.happens(Event::Running("demo--gdb-mcp".into()));
+    assert!(!pod_of(&beside).2);
+    beside.happens(Event::ApplySession(Box::new(session_of(&spec("ImageThenIdle")))));
+    assert!(pod_of(&beside).2);
 }
 
 #[test]

@@ -1,5 +1,7 @@
 //! The real controllers over an API server in memory: what lives cost, counted against the budgets of the contract.
 
+use std::time::Duration;
+
 use aigise_operator::api::Agent;
 use kube::{
     Api,
@@ -7,9 +9,12 @@ use kube::{
 };
 use serde_json::{Value, json};
 
-use super::lives::{LIVES, Life, agent, config_map, corpus, life, session, three_of_everything};
+use super::lives::{LIVES, Life, agent, config_map, corpus, life, phase, session, three_of_everything};
 use crate::support::{
-    apiserver::{Seen, Verb, faults},
+    apiserver::{
+        Key, Seen, Verb,
+        faults::{self, Effect},
+    },
     life::{NAMESPACE, World, in_fast_time},
 };
 
@@ -373,5 +378,64 @@ fn all_agents_of_a_session_have_one_role() {
         let refused: Vec<_> =
             refused.filter(|seen| (seen.code, seen.subresource) != (Some(404), Some("status"))).collect();
         assert!(refused.is_empty(), "{}", faults::lines(&refused));
+    });
+}
+
+/// The layout of a session's volumes is settled once, whatever the operator's default becomes and whatever becomes of the claims.
+#[test]
+fn another_default_layout_moves_no_session() {
+    use aigise_operator::api::session::VolumeLayout::{Separate, Single};
+    for (default, later, claims) in [(Separate, Single, 3), (Single, Separate, 1)] {
+        in_fast_time(async {
+            let mut world = World::new();
+            world.volume_layout = default;
+            world.restart();
+            world.apply(session(json!({"sandboxes": {"main": {"image": "a:1"}}}))).await;
+            world.settle().await;
+            let count = |world: &World| {
+                let all = world.api.all();
+                all.iter().filter(|(key, _)| key.plural == "persistentvolumeclaims").count()
+            };
+            assert_eq!((phase(&world).as_str(), count(&world)), ("Ready", claims), "{default}");
+            let before = world.version();
+            world.volume_layout = later;
+            world.restart();
+            world.settle().await;
+            assert_eq!(world.version(), before, "{default}: {}", lines(&world));
+            if default == Separate {
+                return;
+            }
+            // The claim loses what says how it is laid out.
+            let claim = |world: &World| world.get("persistentvolumeclaims", "demo--data");
+            let pod = world.get("pods", "demo--main")["metadata"]["uid"].clone();
+            let key = Key { plural: "persistentvolumeclaims", namespace: NAMESPACE.into(), name: "demo--data".into() };
+            world.api.edit(&key, |claim| claim["metadata"]["annotations"] = json!({}));
+            world.restart();
+            world.settle().await;
+            assert_eq!(claim(&world)["metadata"]["annotations"].get("aigise.dev/layout"), None);
+            assert_eq!((count(&world), &world.get("pods", "demo--main")["metadata"]["uid"]), (1, &pod));
+        });
+    }
+}
+
+/// What Pods need is written at the same time, and before them.
+#[test]
+fn groundwork_does_not_wait_for_groundwork_and_pods_wait_for_it() {
+    in_fast_time(async {
+        let mut world = World::new();
+        let is_policy = |seen: &Seen| seen.key.plural == "networkpolicies" && seen.verb.writes();
+        world.api.fault(1, Effect::Delay(Duration::from_secs(10)), is_policy);
+        world.apply(session(json!({"sandboxes": {"main": {"image": "a:1"}}}))).await;
+        tokio::time::sleep(Duration::from_secs(5)).await;
+        for (plural, name) in
+            [("services", "demo"), ("persistentvolumeclaims", "demo--data"), ("persistentvolumeclaims", "demo--tools")]
+        {
+            assert!(!world.get(plural, name).is_null(), "{plural} {name} waits for the policy");
+        }
+        for plural in ["sandboxes", "pods"] {
+            assert!(world.get(plural, "demo--main").is_null(), "{plural} are there before the policy");
+        }
+        world.settle().await;
+        assert_eq!(phase(&world), "Ready");
     });
 }

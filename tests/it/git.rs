@@ -27,7 +27,10 @@ fn variables(world: &World, pod: &str) -> Vec<(String, String)> {
 
 /// Those of a session's sandbox with variables of its own that are about git.
 fn of_git(own: &Value) -> BTreeMap<String, String> {
-    let main = json!({"image": "a", "env": own});
+    of_git_in(&json!({"image": "a", "env": own}))
+}
+
+fn of_git_in(main: &Value) -> BTreeMap<String, String> {
     let session = json!({"apiVersion": "aigise.dev/v1alpha1", "kind": "AigiseSession", "metadata": {"name": "demo"}, "spec": {"sandboxes": {"main": main}}});
     let mut world = World::new();
     world.happens(Event::ApplySession(Box::new(serde_json::from_value(session).unwrap())));
@@ -96,6 +99,13 @@ fn the_variables_of_a_template_replace_those_for_git() {
     let environment = of_git(&own);
     assert_eq!(environment["GIT_CONFIG_SYSTEM"], "/etc/gitconfig");
     assert_eq!(environment["GIT_CONFIG_COUNT"], "0");
+}
+
+/// Variables of `env` hide those of `envFrom`, and a smaller count hides settings.
+#[test]
+fn settings_that_may_be_counted_in_env_from_are_not_hidden() {
+    let environment = of_git_in(&json!({"image": "a", "envFrom": [{"configMapRef": {"name": "own"}}]}));
+    assert_eq!(environment.into_keys().collect::<Vec<_>>(), ["GIT_CONFIG_SYSTEM"]);
 }
 
 /// git's check stays where nothing is shared: in the Pod of an agent, and in a sandbox without volumes.

@@ -686,10 +686,18 @@ impl World {
                 }
                 _ => vec![meta::SANDBOX_CONTAINER.to_string()],
             };
-            let mut status = ContainerStatus { image: "registry.example/image:1".into(), ..ContainerStatus::default() };
+            let mut status = ContainerStatus::default();
             status.state = Some(state(&mut status));
-            let statuses = containers.into_iter().map(|name| ContainerStatus { name, ..status.clone() });
-            pod.status.get_or_insert_default().container_statuses = Some(statuses.collect());
+            let image = |name: &str| {
+                let mut containers = pod.spec.iter().flat_map(|spec| &spec.containers);
+                containers.find(|container| container.name == name).and_then(|container| container.image.clone())
+            };
+            let statuses = containers.into_iter().map(|name| {
+                let image = image(&name).unwrap_or_default();
+                ContainerStatus { name, image, ..status.clone() }
+            });
+            let statuses: Vec<_> = statuses.collect();
+            pod.status.get_or_insert_default().container_statuses = Some(statuses);
         });
     }
 

@@ -9,7 +9,11 @@ use std::{
     time::Duration,
 };
 
-use aigise_operator::plan::{Created, Write, pod::Pulls, session::Observed};
+use aigise_operator::plan::{
+    Created, Write,
+    pod::{FailedPull, Pulls},
+    session::Observed,
+};
 use k8s_openapi::api::core::v1::Pod;
 use serde_json::{Value, json};
 
@@ -176,7 +180,11 @@ fn one_image_that_is_missing_does_not_keep_the_others_from_being_pulled() {
     let waits = json!({"waiting": {"reason": "ContainerCreating"}});
     let ended = json!({"terminated": {"exitCode": 0}});
     let bad_user = json!({"waiting": {"reason": "CreateContainerConfigError", "message": "runs as root"}});
-    let failed = Some(("0-main".to_string(), "The image a:1 cannot be pulled: not found".to_string()));
+    let failed = Some(FailedPull {
+        container: "0-main".into(),
+        image: "a:1".into(),
+        message: "The image a:1 cannot be pulled: not found".into(),
+    });
     let pulls = |states| Pulls::of(&pod(states));
     assert_eq!(pulls([missing.clone(), waits.clone()]), Pulls { are_over: false, failed: failed.clone() });
     assert_eq!(pulls([missing, ended.clone()]), Pulls { are_over: true, failed });
@@ -298,5 +306,38 @@ fn an_image_that_is_missing_is_named_while_the_volumes_are_filled() {
         world.cluster.push_image("a:1");
         world.settle().await;
         assert_eq!(phase(&world), "Ready");
+    });
+}
+
+#[test]
+fn an_image_that_was_corrected_is_not_named_any_more() {
+    in_fast_time(async {
+        let mut world = World::new();
+        world.cluster.staging_takes(Duration::from_secs(60));
+        world.cluster.lose_image("a:1");
+        world.apply(one_sandbox()).await;
+        let says = |world: &World| world.get("aigisesessions", "demo")["status"].to_string().contains("a:1");
+        world.until("it is named", |world| says(world)).await;
+        let mut corrected = one_sandbox();
+        corrected["spec"]["sandboxes"]["main"]["image"] = json!("a:2");
+        world.apply(corrected).await;
+        world.until("it is not named any more", |world| !says(world)).await;
+        assert_eq!(phase(&world), "Staging");
+        world.settle().await;
+        assert_eq!(phase(&world), "Ready");
+    });
+}
+
+/// The Pod is a hint: that it cannot be deleted keeps no sandbox from being created.
+#[test]
+fn a_pod_that_cannot_be_deleted_is_in_nobodys_way() {
+    in_fast_time(async {
+        let mut world = World::new();
+        world.cluster.staging_takes(Duration::from_secs(20));
+        world.api.fault(usize::MAX, Effect::code(403), |seen| is_of_pull_pod(seen) && seen.verb == Verb::Delete);
+        world.apply(one_sandbox()).await;
+        world
+            .until("the sandbox is ready", |world| world.get("sandboxes", "demo--main")["status"]["state"] == "ready")
+            .await;
     });
 }

@@ -6,11 +6,13 @@ use aigise_operator::{
     api::{
         AigiseSession, AigiseSessionStatus,
         condition::{ConditionType, Reason},
+        sandbox::SandboxPhase,
         session::SessionPhase,
     },
     plan::{
         Applied, ChildState, Created, Decide, Failure, Kind, Outcome, Report, Requeue, Write, facts, session::Observed,
     },
+    protocol::init::InitFailure,
 };
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 use serde_json::{Value, json};
@@ -223,4 +225,47 @@ fn the_outcome_for_a_claim_is_recorded_for_the_volume_that_owns_it() {
     let volumes = report.status.volumes.unwrap();
     assert_eq!(volumes.data.map(|data| data.claim_name).as_deref(), Some("demo--data"));
     assert_eq!(volumes.scripts, None, "the claim was looked up before it was created");
+}
+
+/// What a sandbox is does not depend on whether the containers beside it could be ended, and the attempt is repeated.
+#[test]
+fn an_end_is_reported_although_the_containers_beside_it_cannot_be_ended() {
+    let sandbox = json!({
+        "apiVersion": "aigise.dev/v1alpha1", "kind": "Sandbox", "metadata": {"name": "alone"},
+        "spec": {
+            "type": "main",
+            "image": "a:1",
+            "restart": {"policy": "Never"},
+            "init": {"steps": [{"name": "s", "command": ["true"]}]},
+            "podTemplate": {"spec": {"containers": [{"name": "beside", "image": "b:1"}]}},
+        },
+    });
+    let failure = InitFailure { step: Some("s".into()), how: "ended".into(), ..InitFailure::default() };
+    for (end, phase) in [
+        (Event::Exited { pod: "alone".into(), code: 0, after: 9 }, SandboxPhase::Finished),
+        (Event::Exited { pod: "alone".into(), code: 1, after: 9 }, SandboxPhase::Error),
+        (Event::InitFailed { pod: "alone".into(), failure }, SandboxPhase::Error),
+    ] {
+        let mut world = World::new();
+        world.happens(Event::ApplySandbox(serde_json::from_value(sandbox.clone()).unwrap()));
+        world.happens(if matches!(end, Event::InitFailed { .. }) {
+            Event::Initializes("alone".into())
+        } else {
+            Event::Running("alone".into())
+        });
+        world.change(end);
+        let beside = json!({"name": "beside", "ready": true, "image": "", "imageID": "", "restartCount": 0, "state": {"running": {}}});
+        let pod = world.pods.get_mut("alone").unwrap();
+        let statuses = pod.status.as_mut().unwrap().container_statuses.as_mut().unwrap();
+        statuses.push(serde_json::from_value(beside).unwrap());
+        let mut observed = world.observe_sandbox("alone");
+        let writes = planned(&observed);
+        let [write @ Write::PatchPod(_)] = &writes[..] else { panic!("{phase:?}: {writes:?}") };
+        let before = reported(&observed);
+        assert_eq!(before.status.phase, Some(phase));
+        let failure = Failure { reason: Reason::Forbidden, message: WORDS.into() };
+        observed.record(write.name(), Outcome::Pod(ChildState::Failed(failure)));
+        let after = reported(&observed);
+        assert_eq!((&after.status, after.requeue), (&before.status, Requeue::Backoff), "{phase:?}");
+    }
 }

@@ -240,6 +240,29 @@ fn a_folder_that_a_sandbox_has_closed_is_neither_a_source_nor_the_storage() {
 }
 
 #[test]
+fn a_full_volume_and_an_obstacle_have_a_way_on_each() {
+    let retry = r#"kubectl annotate asess demo --overwrite aigise.dev/restart="$(date)""#;
+    for (fault, way_on) in [
+        (
+            Fault::Size("data".into()),
+            format!(
+                "The claim demo--data is of the storage class standard. Raise its size, if the storage class can expand volumes, then: {retry}; or stage less."
+            ),
+        ),
+        (
+            Fault::Obstacle("data".into()),
+            format!("Remove it in a sandbox, or change the path of the source; then: {retry}"),
+        ),
+    ] {
+        let mut world = World::new();
+        world.happens(with_sources(json!([a_container_source()])));
+        world.happens(Event::StagingFailed { pod: STAGE.into(), message: "failed".into(), fault });
+        let expected = format!("The volumes could not be filled: failed. {way_on}");
+        assert_eq!(said(&world), ("StagingFailed".into(), expected));
+    }
+}
+
+#[test]
 fn what_a_container_source_says_is_not_taken_for_the_report() {
     let mut world = World::new();
     world.happens(with_sources(json!([a_container_source()])));

@@ -43,6 +43,8 @@ pub struct World {
     pub operator: Option<Operator>,
     /// Whether the operator is started with the right to give agents exec access.
     pub allow_runner_exec: bool,
+    /// The layout of the volumes of sessions that name none, from the next start on.
+    pub volume_layout: VolumeLayout,
     starts: usize,
     hands: JoinHandle<()>,
 }
@@ -69,8 +71,16 @@ impl World {
         let api = ApiServer::new();
         let cluster = Cluster::new(&api);
         let hands = tokio::spawn(cluster.clone().run());
-        let mut world =
-            Self { user: api.client("user"), api, cluster, operator: None, allow_runner_exec: true, starts: 0, hands };
+        let mut world = Self {
+            user: api.client("user"),
+            api,
+            cluster,
+            operator: None,
+            allow_runner_exec: true,
+            volume_layout: VolumeLayout::Separate,
+            starts: 0,
+            hands,
+        };
         world.start();
         world
     }
@@ -91,7 +101,7 @@ impl World {
                 allow_privileged_templates: false,
                 allow_runner_exec: self.allow_runner_exec,
                 cluster_ranges: vec![],
-                volume_layout: VolumeLayout::Separate,
+                volume_layout: self.volume_layout,
             }),
             scope: Scope::of(vec![]),
             metrics: metrics.clone(),
@@ -159,7 +169,8 @@ impl World {
         panic!("gave up waiting until {what}; the operator's last writes:\n{}", self.last_writes());
     }
 
-    fn version(&self) -> u64 {
+    /// The version of the newest object.
+    pub fn version(&self) -> u64 {
         *self.api.changes().borrow()
     }
 

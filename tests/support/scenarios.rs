@@ -467,10 +467,7 @@ async fn what_the_schema_does_not_allow_is_refused(ground: &Ground) {
     };
     for (more, why) in [
         (json!({"data": {"claimName": "theirs"}}), "data: claimName requires layout Separate"),
-        (
-            json!({"tools": {"size": "2Gi"}}),
-            "tools: with layout Single, it is a folder of the claim that data configures",
-        ),
+        (json!({"tools": {"size": "2Gi"}}), "tools: with layout Single, only sources can be set"),
         (json!({"scripts": {"accessModes": ["ReadWriteMany"]}}), "scripts: with layout Single"),
     ] {
         let message = refused(ground.create(&session("b", laid_out(more))).await, 422, "Invalid").message;

@@ -13,11 +13,11 @@ use crate::api::crds::rule;
 fn single_rules() -> Vec<serde_json::Value> {
     let is_single = "has(self.layout) && self.layout == 'Single'";
     let excluded = ["scripts", "tools"].into_iter().map(|volume| {
-        let fields = VolumeSpec::OF_A_CLAIM.map(|field| format!("has(self.{volume}.{field})")).join(" || ");
+        let fields = VolumeSpec::CLAIM_FIELDS.map(|field| format!("has(self.{volume}.{field})")).join(" || ");
         rule(
             &format!("!({is_single} && has(self.{volume}) && ({fields}))"),
             &format!(
-                "{volume}: with layout Single, it is a folder of the claim that data configures, and has only sources"
+                "{volume}: with layout Single, only sources can be set: the volume is a folder of the claim of data"
             ),
         )
     });
@@ -150,10 +150,10 @@ pub struct VolumeSpec {
 
 impl VolumeSpec {
     /// The fields that configure the claim of the volume.
-    pub const OF_A_CLAIM: [&str; 5] = ["claimName", "reclaim", "size", "storageClassName", "accessModes"];
+    pub const CLAIM_FIELDS: [&str; 5] = ["claimName", "reclaim", "size", "storageClassName", "accessModes"];
 
-    /// The first of [these fields](Self::OF_A_CLAIM) that is set.
-    pub fn first_of_a_claim(&self) -> Option<&'static str> {
+    /// The first of [these fields](Self::CLAIM_FIELDS) that is set.
+    pub fn first_claim_field(&self) -> Option<&'static str> {
         let Self { claim_name, reclaim, size, storage_class_name, access_modes, sources: _ } = self;
         let set = [
             claim_name.is_some(),
@@ -162,7 +162,7 @@ impl VolumeSpec {
             storage_class_name.is_some(),
             !access_modes.is_empty(),
         ];
-        Self::OF_A_CLAIM.into_iter().zip(set).find_map(|(field, is_set)| is_set.then_some(field))
+        Self::CLAIM_FIELDS.into_iter().zip(set).find_map(|(field, is_set)| is_set.then_some(field))
     }
 }
 

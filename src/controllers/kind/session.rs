@@ -92,7 +92,7 @@ impl Reconciled for AigiseSession {
         let session = session.demanded_by(&agents);
         let owner = session.metadata();
         let (mut claims, mut existing_claims) = (BTreeMap::new(), BTreeMap::new());
-        for volume in session.with_claim() {
+        for volume in session.claimed_volumes() {
             match session.existing_claim(volume) {
                 Some(existing) => _ = existing_claims.insert(volume, read.existing_claim(existing).await?),
                 None => _ = claims.insert(volume, read.claim(&session.claim_name(volume)).child_state(owner)),
@@ -129,7 +129,7 @@ impl Reconciled for AigiseSession {
             session: session.clone(),
         };
         let uid = observed.stage_pod.owned().and_then(|pod| pod.uid()).unwrap_or_default();
-        observed.pull = Pull::of(read.pull(&uid), &observed.pull_pod, &session);
+        observed.pull = Pull::of(read.pull(&uid), &observed.pull_pod);
         if let Some(node) = session::node_to_read(&observed) {
             observed.node_images = read.node_images(&node).await;
         }
@@ -148,7 +148,8 @@ impl Reconciled for AigiseSession {
         }
         let stage_pod = observed.stage_pod.owned().and_then(|pod| pod.uid());
         if let Some(uid) = stage_pod.filter(|_| observed.pull.tried) {
-            let bytes = 512 + observed.pull.failed.as_ref().map_or(0, String::len);
+            let bytes =
+                512 + observed.pull.failed.as_ref().map_or(0, |missing| missing.image.len() + missing.message.len());
             shared.pulls.put(&uid, (), Arc::new(observed.pull.clone()), bytes);
         }
     }

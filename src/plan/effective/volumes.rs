@@ -48,15 +48,15 @@ pub fn layout(
         return if is_single { VolumeLayout::Single } else { VolumeLayout::Separate };
     }
     let has_other = [SharedVolume::Scripts, SharedVolume::Tools].into_iter().any(|volume| claim(volume).is_some());
-    if has_other || volumes.is_some_and(|volumes| requires_claims(volumes).is_some()) {
+    if has_other || volumes.is_some_and(|volumes| excluded_by_single(volumes).is_some()) {
         return VolumeLayout::Separate;
     }
     default
 }
 
-/// The first field that requires a claim for each volume.
-fn requires_claims(volumes: &Volumes) -> Option<(SharedVolume, &'static str)> {
-    let of = |volume, spec: &Option<VolumeSpec>| Some((volume, spec.as_ref()?.first_of_a_claim()?));
+/// The first field that a session with one claim cannot have.
+fn excluded_by_single(volumes: &Volumes) -> Option<(SharedVolume, &'static str)> {
+    let of = |volume, spec: &Option<VolumeSpec>| Some((volume, spec.as_ref()?.first_claim_field()?));
     let existing = volumes.data.as_ref().is_some_and(|data| data.claim_name.is_some());
     of(SharedVolume::Scripts, &volumes.scripts)
         .or_else(|| of(SharedVolume::Tools, &volumes.tools))
@@ -67,7 +67,7 @@ fn requires_claims(volumes: &Volumes) -> Option<(SharedVolume, &'static str)> {
 /// layout.
 pub(super) fn check(session: &EffectiveSession) -> Result<(), Invalid> {
     let volumes = session.spec().volumes.as_ref().filter(|_| session.is_single());
-    match volumes.and_then(requires_claims) {
+    match volumes.and_then(excluded_by_single) {
         None => Ok(()),
         Some((volume, field)) => {
             let why = format!(
@@ -106,7 +106,7 @@ impl EffectiveSession {
     }
 
     /// The volumes that have a claim.
-    pub fn with_claim(&self) -> impl Iterator<Item = SharedVolume> {
+    pub fn claimed_volumes(&self) -> impl Iterator<Item = SharedVolume> {
         SharedVolume::ALL.into_iter().filter(|&volume| self.on_claim_of(volume) == volume)
     }
 
@@ -130,7 +130,7 @@ impl EffectiveSession {
 
     /// Whether all Pods of the session have to run on one node, because of a claim that cannot be mounted on several.
     pub fn is_on_one_node(&self) -> bool {
-        let mut volumes = self.with_claim().map(|volume| self.volume(volume));
+        let mut volumes = self.claimed_volumes().map(|volume| self.volume(volume));
         volumes.any(|volume| !volume.access_modes.contains(&AccessMode::ReadWriteMany))
     }
 }

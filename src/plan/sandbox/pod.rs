@@ -227,17 +227,15 @@ fn environment(observed: &Observed) -> impl Iterator<Item = EnvVar> {
 fn git(observed: &Observed) -> impl Iterator<Item = EnvVar> {
     let spec = &observed.sandbox.spec;
     let mounts_claims = observed.workload().member_of().is_some() || !spec.volumes.is_empty();
-    let variables = [
-        ("GIT_CONFIG_SYSTEM", meta::GIT_CONFIG),
-        ("GIT_CONFIG_COUNT", "1"),
-        ("GIT_CONFIG_KEY_0", "safe.directory"),
-        ("GIT_CONFIG_VALUE_0", "*"),
-    ];
-    // What `envFrom` brings is unknown, and would be hidden.
-    let variables = &variables[..if spec.template.env_from.is_empty() { variables.len() } else { 1 }];
-    let is_wanted = |(name, _): &&(&str, &str)| mounts_claims && spec.template.env.iter().all(|own| own.name != *name);
-    let variables: Vec<_> = variables.iter().filter(is_wanted).copied().collect();
-    variables.into_iter().map(|(name, value)| EnvVar { name: name.into(), value: Some(value.into()), value_from: None })
+    let of_system = [("GIT_CONFIG_SYSTEM", meta::GIT_CONFIG)];
+    let counted = [("GIT_CONFIG_COUNT", "1"), ("GIT_CONFIG_KEY_0", "safe.directory"), ("GIT_CONFIG_VALUE_0", "*")];
+    // What `envFrom` brings is unknown. Settings that are counted there would be hidden.
+    let counted = counted.into_iter().filter(|_| spec.template.env_from.is_empty());
+    of_system
+        .into_iter()
+        .chain(counted)
+        .filter(move |(name, _)| mounts_claims && spec.template.env.iter().all(|own| own.name != *name))
+        .map(|(name, value)| EnvVar { name: name.into(), value: Some(value.into()), value_from: None })
 }
 
 /// The keys of the session's models, for the Pod of an agent: `AIGISE_<MODEL>_API_KEY`.

@@ -345,9 +345,7 @@ pub(super) fn failed_in_words(observed: &Observed, message: &str, fault: &Fault)
         }
         Fault::Size(volume) => (
             storage(volume),
-            format!(
-                "Raise its size, if its storage class can expand volumes, and set the annotation: {retry}. Or stage less."
-            ),
+            format!("Raise its size, if the storage class can expand volumes, then: {retry}; or stage less."),
         ),
         Fault::Storage(volume) => {
             (storage(volume), format!("Use another storage class or other mount options; then: {retry}"))
@@ -431,7 +429,7 @@ pub(super) fn is_held(observed: &Observed, staging: &Staging) -> bool {
 
 /// The volumes whose claims are the session's own.
 fn own_claims(session: &EffectiveSession) -> impl Iterator<Item = SharedVolume> {
-    session.with_claim().filter(|&volume| session.existing_claim(volume).is_none())
+    session.claimed_volumes().filter(|&volume| session.existing_claim(volume).is_none())
 }
 
 /// The volumes that are staged. Existing claims are used as they are.

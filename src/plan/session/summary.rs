@@ -177,7 +177,8 @@ fn view(observed: &Observed, lifecycle: &Lifecycle, counts: &SandboxCounts) -> V
         }
         Lifecycle::Staging(progress) => {
             let words = staging::in_words(observed, progress);
-            let message = observed.pull.failed.as_ref().map_or(words.clone(), |failed| format!("{words} {failed}"));
+            let message =
+                staging::pull::missing_image(observed).map_or(words.clone(), |missing| format!("{words} {missing}"));
             let view = View::new(Staging, InProgress, Reason::Staging, message);
             view.requeued(Requeue::AwaitChange.within(staging::event_reads(observed).next(observed.now)))
         }

@@ -79,7 +79,7 @@ fn grown(live: &PersistentVolumeClaim, desired: PersistentVolumeClaim) -> Option
 
 /// Deletes the claims that do not outlive the session.
 pub(super) fn removals(observed: &Observed) -> Vec<Write> {
-    let going = observed.session.with_claim().filter(|&volume| observed.session.deletes_claim(volume));
+    let going = observed.session.claimed_volumes().filter(|&volume| observed.session.deletes_claim(volume));
     let claims = going.filter_map(|volume| observed.claims.get(&volume)?.owned());
     let claims = claims.filter(|claim| claim.metadata.deletion_timestamp.is_none());
     claims.map(|claim| Write::delete(&**claim)).collect()
@@ -87,7 +87,7 @@ pub(super) fn removals(observed: &Observed) -> Vec<Write> {
 
 /// Whether claims that do not outlive the session may still exist.
 pub(super) fn remaining(observed: &Observed) -> bool {
-    let mut going = observed.session.with_claim().filter(|&volume| observed.session.deletes_claim(volume));
+    let mut going = observed.session.claimed_volumes().filter(|&volume| observed.session.deletes_claim(volume));
     going.any(|volume| observed.claims.get(&volume).is_some_and(ChildState::may_be_there))
 }
 
@@ -99,7 +99,7 @@ pub(super) fn missing(observed: &Observed) -> Option<&str> {
 
 /// The first claim that is being deleted. Kubernetes keeps it until the last Pod that uses it has ended.
 fn terminating(observed: &Observed) -> Option<(SharedVolume, &PersistentVolumeClaim)> {
-    let mut claims = observed.session.with_claim().filter_map(|volume| Some((volume, &**observed.claim(volume)?)));
+    let mut claims = observed.session.claimed_volumes().filter_map(|volume| Some((volume, &**observed.claim(volume)?)));
     claims.find(|(_, claim)| claim.metadata.deletion_timestamp.is_some())
 }
 
@@ -151,10 +151,10 @@ pub(super) fn unbound(observed: &Observed) -> Option<String> {
         return Some(format!("A claim cannot be expanded: {}", failure.message));
     }
     let phase = |volume| observed.claim(volume)?.status.as_ref()?.phase.as_deref();
-    if let Some(lost) = observed.session.with_claim().find(|&volume| phase(volume) == Some("Lost")) {
+    if let Some(lost) = observed.session.claimed_volumes().find(|&volume| phase(volume) == Some("Lost")) {
         return Some(format!("The claim {} has lost its volume.", observed.session.claim_name(lost)));
     }
-    let waits = observed.session.with_claim().any(|volume| phase(volume) != Some("Bound"));
+    let waits = observed.session.claimed_volumes().any(|volume| phase(volume) != Some("Bound"));
     let how = if observed.session.is_single() {
         "The claim gets its volume when the first Pod needs it."
     } else {

@@ -48,7 +48,7 @@ pub fn connect(service: &Service) -> Result<(), HandshakeError> {
 
 /// Opens the stream.
 fn open(attempt: &mut Attempt) -> Result<Events<impl io::Read + use<>>, HandshakeError> {
-    let response = attempt.first(&REDIRECTS, |attempt| {
+    let response = attempt.send_first(&REDIRECTS, |attempt| {
         let request = attempt.agent.get(url(&attempt.service)).header(ACCEPT, "text/event-stream");
         // The time limit includes reading the stream.
         let response = request.config().timeout_global(Some(attempt.left())).build().call();

@@ -42,7 +42,7 @@ const END: Duration = Duration::from_secs(1);
 pub fn connect(service: &Service) -> Result<(), HandshakeError> {
     let mut attempt = Attempt::at(service);
     let mut headers = vec![];
-    let response = attempt.first(&REDIRECTS, |attempt| post(attempt, &[], &initialize(VERSION)))?;
+    let response = attempt.send_first(&REDIRECTS, |attempt| post(attempt, &[], &initialize(VERSION)))?;
     headers.extend(response.headers().get(SESSION_HEADER).map(|session| (SESSION_HEADER, session.clone())));
     let has_session = !headers.is_empty();
     let result = result(response).and_then(|result| {

@@ -26,7 +26,7 @@ use crate::{
         ChildState, Created, Write,
         effective::{EffectiveSession, sources::sources},
         name, ownership,
-        pod::{Progress, Pulls, node, running_since},
+        pod::{FailedPull, Progress, Pulls, node, running_since},
         pod_spec::base_spec,
         sandbox,
         session::Observed,
@@ -48,27 +48,37 @@ const MOST_IMAGES: usize = 32;
 pub struct Pull {
     /// Whether there was an attempt to create the Pod. There is only one beside each stage Pod.
     pub tried: bool,
-    /// The first image that cannot be pulled, in the words of its sandbox.
-    pub failed: Option<String>,
+    /// The first image that cannot be pulled.
+    pub failed: Option<FailedPull>,
 }
 
 impl Pull {
     /// What is known now: what is remembered, and what the Pod shows as long as it is there.
-    pub fn of(remembered: Self, pod: &ChildState<Pod>, session: &EffectiveSession) -> Self {
-        let Some(pod) = pod.owned().filter(|pod| pod.metadata.deletion_timestamp.is_none()) else {
-            return remembered;
-        };
-        let failed = Pulls::of(pod).failed;
-        Self { tried: true, failed: failed.map(|(container, message)| in_words(session, &container, &message)) }
+    pub fn of(remembered: Self, pod: &ChildState<Pod>) -> Self {
+        match pod.owned().filter(|pod| pod.metadata.deletion_timestamp.is_none()) {
+            Some(pod) => Self { tried: true, failed: Pulls::of(pod).failed },
+            None => remembered,
+        }
     }
 }
 
-/// As the session reports a sandbox that is not ready: the type, and why.
-fn in_words(session: &EffectiveSession, container: &str, message: &str) -> String {
-    let label = container.split_once('-').map_or(container, |(_, label)| label);
-    let mut types = session.launched_labels();
+/// The message for an image that cannot be pulled, as the session reports a sandbox that is not ready. It may have been corrected meanwhile:
+/// then no sandbox has it any more.
+pub(in crate::plan::session) fn missing_image(observed: &Observed) -> Option<String> {
+    let FailedPull { container, image, message } = observed.pull.failed.as_ref()?;
+    if !pods_to_come(observed).any(|(_, pod)| images(&pod).any(|wanted| wanted == image)) {
+        return None;
+    }
+    let label = container.split_once('-').map_or(container.as_str(), |(_, label)| label);
+    let mut types = observed.session.launched_labels();
     let sandbox_type = types.find(|(_, of_type)| of_type.to_string() == label).map(|(sandbox_type, _)| sandbox_type);
-    format!("{}: {message}", sandbox_type.unwrap_or(label))
+    Some(format!("{}: {message}", sandbox_type.unwrap_or(label)))
+}
+
+/// The images of a Pod's containers.
+fn images(pod: &PodSpec) -> impl Iterator<Item = &String> {
+    let containers = pod.containers.iter().chain(pod.init_containers.iter().flatten());
+    containers.filter_map(|container| container.image.as_ref())
 }
 
 /// The node whose images are needed now: the Pod is about to be created there.
@@ -239,7 +249,7 @@ fn on_node(node: String) -> Affinity {
 }
 
 /// The reference of an image in full, as container runtimes list it: `busybox` is `docker.io/library/busybox:latest`. A tag beside a digest
-/// means nothing.
+/// means nothing. By hand: docs/adr/0013-by-hand-although-a-library-is-near.md.
 fn canonical(reference: &str) -> String {
     let (name, digest) = reference.split_once('@').map_or((reference, None), |(name, digest)| (name, Some(digest)));
     let last = name.rfind('/').map_or(0, |slash| slash + 1);
