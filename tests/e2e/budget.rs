@@ -98,8 +98,10 @@ fn an_operator_that_is_restarted_writes_nothing() {
     ground.until_ready("asess/ready");
 }
 
-/// A session of one sandbox over one claim without sources, from apply to Ready.
+/// A session of one sandbox over one claim without sources, from apply to Ready, where the cluster is as fast as one expects.
 const PER_SINGLE: usize = 9;
+/// What it costs to report that a Pod waits for the scheduler or for its kubelet: a status of the sandbox and one of its session.
+const PER_WAIT: usize = 2;
 
 #[test]
 #[ignore = "needs a cluster: make e2e"]
@@ -110,5 +112,9 @@ fn a_session_with_one_claim_costs_fewer_writes() {
     ground.until_ready("asess/s");
     let writes = audit::writes(&ground);
     println!("a session of one sandbox over one claim: {} writes\n{}", writes.len(), Breakdown(&writes));
-    assert!(writes.len() <= PER_SINGLE, "more than {PER_SINGLE} writes:\n{}", Breakdown(&writes));
+    is_within_a_sandboxs_budget(&writes, "s--main");
+    // Beside other tests, the provisioner may be slow; in tests/it, nothing is slow.
+    let waits = writes.iter().filter(|write| write.resource == "sandboxes/status").count() - 1;
+    let most = PER_SINGLE + waits * PER_WAIT;
+    assert!(writes.len() <= most, "more than {most} writes:\n{}", Breakdown(&writes));
 }

@@ -381,6 +381,18 @@ fn all_agents_of_a_session_have_one_role() {
     });
 }
 
+/// On a real cluster, where a claim is bound later than it is created, this is one more.
+#[test]
+fn a_session_of_one_sandbox_over_one_claim_costs_eight_writes() {
+    in_fast_time(async {
+        let mut world = World::new();
+        let spec = json!({"sandboxes": {"main": {"image": "a:1"}}, "volumes": {"layout": "Single"}});
+        world.apply(session(spec)).await;
+        world.settle().await;
+        assert_eq!((phase(&world).as_str(), world.operator_writes().len()), ("Ready", 8), "{}", lines(&world));
+    });
+}
+
 /// The layout of a session's volumes is settled once, whatever the operator's default becomes and whatever becomes of the claims.
 #[test]
 fn another_default_layout_moves_no_session() {

@@ -152,8 +152,8 @@ impl VolumeSpec {
     /// The fields that configure the claim of the volume.
     pub const CLAIM_FIELDS: [&str; 5] = ["claimName", "reclaim", "size", "storageClassName", "accessModes"];
 
-    /// The first of [these fields](Self::CLAIM_FIELDS) that is set.
-    pub fn first_claim_field(&self) -> Option<&'static str> {
+    /// Those of [these fields](Self::CLAIM_FIELDS) that are set.
+    pub fn claim_fields(&self) -> impl Iterator<Item = &'static str> + use<> {
         let Self { claim_name, reclaim, size, storage_class_name, access_modes, sources: _ } = self;
         let set = [
             claim_name.is_some(),
@@ -162,7 +162,7 @@ impl VolumeSpec {
             storage_class_name.is_some(),
             !access_modes.is_empty(),
         ];
-        Self::CLAIM_FIELDS.into_iter().zip(set).find_map(|(field, is_set)| is_set.then_some(field))
+        Self::CLAIM_FIELDS.into_iter().zip(set).filter_map(|(field, is_set)| is_set.then_some(field))
     }
 }
 

@@ -48,26 +48,30 @@ pub fn layout(
         return if is_single { VolumeLayout::Single } else { VolumeLayout::Separate };
     }
     let has_other = [SharedVolume::Scripts, SharedVolume::Tools].into_iter().any(|volume| claim(volume).is_some());
-    if has_other || volumes.is_some_and(|volumes| excluded_by_single(volumes).is_some()) {
+    if has_other || volumes.is_some_and(|volumes| excluded_by_single(volumes).next().is_some()) {
         return VolumeLayout::Separate;
     }
     default
 }
 
-/// The first field that a session with one claim cannot have.
-fn excluded_by_single(volumes: &Volumes) -> Option<(SharedVolume, &'static str)> {
-    let of = |volume, spec: &Option<VolumeSpec>| Some((volume, spec.as_ref()?.first_claim_field()?));
+/// The fields that a session with one claim cannot have.
+fn excluded_by_single(volumes: &Volumes) -> impl Iterator<Item = (SharedVolume, &'static str)> {
+    let of = |volume, spec: &Option<VolumeSpec>| {
+        let fields = spec.iter().flat_map(VolumeSpec::claim_fields).collect::<Vec<_>>();
+        fields.into_iter().map(move |field| (volume, field))
+    };
     let existing = volumes.data.as_ref().is_some_and(|data| data.claim_name.is_some());
     of(SharedVolume::Scripts, &volumes.scripts)
-        .or_else(|| of(SharedVolume::Tools, &volumes.tools))
-        .or_else(|| existing.then_some((SharedVolume::Data, "claimName")))
+        .chain(of(SharedVolume::Tools, &volumes.tools))
+        .chain(existing.then_some((SharedVolume::Data, "claimName")))
 }
 
 /// Checks that a session with one claim asks for nothing that requires three. Admission refuses this where the session itself names the
-/// layout.
+/// layout. A size that was added later could not be removed again, since admission only lets sizes grow: it has no effect instead.
 pub(super) fn check(session: &EffectiveSession) -> Result<(), Invalid> {
     let volumes = session.spec().volumes.as_ref().filter(|_| session.is_single());
-    match volumes.and_then(excluded_by_single) {
+    let mut excluded = volumes.into_iter().flat_map(excluded_by_single).filter(|(_, field)| *field != "size");
+    match excluded.next() {
         None => Ok(()),
         Some((volume, field)) => {
             let why = format!(
@@ -93,6 +97,12 @@ impl EffectiveSession {
     /// Whether the volumes are folders of one claim.
     pub fn is_single(&self) -> bool {
         self.layout == VolumeLayout::Single
+    }
+
+    /// The first volume whose size has no effect, because it is a folder of the claim of another one.
+    pub fn without_own_size(&self) -> Option<SharedVolume> {
+        let folders = SharedVolume::ALL.into_iter().filter(|&volume| self.on_claim_of(volume) != volume);
+        folders.into_iter().find(|&volume| self.volume(volume).size.is_some())
     }
 
     /// The volume that has the claim on which a volume is.
@@ -192,6 +202,7 @@ mod tests {
             json!({"data": {"claimName": "c"}}),
             json!({"scripts": {"reclaim": "Retain"}}),
             json!({"tools": {"accessModes": ["ReadWriteMany"]}}),
+            json!({"tools": {"size": "2Gi"}}),
         ] {
             assert_eq!(of(&volumes, &none, vec![], Single), Separate, "{volumes}");
         }
@@ -207,8 +218,9 @@ mod tests {
             decided.invalid().map(ToString::to_string)
         };
         assert_eq!(invalid(json!({"data": {"size": "2Gi", "reclaim": "Retain"}, "tools": {"sources": []}})), None);
+        assert_eq!(invalid(json!({"tools": {"size": "2Gi"}})), None, "it cannot be removed again");
         for (volumes, path) in [
-            (json!({"tools": {"size": "2Gi"}}), "spec.volumes.tools.size: "),
+            (json!({"tools": {"size": "2Gi", "reclaim": "Retain"}}), "spec.volumes.tools.reclaim: "),
             (json!({"scripts": {"claimName": "c"}}), "spec.volumes.scripts.claimName: "),
             (json!({"data": {"claimName": "c"}}), "spec.volumes.data.claimName: "),
         ] {

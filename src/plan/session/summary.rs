@@ -323,12 +323,9 @@ fn volumes_ready(observed: &Observed, situation: &Situation, view: &View<Session
     } else if let Some(cause) = unbound(observed) {
         condition_value(ConditionType::VolumesReady, false, Reason::VolumesPending, cause)
     } else {
-        condition_value(
-            ConditionType::VolumesReady,
-            true,
-            Reason::Staged,
-            staging::done_in_words(&observed.session, staging),
-        )
+        let words = staging::done_in_words(&observed.session, staging);
+        let size = volumes::size_without_effect(observed).unwrap_or_default();
+        condition_value(ConditionType::VolumesReady, true, Reason::Staged, format!("{words}{size}"))
     }
 }
 

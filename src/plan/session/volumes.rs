@@ -136,6 +136,14 @@ pub(super) fn storage_in_words(observed: &Observed, volume: &str) -> Option<Stri
     Some(format!("{folder}{claim}"))
 }
 
+/// What is added to the message for volumes that are filled, if the size of one has no effect.
+pub(super) fn size_without_effect(observed: &Observed) -> Option<String> {
+    let volume = observed.session.without_own_size()?;
+    Some(format!(
+        " spec.volumes.{volume}.size has no effect: the volumes are folders of one claim, which has the size of data."
+    ))
+}
+
 /// When existing claims have to be read again. The operator does not watch them.
 pub(super) fn next_read(observed: &Observed) -> Option<Duration> {
     (!observed.existing_claims.is_empty()).then_some(EXISTING_POLL)
