@@ -9,6 +9,7 @@ mod startup {
     pub mod arms;
     pub mod cost;
     pub mod marks;
+    pub mod pull;
     pub mod rest;
 }
 
@@ -20,7 +21,7 @@ use self::startup::{
     arms::{Arm, Ground},
     cost::{self, Cost},
     marks::{Mark, Marks, Object},
-    rest,
+    pull, rest,
 };
 
 type Result<T> = std::result::Result<T, Box<dyn Error + Send + Sync>>;
@@ -36,9 +37,17 @@ pub struct Args {
     #[arg(long)]
     breakdown: bool,
 
+    /// Time only sessions whose image is pulled while their volumes are filled.
+    #[arg(long)]
+    pull: bool,
+
     /// The image of all sandboxes and bare Pods; it has to be on the node.
     #[arg(long, default_value = "localhost/aigise-operator:dev")]
     image: String,
+
+    /// An image with a shell, for what fills a volume; it has to be on the node.
+    #[arg(long, default_value = "localhost/aigise-e2e:dev")]
+    tools: String,
 
     /// What keeps a bare Pod of this image running.
     #[arg(long, value_delimiter = ' ', default_value = "/sandboxd idle")]
@@ -73,7 +82,13 @@ pub struct Args {
 async fn main() -> Result<()> {
     let args = Args::parse();
     let ground = Ground::prepare(args.clone()).await?;
-    let work = async { if args.breakdown { breakdown(&ground).await } else { compare(&ground).await } };
+    let work = async {
+        match &args {
+            Args { breakdown: true, .. } => breakdown(&ground).await,
+            Args { pull: true, .. } => pull::print(&ground).await,
+            _ => compare(&ground).await,
+        }
+    };
     let result = tokio::select! {
         result = work => result,
         _ = tokio::signal::ctrl_c() => Err("interrupted".into()),
@@ -162,6 +177,7 @@ async fn compare(ground: &Ground) -> Result<()> {
     for (arm, cost) in costs.iter().filter(|(_, cost)| cost.is_counted()) {
         cost.print(*arm);
     }
+    pull::print(ground).await?;
     cost::print_sizes();
     rest::print().await
 }

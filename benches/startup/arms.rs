@@ -142,7 +142,7 @@ impl Ground {
         Ok(())
     }
 
-    fn api<K>(&self) -> Api<K>
+    pub fn api<K>(&self) -> Api<K>
     where
         K: kube::Resource<DynamicType = (), Scope = k8s_openapi::NamespaceResourceScope>,
     {
@@ -153,7 +153,7 @@ impl Ground {
         Duration::from_secs(self.args.patience)
     }
 
-    async fn create<K>(&self, value: Value) -> Result<()>
+    pub async fn create<K>(&self, value: Value) -> Result<()>
     where
         K: kube::Resource<DynamicType = (), Scope = k8s_openapi::NamespaceResourceScope>
             + Clone
@@ -190,15 +190,23 @@ impl Ground {
         let types = ["main".to_string()].into_iter().chain((1..count).map(|index| format!("type-{index}")));
         let sandboxes: serde_json::Map<_, _> =
             types.map(|sandbox_type| (sandbox_type, json!({"image": self.args.image}))).collect();
+        self.ready(name, json!({"sandboxes": sandboxes, "sandboxDefaults": defaults, "volumes": volumes})).await
+    }
+
+    /// Applies a session of one sandbox with this image, and tells how long it took.
+    pub async fn session_of(&self, name: &str, image: &str, volumes: Value) -> Result<Duration> {
+        let started = Instant::now();
+        let ready = self.ready(name, json!({"sandboxes": {"main": {"image": image}}, "volumes": volumes})).await?;
+        Ok(ready.saturating_duration_since(started))
+    }
+
+    /// Applies a session, and tells when it was Ready.
+    async fn ready(&self, name: &str, spec: Value) -> Result<Instant> {
         let session = json!({
             "apiVersion": "aigise.dev/v1alpha1",
             "kind": "AigiseSession",
             "metadata": {"name": name},
-            "spec": {
-                "sandboxes": sandboxes,
-                "sandboxDefaults": defaults,
-                "volumes": volumes,
-            },
+            "spec": spec,
         });
         self.marks.add(Object::session(name), "is applied");
         let sessions: Api<AigiseSession> = self.api();
@@ -260,6 +268,7 @@ impl Ground {
     pub async fn clear(&self) -> Result<()> {
         let (now, all, bare) =
             (DeleteParams::background(), ListParams::default(), ListParams::default().labels("bare"));
+        let not_registry = ListParams::default().labels("!registry");
         self.api::<AigiseSession>().delete_collection(&now, &all).await?;
         self.api::<Pod>().delete_collection(&now, &bare).await?;
         self.api::<PersistentVolumeClaim>().delete_collection(&now, &bare).await?;
@@ -269,7 +278,7 @@ impl Ground {
                 let claim = volume.spec.as_ref().and_then(|spec| spec.claim_ref.as_ref());
                 claim.is_some_and(|claim| claim.namespace.as_deref() == Some(self.namespace.as_str()))
             };
-            Ok(self.api::<Pod>().list(&all).await?.items.is_empty()
+            Ok(self.api::<Pod>().list(&not_registry).await?.items.is_empty()
                 && self.api::<PersistentVolumeClaim>().list(&all).await?.items.is_empty()
                 && self.api::<AigiseSession>().list(&all).await?.items.is_empty()
                 && !volumes.list(&all).await?.items.iter().any(is_ours))
@@ -277,7 +286,7 @@ impl Ground {
         self.until("everything is deleted", is_clear).await
     }
 
-    async fn until<F: Future<Output = Result<bool>>>(&self, what: &str, holds: impl Fn() -> F) -> Result<()> {
+    pub async fn until<F: Future<Output = Result<bool>>>(&self, what: &str, holds: impl Fn() -> F) -> Result<()> {
         let deadline = Instant::now() + self.patience();
         while !holds().await? {
             if Instant::now() > deadline {

@@ -378,7 +378,7 @@ fn another_default_layout_is_for_new_sessions_only() {
     ground.patch("asess/single", &json!({"spec": {"volumes": {"tools": {"reclaim": null}}}}));
     ground.until_ready("asess/single");
     ground.patch("asess/single", &json!({"spec": {"volumes": {"tools": {"size": "2Gi"}}}}));
-    ground.until("asess/single", "is told that the size has no effect", |seen| {
+    ground.until("asess/single", "reports that the size has no effect", |seen| {
         let words = condition(seen, "VolumesReady")["message"].as_str().unwrap_or_default();
         words.contains("spec.volumes.tools.size has no effect")
     });
