@@ -16,7 +16,7 @@ use super::super::entry;
 #[derive(Debug, PartialEq, Eq)]
 pub struct Node {
     /// The mode with the type, owner and group, seconds and nanoseconds of the modification.
-    stat: (u32, u32, u32, i64, i64),
+    pub stat: (u32, u32, u32, i64, i64),
     /// The digest of the content, or the target of the link.
     content: Vec<u8>,
     attributes: Vec<(Vec<u8>, Vec<u8>)>,
