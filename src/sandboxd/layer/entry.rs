@@ -102,7 +102,7 @@ pub fn is_kept(name: &[u8]) -> bool {
 
 /// The names of the extended attributes of a file or folder.
 pub fn list(file: BorrowedFd<'_>) -> Result<Vec<Vec<u8>>, Errno> {
-    match rustix::fs::flistxattr(file, &mut [0_u8; 0]) {
+    match rustix::fs::flistxattr_query(file) {
         Ok(0) | Err(Errno::OPNOTSUPP) => return Ok(vec![]),
         Ok(_) => {}
         Err(error) => return Err(error),

@@ -5,6 +5,7 @@ use std::io::{Read, Write};
 use std::os::unix::fs::{FileExt, PermissionsExt, symlink};
 use std::os::unix::net::UnixListener;
 use std::process::Stdio;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 use std::time::{Duration, SystemTime};
 
 use rustix::fs::{CWD, Mode, XattrFlags};
@@ -160,21 +161,23 @@ fn a_file_that_is_always_written_to_is_an_error() {
     let world = World::new(|_| {});
     let path = world.tree().join("log");
     fs::write(&path, vec![7; 4 << 20]).unwrap();
-    let stop = std::sync::atomic::AtomicBool::new(false);
-    std::thread::scope(|scope| {
+    let (stop, turns) = (AtomicBool::new(false), AtomicU64::new(0));
+    let error = std::thread::scope(|scope| {
         scope.spawn(|| {
             let file = OpenOptions::new().write(true).open(&path).unwrap();
-            let mut turn = 0_u64;
-            while !stop.load(std::sync::atomic::Ordering::Relaxed) {
-                file.write_at(&turn.to_le_bytes(), 0).unwrap();
-                file.set_len((4 << 20) + turn % 2).unwrap();
-                turn += 1;
+            while !stop.load(Relaxed) {
+                let turn = turns.fetch_add(1, Relaxed);
+                file.set_len((4 << 20) + turn % 5).unwrap();
             }
         });
-        let error = world.pack_since(world.moment).unwrap_err();
-        stop.store(true, std::sync::atomic::Ordering::Relaxed);
-        assert!(matches!(&error, Error::Changed { path } if path.ends_with("log")), "{error}");
+        while turns.load(Relaxed) < 5 {
+            std::thread::yield_now();
+        }
+        let result = world.pack_since(world.moment);
+        stop.store(true, Relaxed);
+        result.unwrap_err()
     });
+    assert!(matches!(&error, Error::Changed { path } if path.ends_with("log")), "{error}");
 }
 
 #[test]
