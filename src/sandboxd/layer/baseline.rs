@@ -41,7 +41,9 @@ pub fn write(root: &Folder, out: impl Write) -> Result<u64, Error> {
     let mut record = Vec::new();
     while let Some(step) = walk.next()? {
         let Step::Found(found) = step else { continue };
-        let Some(kind) = KINDS.iter().position(|&kind| kind == found.kind && kind != FileType::Unknown) else { continue };
+        let Some(kind) = KINDS.iter().position(|&kind| kind == found.kind && kind != FileType::Unknown) else {
+            continue;
+        };
         let path = walk.path();
         let shared = path.iter().zip(&before).take_while(|(one, other)| one == other).count();
         put(&mut record, shared as u64);

@@ -97,7 +97,9 @@ pub struct Time {
 
 /// Whether an extended attribute is kept: the user's own, ACLs and file capabilities. An archive cannot hold a name with `=`.
 pub fn is_kept(name: &[u8]) -> bool {
-    !name.contains(&b'=') && (name.starts_with(b"user.") || ["security.capability", ACL, DEFAULT_ACL].iter().any(|kept| kept.as_bytes() == name))
+    !name.contains(&b'=')
+        && (name.starts_with(b"user.")
+            || ["security.capability", ACL, DEFAULT_ACL].iter().any(|kept| kept.as_bytes() == name))
 }
 
 /// The names of the extended attributes of a file or folder.

@@ -86,7 +86,8 @@ impl<R: Read> Archive<R> {
         if size > MAX_SIZE {
             return Err(corrupt("a size is too large"));
         }
-        let target = overrides.target.or_else(|| header.link_name_bytes().map(|name| name.into_owned())).unwrap_or_default();
+        let target =
+            overrides.target.or_else(|| header.link_name_bytes().map(|name| name.into_owned())).unwrap_or_default();
         let kind = match header.entry_type() {
             EntryType::Regular if ends_with_slash => Kind::Folder,
             EntryType::Regular | EntryType::Continuous => Kind::File(Shape::whole(size)),
@@ -142,7 +143,9 @@ impl<R: Read> Archive<R> {
             shape.add(block.sparse())?;
             is_extended = block.is_extended();
         }
-        if shape.parts.iter().rev().skip(1).any(|part| !part.length.is_multiple_of(BLOCK as u64)) || shape.stored() != stored {
+        if shape.parts.iter().rev().skip(1).any(|part| !part.length.is_multiple_of(BLOCK as u64))
+            || shape.stored() != stored
+        {
             return Err(corrupt("the parts of a file with holes are not its content"));
         }
         Ok(shape)
@@ -157,7 +160,11 @@ impl<R: Read> Archive<R> {
             return Ok(None);
         }
         let sum: u32 = bytes[..148].iter().chain(&[b' '; 8]).chain(&bytes[156..]).map(|&byte| u32::from(byte)).sum();
-        if header.cksum().is_ok_and(|stored| stored == sum) { Ok(Some(header)) } else { Err(corrupt("a header is not valid")) }
+        if header.cksum().is_ok_and(|stored| stored == sum) {
+            Ok(Some(header))
+        } else {
+            Err(corrupt("a header is not valid"))
+        }
     }
 
     /// Reads what follows the first block of zeros: zeros.
@@ -183,7 +190,8 @@ impl<R: Read> Archive<R> {
     /// Reads the content of an entry that describes the next one.
     fn text(&mut self, size: u64, limit: usize) -> Result<Vec<u8>, Error> {
         let length = usize::try_from(size).ok().filter(|&size| size <= limit);
-        let mut text = vec![0; length.ok_or_else(|| Error::too_large(b"", "an extended header is larger than 64 KiB"))?];
+        let mut text =
+            vec![0; length.ok_or_else(|| Error::too_large(b"", "an extended header is larger than 64 KiB"))?];
         self.fill(&mut text)?;
         self.padding = padding(size);
         self.skip()?;

@@ -172,7 +172,9 @@ impl Run<'_> {
                 Err(Errno::EXIST) => {
                     let there = stat(folder, name).map_err(failed)?;
                     if kind(&there) != FileType::Directory {
-                        remove(folder, name).and_then(|()| rustix::fs::mkdirat(folder, name, Mode::RWXU)).map_err(failed)?;
+                        remove(folder, name)
+                            .and_then(|()| rustix::fs::mkdirat(folder, name, Mode::RWXU))
+                            .map_err(failed)?;
                     }
                 }
                 made => made.map_err(failed)?,
@@ -276,10 +278,8 @@ const NO_TARGET: &str = "what it links to does not exist, or cannot have another
 /// Opens a folder below another one, through no link and into no mount.
 fn open_beneath(folder: BorrowedFd<'_>, path: &OsStr) -> Result<OwnedFd, Errno> {
     let path = if path.is_empty() { OsStr::new(".") } else { path };
-    let resolve = ResolveFlags::BENEATH
-        | ResolveFlags::NO_SYMLINKS
-        | ResolveFlags::NO_MAGICLINKS
-        | ResolveFlags::NO_XDEV;
+    let resolve =
+        ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS | ResolveFlags::NO_MAGICLINKS | ResolveFlags::NO_XDEV;
     match rustix::fs::openat2(folder, path, LIST, Mode::empty(), resolve) {
         // An old kernel, or a profile that does not know the call.
         Err(Errno::NOSYS | Errno::PERM) => open_by_name(folder, path),

@@ -131,7 +131,10 @@ impl<W: Write> Archive<W> {
             extended.set_size(pax.len() as u64);
             extended.as_old_mut().name[..3].copy_from_slice(b"pax");
             extended.set_cksum();
-            self.write(extended.as_bytes()).and_then(|()| self.write(&pax)).and_then(|()| self.pad()).map_err(Error::archive)?;
+            self.write(extended.as_bytes())
+                .and_then(|()| self.write(&pax))
+                .and_then(|()| self.pad())
+                .map_err(Error::archive)?;
         }
         self.pax = pax;
         self.write(header.as_bytes()).map_err(Error::archive)

@@ -54,8 +54,20 @@ const FIELDS: [usize; 20] =
 
 /// What stands in fields of archives that lie.
 const VALUES: [&[u8]; 14] = [
-    b"../", b"/", b".wh.", b".wh..wh..opq", b"a/b", b"planted/x", b"77777777777\0", b"-1", b"\x80\0\0\0\0\0\0\0\0\0\x10\0", b"\xff\xff\xff\xff\xff\xff\xff\xff",
-    b"00000001000\0", b"", b"10 size=1\n", b"18 path=../canary\n",
+    b"../",
+    b"/",
+    b".wh.",
+    b".wh..wh..opq",
+    b"a/b",
+    b"planted/x",
+    b"77777777777\0",
+    b"-1",
+    b"\x80\0\0\0\0\0\0\0\0\0\x10\0",
+    b"\xff\xff\xff\xff\xff\xff\xff\xff",
+    b"00000001000\0",
+    b"",
+    b"10 size=1\n",
+    b"18 path=../canary\n",
 ];
 
 /// Damages an archive: mostly a field of a block, whose checksum is then made right.
@@ -178,14 +190,15 @@ fn nothing_outside_changes_by_a_damaged_archive() {
 fn a_damaged_layer_is_an_error() {
     let cell = Cell::new();
     let (layer, packed) = pack(&cell.target());
+    let whole = unpack_to(&layer, &cell.target(), packed.unpacked).unwrap();
     let mut random = Random(3);
     for _ in 0..2000 {
         let mut damaged = layer.clone();
         let at = random.below(damaged.len());
         damaged[at] ^= 1 << random.below(8);
         damaged.truncate(layer.len() - random.below(2) * random.below(layer.len()));
-        if damaged != layer {
-            assert!(unpack_to(&damaged, &cell.target(), packed.unpacked).is_err());
-        }
+        // A few bits of a frame have no effect.
+        let result = unpack_to(&damaged, &cell.target(), packed.unpacked);
+        assert!(result.is_err() || damaged.len() == layer.len() && result.is_ok_and(|unpacked| unpacked == whole));
     }
 }

@@ -18,7 +18,14 @@ impl Forged {
         self.with(kind, path, target, content, |_| ())
     }
 
-    pub fn with(mut self, kind: EntryType, path: &str, target: &str, content: &[u8], change: impl FnOnce(&mut Header)) -> Self {
+    pub fn with(
+        mut self,
+        kind: EntryType,
+        path: &str,
+        target: &str,
+        content: &[u8],
+        change: impl FnOnce(&mut Header),
+    ) -> Self {
         let mut header = Header::new_gnu();
         header.set_entry_type(kind);
         header.set_mode(0o755);
@@ -66,7 +73,10 @@ pub fn refused() -> Vec<(&'static str, Vec<u8>)> {
         ("through-two-links", new().entry(EntryType::Symlink, "l", "../outside", b"").folder("l/d/").end()),
         ("folder-over-link", new().entry(EntryType::Symlink, "l", "../outside", b"").file("l/d/e", b"x").end()),
         ("link-outside", new().entry(EntryType::Link, "l", "../canary", b"").end()),
-        ("link-through-link", new().entry(EntryType::Symlink, "l", "..", b"").entry(EntryType::Link, "c", "l/canary", b"").end()),
+        (
+            "link-through-link",
+            new().entry(EntryType::Symlink, "l", "..", b"").entry(EntryType::Link, "c", "l/canary", b"").end(),
+        ),
         ("link-through-planted", new().entry(EntryType::Link, "c", "planted/canary", b"").file("c", b"x").end()),
         ("through-planted", new().file("planted/canary", b"x").end()),
         ("whiteout-through-planted", new().file("planted/.wh.canary", b"").end()),
@@ -102,7 +112,11 @@ pub fn refused() -> Vec<(&'static str, Vec<u8>)> {
         ("sparse-overlaps", sparse(&[(0, 512), (256, 512)], 4096, 1024)),
         ("sparse-beyond", sparse(&[(4096, 512)], 4096, 512)),
         ("sparse-lies", sparse(&[(0, 512)], 4096, 1024)),
-        ("checksum", { let mut bytes = new().file("fine", b"x").end(); bytes[0] = b'g'; bytes }),
+        ("checksum", {
+            let mut bytes = new().file("fine", b"x").end();
+            bytes[0] = b'g';
+            bytes
+        }),
         ("ends-early", new().file("fine", &[1; 600]).end()[..600].to_vec()),
         ("without-end", new().file("fine", b"x").0),
         ("something-after-the-end", [new().file("fine", b"x").end(), new().file("more", b"x").end()].concat()),
@@ -127,7 +141,17 @@ pub fn accepted() -> Vec<(&'static str, Vec<u8>)> {
     let new = Forged::default;
     vec![
         ("twice", new().file("a", b"1").file("a", b"2").end()),
-        ("every-type-under-one-name", new().file("a", b"1").folder("a/").file("a/b", b"2").entry(EntryType::Symlink, "a", "..", b"").entry(EntryType::Fifo, "a", "", b"").file("a", b"3").end()),
+        (
+            "every-type-under-one-name",
+            new()
+                .file("a", b"1")
+                .folder("a/")
+                .file("a/b", b"2")
+                .entry(EntryType::Symlink, "a", "..", b"")
+                .entry(EntryType::Fifo, "a", "", b"")
+                .file("a", b"3")
+                .end(),
+        ),
         ("without-parents", new().file("x/y/z", b"1").end()),
         ("dots", new().folder("./").file("./a//b/./c", b"1").end()),
         ("opaque", new().folder("d/").file("d/old", b"1").file("d/.wh..wh..opq", b"").file("d/new", b"2").end()),
@@ -188,7 +212,11 @@ fn strange_archives_are_unpacked_twice_alike() {
         cell.unpack(&archive, 1 << 20).unwrap_or_else(|error| panic!("{name}: {error}"));
         let once = tree::snapshot(&cell.target());
         cell.unpack(&archive, 1 << 20).unwrap_or_else(|error| panic!("{name} again: {error}"));
-        assert_eq!(once.keys().collect::<Vec<_>>(), tree::snapshot(&cell.target()).keys().collect::<Vec<_>>(), "{name}");
+        assert_eq!(
+            once.keys().collect::<Vec<_>>(),
+            tree::snapshot(&cell.target()).keys().collect::<Vec<_>>(),
+            "{name}"
+        );
     }
 }
 
@@ -238,7 +266,11 @@ fn paths_have_a_bound() {
     let deep = "d/".repeat(100_000);
     let long = |kind, path: &str| Forged::default().entry(kind, "long", "", path.as_bytes()).file("x", b"").end();
     let record = |length: usize| format!("{length} path={}\n", "d/".repeat((length - 12) / 2));
-    for archive in [long(EntryType::GNULongName, &deep), long(EntryType::XHeader, &record(60_010)), long(EntryType::XHeader, &deep)] {
+    for archive in [
+        long(EntryType::GNULongName, &deep),
+        long(EntryType::XHeader, &record(60_010)),
+        long(EntryType::XHeader, &deep),
+    ] {
         let error = Cell::new().unpack(&archive, 1 << 30).unwrap_err();
         assert!(matches!(error, Error::TooLarge { .. } | Error::Corrupt { .. }), "{error}");
     }

@@ -41,7 +41,9 @@ fn beside_tar() {
             fill(&folder.join(file.to_string()), size, file as u64 + 1);
         }
         let (at, layer, into) = (tree.display(), base.path().join("layer"), base.path().join("into"));
-        let tar = best(|| shell(&format!("tar -C {at} -c . | zstd -q -1 | tee {}.tar | sha256sum >/dev/null", layer.display())));
+        let tar = best(|| {
+            shell(&format!("tar -C {at} -c . | zstd -q -1 | tee {}.tar | sha256sum >/dev/null", layer.display()))
+        });
         let ours = best(|| {
             let begin = Instant::now();
             let root = Folder::open(&tree).unwrap();
@@ -50,7 +52,10 @@ fn beside_tar() {
             packer.finish().unwrap();
             begin.elapsed()
         });
-        println!("pack {files} files of {size}: tar {tar:?}, ours {ours:?}, ratio {:.2}", tar.as_secs_f64() / ours.as_secs_f64());
+        println!(
+            "pack {files} files of {size}: tar {tar:?}, ours {ours:?}, ratio {:.2}",
+            tar.as_secs_f64() / ours.as_secs_f64()
+        );
         let renew = || {
             let _ = fs::remove_dir_all(&into);
             fs::create_dir(&into).unwrap();
@@ -67,7 +72,10 @@ fn beside_tar() {
             unpack(file, &[Target { prefix: Path::new(""), folder: &folder }], Owners::Keep, u64::MAX).unwrap();
             begin.elapsed()
         });
-        println!("unpack {files} files of {size}: tar {tar:?}, ours {ours:?}, ratio {:.2}", tar.as_secs_f64() / ours.as_secs_f64());
+        println!(
+            "unpack {files} files of {size}: tar {tar:?}, ours {ours:?}, ratio {:.2}",
+            tar.as_secs_f64() / ours.as_secs_f64()
+        );
     }
 }
 
@@ -106,7 +114,9 @@ fn pack_and_unpack(shape: &str, make: impl FnOnce(&Path)) {
     };
     let nothing = pack(Some(Since { baseline: &file, moment: NEVER }));
     let all = pack(Some(Since { baseline: &file, moment: Time::default() }));
-    println!("{shape}: {names} names, baseline {size} bytes in {took:?}; packing nothing (KiB, time) {nothing:?}, all {all:?}");
+    println!(
+        "{shape}: {names} names, baseline {size} bytes in {took:?}; packing nothing (KiB, time) {nothing:?}, all {all:?}"
+    );
 }
 
 #[test]

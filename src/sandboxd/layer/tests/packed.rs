@@ -95,7 +95,10 @@ fn times_modes_links_and_attributes_are_kept() {
     let root = world.tree();
     write(&root.join("dir/secret"), "s");
     write(&root.join("past"), "p");
-    File::open(root.join("past")).unwrap().set_modified(SystemTime::UNIX_EPOCH + Duration::new(1, 123_456_789)).unwrap();
+    File::open(root.join("past"))
+        .unwrap()
+        .set_modified(SystemTime::UNIX_EPOCH + Duration::new(1, 123_456_789))
+        .unwrap();
     fs::hard_link(root.join("past"), root.join("zz")).unwrap();
     symlink(name(b"any\nbytes \xfe"), root.join(name(b"link\n\xff"))).unwrap();
     rustix::fs::mkfifoat(CWD, root.join("pipe"), Mode::RUSR).unwrap();
@@ -222,7 +225,8 @@ fn tar_reads_what_is_packed_and_what_tar_writes_is_unpacked() {
     File::open(&root).unwrap().set_modified(SystemTime::UNIX_EPOCH + Duration::new(9, 0)).unwrap();
     let (layer, _) = pack(&root);
     let archive = zstd::stream::decode_all(&*layer).unwrap();
-    let mut tar = Command::new("tar").args(["-xpf", "-", "-C"]).arg(world.path("copy")).stdin(Stdio::piped()).spawn().unwrap();
+    let mut tar =
+        Command::new("tar").args(["-xpf", "-", "-C"]).arg(world.path("copy")).stdin(Stdio::piped()).spawn().unwrap();
     tar.stdin.take().unwrap().write_all(&archive).unwrap();
     assert!(tar.wait().unwrap().success());
     tree::assert_same(&root, &world.path("copy"));
@@ -230,17 +234,30 @@ fn tar_reads_what_is_packed_and_what_tar_writes_is_unpacked() {
     for format in [&["--format=gnu", "--sparse"][..], &["--format=pax"]] {
         let into = world.path(format[0]);
         fs::create_dir(&into).unwrap();
-        let mut tar = Command::new("tar").args(format).arg("-cf-").arg("-C").arg(&root).arg(".").stdout(Stdio::piped()).spawn().unwrap();
+        let mut tar = Command::new("tar")
+            .args(format)
+            .arg("-cf-")
+            .arg("-C")
+            .arg(&root)
+            .arg(".")
+            .stdout(Stdio::piped())
+            .spawn()
+            .unwrap();
         let mut archive = vec![];
         tar.stdout.take().unwrap().read_to_end(&mut archive).unwrap();
         assert!(tar.wait().unwrap().success());
         untar(&archive, &into, 1 << 30).unwrap();
         // The older form has whole seconds.
         let is_exact = format[0] != "--format=gnu";
-        let [one, other] = [&root, &into].map(|root| tree::snapshot(root).into_iter().map(|(path, mut node)| {
-            node.stat.4 *= i64::from(is_exact);
-            (path, node)
-        }).collect::<tree::Snapshot>());
+        let [one, other] = [&root, &into].map(|root| {
+            tree::snapshot(root)
+                .into_iter()
+                .map(|(path, mut node)| {
+                    node.stat.4 *= i64::from(is_exact);
+                    (path, node)
+                })
+                .collect::<tree::Snapshot>()
+        });
         assert_eq!(one, other);
     }
 }

@@ -73,7 +73,11 @@ fn look(root: &Path, path: &Path, first: &mut BTreeMap<u64, PathBuf>, found: &mu
 /// The blocks that all files occupy.
 pub fn blocks(root: &Path) -> u64 {
     let paths = snapshot(root).into_keys();
-    paths.map(|path| fs::symlink_metadata(root.join(path)).unwrap()).filter(|stat| stat.is_file()).map(|stat| stat.blocks()).sum()
+    paths
+        .map(|path| fs::symlink_metadata(root.join(path)).unwrap())
+        .filter(|stat| stat.is_file())
+        .map(|stat| stat.blocks())
+        .sum()
 }
 
 #[track_caller]
