@@ -13,6 +13,7 @@ mod http;
 pub mod idle;
 pub mod init;
 pub mod install;
+pub mod layer;
 mod mcp;
 mod skills;
 pub mod stage;
