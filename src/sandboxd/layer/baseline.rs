@@ -85,6 +85,9 @@ pub struct Baseline<'f> {
 
 impl<'f> Baseline<'f> {
     /// Begins to read a baseline, whose root has the path `prefix`.
+    ///
+    /// # Errors
+    /// [`Error::Corrupt`], or those of the system.
     pub fn open(mut file: &'f File, prefix: &[u8]) -> Result<Self, Error> {
         file.rewind().map_err(Error::archive)?;
         let input = BufReader::with_capacity(16 * 1024, Decoder::new(file).map_err(Error::archive)?);
@@ -100,6 +103,9 @@ impl<'f> Baseline<'f> {
     }
 
     /// Goes to the next name.
+    ///
+    /// # Errors
+    /// [`Error::Corrupt`].
     pub fn advance(&mut self) -> Result<(), Error> {
         self.found = self.record().map_err(|_| CORRUPT)?;
         Ok(())
@@ -141,10 +147,10 @@ const CORRUPT: Error = Error::Corrupt { reason: "the baseline is incomplete" };
 
 fn put(record: &mut Vec<u8>, mut number: u64) {
     while number >= 0x80 {
-        record.push((number & 0x7f) as u8 | 0x80);
+        record.push(number.to_le_bytes()[0] | 0x80);
         number >>= 7;
     }
-    record.push(number as u8);
+    record.push(number.to_le_bytes()[0]);
 }
 
 /// A number with a sign as one without, small if it is near 0.

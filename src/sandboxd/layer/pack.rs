@@ -327,7 +327,7 @@ impl<W: Write> Run<'_, W> {
         let first = self.links.first.get(&inode(stat)).filter(|_| stat.stx_nlink > 1);
         match first.map(|first| Kind::Link(first.to_vec())).or(content) {
             Some(kind) => {
-                self.packer.archive.entry(&Entry { path: path.clone(), kind, attributes: attributes(stat) })?
+                self.packer.archive.entry(&Entry { path: path.clone(), kind, attributes: attributes(stat) })?;
             }
             None if self.content(&path)? => {}
             None => return self.gone(),

@@ -1,5 +1,6 @@
 //! Reads a tar archive of anybody as entries that are valid, without a disk. Everything that is kept of it is bounded.
 
+use std::borrow::Cow;
 use std::io::{self, Read};
 
 use tar::{EntryType, GnuExtSparseHeader, GnuSparseHeader, Header};
@@ -86,8 +87,7 @@ impl<R: Read> Archive<R> {
         if size > MAX_SIZE {
             return Err(corrupt("a size is too large"));
         }
-        let target =
-            overrides.target.or_else(|| header.link_name_bytes().map(|name| name.into_owned())).unwrap_or_default();
+        let target = overrides.target.or_else(|| header.link_name_bytes().map(Cow::into_owned)).unwrap_or_default();
         let kind = match header.entry_type() {
             EntryType::Regular if ends_with_slash => Kind::Folder,
             EntryType::Regular | EntryType::Continuous => Kind::File(Shape::whole(size)),

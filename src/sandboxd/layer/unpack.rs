@@ -218,11 +218,11 @@ impl Run<'_> {
                 }
             }
             let folder = self.existing(path)?;
-            let before = rustix::fs::fstat(&folder).map_err(failed)?;
+            let before = stat(folder.as_fd(), OsStr::new("")).map_err(failed)?;
             widen(folder.as_fd());
-            let modified = Timespec { tv_sec: before.st_mtime, tv_nsec: before.st_mtime_nsec as _ };
+            let modified = Timespec { tv_sec: before.stx_mtime.tv_sec, tv_nsec: before.stx_mtime.tv_nsec.into() };
             self.current = Some((path.to_vec(), folder));
-            let after = After::Before(Mode::from_raw_mode(before.st_mode), modified);
+            let after = After::Before(Mode::from_raw_mode(before.stx_mode.into()), modified);
             self.open.push(Open { path: path.to_vec(), after });
         }
         self.here(path)
@@ -346,7 +346,7 @@ fn empty(folder: BorrowedFd<'_>) -> Result<(), Errno> {
     Ok(())
 }
 
-/// Lets this process work in a folder of its own, whatever its mode. Where it may not, the work fails.
+/// Makes a folder usable for its owner, whatever its mode. A process that may not do this fails later.
 fn widen(folder: BorrowedFd<'_>) {
     if let Ok(stat) = rustix::fs::fstat(folder) {
         let mode = Mode::from_raw_mode(stat.st_mode);
@@ -396,7 +396,12 @@ impl Owners {
         }
         attribute(self.apply_extended(file, extended), path, "an extended attribute cannot be set")?;
         let is_folder = FileType::from_raw_mode(before.st_mode) == FileType::Directory;
-        attribute(rustix::fs::fchmod(file, self.mode(*mode, is_folder)), path, "its mode cannot be set")?;
+        let mut mode = self.mode(*mode, is_folder);
+        if self != Self::Keep && is_folder {
+            // A folder of a volume has the bit from the folder above it.
+            mode |= Mode::from_raw_mode(before.st_mode) & Mode::SGID;
+        }
+        attribute(rustix::fs::fchmod(file, mode), path, "its mode cannot be set")?;
         attribute(rustix::fs::futimens(file, &times(timespec(*modified))), path, TIME)
     }
 
@@ -414,7 +419,11 @@ impl Owners {
                 return Err(Errno::OPNOTSUPP);
             }
             if self == Self::Keep || name.starts_with(b"user.") || name == DEFAULT_ACL.as_bytes() {
-                rustix::fs::fsetxattr(file, OsStr::from_bytes(name), value, XattrFlags::empty())?;
+                match rustix::fs::fsetxattr(file, OsStr::from_bytes(name), value, XattrFlags::empty()) {
+                    // Not every storage of a volume has them.
+                    Err(Errno::OPNOTSUPP) if self != Self::Keep => {}
+                    set => set?,
+                }
             }
         }
         Ok(())

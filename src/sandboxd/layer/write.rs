@@ -8,7 +8,7 @@ use tar::{EntryType, GnuExtSparseHeader, GnuSparseHeader, Header};
 use super::entry::{Attributes, Entry, Kind, Part, Time};
 use super::{Error, MAX_ENTRIES, MAX_PAX, OPAQUE, WHITEOUT, push, split};
 
-const BLOCK: u64 = 512;
+const BLOCK: usize = 512;
 
 /// What a header holds in octal digits: owners, and sizes and times.
 const MAX_OWNER: u64 = 0o777_7777;
@@ -159,13 +159,13 @@ impl<W: Write> Archive<W> {
 
     /// Writes zeros up to the end of the block.
     pub fn pad(&mut self) -> io::Result<()> {
-        let length = (BLOCK - self.size % BLOCK) % BLOCK;
-        self.write(&[0; BLOCK as usize][..length as usize])
+        let over = usize::try_from(self.size % BLOCK as u64).unwrap_or_default();
+        self.write(&[0; BLOCK][..(BLOCK - over) % BLOCK])
     }
 
     /// Ends the archive, and returns where it was written.
     pub fn finish(mut self) -> io::Result<W> {
-        self.write(&[0; 2 * BLOCK as usize])?;
+        self.write(&[0; 2 * BLOCK])?;
         Ok(self.out)
     }
 }

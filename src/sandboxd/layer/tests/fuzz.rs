@@ -97,7 +97,7 @@ fn damage(archive: &mut Vec<u8>, random: &mut Random, other: &[u8]) {
                     7 => archive[start] = b"01234567xgLKS\0\x80\xff"[random.below(16)],
                     // The type.
                     8 => archive[block + 156] = b"01234567xgLKS\0Z"[random.below(15)],
-                    _ => archive[start + random.below(end - start)] = random.below(256) as u8,
+                    _ => archive[start + random.below(end - start)] = random.below(256).to_le_bytes()[0],
                 }
                 let mut header = Header::new_old();
                 header.as_mut_bytes().copy_from_slice(&archive[block..block + 512]);
@@ -162,7 +162,7 @@ fn check(entry: &entry::Entry) {
                 assert!(before <= start && start < end);
                 end
             });
-            assert!(last <= shape.size && shape.size <= i64::MAX as u64);
+            assert!(last <= shape.size && i64::try_from(shape.size).is_ok());
         }
         _ => {}
     }
@@ -173,7 +173,7 @@ fn nothing_outside_changes_by_a_damaged_archive() {
     let (corpus, mut random) = (corpus(), Random(2));
     let mut cell = Cell::new();
     let mut unpacked = 0;
-    for run in 0..runs(0).min(20_000).max(1500) {
+    for run in 0..runs(0).clamp(1500, 20_000) {
         if run % 50 == 0 {
             cell = Cell::new();
         }

@@ -55,10 +55,10 @@ fn a_layer_is_whole_or_absent_and_a_second_run_completes_a_tree() {
     let kills: u32 = std::env::var("LAYER_KILLS").ok().and_then(|kills| kills.parse().ok()).unwrap_or(20);
     let base = tempfile::tempdir().unwrap();
     let (tree, copy, layer) = (base.path().join("tree"), base.path().join("copy"), base.path().join("layer"));
-    for number in 0..400 {
+    for number in 0..400_usize {
         let folder = tree.join(format!("{}/{}", number % 7, number % 40));
         fs::create_dir_all(&folder).unwrap();
-        fs::write(folder.join(format!("file {number}")), vec![number as u8; number * 50]).unwrap();
+        fs::write(folder.join(format!("file {number}")), vec![number.to_le_bytes()[0]; number * 50]).unwrap();
         symlink("..", folder.join(format!("link {number}"))).unwrap();
         fs::hard_link(folder.join(format!("file {number}")), tree.join(format!("hard {number}"))).unwrap();
     }

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use super::*;
 
 /// Text that compresses by about a half.
-fn fill(path: &Path, size: usize, seed: u64) {
+pub fn fill(path: &Path, size: usize, seed: u64) {
     let mut state = seed | 1;
     let mut bytes = Vec::with_capacity(size + 8);
     while bytes.len() < size {
@@ -32,13 +32,13 @@ fn best(mut work: impl FnMut() -> Duration) -> Duration {
 #[test]
 #[ignore = "it measures"]
 fn beside_tar() {
-    for (files, size) in [(8, 128 << 20), (50_000, 4 << 10)] {
+    for (files, size) in [(8_u64, 128 << 20), (50_000, 4 << 10)] {
         let base = tempfile::Builder::new().tempdir_in("/var/tmp").unwrap();
         let tree = base.path().join("tree");
         for file in 0..files {
             let folder = tree.join((file / 500).to_string());
             fs::create_dir_all(&folder).unwrap();
-            fill(&folder.join(file.to_string()), size, file as u64 + 1);
+            fill(&folder.join(file.to_string()), size, file + 1);
         }
         let (at, layer, into) = (tree.display(), base.path().join("layer"), base.path().join("into"));
         let tar = best(|| {

@@ -5,7 +5,6 @@ use std::io::{Read, Write};
 use std::os::unix::fs::{FileExt, PermissionsExt, symlink};
 use std::os::unix::net::UnixListener;
 use std::process::Stdio;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 use std::time::{Duration, SystemTime};
 
 use rustix::fs::{CWD, Mode, XattrFlags};
@@ -159,27 +158,28 @@ fn a_name_that_would_be_a_whiteout_is_an_error() {
     assert!(matches!(&error, Error::Reserved { path } if path.ends_with(".wh.x")), "{error}");
 }
 
+/// A layer whose bytes, when they are written, change the file that they come from.
+struct Restless(File);
+
+impl Write for Restless {
+    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+        self.0.set_len(self.0.metadata()?.len() + 1)?;
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        Ok(())
+    }
+}
+
 #[test]
 fn a_file_that_is_always_written_to_is_an_error() {
-    let world = World::new(|_| {});
-    let path = world.tree().join("log");
-    fs::write(&path, vec![7; 4 << 20]).unwrap();
-    let (stop, turns) = (AtomicBool::new(false), AtomicU64::new(0));
-    let error = std::thread::scope(|scope| {
-        scope.spawn(|| {
-            let file = OpenOptions::new().write(true).open(&path).unwrap();
-            while !stop.load(Relaxed) {
-                let turn = turns.fetch_add(1, Relaxed);
-                file.set_len((4 << 20) + turn % 5).unwrap();
-            }
-        });
-        while turns.load(Relaxed) < 5 {
-            std::thread::yield_now();
-        }
-        let result = world.pack_since(world.moment);
-        stop.store(true, Relaxed);
-        result.unwrap_err()
-    });
+    let base = tempfile::tempdir().unwrap();
+    let log = base.path().join("log");
+    measure::fill(&log, 2 << 20, 1);
+    let mut packer = Packer::new(Restless(OpenOptions::new().write(true).open(&log).unwrap())).unwrap();
+    let root = Folder::open(base.path()).unwrap();
+    let error = packer.add(&Tree { root: &root, prefix: Path::new(""), since: None, exclude: &[] }).unwrap_err();
     assert!(matches!(&error, Error::Changed { path } if path.ends_with("log")), "{error}");
 }
 
@@ -197,6 +197,8 @@ fn volumes_are_packed_into_one_layer_and_unpacked_into_their_folders() {
     let (layer, packed) = packer.finish().unwrap();
     let folders = ["new/data", "new/tools"].map(|path| {
         fs::create_dir_all(base.path().join(path)).unwrap();
+        // The root of a volume gives its group to what is created in it.
+        fs::set_permissions(base.path().join(path), Permissions::from_mode(0o2777)).unwrap();
         Folder::open(&base.path().join(path)).unwrap()
     });
     let targets = [("data", &folders[0]), ("tools", &folders[1])]
@@ -204,7 +206,7 @@ fn volumes_are_packed_into_one_layer_and_unpacked_into_their_folders() {
     let owners = Owners::Mine(crate::protocol::staging::Access::Write);
     unpack(&*layer, &targets, owners, packed.unpacked).unwrap();
     let mode = |path: &str| fs::metadata(base.path().join(path)).unwrap().permissions().mode() & 0o7777;
-    assert_eq!([mode("new/data/a"), mode("new/data/a/one"), mode("new/tools/a/run")], [0o777, 0o666, 0o777]);
+    assert_eq!([mode("new/data/a"), mode("new/data/a/one"), mode("new/tools/a/run")], [0o2777, 0o666, 0o777]);
     let error = unpack(&*layer, &targets[..1], owners, packed.unpacked).unwrap_err();
     assert!(matches!(error, Error::Refused { .. }), "{error}");
 }

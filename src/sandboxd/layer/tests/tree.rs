@@ -75,7 +75,7 @@ pub fn blocks(root: &Path) -> u64 {
     let paths = snapshot(root).into_keys();
     paths
         .map(|path| fs::symlink_metadata(root.join(path)).unwrap())
-        .filter(|stat| stat.is_file())
+        .filter(fs::Metadata::is_file)
         .map(|stat| stat.blocks())
         .sum()
 }
