@@ -2,7 +2,7 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help demo install test check advisories e2e bench generate binaries image example-image cluster-up cluster-down
+.PHONY: help demo install test check fuzz advisories e2e bench generate binaries image example-image cluster-up cluster-down
 
 target   := x86_64-unknown-linux-gnu
 release  := target/$(target)/release
@@ -31,7 +31,7 @@ install: image cluster-up ## Install the operator on the cluster by Helm; VALUES
 	  --set-string podAnnotations.image-digest=$$(sha256sum $(archive) | cut -c1-16) $(VALUES) && \
 	kubectl -n aigise-system rollout status deploy/aigise-operator --timeout 120s
 
-test: check e2e ## Run every test
+test: check fuzz e2e ## Run every test
 
 check: ## The fast loop: format, dependencies, lints, links of the documentation, the pure build, unit tests
 	cargo fmt --check
@@ -40,6 +40,9 @@ check: ## The fast loop: format, dependencies, lints, links of the documentation
 	RUSTDOCFLAGS="-D rustdoc::broken_intra_doc_links -A rustdoc::private_intra_doc_links" cargo doc --lib --no-deps --document-private-items --quiet
 	cargo check --lib --no-default-features --quiet
 	cargo test --lib --bins --test it --test sandboxd --test init
+
+fuzz: ## Read twenty million damaged archives, which takes a minute
+	LAYER_FUZZ=20000000 cargo test --lib --quiet layer::tests::fuzz
 
 advisories: ## Ask RustSec's database on GitHub what is known of the dependencies
 	tests/deny.sh advisories
