@@ -426,6 +426,15 @@ fn another_default_layout_moves_no_session() {
             world.settle().await;
             assert_eq!(claim(&world)["metadata"]["annotations"].get("aigise.dev/layout"), None);
             assert_eq!((count(&world), &world.get("pods", "demo--main")["metadata"]["uid"]), (1, &pod));
+            // A size cannot be removed again, so it must not stop the session.
+            let sized = json!({"sandboxes": {"main": {"image": "a:1"}}, "volumes": {"tools": {"size": "2Gi"}}});
+            world.apply(session(sized)).await;
+            world.settle().await;
+            let conditions = world.get("aigisesessions", "demo")["status"]["conditions"].clone();
+            let volumes = conditions.as_array().unwrap().iter().find(|one| one["type"] == "VolumesReady").unwrap();
+            assert_eq!((phase(&world).as_str(), &volumes["status"]), ("Ready", &json!("True")), "{conditions}");
+            let words = "spec.volumes.tools.size has no effect: the volumes are folders of one claim, which has the size of data.";
+            assert!(volumes["message"].as_str().unwrap().ends_with(words), "{volumes}");
         });
     }
 }

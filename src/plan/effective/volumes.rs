@@ -56,14 +56,12 @@ pub fn layout(
 
 /// The fields that a session with one claim cannot have.
 fn excluded_by_single(volumes: &Volumes) -> impl Iterator<Item = (SharedVolume, &'static str)> {
-    let of = |volume, spec: &Option<VolumeSpec>| {
-        let fields = spec.iter().flat_map(VolumeSpec::claim_fields).collect::<Vec<_>>();
-        fields.into_iter().map(move |field| (volume, field))
-    };
+    let folders = [(SharedVolume::Scripts, &volumes.scripts), (SharedVolume::Tools, &volumes.tools)];
+    let fields = folders
+        .into_iter()
+        .flat_map(|(volume, spec)| spec.iter().flat_map(VolumeSpec::claim_fields).map(move |field| (volume, field)));
     let existing = volumes.data.as_ref().is_some_and(|data| data.claim_name.is_some());
-    of(SharedVolume::Scripts, &volumes.scripts)
-        .chain(of(SharedVolume::Tools, &volumes.tools))
-        .chain(existing.then_some((SharedVolume::Data, "claimName")))
+    fields.chain(existing.then_some((SharedVolume::Data, "claimName")))
 }
 
 /// Checks that a session with one claim asks for nothing that requires three. Admission refuses this where the session itself names the
@@ -101,8 +99,8 @@ impl EffectiveSession {
 
     /// The first volume whose size has no effect, because it is a folder of the claim of another one.
     pub fn without_own_size(&self) -> Option<SharedVolume> {
-        let folders = SharedVolume::ALL.into_iter().filter(|&volume| self.on_claim_of(volume) != volume);
-        folders.into_iter().find(|&volume| self.volume(volume).size.is_some())
+        let is_folder = |volume| self.on_claim_of(volume) != volume;
+        SharedVolume::ALL.into_iter().find(|&volume| is_folder(volume) && self.volume(volume).size.is_some())
     }
 
     /// The volume that has the claim on which a volume is.

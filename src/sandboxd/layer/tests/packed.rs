@@ -28,12 +28,24 @@ fn write(path: &Path, text: &str) {
     fs::write(path, text).unwrap();
 }
 
+/// Waits until the file system gives files another ctime than those before.
+fn wait_for_tick(root: &Path) {
+    let now = || {
+        let stat = tempfile::tempfile_in(root.parent().unwrap()).unwrap().metadata().unwrap();
+        (stat.ctime(), stat.ctime_nsec())
+    };
+    let before = now();
+    while now() == before {
+        std::thread::yield_now();
+    }
+}
+
 #[test]
 fn nothing_is_packed_of_what_did_not_change() {
     let world = World::new(|root| {
         write(&root.join("a/b/c"), "c");
         symlink("c", root.join("a/b/l")).unwrap();
-        std::thread::sleep(Duration::from_millis(20));
+        wait_for_tick(root);
     });
     let (layer, packed) = world.pack_since(world.moment).unwrap();
     assert_eq!((listed(&layer), packed.entries), (vec![], 0));
