@@ -276,7 +276,7 @@ impl Run<'_> {
 const NO_TARGET: &str = "what it links to does not exist, or cannot have another name";
 
 /// Opens a folder below another one, through no link and into no mount.
-fn open_beneath(folder: BorrowedFd<'_>, path: &OsStr) -> Result<OwnedFd, Errno> {
+pub(super) fn open_beneath(folder: BorrowedFd<'_>, path: &OsStr) -> Result<OwnedFd, Errno> {
     let path = if path.is_empty() { OsStr::new(".") } else { path };
     let resolve =
         ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS | ResolveFlags::NO_MAGICLINKS | ResolveFlags::NO_XDEV;
@@ -288,7 +288,7 @@ fn open_beneath(folder: BorrowedFd<'_>, path: &OsStr) -> Result<OwnedFd, Errno> 
 }
 
 /// The same, one name at a time.
-fn open_by_name(folder: BorrowedFd<'_>, path: &OsStr) -> Result<OwnedFd, Errno> {
+pub(super) fn open_by_name(folder: BorrowedFd<'_>, path: &OsStr) -> Result<OwnedFd, Errno> {
     let mut folder = rustix::fs::openat(folder, ".", LIST, Mode::empty())?;
     let root = device(&stat(folder.as_fd(), OsStr::new(""))?);
     for name in path.as_bytes().split(|&byte| byte == b'/') {

@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::io::Write;
+use std::os::fd::AsFd;
 use std::os::unix::fs::symlink;
 
 use rustix::fs::{CWD, FileType, Mode};
@@ -71,6 +72,10 @@ pub fn refused() -> Vec<(&'static str, Vec<u8>)> {
         ("absolute", new().file("/tmp/canary-of-layers", b"x").end()),
         ("through-link", new().entry(EntryType::Symlink, "l", "..", b"").file("l/canary", b"x").end()),
         ("through-two-links", new().entry(EntryType::Symlink, "l", "../outside", b"").folder("l/d/").end()),
+        (
+            "through-link-within",
+            new().folder("a/b/").entry(EntryType::Symlink, "l", "a", b"").file("l/b/x", b"x").end(),
+        ),
         ("folder-over-link", new().entry(EntryType::Symlink, "l", "../outside", b"").file("l/d/e", b"x").end()),
         ("link-outside", new().entry(EntryType::Link, "l", "../canary", b"").end()),
         (
@@ -278,4 +283,27 @@ fn paths_have_a_bound() {
     cell.unpack(&long(EntryType::GNULongName, &"d/".repeat(2000)), 1 << 30).unwrap();
     cell.unpack(&Forged::default().file(".wh.d", b"").end(), 1 << 20).unwrap();
     assert!(!cell.target().join("d").exists());
+}
+
+/// Where a kernel, or a profile of seccomp, does not have `openat2`.
+#[test]
+fn folders_are_opened_name_by_name_as_they_are_by_one_call() {
+    let base = tempfile::tempdir().unwrap();
+    fs::create_dir_all(base.path().join("in/a/b")).unwrap();
+    fs::write(base.path().join("in/file"), "").unwrap();
+    symlink("a", base.path().join("in/within")).unwrap();
+    symlink("..", base.path().join("in/outward")).unwrap();
+    let [inside, root] = [base.path().join("in"), "/".into()].map(|path| Folder::open(&path).unwrap());
+    let all =
+        ["", "a", "a/b", "nothing", "a/nothing", "file", "file/x", "within", "within/b", "outward", "outward/in", ".."];
+    for (folder, path) in all.map(|path| (&inside, path)).into_iter().chain([(&root, "proc"), (&root, "proc/self")]) {
+        let path = OsStr::new(path);
+        let opened =
+            |opened: Result<_, Errno>| opened.map(|found| fs::File::from(found).metadata().unwrap().ino()).ok();
+        let by_call = opened(unpack::open_beneath(folder.as_fd(), path));
+        let by_name =
+            opened(unpack::open_by_name(folder.as_fd(), if path.is_empty() { OsStr::new(".") } else { path }));
+        assert_eq!(by_call, by_name, "{}", path.display());
+        assert_eq!(by_call.is_some(), ["", "a", "a/b"].iter().any(|fine| path == *fine), "{}", path.display());
+    }
 }
