@@ -8,6 +8,7 @@ use std::io::{self, Write};
 use std::path::PathBuf;
 use std::process::ExitCode;
 
+pub mod cache;
 mod folder;
 mod http;
 pub mod idle;
@@ -23,6 +24,8 @@ usage: sandboxd idle                    keep a container running as its PID 1
        sandboxd exit                    end at once, with success
        sandboxd install DIR             copy this program into DIR
        sandboxd stage [--report FILE]   fill the session's volumes
+       sandboxd save [--report FILE]    pack the session's volumes into an entry of the cache
+       sandboxd restore [--report FILE] unpack an entry of the cache into the session's volumes
        sandboxd gate                    run the init work of the sandbox
        sandboxd report                  wait for the success of the init work, and report it
        sandboxd awaited                 fail while the init work waits for services, and name them
@@ -49,6 +52,16 @@ pub enum Verb {
     /// Fill the volumes of a session.
     Stage {
         /// The file that receives the [`StagingReport`](crate::protocol::staging::StagingReport).
+        report: PathBuf,
+    },
+    /// Pack the volumes of a session.
+    Save {
+        /// The file that receives the [`SaveReport`](crate::protocol::cache::SaveReport).
+        report: PathBuf,
+    },
+    /// Unpack volumes of a session.
+    Restore {
+        /// The file that receives the [`RestoreReport`](crate::protocol::cache::RestoreReport).
         report: PathBuf,
     },
     /// Run the init work, or wait for the supervisor that runs it.
@@ -81,8 +94,18 @@ impl Verb {
             ["idle"] => Some(Self::Idle),
             ["exit"] => Some(Self::Exit),
             ["install", _] => Some(Self::Install { folder: PathBuf::from(&arguments[1]) }),
-            ["stage"] => Some(Self::Stage { report: PathBuf::from(TERMINATION_LOG) }),
-            ["stage", "--report", _] => Some(Self::Stage { report: PathBuf::from(&arguments[2]) }),
+            [verb @ ("stage" | "save" | "restore"), ref rest @ ..] => {
+                let report = match rest {
+                    [] => PathBuf::from(TERMINATION_LOG),
+                    ["--report", _] => PathBuf::from(&arguments[2]),
+                    _ => return None,
+                };
+                Some(match verb {
+                    "stage" => Self::Stage { report },
+                    "save" => Self::Save { report },
+                    _ => Self::Restore { report },
+                })
+            }
             [verb, ref rest @ ..] => Self::of_init(verb, rest, &arguments),
             [] => None,
         }
@@ -118,6 +141,8 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
             Err(error) => fail(&error),
         },
         Some(Verb::Stage { report }) => stage::run(&report),
+        Some(Verb::Save { report }) => cache::run_save(&report),
+        Some(Verb::Restore { report }) => cache::run_restore(&report),
         Some(Verb::Init(places)) => init::run(&places),
         Some(Verb::Supervise(places)) => init::supervise(&places).unwrap_or_else(|error| fail(&error)),
         Some(Verb::Awaited(places)) => init::awaited(&places),
@@ -169,6 +194,8 @@ mod tests {
         assert_eq!(parse("install /aigise"), Some(Verb::Install { folder: "/aigise".into() }));
         assert_eq!(parse("stage"), Some(Verb::Stage { report: "/dev/termination-log".into() }));
         assert_eq!(parse("stage --report /tmp/r"), Some(Verb::Stage { report: "/tmp/r".into() }));
+        assert_eq!(parse("save"), Some(Verb::Save { report: "/dev/termination-log".into() }));
+        assert_eq!(parse("restore --report /tmp/r"), Some(Verb::Restore { report: "/tmp/r".into() }));
         assert_eq!(parse("gate"), Some(Verb::Init(init::Places::default())));
         assert_eq!(parse("supervise --folder /f"), Some(Verb::Supervise(init::Places::below("/f".as_ref()))));
         assert_eq!(parse("ready"), Some(Verb::Ready(init::Places::default())));
@@ -186,6 +213,8 @@ mod tests {
             "install a b",
             "stage --report",
             "stage report",
+            "save now",
+            "restore --report",
             "run",
             "--help",
             "gate now",

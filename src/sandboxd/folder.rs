@@ -235,6 +235,13 @@ impl Folder {
         let _ = rustix::fs::fsetxattr(&folder, DEFAULT_ACL, &acl, XattrFlags::empty());
     }
 
+    /// What the file system of this folder can hold.
+    pub fn space(&self) -> io::Result<Space> {
+        let (stat, volume) = (rustix::fs::fstat(&self.0)?, rustix::fs::fstatvfs(&self.0)?);
+        let bytes = |blocks: u64| blocks.saturating_mul(volume.f_frsize);
+        Ok(Space { device: stat.st_dev, total: bytes(volume.f_blocks), available: bytes(volume.f_bavail) })
+    }
+
     /// Who may use this folder.
     pub fn permissions(&self) -> io::Result<Permissions> {
         Permissions::of(&self.0)
@@ -299,6 +306,17 @@ fn acl_for(group: u32) -> Vec<u8> {
         acl.extend(id.to_le_bytes());
     }
     acl
+}
+
+/// What a file system can hold.
+#[derive(Clone, Copy, Debug)]
+pub struct Space {
+    /// The number of the file system.
+    pub device: u64,
+    /// Its size, in bytes.
+    pub total: u64,
+    /// What this process may still write, in bytes.
+    pub available: u64,
 }
 
 /// Who may use a file or folder.

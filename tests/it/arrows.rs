@@ -32,7 +32,7 @@ const PLAN: [&str; 21] = [
 ];
 
 /// The modules of `sandboxd`, from the bottom up.
-const SANDBOXD: [&str; 9] = ["folder", "layer", "http", "idle", "mcp", "skills", "stage", "init", "install"];
+const SANDBOXD: [&str; 10] = ["folder", "layer", "http", "idle", "mcp", "skills", "stage", "cache", "init", "install"];
 
 fn src() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("src")

@@ -1,0 +1,172 @@
+//! The work of the Pods that save a session's volumes in an entry and restore them from it, and the reports of these Pods: plain data,
+//! shared by the planner that writes the work and by `sandboxd save` and `sandboxd restore` that do it. Nothing here depends on
+//! Kubernetes types.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+
+/// The environment variable that holds the [`SaveWork`] for `sandboxd save`, as JSON.
+pub const SAVE_ENV: &str = "AIGISE_SAVE";
+
+/// The environment variable that holds the [`RestoreWork`] for `sandboxd restore`, as JSON.
+pub const RESTORE_ENV: &str = "AIGISE_RESTORE";
+
+/// The format of the entries that this version writes, and the only one that it reads.
+pub const FORMAT: u32 = 1;
+
+/// The file of an entry that holds its [`SaveReport`]. It is written when all parts are complete.
+pub const MANIFEST: &str = "manifest.json";
+
+/// The file at the root of a restored volume that holds the digest of the [`RestoreWork`].
+pub const RESTORED: &str = ".aigise-restored";
+
+/// The folder at the root of a volume through which sandboxes pass what they save. It is never part of an entry.
+pub const FOLDER: &str = ".aigise-cache";
+
+/// The work of one Pod that saves.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct SaveWork {
+    /// The volumes, in the order in which they are packed.
+    pub volumes: Vec<SavedVolume>,
+    /// Where the claim of the entry is mounted in the Pod.
+    pub entry: String,
+    /// After how many seconds the work is given up.
+    pub timeout: u64,
+}
+
+/// A volume that is saved.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct SavedVolume {
+    /// `data` or `tools`.
+    pub name: String,
+    /// Where the volume is mounted in the Pod.
+    pub mount_path: String,
+    /// Paths that are left out, with everything below them, relative to the root of the volume.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub exclude: Vec<String>,
+}
+
+/// A file of an entry.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct Part {
+    /// Its name in the entry.
+    pub file: String,
+    /// The SHA-256 of the file, in hexadecimal digits.
+    pub sha256: String,
+    /// The size of the file, in bytes.
+    pub packed: u64,
+    /// The size of the archive before compression, in bytes: the most that unpacking reads of it.
+    pub unpacked: u64,
+}
+
+/// The report that a Pod that saves leaves as its termination message: one JSON object of at most 4 KiB.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", tag = "outcome")]
+pub enum SaveReport {
+    /// The entry is complete, and on the disk.
+    Saved {
+        /// The processor architecture of the node.
+        arch: String,
+        /// The parts, by the names of the volumes.
+        volumes: BTreeMap<String, Part>,
+    },
+    /// The entry is of no use.
+    Failed {
+        /// Why.
+        reason: SaveFault,
+        /// One sentence for the user.
+        message: String,
+    },
+}
+
+/// Why volumes could not be saved.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, strum::Display)]
+#[serde(rename_all = "camelCase")]
+pub enum SaveFault {
+    /// The entry's claim is full. The message says how much was needed at least, and how much was available.
+    NoSpace,
+    /// A file was written to each time that it was read.
+    Changed,
+    /// The user of the Pod may not read something. The message has its path.
+    Unreadable,
+    /// A file or folder has a name that archives reserve.
+    Reserved,
+    /// A bound of archives is exceeded: the number of entries, the length of a path.
+    TooLarge,
+    /// The work took too long.
+    Timeout,
+    /// Anything else: the storage fails, a volume is not mounted.
+    Failed,
+}
+
+/// The work of one Pod that restores.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct RestoreWork {
+    /// Where the claim of the entry is mounted in the Pod.
+    pub entry: String,
+    /// The processor architecture of the entry: that of its [`SaveReport`].
+    pub arch: String,
+    /// The format of the entry.
+    pub format: u32,
+    /// The volumes, in the order in which they are unpacked.
+    pub volumes: Vec<RestoredVolume>,
+    /// The digest of the whole content: a volume whose [marker](RESTORED) has this digest is left alone.
+    pub digest: String,
+}
+
+/// A volume that is restored. It may be a folder of the same claim as another one.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct RestoredVolume {
+    /// `data` or `tools`.
+    pub name: String,
+    /// Where the volume is mounted in the Pod.
+    pub mount_path: String,
+    /// The part of the entry that it is restored from.
+    pub part: Part,
+}
+
+/// The report that a Pod that restores leaves as its termination message: one JSON object of at most 4 KiB.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", tag = "outcome")]
+pub enum RestoreReport {
+    /// All volumes are as they were saved, and carry the digest.
+    Restored {
+        /// The size of each volume's archive before compression, in bytes, by the volume's name.
+        volumes: BTreeMap<String, u64>,
+    },
+    /// The volumes could not be restored.
+    Failed {
+        /// Why.
+        fault: RestoreFault,
+        /// The volume, if only one is concerned.
+        part: Option<String>,
+        /// One sentence for the user.
+        message: String,
+        /// Whether this run or an earlier one of the same work has written to a volume: then the volumes are of no use.
+        wrote: bool,
+    },
+}
+
+/// Why volumes could not be restored.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub enum RestoreFault {
+    /// A part is missing, or is not what was saved.
+    Corrupt,
+    /// A part has more bytes unpacked than it says, or exceeds another bound of archives.
+    TooLarge,
+    /// The volumes cannot hold what was saved. The message says how much is needed, and how much is available.
+    NoSpace,
+    /// The entry was written by a version with another format.
+    FormatUnknown,
+    /// The entry was written on a node with another processor architecture.
+    ArchDiffers,
+    /// Anything else: the storage fails, a volume is not mounted.
+    RestoreFailed,
+}
