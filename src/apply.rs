@@ -21,7 +21,7 @@ use self::{
 };
 use crate::{
     api::meta,
-    plan::{Applied, Created, Kind, Outcome, Write},
+    plan::{Applied, ChildState, Created, Kind, Outcome, Write},
     reading::{
         Kept,
         live::{self, Decoded},
@@ -81,7 +81,11 @@ impl Writer<'_> {
             Write::PatchClaim(claim) => {
                 let size = claim.spec.as_ref().and_then(|spec| spec.resources.as_ref()?.requests.as_ref());
                 let changes = json!({"spec": {"resources": {"requests": size}}});
-                Outcome::Claim(self.patch(&*claim, changes).await)
+                Outcome::Claim(match self.patch(&*claim, changes).await {
+                    // The cache of another session was marked: the UID matched, so it was the right claim.
+                    ChildState::Foreign(_) => ChildState::Absent,
+                    left => left,
+                })
             }
             Write::PatchPod(pod) => {
                 // Of a Pod's spec, the operator changes only this field.

@@ -327,7 +327,7 @@ impl<K: Reconciled> Context<K> {
                     .lines
                     .log(&uid, |dropped| info!(phase, %reason, status = short(message), dropped, "status changed"));
             }
-            if let Some(event) = &report.event {
+            for event in &report.events {
                 self.shared.event_recorder.record(&object.object_ref(&()), event).await;
             }
         }

@@ -249,8 +249,8 @@ pub struct Report<S> {
     pub status: S,
     /// The transition, if the phase or the reason changed.
     pub transition: Option<Transition>,
-    /// The event for this transition, if it deserves one.
-    pub event: Option<ObjectEvent>,
+    /// The events for what has changed, if it deserves any.
+    pub events: Vec<ObjectEvent>,
     /// When to reconcile again.
     pub requeue: Requeue,
     /// When to write the status.

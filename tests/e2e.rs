@@ -26,6 +26,7 @@ mod e2e {
     mod attach;
     mod audit;
     mod budget;
+    mod caches;
     mod chart;
     mod claims;
     mod cleanup;

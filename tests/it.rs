@@ -9,6 +9,7 @@ mod it {
     mod admission;
     mod apiserver;
     mod arrows;
+    mod caches;
     mod config;
     mod configuration;
     mod controllers;

@@ -18,6 +18,10 @@ use aigise_operator::protocol::staging::{
 use rustix::process::{Pid, Signal, geteuid, kill_process};
 use tempfile::TempDir;
 
+mod sandboxd {
+    mod cache;
+}
+
 const SANDBOXD: &str = env!("CARGO_BIN_EXE_sandboxd");
 
 /// Whom the stage Pod runs as.
@@ -183,6 +187,7 @@ impl Pod {
             sources: vec![source],
             top_roots: None,
             optional_roots: BTreeSet::new(),
+            restored: None,
         };
         Self { base, manifest: Manifest { digest: "sha256:one".into(), volumes: vec![volume] } }
     }

@@ -26,6 +26,8 @@ pub enum ConditionType {
     ConfigValid,
     /// Session: the three volumes exist and hold the content of their sources.
     VolumesReady,
+    /// Session: it started from a cache, or has saved one.
+    Cached,
     /// Session: every requested sandbox is ready. Agent: every sandbox that it requires is ready.
     SandboxesReady,
     /// Session: every agent has the status that its user wants.
@@ -226,6 +228,20 @@ pub enum Reason {
     /// The object, or another object that it needs, is larger or nested deeper than the operator reads, or has an unknown form.
     Unreadable,
 
+    /// The session's volumes are being restored from a cache.
+    Restoring,
+    /// The session started from a cache.
+    Restored,
+    /// The sandboxes are ready, and their state is being saved before anybody works in them.
+    SavingCache,
+    /// The state after the initialisers was saved.
+    Saved,
+    /// The state after the initialisers could not be saved.
+    SaveFailed,
+    /// No cache fits.
+    CacheMissing,
+    /// A type does not say what becomes of its steps when the session starts from a cache.
+    NotCacheable,
     /// The session has no configuration file.
     NoConfig,
     /// The configuration file was read.

@@ -81,6 +81,22 @@ pub const STAGE_HASH: &str = "aigise.dev/stage-hash";
 /// Annotation on the claim of a session whose volumes are folders of that one claim: `Single`.
 pub const LAYOUT: &str = "aigise.dev/layout";
 
+/// Label on the claim of a cache: the key.
+pub const CACHE_KEY: &str = "aigise.dev/cache-key";
+
+/// Annotation on the claim of a cache that is complete: what it holds, as JSON.
+pub const CACHE: &str = "aigise.dev/cache";
+
+/// Annotation on the claim of a cache: a digest of the inputs of the session that saves it.
+pub const CACHE_INPUTS: &str = "aigise.dev/cache-inputs";
+
+/// Annotation on the claim of a cache: the reason why it is not used any more, such as `Corrupt`.
+pub const CACHE_BAD: &str = "aigise.dev/cache-bad";
+
+/// Annotation on the claims of a session and on the Pods that save and restore: which cache it is about. Of a claim, `none` if it is restored
+/// from none.
+pub const CACHE_FROM: &str = "aigise.dev/cache-from";
+
 /// Annotation that `kubectl exec` and `kubectl logs` read when no container is named.
 pub const DEFAULT_CONTAINER: &str = "kubectl.kubernetes.io/default-container";
 
@@ -89,6 +105,9 @@ pub const SANDBOX_CONTAINER: &str = "sandbox";
 
 /// The name of the container in a stage Pod.
 pub const STAGE_CONTAINER: &str = "stage";
+
+/// The name of the container in a Pod that saves or restores a cache.
+pub const CACHE_CONTAINER: &str = "cache";
 
 /// Where the helper `sandboxd` is mounted in each sandbox.
 pub const HELPER_PATH: &str = "/aigise";
@@ -119,6 +138,8 @@ pub enum Component {
     Pull,
     /// A claim.
     Volume,
+    /// The claim of a cache, and the Pods that write and read it.
+    Cache,
     /// The Service and the network policy.
     Network,
     /// The Secret with the secret parts of a session's configuration.

@@ -1,5 +1,6 @@
 //! `AigiseSession`: one unit of work.
 
+mod cache;
 mod status;
 mod volumes;
 
@@ -11,6 +12,10 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 pub use self::{
+    cache::{
+        CacheResult, CacheSave, CacheSpec, CacheStatus, CacheStorage, CachedPart, CachedRoot, MissReason, RestoreMode,
+        SandboxCache, SaveMode, SaveState,
+    },
     status::{
         AgentCounts, AigiseSessionStatus, ConfigurationStatus, FilledStatus, FutureActivity, SandboxCounts,
         SessionPhase, VolumeStatus, VolumesStatus,
@@ -44,6 +49,7 @@ use super::{
     printcolumn = r#"{"name": "Sandboxes", "type": "string", "jsonPath": ".status.sandboxes.summary", "description": "ready / wanted"}"#,
     printcolumn = r#"{"name": "Agents", "type": "integer", "jsonPath": ".status.agents.total"}"#,
     printcolumn = r#"{"name": "Expires", "type": "string", "jsonPath": ".status.expiresAt", "priority": 1}"#,
+    printcolumn = r#"{"name": "Cache", "type": "string", "jsonPath": ".status.conditions[?(@.type==\"Cached\")].reason", "priority": 1}"#,
     printcolumn = r#"{"name": "Task", "type": "string", "jsonPath": ".spec.taskName", "priority": 1}"#,
     printcolumn = r#"{"name": "Age", "type": "date", "jsonPath": ".metadata.creationTimestamp"}"#,
     printcolumn = r#"{"name": "Message", "type": "string", "jsonPath": ".status.conditions[?(@.type==\"Ready\")].message", "priority": 1}"#
@@ -68,13 +74,13 @@ pub struct AigiseSessionSpec {
 
     /// The sandboxes, by type: `main`, `gdb_mcp`, `fuzz`, … Each type becomes one Pod, which the other sandboxes reach as
     /// `<type>.<session>` (in lower case, with `_` and `.` replaced by `-`). A type has letters, digits, `-`, `_` and `.`, begins
-    /// with a letter, has at most 21 characters and is not `stage`, `pull`, `config`, `data`, `scripts`, `tools` or
+    /// with a letter, has at most 21 characters and is not `stage`, `pull`, `save`, `restore`, `config`, `data`, `scripts`, `tools` or
     /// `agent-…`. Required here or in the configuration file.
     #[schemars(extend("minProperties" = 1, "maxProperties" = 32), extend("x-kubernetes-validations" = [
         rule("self.all(t, t.matches('^[A-Za-z]([-A-Za-z0-9_.]*[A-Za-z0-9])?$') && size(t) <= 21)",
             "sandboxes: a type has letters, digits, `-`, `_` and `.`, begins with a letter, ends with a letter or digit and has at most 21 characters"),
-        rule("self.all(t, !t.matches('^(?i)(stage|pull|config|data|scripts|tools|agent[-_.].*)$'))",
-            "sandboxes: the types stage, pull, config, data, scripts, tools and agent-… are reserved"),
+        rule("self.all(t, !t.matches('^(?i)(stage|pull|save|restore|config|data|scripts|tools|agent[-_.].*)$'))",
+            "sandboxes: the types stage, pull, save, restore, config, data, scripts, tools and agent-… are reserved"),
     ]))]
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub sandboxes: BTreeMap<String, SessionSandbox>,
@@ -132,6 +138,10 @@ pub struct AigiseSessionSpec {
     /// The three shared volumes of all sandboxes. The volumes exist even if this field is absent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub volumes: Option<Volumes>,
+
+    /// Caches of the state after the initialisers, for later sessions of the task. Absent: no caches.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cache: Option<CacheSpec>,
 
     /// First-level folders of the tools sources that are staged. Absent: everything is staged; empty: nothing.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -202,6 +212,7 @@ impl McpService {
 
 fn rules() -> serde_json::Value {
     let mut rules = volumes::rules();
+    rules.extend(cache::rules());
     rules.push(rule(
         "has(self.configFrom) || has(self.sandboxes)",
         "sandboxes: at least one type is required, here or in configFrom",
@@ -228,6 +239,10 @@ pub struct SessionSandbox {
     /// `false`: the type is left out, as if it were absent. Default: `true`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub enabled: Option<bool>,
+
+    /// How the type takes part in the caches of the session.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cache: Option<SandboxCache>,
 
     /// The template of the sandbox.
     #[serde(flatten)]

@@ -37,7 +37,7 @@ use self::{
 pub use self::{
     dispatcher::Dispatcher,
     health::Health,
-    index::{AgentsIn, SandboxesIn},
+    index::{AgentsIn, EntriesIn, SandboxesIn},
     scope::Scope,
     starting_pods::StartingPods,
     stored::{Cache, Found, Stored},
@@ -71,6 +71,8 @@ pub struct Caches {
     pub policies: Arc<Cache<NetworkPolicy>>,
     /// Which Sandboxes belong to a session.
     pub sandboxes_in: Arc<SandboxesIn>,
+    /// Which claims hold caches.
+    pub entries_in: Arc<EntriesIn>,
     /// How many Pods of each namespace are starting.
     pub starting_pods: Arc<StartingPods>,
     /// Which agents belong to a session or to another agent.
@@ -175,6 +177,7 @@ pub fn watch_all(client: &Client, scope: &Scope) -> (Caches, Watches) {
         services: watching.children(Dispatcher::service_changed),
         policies: watching.children(Dispatcher::policy_changed),
         sandboxes_in: dispatcher.sandboxes_in.clone(),
+        entries_in: dispatcher.entries_in.clone(),
         starting_pods: dispatcher.starting_pods.clone(),
         agents_in: dispatcher.agents_in.clone(),
         health,

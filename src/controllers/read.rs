@@ -51,6 +51,8 @@ pub trait Read: Sync {
     fn sandboxes_of(&self, session: &str) -> BTreeSet<String>;
     /// The first sandboxes of a type in a session: only these are ever used.
     fn first_of_type(&self, session: &str, label: &Label) -> Vec<Arc<Sandbox>>;
+    /// The names of the newest claims that hold caches of this key.
+    fn entries(&self, key: &str) -> Vec<String>;
     /// The names of the agents that name this session.
     fn agents_of(&self, session: &str) -> BTreeSet<String>;
     /// The names of an agent's direct children.
@@ -147,6 +149,10 @@ impl Read for InNamespace<'_> {
 
     fn first_of_type(&self, session: &str, label: &Label) -> Vec<Arc<Sandbox>> {
         self.shared.caches.first_of_type(&self.namespace, session, label).collect()
+    }
+
+    fn entries(&self, key: &str) -> Vec<String> {
+        self.shared.caches.entries_in.of_key(&self.namespace, key)
     }
 
     fn agents_of(&self, session: &str) -> BTreeSet<String> {

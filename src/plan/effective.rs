@@ -3,6 +3,7 @@
 //!
 //! The session controller resolves a session from its file; the sandbox and agent controllers resolve it from what its status recorded.
 
+pub mod cache;
 pub mod configuration;
 mod decided;
 mod demand;
@@ -119,6 +120,11 @@ impl EffectiveSession {
     /// Whether the user suspended the session.
     pub fn is_suspended(&self) -> bool {
         self.spec().is_suspended()
+    }
+
+    /// Whether the session saves its cache before anybody works in its sandboxes, and has not done so yet.
+    pub fn saves_first(&self) -> bool {
+        facts::session::saves_first(&self.session)
     }
 
     /// Whether the session has failed, according to its status.

@@ -605,7 +605,13 @@ pub fn facts(pod: &Pod) -> impl PartialEq + use<> {
 
 /// The name of the working container in a Pod of the operator.
 fn container(pod: &Pod) -> &'static str {
-    if is_of(pod, Component::Stage) { meta::STAGE_CONTAINER } else { meta::SANDBOX_CONTAINER }
+    if is_of(pod, Component::Stage) {
+        meta::STAGE_CONTAINER
+    } else if is_of(pod, Component::Cache) {
+        meta::CACHE_CONTAINER
+    } else {
+        meta::SANDBOX_CONTAINER
+    }
 }
 
 fn is_of(pod: &Pod, component: Component) -> bool {

@@ -11,6 +11,7 @@
 //! | a type was added, edited, removed | `Starting` | creates, replaces or deletes its Sandbox | |
 
 mod agents;
+mod cache;
 pub mod configuration;
 pub mod exec;
 mod lifecycle;
@@ -26,6 +27,7 @@ use kube::ResourceExt;
 
 use self::staging::pull;
 pub use self::{
+    cache::{Caching, concerns as concerns_caches, entry_name},
     lifecycle::Lifecycle,
     observed::{ConfigMapContent, Observed},
     staging::{
@@ -50,6 +52,8 @@ pub struct Situation {
     pub lifecycle: Lifecycle,
     /// The progress of staging.
     pub staging: Staging,
+    /// What caches are to the session.
+    pub caching: Caching,
 }
 
 impl Decide for Observed {
@@ -58,7 +62,8 @@ impl Decide for Observed {
 
     fn situation(&self) -> Situation {
         let staging = Staging::of(self);
-        Situation { lifecycle: Lifecycle::of(self, &staging), staging }
+        let caching = Caching::of(self);
+        Situation { lifecycle: Lifecycle::of(self, &staging, &caching), staging, caching }
     }
 
     fn stage(situation: &Situation) -> &'static str {
@@ -73,7 +78,11 @@ impl Decide for Observed {
     /// Network policies come before Pods.
     fn plan(&self, situation: &Situation) -> Vec<Write> {
         match &situation.lifecycle {
-            Lifecycle::Terminating | Lifecycle::Unconfigured(_) | Lifecycle::Blocked(_) | Lifecycle::NameTaken(_) => {
+            Lifecycle::Terminating
+            | Lifecycle::Unconfigured(_)
+            | Lifecycle::Blocked(_)
+            | Lifecycle::NameTaken(_)
+            | Lifecycle::CacheMissing(_) => {
                 vec![]
             }
             Lifecycle::Expired { then: OnExpiry::Delete, .. } => {
@@ -84,20 +93,23 @@ impl Decide for Observed {
                 sandboxes::all_removals(self),
                 staging::removals(self),
                 pull::interruption(self),
+                cache::interruption(self),
+                cache::discarded(self),
                 volumes::removals(self),
             ]
             .concat(),
             // The sandboxes read from the session that it is suspended. Nothing is created from an invalid spec.
             Lifecycle::Suspended { invalid: Some(_), .. } => {
-                [staging::interruptions(self), pull::interruption(self)].concat()
+                [staging::interruptions(self), pull::interruption(self), cache::interruption(self)].concat()
             }
             Lifecycle::Suspended { .. } => [
                 network::writes(self),
                 configuration::writes(self),
-                volumes::writes(self),
+                volumes::writes(self, &situation.caching),
                 sandboxes::removals(self),
                 staging::interruptions(self),
                 pull::interruption(self),
+                cache::interruption(self),
                 sandboxes::writes(self, false),
                 volumes::growth(self),
             ]
@@ -109,17 +121,21 @@ impl Decide for Observed {
             | Lifecycle::Staging(_)
             | Lifecycle::StagingInterrupted(_)
             | Lifecycle::StagingFailed { .. }
+            | Lifecycle::Restoring(_)
+            | Lifecycle::SavingCache(_)
             | Lifecycle::Starting { .. }
             | Lifecycle::SandboxFailed { .. }
             | Lifecycle::Degraded { .. }
             | Lifecycle::Ready => [
                 network::writes(self),
                 configuration::writes(self),
-                volumes::writes(self),
+                volumes::writes(self, &situation.caching),
                 sandboxes::removals(self),
-                staging::writes(self, &situation.staging),
+                cache::restore_writes(self, &situation.caching),
+                staging::writes(self, situation),
                 sandboxes::writes(self, situation.lifecycle.is_staged()),
                 pull::removal(self, &situation.staging),
+                cache::save_writes(self, &situation.caching),
                 // Many storage classes forbid expansion. This comes late: its failure must not block other writes.
                 volumes::growth(self),
                 pull::creation(self, &situation.staging),
@@ -130,6 +146,7 @@ impl Decide for Observed {
 
     fn record(&mut self, name: &str, outcome: Outcome) {
         match outcome {
+            Outcome::Claim(child) if entry_name(&self.session).as_deref() == Some(name) => self.entry = child,
             Outcome::Claim(child) => {
                 // An existing claim of another volume may have the same name.
                 let volume = self.claims.keys().copied().find(|&volume| self.session.claim_name(volume) == name);
@@ -150,6 +167,8 @@ impl Decide for Observed {
                     self.pull_pod = child.owned().cloned().map_or(ChildState::Absent, ChildState::Owned);
                 }
             },
+            Outcome::Pod(child) if name == Self::restore_pod_name(&self.session) => self.restore_pod = child,
+            Outcome::Pod(child) if name == Self::save_pod_name(&self.session) => self.save_pod = child,
             Outcome::Pod(child) => self.stage_pod = child,
             Outcome::Service(child) => self.service = child,
             Outcome::NetworkPolicy(child) if name == self.session.name_any() => self.policy = child,
@@ -193,7 +212,9 @@ impl Decide for Observed {
             name.is_ok_and(|name| matches!(self.sandboxes.get(&name), Some(ChildState::Absent)))
         };
         (said.service.is_some() && self.service == ChildState::Absent)
-            || (said.phase == Some(SessionPhase::Staging) && self.stage_pod == ChildState::Absent)
+            || (said.phase == Some(SessionPhase::Staging)
+                && self.stage_pod == ChildState::Absent
+                && said.cache.as_ref().is_none_or(|cache| cache.data.is_some()))
             || claims.into_iter().any(|(volume, said)| said.is_some() && is_absent(volume))
             || sandboxes.any(|(sandbox_type, _)| lacks(sandbox_type))
     }

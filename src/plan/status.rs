@@ -131,7 +131,7 @@ impl<P: PartialEq + Into<&'static str>> View<P> {
             reason,
             message,
         });
-        Report { status, transition, event, requeue, write }
+        Report { status, transition, events: event.into_iter().collect(), requeue, write }
     }
 }
 

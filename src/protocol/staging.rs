@@ -40,6 +40,10 @@ pub struct Volume {
     /// session.
     #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
     pub optional_roots: BTreeSet<String>,
+    /// The volume was restored from a cache with what the sources bring, so it is only marked. These are the first-level folders that came
+    /// from the sources.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub restored: Option<Vec<String>>,
 }
 
 /// What every user of a sandbox may do with a staged file, whatever its mode is in the source.

@@ -33,6 +33,7 @@ use self::fill::Target;
 use crate::protocol::staging::{MANIFEST_ENV, Manifest, Source, Staged, StagingReport, Volume};
 
 pub use self::error::Error;
+pub use self::report::size;
 
 mod error;
 mod fill;
@@ -48,7 +49,7 @@ const PART: &str = ".aigise-staged.part";
 const TOOLS: &str = "tools";
 
 /// The volume that sandboxes use for each other's files.
-const DATA: &str = "data";
+pub const DATA: &str = "data";
 
 /// A step that is about to happen or has happened. The watcher may end the run at any step, as a crash would.
 #[derive(Clone, Copy, Debug)]
@@ -101,7 +102,7 @@ pub type Watch<'w> = dyn FnMut(Step<'_>) -> io::Result<()> + 'w;
 /// # Errors
 /// When a source is not valid, or a volume cannot be written. Every file that was written until then is complete, and a second run
 /// continues from there.
-pub fn stage(manifest: &Manifest, watch: &mut Watch<'_>) -> Result<BTreeMap<String, Staged>, Error> {
+pub fn stage<'m>(manifest: &'m Manifest, watch: &mut Watch<'_>) -> Result<BTreeMap<String, Staged>, Error> {
     let mut targets = Vec::new();
     for volume in &manifest.volumes {
         let target = Target::open(volume)?;
@@ -111,19 +112,21 @@ pub fn stage(manifest: &Manifest, watch: &mut Watch<'_>) -> Result<BTreeMap<Stri
         }
         targets.push((volume, target, is_filled));
     }
-    let survey = |(volume, target, is_filled)| {
-        let gathered = if is_filled { None } else { Some(survey::survey(volume)?) };
-        Ok((volume, target, gathered))
+    let survey = |(volume, target, is_filled): (&'m Volume, Target<'m>, bool)| {
+        let gathered = if is_filled || volume.restored.is_some() { None } else { Some(survey::survey(volume)?) };
+        Ok((volume, target, gathered, is_filled))
     };
     let work: Vec<_> = targets.into_iter().map(survey).collect::<Result<_, Error>>()?;
     let mut volumes = BTreeMap::new();
-    for (volume, target, gathered) in work {
+    for (volume, target, gathered, is_filled) in work {
         let mut staged = Staged::default();
         if let Some(gathered) = gathered {
             staged = target.fill(&gathered, watch)?;
             target.mark(&manifest.digest, watch)?;
-        } else {
+        } else if is_filled {
             target.noting(Path::new("."), || watch(Step::Unchanged { volume }))?;
+        } else {
+            target.mark(&manifest.digest, watch)?;
         }
         if volume.name == TOOLS {
             staged.roots = target.roots();

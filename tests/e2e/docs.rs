@@ -167,6 +167,12 @@ fn the_page_of_claims_can_be_pasted() {
 
 #[test]
 #[ignore = "needs a cluster: make e2e"]
+fn the_page_of_caches_can_be_pasted() {
+    paste("docs/caches.md");
+}
+
+#[test]
+#[ignore = "needs a cluster: make e2e"]
 fn the_page_of_the_network_can_be_pasted() {
     paste("docs/network.md");
 }

@@ -57,6 +57,7 @@ macro_rules! sweeps {
 }
 
 sweeps! {
+    a_session_starts_from_the_cache_of_another: "a session starts from the cache of another",
     a_session_with_sources: "a session with sources",
     a_sandbox_alone: "a sandbox alone",
     types_come_and_go: "types come and go",

@@ -14,7 +14,7 @@ pub struct Life {
 }
 
 /// All of them.
-pub const LIVES: [Life; 24] = [
+pub const LIVES: [Life; 25] = [
     Life { name: "a session with sources", live: |world| Box::pin(session_with_sources(world)), writes: 28 },
     Life { name: "a sandbox alone", live: |world| Box::pin(sandbox_alone(world)), writes: 3 },
     Life { name: "types come and go", live: |world| Box::pin(types_come_and_go(world)), writes: 36 },
@@ -46,6 +46,7 @@ pub const LIVES: [Life; 24] = [
     },
     Life { name: "agents come and go", live: |world| Box::pin(agents(world)), writes: 44 },
     Life { name: "an agent has a Pod that runs it", live: |world| Box::pin(runner(world)), writes: 56 },
+    Life { name: "a session starts from the cache of another", live: |world| Box::pin(cached(world)), writes: 40 },
     Life { name: "a session comes from a file", live: |world| Box::pin(from_file(world)), writes: 24 },
 ];
 
@@ -352,6 +353,56 @@ async fn left_behind(world: &mut World) {
     world.settle().await;
     assert_eq!(names(world, "pods").len(), 0);
     assert_eq!(world.get("sandboxes", "demo--main")["status"]["state"], "error");
+}
+
+/// What one session left after its initialisers is where the next one starts.
+async fn cached(world: &mut World) {
+    let one = || {
+        let init = json!({"profile": "None", "steps": [{"name": "build", "command": ["make"]}]});
+        session(json!({
+            "taskName": "task",
+            "cache": {},
+            "sandboxes": {"main": {"image": "a:1", "cache": {"root": "Data"}, "init": init}},
+            "volumes": {"data": {"sources": [{"configMap": {"name": "poc"}}]}},
+        }))
+    };
+    let said = |world: &World, path: &str| {
+        let cache = world.get("aigisesessions", "demo")["status"]["cache"].clone();
+        cache.pointer(path).and_then(Value::as_str).unwrap_or_default().to_string()
+    };
+    world.apply(config_map()).await;
+    world.apply(one()).await;
+    world.settle().await;
+    assert_eq!(phase(world), "Ready");
+    // Who is refused its cache goes on without.
+    let is_saved = said(world, "/save/state") == "Succeeded";
+    assert!(
+        is_saved || said(world, "/save/state") == "Failed",
+        "{}",
+        world.get("aigisesessions", "demo")["status"]["cache"]
+    );
+    world.delete(one()).await;
+    world.settle().await;
+    let left = names(world, "persistentvolumeclaims");
+    assert_eq!(left.len(), usize::from(is_saved), "whole, or not at all: {left:?}");
+    let [entry] = left.as_slice() else { return };
+    let annotations = world.get("persistentvolumeclaims", entry)["metadata"]["annotations"].clone();
+    assert!(annotations["aigise.dev/cache"].is_string(), "{annotations}");
+
+    world.apply(one()).await;
+    world.settle().await;
+    assert_eq!(phase(world), "Ready");
+    assert_eq!(
+        (said(world, "/data/result"), said(world, "/sandboxes/main/result")),
+        ("Restored".into(), "Data".into())
+    );
+    assert_eq!(said(world, "/save/reason"), "AlreadyCached");
+    assert_eq!(names(world, "pods"), ["demo--main", "demo--stage"]);
+    let annotations = world.get("pods", "demo--main")["metadata"]["annotations"].clone();
+    assert_eq!(annotations["aigise.dev/gate"], Value::Null, "its steps are skipped");
+    world.delete(one()).await;
+    world.delete(json!({"apiVersion": "v1", "kind": "PersistentVolumeClaim", "metadata": {"name": entry}})).await;
+    world.settle().await;
 }
 
 /// A volume that is to be kept, and one that no longer is.

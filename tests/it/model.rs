@@ -110,6 +110,14 @@ pub enum Event {
         #[serde(default)]
         fault: staging::Fault,
     },
+    /// The Pod that restores a cache ends well.
+    Restored(String),
+    /// The Pod that restores a cache ends with a message.
+    RestoreFailed { pod: String, fault: protocol::cache::RestoreFault, message: String },
+    /// The Pod that saves a cache ends well.
+    Saved(String),
+    /// The Pod that saves a cache ends with a message.
+    SaveFailed { pod: String, reason: protocol::cache::SaveFault, message: String },
     /// A container ends.
     Exited {
         pod: String,
@@ -266,6 +274,11 @@ impl Read for World {
         let mut ranked: Vec<_> = ranked.filter_map(|sandbox| Some((facts::sandbox::rank(sandbox)?, sandbox))).collect();
         ranked.sort_by(|(one, _), (other, _)| one.cmp(other));
         ranked.into_iter().take(sandbox::FIRST).map(|(_, sandbox)| Arc::new(sandbox.clone())).collect()
+    }
+
+    fn entries(&self, key: &str) -> Vec<String> {
+        let of_key = |claim: &&PersistentVolumeClaim| ownership::label(&claim.metadata, meta::CACHE_KEY) == Some(key);
+        self.claims.values().filter(of_key).map(ResourceExt::name_any).collect()
     }
 
     fn agents_of(&self, session: &str) -> BTreeSet<String> {
@@ -515,6 +528,29 @@ impl World {
                 let at = self.now;
                 self.container(&pod, |_| terminated(1, None, Some(serde_json::to_string(&report).unwrap()), at, 1));
             }
+            Event::Restored(pod) => {
+                let volumes = ["data", "tools"].map(|volume| (volume.to_string(), 1000));
+                let report = protocol::cache::RestoreReport::Restored { volumes: volumes.into() };
+                self.ends_with(&pod, 0, &report);
+            }
+            Event::RestoreFailed { pod, fault, message } => {
+                let report = protocol::cache::RestoreReport::Failed { fault, part: None, message, wrote: false };
+                self.ends_with(&pod, 1, &report);
+            }
+            Event::Saved(pod) => {
+                let part = |volume: &str| protocol::cache::Part {
+                    file: format!("{volume}.tar.zst"),
+                    sha256: "0".repeat(64),
+                    packed: 500,
+                    unpacked: 1000,
+                };
+                let volumes = ["data", "tools"].map(|volume| (volume.to_string(), part(volume)));
+                let report = protocol::cache::SaveReport::Saved { arch: "x86_64".into(), volumes: volumes.into() };
+                self.ends_with(&pod, 0, &report);
+            }
+            Event::SaveFailed { pod, reason, message } => {
+                self.ends_with(&pod, 1, &protocol::cache::SaveReport::Failed { reason, message });
+            }
             Event::Exited { pod, code, after } => {
                 let (at, reason) = (self.now, if code == 0 { "Completed" } else { "Error" });
                 self.container(&pod, |_| terminated(code, Some(reason), None, at, after));
@@ -557,6 +593,12 @@ impl World {
             Event::After(seconds) => self.now += Duration::from_secs(seconds.into()),
             Event::Restart => self.pulls.clear(),
         }
+    }
+
+    /// A Pod of the operator ends with a report.
+    fn ends_with(&mut self, pod: &str, code: i32, report: &impl serde::Serialize) {
+        let at = self.now;
+        self.container(pod, |_| terminated(code, None, Some(serde_json::to_string(report).unwrap()), at, 1));
     }
 
     fn remove_session(&mut self, name: &str) {
@@ -681,6 +723,7 @@ impl World {
         self.pod(name, |pod| {
             let containers: Vec<_> = match name.rsplit_once("--") {
                 Some((_, "stage")) => vec![meta::STAGE_CONTAINER.to_string()],
+                Some((_, "save" | "restore")) => vec![meta::CACHE_CONTAINER.to_string()],
                 Some((_, "pull")) => {
                     pod.spec.iter().flat_map(|spec| &spec.containers).map(|c| c.name.clone()).collect()
                 }
@@ -757,7 +800,7 @@ impl World {
                 phase,
                 &before.conditions,
                 &report.status.conditions,
-                report.event,
+                report.events,
                 report.requeue,
             );
             if let Some(session) = self.sessions.get_mut(name) {
@@ -781,7 +824,7 @@ impl World {
                 phase,
                 &before.conditions,
                 &report.status.conditions,
-                report.event,
+                report.events,
                 report.requeue,
             );
             if let Some(sandbox) = self.sandboxes.get_mut(name) {
@@ -800,7 +843,7 @@ impl World {
             self.writes += 1;
             let state = report.status.status.map(|state| format!("status={state}"));
             let said = &report.status.conditions;
-            self.note_status("agent", name, state, &before.conditions, said, report.event, report.requeue);
+            self.note_status("agent", name, state, &before.conditions, said, report.events, report.requeue);
             if let Some(agent) = self.agents.get_mut(name) {
                 // Conditions of others stay.
                 let foreign = before.conditions.into_iter().filter(|condition| condition.type_ == RUNTIME_HEALTHY);
@@ -821,12 +864,28 @@ impl World {
     ) -> Report<D::Status> {
         let writes = [observed.independent_writes(), planned(observed)].concat();
         self.note_stage(kind, owner.name.as_deref().unwrap_or_default(), &format!("{lifecycle:?}"), &writes);
+        let restores = format!("{lifecycle:?}").starts_with("Restoring(");
         for write in writes {
+            if let Write::Delete(Target { kind: plan::Kind::PersistentVolumeClaim, name, .. }) = &write {
+                assert!(!restores || !self.is_in_use(name), "{name} is deleted, and a sandbox has worked in it");
+            }
             let name = write.name().to_string();
             let outcome = self.write(owner, write);
             observed.record(&name, outcome);
         }
         reported(observed)
+    }
+
+    /// Whether a sandbox has the claim.
+    fn is_in_use(&self, claim: &str) -> bool {
+        let mounts = |pod: &Pod| {
+            let mut volumes = pod.spec.iter().flat_map(|spec| spec.volumes.iter().flatten());
+            volumes.any(|volume| {
+                volume.persistent_volume_claim.as_ref().is_some_and(|mounted| mounted.claim_name == claim)
+            })
+        };
+        let is_sandbox = |pod: &&Pod| pod.labels().get(meta::COMPONENT).is_some_and(|component| component == "sandbox");
+        self.pods.values().filter(is_sandbox).any(mounts)
     }
 
     /// Carries out one write as the API server would, and sees to it that nothing is touched that is not the owner's (P4).
@@ -863,7 +922,14 @@ impl World {
                 Outcome::Sandbox(ownership::child_state(self.sandboxes.get(&name).cloned().map(Arc::new), owner))
             }
             Write::PatchClaim(claim) => {
-                assert_ours(&self.claims[&claim.name_any()], owner);
+                let live = &self.claims[&claim.name_any()];
+                if live.annotations().contains_key(meta::CACHE) {
+                    // A committed cache belongs to nobody, and any session may say that it is damaged.
+                    assert_eq!((live.owner_references(), &live.spec), (&[][..], &claim.spec));
+                    self.claims.insert(claim.name_any(), *claim);
+                    return Outcome::Claim(ChildState::Absent);
+                }
+                assert_ours(live, owner);
                 Outcome::Claim(update(&mut self.claims, *claim, owner, failed))
             }
             Write::PatchPod(pod) => {
@@ -975,7 +1041,7 @@ impl World {
         phase: Option<String>,
         before: &[Condition],
         after: &[Condition],
-        event: Option<ObjectEvent>,
+        events: Vec<ObjectEvent>,
         requeue: Requeue,
     ) {
         let _ = writeln!(self.log, "  {kind} {name} says {}", phase.unwrap_or_default());
@@ -989,7 +1055,7 @@ impl World {
                 let _ = writeln!(self.log, "    {type_}={status} {reason}: {message}");
             }
         }
-        if let Some(event) = event {
+        for event in events {
             let kind = if event.warning { "Warning" } else { "Normal" };
             let _ = writeln!(self.log, "    event {kind} {}", event.reason);
         }

@@ -56,6 +56,11 @@ fn a_request() -> impl Strategy<Value = serde_json::Value> {
         1 => Just(json!({"sandboxDefaults": {"dependsOn": ["main"]}})),
         2 => Just(json!({"sandboxDefaults": {"init": {"steps": [{"name": "s", "command": ["true"]}], "timeout": "60s"}}})),
         1 => Just(json!({"sandboxDefaults": {"init": {"steps": [{"name": "s", "command": ["true"]}], "skip": true}}})),
+        3 => proptest::sample::select(vec!["Whole", "Partial", "Required", "Never"]).prop_map(|restore| json!({
+            "cache": {"key": "k", "restore": restore},
+            "sandboxes": {"main": {"image": "registry.example/a:1", "cache": {"root": "Data"}, "init": {"steps": [{"name": "s", "command": ["true"]}]}}},
+        })),
+        1 => Just(json!({"cache": {"key": "k", "save": "Never"}, "sandboxes": {"main": {"image": "registry.example/b:1"}}})),
         1 => Just(json!({"volumes": {"data": {"reclaim": "Retain", "size": "2Gi"}}})),
         1 => Just(json!({"volumes": {"scripts": {"claimName": "demo--data"}}})),
         1 => Just(json!({"volumes": {"scripts": {"claimName": "theirs"}}})),
@@ -152,6 +157,8 @@ fn an_event() -> impl Strategy<Value = Event> {
         prop_oneof![
             Just("demo--stage"),
             Just("demo--pull"),
+            Just("demo--save"),
+            Just("demo--restore"),
             Just("demo--main"),
             Just("demo--gdb-mcp"),
             Just("alone"),
@@ -180,6 +187,11 @@ fn an_event() -> impl Strategy<Value = Event> {
         1 => pod().prop_map(|pod| Event::InitFailed { pod, failure: protocol::init::InitFailure { step: Some("s".into()), how: "failed".into(), ..protocol::init::InitFailure::default() } }),
         8 => Just(Event::Staged { pod: "demo--stage".into(), roots: vec!["fuzz".into()] }),
         2 => Just(Event::StagingFailed { pod: "demo--stage".into(), message: "A source is bad.".into(), fault: protocol::staging::Fault::Source }),
+        4 => Just(Event::Saved("demo--save".into())),
+        1 => Just(Event::SaveFailed { pod: "demo--save".into(), reason: protocol::cache::SaveFault::NoSpace, message: "It is full.".into() }),
+        4 => Just(Event::Restored("demo--restore".into())),
+        2 => proptest::sample::select(vec![protocol::cache::RestoreFault::Corrupt, protocol::cache::RestoreFault::NoSpace])
+            .prop_map(|fault| Event::RestoreFailed { pod: "demo--restore".into(), fault, message: "It failed.".into() }),
         2 => (pod(), 0..3).prop_map(|(pod, code)| Event::Exited { pod, code, after: 1 }),
         2 => pod().prop_map(Event::OutOfMemory),
         2 => pod().prop_map(Event::Evicted),
@@ -247,6 +259,12 @@ const OF_A_SESSION: [ConditionType; 10] = {
     [Ready, Reconciling, Stalled, ConfigValid, VolumesReady, SandboxesReady, AgentsReady, Degraded, Suspended, Expiring]
 };
 
+/// One that asks for caches has one more.
+fn of_a_session(session: &AigiseSession) -> Vec<ConditionType> {
+    let cached = session.spec.cache.as_ref().map(|_| ConditionType::Cached);
+    OF_A_SESSION.into_iter().chain(cached).collect()
+}
+
 const OF_AN_AGENT: [ConditionType; 7] = {
     use ConditionType::{ParentFound, Ready, Reconciling, SandboxesReady, Stalled, Suspended, ToolsCovered};
     [Ready, Reconciling, Stalled, SandboxesReady, ToolsCovered, ParentFound, Suspended]
@@ -266,7 +284,7 @@ fn check(world: &World) {
         let report = reported(&observed);
         assert!(report.write == StatusWrite::Skip || !writes.is_empty(), "P2: and has nothing new to say");
         let conditions = &report.status.conditions;
-        conditions_are_whole(conditions, live.metadata.generation, &OF_A_SESSION);
+        conditions_are_whole(conditions, live.metadata.generation, &of_a_session(live));
     }
     for (name, live) in &world.sandboxes {
         let observed = world.observe_sandbox(name);
@@ -442,7 +460,8 @@ fn what_is_not_read_leads_to_nothing(world: &World) {
         for unread in unread_sessions(&observed) {
             is_less(&plan(&unread), &writes);
             let report = reported(&unread);
-            conditions_are_whole(&report.status.conditions, live.metadata.generation, &OF_A_SESSION);
+            let full = of_a_session(live);
+            conditions_are_whole(&report.status.conditions, live.metadata.generation, &full);
         }
     }
     for (name, live) in &world.sandboxes {
@@ -523,7 +542,8 @@ proptest! {
                     });
                 prop_assert_eq!(is_selected(&policy), is_member, "the policy holds every Pod: {}", pod.name_any());
                 let is_stage = is_member && pod.name_any().ends_with("--stage");
-                let is_sandbox = is_member && !is_stage && !pod.name_any().ends_with("--pull");
+                let helps = |suffix: &str| pod.name_any().ends_with(suffix);
+                let is_sandbox = is_member && !is_stage && !["--pull", "--save", "--restore"].into_iter().any(helps);
                 prop_assert_eq!(is_selected(&selector), is_sandbox, "the name finds the sandboxes: {}", pod.name_any());
                 if let Some(stage_policy) = &stage_policy {
                     prop_assert_eq!(is_selected(stage_policy), is_stage, "only staging is let out: {}", pod.name_any());

@@ -16,6 +16,7 @@ use aigise_operator::{
     api::meta::{self, Component},
     plan::reserved::INIT_REPORTER,
     protocol::{
+        cache::{Part, RestoreReport, SaveReport},
         init::{self, SUCCESS},
         staging::{self, Manifest, StagingReport},
     },
@@ -220,6 +221,9 @@ impl Cluster {
             if is_of(pod, Component::Pull) {
                 return self.end(key, 0);
             }
+            if let Some(report) = cached(pod) {
+                return self.terminate(key, 0, Some(report));
+            }
             if manifest(pod).is_some() {
                 let long = *self.staging.lock().unwrap();
                 tokio::time::sleep(long).await;
@@ -388,6 +392,24 @@ fn manifest(pod: &Value) -> Option<Manifest> {
         .filter(|variable| variable["name"] == staging::MANIFEST_ENV)
         .find_map(|variable| variable["value"].as_str())?;
     serde_json::from_str(&manifest.replace("$$", "$")).ok()
+}
+
+/// What a Pod that saves or restores a cache reports when all went well; other Pods report nothing.
+fn cached(pod: &Value) -> Option<String> {
+    let volumes = ["data", "tools"];
+    let part =
+        |volume: &str| Part { file: format!("{volume}.tar.zst"), sha256: "0".repeat(64), packed: 500, unpacked: 1000 };
+    match text(pod, "/spec/containers/0/command/1") {
+        "save" => {
+            let volumes = volumes.map(|volume| (volume.to_string(), part(volume)));
+            serde_json::to_string(&SaveReport::Saved { arch: "x86_64".into(), volumes: volumes.into() }).ok()
+        }
+        "restore" => {
+            let volumes = volumes.map(|volume| (volume.to_string(), 1000));
+            serde_json::to_string(&RestoreReport::Restored { volumes: volumes.into() }).ok()
+        }
+        _ => None,
+    }
 }
 
 /// What `sandboxd gate` says when a step fails.

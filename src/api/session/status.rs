@@ -6,7 +6,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::volumes::VolumeLayout;
+use super::{cache::CacheStatus, volumes::VolumeLayout};
 use crate::api::{raw::RawJson, sandbox::SandboxState};
 
 /// The status of a session, as the operator last observed it.
@@ -45,6 +45,10 @@ pub struct AigiseSessionStatus {
     /// The session's volumes.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub volumes: Option<VolumesStatus>,
+
+    /// What the session has from caches, and what it saved.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cache: Option<CacheStatus>,
 
     /// The DNS name under which the sandboxes reach each other: `<type>.<this>`.
     #[serde(default, skip_serializing_if = "Option::is_none")]

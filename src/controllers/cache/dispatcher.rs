@@ -8,7 +8,7 @@ use k8s_openapi::api::{
 };
 use kube::{Resource, ResourceExt};
 
-use super::{AgentsIn, Change, SandboxesIn, StartingPods, WorkQueue};
+use super::{AgentsIn, Change, EntriesIn, SandboxesIn, StartingPods, WorkQueue};
 use crate::{
     api::{AigiseSession, meta},
     controllers::kind::{Reconciled, VisitKind, each_kind},
@@ -27,6 +27,8 @@ pub struct Dispatcher {
     pub starting_pods: Arc<StartingPods>,
     /// Which Sandboxes belong to a session.
     pub sandboxes_in: Arc<SandboxesIn>,
+    /// Which claims hold caches.
+    pub entries_in: Arc<EntriesIn>,
     /// Which agents belong to a session or to another agent.
     pub agents_in: Arc<AgentsIn>,
 }
@@ -87,6 +89,7 @@ impl Dispatcher {
     }
 
     pub(super) fn claim_changed(&self, change: &Change<'_, PersistentVolumeClaim>) {
+        self.entries_in.update(change);
         // The scheduler and the volume binder write annotations that no controller here reads.
         if change.touches(|claim| {
             let meta = &claim.metadata;

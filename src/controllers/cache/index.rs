@@ -6,11 +6,13 @@ use std::{
     sync::Mutex,
 };
 
+use jiff::Timestamp;
+use k8s_openapi::api::core::v1::PersistentVolumeClaim;
 use kube::ResourceExt;
 
 use super::Change;
 use crate::{
-    api::{Agent, Sandbox, agent::Runner},
+    api::{Agent, Sandbox, agent::Runner, meta},
     plan::{
         agent::{MAX_DEPTH, read_types},
         facts::sandbox::{Rank, rank},
@@ -41,6 +43,11 @@ impl<Key: Eq + Hash, Entry: Clone + Ord> Index<Key, Entry> {
     fn first(&self, key: &Key, count: usize) -> Vec<Entry> {
         let first = |entries: &BTreeSet<Entry>| entries.iter().take(count).cloned().collect();
         self.0.lock().ok().and_then(|index| index.get(key).map(first)).unwrap_or_default()
+    }
+
+    fn last(&self, key: &Key, count: usize) -> Vec<Entry> {
+        let last = |entries: &BTreeSet<Entry>| entries.iter().rev().take(count).cloned().collect();
+        self.0.lock().ok().and_then(|index| index.get(key).map(last)).unwrap_or_default()
     }
 
     pub(in crate::controllers) fn update<K>(&self, change: &Change<'_, K>, entries: impl Fn(&K) -> Vec<(Key, Entry)>) {
@@ -202,6 +209,30 @@ impl AgentsIn {
             let reads = read_types(agent).into_iter();
             let reads = reads.map(|label| AgentKey::Reads(namespace(), agent.spec.session.clone(), label));
             std::iter::once(named).chain(with_exec).chain(below).chain(reads).collect()
+        });
+    }
+}
+
+/// Which claims hold caches of a key. By namespace and key, in the order of their age.
+#[derive(Debug, Default)]
+pub struct EntriesIn(Index<(String, String), (Option<Timestamp>, String)>);
+
+/// How many entries of a key are considered: the newest.
+const NEWEST: usize = 32;
+
+impl EntriesIn {
+    /// The names of the newest claims with caches of a key.
+    pub fn of_key(&self, namespace: &str, key: &str) -> Vec<String> {
+        self.0.last(&(namespace.into(), key.into()), NEWEST).into_iter().map(|(_, name)| name).collect()
+    }
+
+    pub(in crate::controllers) fn update(&self, change: &Change<'_, PersistentVolumeClaim>) {
+        self.0.update(change, |claim| {
+            let key = ownership::label(&claim.metadata, meta::CACHE_KEY);
+            let created = claim.metadata.creation_timestamp.as_ref().map(|created| created.0);
+            let of =
+                |key: &str| ((claim.namespace().unwrap_or_default(), key.to_string()), (created, claim.name_any()));
+            key.map(of).into_iter().collect()
         });
     }
 }

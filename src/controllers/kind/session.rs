@@ -2,6 +2,7 @@
 
 use std::{collections::BTreeMap, sync::Arc};
 
+use k8s_openapi::api::core::v1::PersistentVolumeClaim;
 use kube::ResourceExt;
 
 use super::{KindCache, Reconciled};
@@ -15,15 +16,15 @@ use crate::{
         read::{ConfigRead, Read},
     },
     plan::{
-        Lookup,
+        ChildState, Lookup,
         effective::EffectiveSession,
         facts::{
             agent::{belonged_to_other_session, may_exec, runner_name},
             restart_request,
-            session::{has_failed, has_volumes, is_inactive, role_name},
+            session::{has_failed, has_volumes, is_inactive, role_name, saves_first},
         },
         name,
-        session::{self, Observed, Pull, configuration::is_kept, exec::Exec},
+        session::{self, Observed, Pull, concerns_caches, configuration::is_kept, exec::Exec},
     },
 };
 
@@ -63,7 +64,8 @@ impl Reconciled for AigiseSession {
         if change.touches(|session| {
             let volumes = session.status.as_ref().and_then(|status| status.volumes.as_ref());
             let skills = volumes.and_then(|volumes| Some(volumes.tools.as_ref()?.skills.clone()));
-            let read_by_children = (is_inactive(session), has_volumes(session), skills, from_file(session));
+            let read_by_children =
+                (is_inactive(session), has_volumes(session), saves_first(session), skills, from_file(session));
             (session.uid(), session.metadata.generation, read_by_children)
         }) {
             dispatcher.enqueue_all::<Agent>(dispatcher.agents_in.of_session(&namespace, &name), &namespace);
@@ -105,6 +107,8 @@ impl Reconciled for AigiseSession {
             (name, child)
         });
         let stage_pod = Observed::stage_pod_name(&session);
+        let caches = concerns_caches(&session, &claims);
+        let pod = |name: String| if caches { read.pod(&name).child_state(owner) } else { ChildState::Absent };
         let mut observed = Observed {
             decided,
             configuration,
@@ -113,6 +117,11 @@ impl Reconciled for AigiseSession {
             existing_claims,
             stage_pod: read.pod(&stage_pod).child_state(owner),
             pull_pod: read.pod(&Observed::pull_pod_name(&session)).child_state(owner),
+            entry: session::entry_name(&session)
+                .map_or(ChildState::Absent, |name| read.claim(&name).child_state(owner)),
+            entries: entries(&session, read),
+            restore_pod: pod(Observed::restore_pod_name(&session)),
+            save_pod: pod(Observed::save_pod_name(&session)),
             pull: Pull::default(),
             node_images: None,
             service: read.service(&name).child_state(owner),
@@ -153,6 +162,12 @@ impl Reconciled for AigiseSession {
             shared.pulls.put(&uid, (), Arc::new(observed.pull.clone()), bytes);
         }
     }
+}
+
+/// The claims that hold caches of the session's key.
+fn entries(session: &EffectiveSession, read: &impl Read) -> Vec<Arc<PersistentVolumeClaim>> {
+    let names = session.cache_key().map(|key| read.entries(key)).unwrap_or_default();
+    names.into_iter().filter_map(|name| read.claim(&name).found().cloned()).collect()
 }
 
 /// The exec access of a session's agents to its sandboxes, or `None` if no agent has exec access.

@@ -129,6 +129,10 @@ impl Lifecycle {
         if let Some(wait) = sandboxes(observed, session) {
             return wait;
         }
+        if session.saves_first() {
+            let message = format!("The agent waits until the session {} has saved its cache.", session.name_any());
+            return waits(Reason::SavingCache, message);
+        }
         if coverage == Coverage::Unknown {
             let message = format!("The session {} has not filled its volumes yet.", session.name_any());
             return waits(Reason::VolumesNotReady, message);

@@ -7,7 +7,7 @@ use crate::{
         AigiseSession,
         condition::{ConditionType, Reason},
         sandbox::SeenSession,
-        session::SessionPhase,
+        session::{SaveMode, SaveState, SessionPhase},
     },
     plan::name,
 };
@@ -29,6 +29,18 @@ pub fn has_volumes(session: &AigiseSession) -> bool {
     let staged = [Reason::Staged.to_string(), Reason::VolumesPending.to_string()];
     let kind = ConditionType::VolumesReady.to_string();
     conditions.into_iter().any(|condition| condition.type_ == kind && staged.contains(&condition.reason))
+}
+
+/// Whether the session saves its cache before anybody works in its sandboxes, and has not done so yet.
+pub fn saves_first(session: &AigiseSession) -> bool {
+    let asks = session.spec.cache.as_ref().is_some_and(|cache| cache.save() != SaveMode::Never);
+    let Some(status) = session.status.as_ref().filter(|_| asks) else { return false };
+    let Some(cache) = &status.cache else { return false };
+    let is_starting = !matches!(status.phase, Some(SessionPhase::Error | SessionPhase::Degraded));
+    match &cache.save {
+        Some(save) => save.state == SaveState::Running,
+        None => is_starting && status.ready_at.is_none(),
+    }
 }
 
 /// The name of a session's Secret.

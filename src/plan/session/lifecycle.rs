@@ -3,14 +3,18 @@
 use strum::IntoStaticStr;
 
 use super::{
-    Failure, Foreign, Observed, configuration,
+    Caching, Failure, Foreign, Observed, cache, configuration,
     lifetime::{self, SuspendReason},
     sandboxes, staging,
     staging::Staging,
     volumes,
 };
 use crate::{
-    api::{condition::Reason, sandbox::SandboxState, session::OnExpiry},
+    api::{
+        condition::Reason,
+        sandbox::SandboxState,
+        session::{MissReason, OnExpiry},
+    },
     plan::pod::Progress,
     protocol::staging::Fault,
 };
@@ -48,6 +52,12 @@ pub enum Lifecycle {
     ClaimMissing(String),
     /// A source does not exist yet.
     SourceMissing(String),
+    /// The session requires a cache, and none fits.
+    CacheMissing(MissReason),
+    /// The volumes are being restored from a cache, which this message describes.
+    Restoring(String),
+    /// The sandboxes are ready, and what their initialisers left is being saved, which this message describes.
+    SavingCache(String),
     /// The stage Pod is about to be created.
     NotStaged,
     /// The stage Pod is starting or running.
@@ -84,7 +94,7 @@ pub enum Lifecycle {
 
 impl Lifecycle {
     /// Derives the lifecycle of the session.
-    pub(super) fn of(observed: &Observed, staging: &Staging) -> Self {
+    pub(super) fn of(observed: &Observed, staging: &Staging, caching: &Caching) -> Self {
         let session = &observed.session;
         if session.metadata().deletion_timestamp.is_some() {
             return Lifecycle::Terminating;
@@ -93,14 +103,16 @@ impl Lifecycle {
             let going = sandboxes::exist(observed)
                 || volumes::remaining(observed)
                 || observed.stage_pod.may_be_there()
-                || observed.pull_pod.owned().is_some();
+                || observed.pull_pod.owned().is_some()
+                || cache::active(observed).is_some();
             return Lifecycle::Expired { then: session.on_expiry(), going };
         }
         let obstacle = configuration::obstacle(observed);
         let invalid = obstacle.map_or_else(|| invalid(observed), |failure| Some(failure.message.clone()));
         // Suspension takes precedence: it works even if the rest of the spec is invalid.
         if let Some(by) = lifetime::rest(observed) {
-            let active = sandboxes::active(observed).map(String::from).or_else(|| staging::active(observed));
+            let active = sandboxes::active(observed).map(String::from);
+            let active = active.or_else(|| staging::active(observed)).or_else(|| cache::active(observed));
             return Lifecycle::Suspended { by, active, invalid };
         }
         if let Some(failure) = obstacle {
@@ -118,6 +130,12 @@ impl Lifecycle {
         if let Some(claim) = volumes::missing(observed) {
             return Lifecycle::ClaimMissing(claim.to_string());
         }
+        if let Some(reason) = caching.required() {
+            return Lifecycle::CacheMissing(reason);
+        }
+        if caching.is_restoring() && staging::missing_source(observed).is_none() {
+            return Lifecycle::Restoring(cache::restoring_in_words(observed, caching));
+        }
         match staging {
             Staging::Failed { message, fault } => {
                 Lifecycle::StagingFailed { message: message.clone(), fault: fault.clone() }
@@ -128,7 +146,12 @@ impl Lifecycle {
             },
             Staging::Interrupted(message) => Lifecycle::StagingInterrupted(message.clone()),
             Staging::InProgress(progress) => Lifecycle::Staging(progress.clone()),
-            Staging::Unneeded | Staging::Done { .. } => of_sandboxes(observed),
+            Staging::Unneeded | Staging::Done { .. } => match of_sandboxes(observed) {
+                Lifecycle::Ready if caching.is_saving() => {
+                    Lifecycle::SavingCache(cache::saving_in_words(observed, caching))
+                }
+                lifecycle => lifecycle,
+            },
         }
     }
 
@@ -138,6 +161,7 @@ impl Lifecycle {
             Lifecycle::Starting { .. }
             | Lifecycle::SandboxFailed { .. }
             | Lifecycle::Degraded { .. }
+            | Lifecycle::SavingCache(_)
             | Lifecycle::Ready => true,
             Lifecycle::Terminating
             | Lifecycle::Expired { .. }
@@ -148,6 +172,8 @@ impl Lifecycle {
             | Lifecycle::NameTaken(_)
             | Lifecycle::Failed(_)
             | Lifecycle::SourceMissing(_)
+            | Lifecycle::CacheMissing(_)
+            | Lifecycle::Restoring(_)
             | Lifecycle::NotStaged
             | Lifecycle::Staging(_)
             | Lifecycle::StagingInterrupted(_)

@@ -43,6 +43,14 @@ pub struct Observed {
     pub stage_pod: ChildState<Pod>,
     /// The Pod that pulls images while the volumes are filled.
     pub pull_pod: ChildState<Pod>,
+    /// The committed and uncommitted caches of the session's key; read only if the session asks for caches.
+    pub entries: Vec<Arc<PersistentVolumeClaim>>,
+    /// The claim in which the session saves its own cache.
+    pub entry: ChildState<PersistentVolumeClaim>,
+    /// The Pod that restores a cache.
+    pub restore_pod: ChildState<Pod>,
+    /// The Pod that saves a cache.
+    pub save_pod: ChildState<Pod>,
     /// What became of that Pod, or of the attempt to create it.
     pub pull: Pull,
     /// The images that the stage Pod's node lists, if the node exists; read only for the node in

@@ -9,7 +9,7 @@ use k8s_openapi::api::core::v1::{ConfigMap, Pod};
 
 use kube::ResourceExt;
 
-use super::{ChildState, ConfigMapContent, Created, Observed, Write, sandboxes, volumes};
+use super::{ChildState, ConfigMapContent, Created, Observed, Situation, Write, cache, sandboxes, volumes};
 use crate::{
     api::{condition::Reason, meta, session::SourceKind},
     plan::{
@@ -32,6 +32,7 @@ mod sources;
 mod walls;
 
 pub(super) use self::record::{is_stored as is_recorded, write as filled};
+pub(super) use self::{pod::with_requests_of_all, walls::around};
 
 /// The progress of staging.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -175,6 +176,9 @@ fn request(session: &EffectiveSession) -> Option<&str> {
 
 /// Whether the content of the ConfigMaps is needed now: staging is due, or it failed and its sources may have been fixed.
 pub fn wants_sources(observed: &Observed) -> bool {
+    if cache::wants_sources(observed) {
+        return true;
+    }
     match Staging::of(observed) {
         Staging::NotStarted | Staging::Superseded | Staging::Interrupted(_) | Staging::Failed { .. } => true,
         Staging::Unneeded | Staging::InProgress(_) | Staging::Done { .. } => false,
@@ -242,6 +246,13 @@ pub fn content_hash(config_map: &ConfigMap) -> String {
 /// Whether the stage Pod can be created: the content of all ConfigMaps is known.
 fn are_sources_known(observed: &Observed) -> bool {
     observed.config_maps.values().all(|content| matches!(content, ConfigMapContent::Hash(_)))
+}
+
+/// The digest of the sources, if the content of all ConfigMaps among them is known.
+pub(super) fn known_digest(observed: &Observed) -> Option<String> {
+    let is_read = |name: &String| observed.config_maps.contains_key(name);
+    let is_known = are_sources_known(observed) && config_maps(&observed.session).iter().all(is_read);
+    is_known.then(|| sources::manifest(observed).digest)
 }
 
 /// The first ConfigMap that does not exist.
@@ -383,7 +394,11 @@ pub(super) fn done_in_words(session: &EffectiveSession, staging: &Staging) -> St
 }
 
 /// Creates the stage Pod if it is missing, and deletes it if it has to be recreated.
-pub(super) fn writes(observed: &Observed, staging: &Staging) -> Vec<Write> {
+pub(super) fn writes(observed: &Observed, situation: &Situation) -> Vec<Write> {
+    let staging = &situation.staging;
+    if situation.caching.is_restoring() {
+        return vec![];
+    }
     let known = are_sources_known(observed);
     let pod = match &observed.stage_pod {
         ChildState::Absent if known && *staging == Staging::NotStarted && !record::is_stored(observed) => {

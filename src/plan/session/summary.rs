@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use super::{
-    Lifecycle, Observed, Situation, agents, configuration,
+    Lifecycle, Observed, Situation, agents, cache, configuration,
     lifetime::{self, SuspendReason},
     network::service_name,
     sandboxes,
@@ -31,7 +31,7 @@ const SOURCE_POLL: Duration = Duration::from_secs(5);
 /// Builds the status, the event and the requeue.
 pub(super) fn report(observed: &Observed, situation: &Situation) -> Report<AigiseSessionStatus> {
     let (session, now) = (&observed.session, observed.now);
-    let Situation { lifecycle, staging } = situation;
+    let Situation { lifecycle, staging, caching } = situation;
     let mut before = session.status().cloned().unwrap_or_default();
     status::retain_ours(&mut before.conditions);
     let counts = counts(observed);
@@ -46,6 +46,7 @@ pub(super) fn report(observed: &Observed, situation: &Situation) -> Report<Aigis
         suspended(lifecycle, &view),
         expiring(observed, lifecycle),
     ]);
+    let conditions = conditions.chain(cache::condition(observed, caching));
     let settled_at = lifetime::settled_at(observed, view.phase);
     let conditions = status::conditions(conditions, &before.conditions, session.metadata().generation, now);
     let polls =
@@ -67,6 +68,7 @@ pub(super) fn report(observed: &Observed, situation: &Situation) -> Report<Aigis
     // The next reconcile finds the record in the status.
     let requeue = requeue.within(staging::is_held(observed, staging).then_some(Duration::ZERO));
     let requeue = requeue.within(staging::pull::due_in(observed, staging).filter(|delay| !delay.is_zero()));
+    let requeue = requeue.within(cache::next(observed, caching));
     let requeue = requeue.within(volumes::next_read(observed).filter(|_| is_running(lifecycle)));
     let status = AigiseSessionStatus {
         observed_generation: session.metadata().generation,
@@ -77,6 +79,7 @@ pub(super) fn report(observed: &Observed, situation: &Situation) -> Report<Aigis
         launched: session.recorded_types(),
         agents: agents::counts(observed),
         volumes: Some(filled_volumes(observed, staging)).filter(|volumes| *volumes != VolumesStatus::default()),
+        cache: cache::status(observed, caching),
         service: Some(service_name(observed)),
         started_at: lifetime::started_at(observed),
         expires_at: lifetime::expires_at(session),
@@ -95,7 +98,10 @@ pub(super) fn report(observed: &Observed, situation: &Situation) -> Report<Aigis
         phase if phase == status.phase => StatusWrite::Throttled,
         _ => StatusWrite::Now,
     };
-    view.requeued(requeue).report(status, (before.phase, &before.conditions), write)
+    let of_caches = cache::event(&status.conditions, &before.conditions);
+    let mut report = view.requeued(requeue).report(status, (before.phase, &before.conditions), write);
+    report.events.extend(of_caches);
+    report
 }
 
 /// Reports what a person has to know of a running session: its configuration file cannot be used, so the session continues with the file's
@@ -170,6 +176,11 @@ fn view(observed: &Observed, lifecycle: &Lifecycle, counts: &SandboxCounts) -> V
             let message = format!("The ConfigMap {name}, a source of the volumes, does not exist yet.");
             View::new(Pending, InProgress, Reason::SourceNotFound, message).requeued(Requeue::After(SOURCE_POLL))
         }
+        Lifecycle::CacheMissing(reason) => {
+            View::new(Pending, Stalled, Reason::CacheMissing, cache::required_in_words(*reason))
+        }
+        Lifecycle::Restoring(message) => View::new(Staging, InProgress, Reason::Restoring, message),
+        Lifecycle::SavingCache(message) => View::new(Starting, InProgress, Reason::SavingCache, message),
         Lifecycle::NotStaged => {
             let view = View::new(Staging, InProgress, Reason::Staging, "The volumes are about to be filled.");
             // The stage Pod is created when the status no longer has the previous record.
@@ -311,7 +322,7 @@ fn filled_volumes(observed: &Observed, staging: &Staging) -> VolumesStatus {
 }
 
 fn volumes_ready(observed: &Observed, situation: &Situation, view: &View<SessionPhase>) -> ConditionValue {
-    let Situation { lifecycle, staging } = situation;
+    let Situation { lifecycle, staging, .. } = situation;
     // The volumes of a suspended session are filled, and so are those of a session that only waits for the expansion of a claim.
     let is_suspended = matches!(lifecycle, Lifecycle::Suspended { .. });
     let is_small = matches!(lifecycle, Lifecycle::Failed(failure) if Some(failure) == observed.write_error.as_ref());

@@ -7,7 +7,7 @@ use k8s_openapi::{
     apimachinery::pkg::api::resource::Quantity,
 };
 
-use super::{ChildState, Created, Observed, Write};
+use super::{Caching, ChildState, Created, Observed, Write, cache};
 use crate::{
     api::{
         condition::Reason,
@@ -18,11 +18,15 @@ use crate::{
 };
 
 /// The writes for claims that are missing, or that need another owner reference.
-pub(super) fn writes(observed: &Observed) -> Vec<Write> {
+pub(super) fn writes(observed: &Observed, caching: &Caching) -> Vec<Write> {
     let writes = observed.claims.iter().filter_map(|(&volume, child)| {
-        let claim = claim(observed, volume);
+        let mut claim = claim(observed, volume);
         match child {
-            ChildState::Absent => Some(Write::Create(Created::Claim(Box::new(claim)))),
+            ChildState::Absent if !caching.lets_create_claims() => None,
+            ChildState::Absent => {
+                cache::mark(&mut claim, volume, caching);
+                Some(Write::Create(Created::Claim(Box::new(claim))))
+            }
             ChildState::Owned(live) => {
                 let adopted = adopted(live, claim)?;
                 Some(Write::PatchClaim(Box::new(adopted)))

@@ -85,7 +85,8 @@ impl<'a> Target<'a> {
     /// The volume's first-level folders that come from its sources: nothing may request the folders that sandboxes create beside
     /// them.
     pub fn roots(&self) -> Vec<String> {
-        let mut roots = survey::roots(self.volume);
+        let restored = self.volume.restored.as_ref().map(|roots| roots.iter().map(OsString::from).collect());
+        let mut roots = restored.unwrap_or_else(|| survey::roots(self.volume));
         roots.retain(|root| matches!(self.root.kind(root), Ok(Some(Kind::Folder))));
         roots.iter().map(|root| root.to_string_lossy().into_owned()).collect()
     }

@@ -100,7 +100,7 @@ pub fn line(volume: &Volume, source: &Source, tally: Tally) -> String {
 }
 
 /// A number of bytes in readable form.
-fn size(bytes: u64) -> String {
+pub fn size(bytes: u64) -> String {
     if bytes < 1000 {
         return format!("{bytes} B");
     }
@@ -211,6 +211,7 @@ mod tests {
             sources: vec![],
             top_roots: None,
             optional_roots: <_>::default(),
+            restored: None,
         };
         let tally = Tally { written: 3, bytes: 1234, same: 0, kept: 0 };
         assert_eq!(line(&volume, &source, tally), "data: configMap poc -> poc: 3 files, 1.2 KB");

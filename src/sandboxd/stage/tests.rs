@@ -44,6 +44,7 @@ impl World {
             sources: vec![],
             top_roots: None,
             optional_roots: BTreeSet::new(),
+            restored: None,
         });
     }
 
@@ -183,6 +184,28 @@ fn the_marker_names_the_digest_and_can_be_read_by_everyone() {
     let world = World::new("data");
     world.stage().unwrap();
     assert_eq!(tree(&world.volume()), entries(&[(MARKER, "644 \"sha256:one\\n\"")]));
+}
+
+/// Its sources are not mounted, and the files of a restore are those of an earlier marker, or of none.
+#[test]
+fn a_volume_that_was_restored_is_only_marked() {
+    for marker in [None, Some("sha256:earlier\n")] {
+        let mut world = World::new("tools");
+        world.manifest.volumes[0].restored = Some(vec!["fuzz".into(), "gone".into()]);
+        write(&world.volume().join("fuzz/run/SKILL.md"), "---\nname: run\n---\n");
+        write(&world.volume().join("made/by-a-sandbox"), "x");
+        if let Some(marker) = marker {
+            write(&world.volume().join(MARKER), marker);
+        }
+        let before = world.tree();
+        let staged = world.stage().unwrap();
+        assert_eq!(
+            (staged.files, staged.roots, staged.skills),
+            (0, vec!["fuzz".to_string()], vec!["fuzz/run".to_string()])
+        );
+        assert_eq!(world.tree(), before);
+        assert_eq!(fs::read_to_string(world.volume().join(MARKER)).unwrap(), "sha256:one\n");
+    }
 }
 
 #[test]

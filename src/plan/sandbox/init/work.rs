@@ -22,6 +22,9 @@ use crate::{
 /// The default timeout of the init work. The framework's own limit is 3600 s.
 pub(super) const TIMEOUT: SignedDuration = SignedDuration::from_hours(1);
 
+/// The variable of a step that runs over data that was restored from a cache.
+const RESTORED: &str = "AIGISE_DATA_RESTORED";
+
 /// The init work of the sandbox; `None` if there is none.
 pub(in crate::plan::sandbox) fn work(observed: &Observed) -> Option<Work> {
     let template = &observed.sandbox.spec.template;
@@ -32,9 +35,13 @@ pub(in crate::plan::sandbox) fn work(observed: &Observed) -> Option<Work> {
         Workload::Member(session) => Some(session),
         Workload::Runner(_) => return None,
     };
+    let is_skipped = |session: &EffectiveSession| session.skips_steps(&observed.sandbox.spec.sandbox_type, template);
+    let steps = if session.is_some_and(is_skipped) { vec![] } else { init.steps };
+    let restored =
+        session.is_some_and(EffectiveSession::has_restored_data).then(|| (RESTORED.to_string(), "1".to_string()));
     let skills = session.and_then(|session| skills(session, &observed.sandbox));
     let services: Vec<_> = session.map(|session| services(session, &observed.sandbox)).unwrap_or_default();
-    let is_idle = init.steps.is_empty() && template.depends_on.is_empty() && skills.is_none() && services.is_empty();
+    let is_idle = steps.is_empty() && template.depends_on.is_empty() && skills.is_none() && services.is_empty();
     if is_idle || init.skip == Some(true) || template.attach.is_some() {
         return None;
     }
@@ -42,11 +49,16 @@ pub(in crate::plan::sandbox) fn work(observed: &Observed) -> Option<Work> {
         let duration = text.as_deref().and_then(duration::parse)?;
         u64::try_from(duration.as_secs()).ok().map(|seconds| seconds.max(1))
     };
-    let steps = init.steps.iter().map(|step| Step {
+    let steps = steps.iter().map(|step| Step {
         name: step.name.clone(),
         command: step.command.clone(),
         timeout: seconds(&step.timeout),
-        env: step.env.iter().map(|variable| (variable.name.clone(), variable.value.clone())).collect(),
+        env: step
+            .env
+            .iter()
+            .map(|variable| (variable.name.clone(), variable.value.clone()))
+            .chain(restored.clone())
+            .collect(),
     });
     let probe = probe::asked(template, observed.label().ok().as_ref());
     Some(Work {

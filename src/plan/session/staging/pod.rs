@@ -8,7 +8,7 @@ use k8s_openapi::api::core::v1::{
 };
 
 use super::{
-    super::{ChildState, Observed, sandboxes},
+    super::{ChildState, Observed, cache, sandboxes},
     own_volumes,
     sources::{manifest, mount_path},
     walls::{self, is_wall},
@@ -27,6 +27,7 @@ use crate::{
         pod_resources::PodResources,
         pod_spec::{base_spec, claim_volume, helper_container, lay_out},
         sandbox,
+        volumes::SharedVolume,
     },
     protocol::staging,
 };
@@ -36,7 +37,16 @@ const CONTAINER_VOLUME: &str = "/volume";
 
 pub(super) fn stage_pod(observed: &Observed) -> Pod {
     let session = &observed.session;
-    let manifest = manifest(observed);
+    let mut manifest = manifest(observed);
+    // What was restored from a cache is there already.
+    let is_restored = cache::holds_sources(observed, &manifest.digest);
+    for volume in
+        manifest.volumes.iter_mut().filter(|volume| is_restored && volume.name != SharedVolume::Scripts.to_string())
+    {
+        volume.sources.clear();
+        let is_tools = volume.name == SharedVolume::Tools.to_string();
+        volume.restored = Some(if is_tools { cache::restored_roots(observed) } else { vec![] });
+    }
     let mut metadata =
         ownership::child_meta(session, Observed::stage_pod_name(session), session.labels(Component::Stage));
     let mut annotations = BTreeMap::from([
@@ -50,8 +60,9 @@ pub(super) fn stage_pod(observed: &Observed) -> Pod {
     metadata.annotations = Some(annotations);
 
     let claims = own_volumes(session).map(|volume| claim_volume(session, volume, false));
-    let sources_volumes = sources(session).map(|(name, _, _, source)| source_volume(name, source));
-    let runs = sources(session).filter_map(|(name, _, _, source)| match source.kind() {
+    let sources = || sources(session).filter(|(_, volume, ..)| !is_restored || *volume == SharedVolume::Scripts);
+    let sources_volumes = sources().map(|(name, _, _, source)| source_volume(name, source));
+    let runs = sources().filter_map(|(name, _, _, source)| match source.kind() {
         SourceKind::Container(container) => Some(source_container(session, name, container)),
         _ => None, // nothing runs for the other kinds
     });
@@ -67,8 +78,8 @@ pub(super) fn stage_pod(observed: &Observed) -> Pod {
                 value: serde_json::to_string(&manifest).ok().map(|json| json.replace('$', "$$")),
                 value_from: None,
             }]),
-            volume_mounts: Some(mounts(session)),
-            ..with_requests(helper_container(&observed.settings), &requests(observed))
+            volume_mounts: Some(mounts(session, sources().map(|(name, ..)| name))),
+            ..with_requests_of_all(helper_container(&observed.settings), observed)
         }],
         volumes: Some(claims.chain(sources_volumes).collect()),
         ..walls::around(base_spec(Some(session)), session)
@@ -126,19 +137,24 @@ pub(super) fn requests_resources(session: &EffectiveSession) -> bool {
     session.is_on_one_node()
 }
 
+/// The container with the requests of all Sandboxes that have to run on its node.
+pub(in crate::plan::session) fn with_requests_of_all(container: Container, observed: &Observed) -> Container {
+    with_requests(container, &requests(observed))
+}
+
 fn with_requests(container: Container, requests: &PodResources) -> Container {
     let own = container.resources.unwrap_or_default();
     Container { resources: Some(requests.requirements(&own)), ..container }
 }
 
 /// The mounts of the claims and, read-only, of all sources.
-fn mounts(session: &EffectiveSession) -> Vec<VolumeMount> {
+fn mounts(session: &EffectiveSession, sources: impl Iterator<Item = String>) -> Vec<VolumeMount> {
     let claims = own_volumes(session).map(|volume| VolumeMount {
         name: volume.to_string(),
         mount_path: meta::stage_volume_path(&volume.to_string()),
         ..VolumeMount::default()
     });
-    let sources = sources(session).map(|(name, ..)| VolumeMount {
+    let sources = sources.map(|name| VolumeMount {
         mount_path: mount_path(&name),
         name,
         read_only: Some(true),

@@ -77,6 +77,7 @@ fn volumes(session: &EffectiveSession) -> Vec<staging::Volume> {
         top_roots: session.tools_top_roots().cloned().filter(|_| volume == SharedVolume::Tools),
         // The digest does not depend on whether the session or an agent requests a root.
         optional_roots: BTreeSet::new(),
+        restored: None,
     };
     super::own_volumes(session).map(volume).collect()
 }

@@ -40,7 +40,7 @@ pub(super) fn of(session: &EffectiveSession) -> PodSpec {
 }
 
 /// Adds the isolation to the spec of the Pod.
-pub(super) fn around(mut pod: PodSpec, session: &EffectiveSession) -> PodSpec {
+pub(in crate::plan::session) fn around(mut pod: PodSpec, session: &EffectiveSession) -> PodSpec {
     pod.merge_from(of(session));
     pod
 }

@@ -1,0 +1,301 @@
+//! Caches in the small world: what is never deleted, never saved and never skipped, whatever happens to a session and its status.
+
+use aigise_operator::api::session::{CacheResult, CacheStatus, MissReason, SaveState};
+use kube::ResourceExt;
+use serde_json::{Value, json};
+
+use super::{
+    model::{Event, World},
+    objects::snapshot,
+};
+use aigise_operator::protocol::cache::RestoreFault;
+
+fn session(name: &str, change: impl FnOnce(&mut Value)) -> Event {
+    let steps = json!({"profile": "None", "steps": [{"name": "build", "command": ["make"]}]});
+    let mut spec = json!({
+        "taskName": "task",
+        "cache": {"storage": {"size": "2Gi"}, "exclude": ["/shared/log", "/bash_tools/tmp/"]},
+        "sandboxes": {"main": {"image": "registry.example/a:1", "cache": {"root": "Data"}, "init": steps}},
+        "volumes": {"data": {"sources": [{"configMap": {"name": "poc"}}]}},
+    });
+    change(&mut spec);
+    let session =
+        json!({"apiVersion": "aigise.dev/v1alpha1", "kind": "AigiseSession", "metadata": {"name": name}, "spec": spec});
+    Event::ApplySession(serde_json::from_value(session).unwrap())
+}
+
+fn with_source() -> World {
+    let mut world = World::new();
+    world.happens(Event::ConfigMap { name: "poc".into(), content: "a".into() });
+    world
+}
+
+/// Leads a session to where its sandbox is ready.
+fn starts(world: &mut World, name: &str) {
+    world.happens(Event::Staged { pod: format!("{name}--stage"), roots: vec!["fuzz".into()] });
+    world.happens(Event::Scheduled(format!("{name}--main")));
+    world.happens(Event::Running(format!("{name}--main")));
+}
+
+/// A world with the cache of the session `one`.
+fn cached() -> World {
+    let mut world = with_source();
+    world.happens(session("one", |_| {}));
+    starts(&mut world, "one");
+    world.happens(Event::Saved("one--save".into()));
+    assert_eq!(saved(&world, "one"), (SaveState::Succeeded, None));
+    world
+}
+
+/// The session `demo`, restored from it, and ready.
+fn restored() -> World {
+    let mut world = cached();
+    world.happens(session("demo", |_| {}));
+    world.happens(Event::Restored("demo--restore".into()));
+    starts(&mut world, "demo");
+    assert_eq!(cache(&world, "demo").data.unwrap().result, CacheResult::Restored);
+    world
+}
+
+fn cache(world: &World, name: &str) -> CacheStatus {
+    world.sessions[name].status.clone().unwrap_or_default().cache.unwrap_or_default()
+}
+
+fn saved(world: &World, name: &str) -> (SaveState, Option<String>) {
+    let save = cache(world, name).save.unwrap_or_default();
+    (save.state, save.reason)
+}
+
+fn uids(world: &World) -> Vec<Option<String>> {
+    ["demo--data", "demo--tools"].map(|claim| world.claims.get(claim).and_then(ResourceExt::uid)).to_vec()
+}
+
+fn entry(world: &World) -> String {
+    cache(world, "one").entry.unwrap()
+}
+
+#[test]
+fn the_objects_of_caches_are_as_they_are_written_down() {
+    let mut world = with_source();
+    world.happens(session("one", |_| {}));
+    starts(&mut world, "one");
+    let claim = world.claims.values().find(|claim| claim.name_any().starts_with("aigise-cache-")).unwrap().clone();
+    snapshot("cache-claim", &claim);
+    let mut save_pod = world.pods["one--save"].clone();
+    save_pod.status = None;
+    snapshot("save-pod", &save_pod);
+    world.happens(Event::Saved("one--save".into()));
+    snapshot("cache-entry", &world.claims[&claim.name_any()]);
+    world.happens(session("demo", |_| {}));
+    let mut restore_pod = world.pods["demo--restore"].clone();
+    restore_pod.status = None;
+    snapshot("restore-pod", &restore_pod);
+    world.happens(Event::Restored("demo--restore".into()));
+    // Its sources are there already.
+    let mut stage_pod = world.pods["demo--stage"].clone();
+    stage_pod.status = None;
+    snapshot("stage-pod-restored", &stage_pod);
+}
+
+#[test]
+fn volumes_that_somebody_has_worked_in_outlive_the_loss_of_the_status() {
+    for entry_is_gone in [false, true] {
+        for asks in [false, true] {
+            for suspended in [false, true] {
+                let mut world = restored();
+                let before = uids(&world);
+                if entry_is_gone {
+                    let name = entry(&world);
+                    world.happens(Event::DeleteClaim(name));
+                }
+                if suspended {
+                    world.happens(session("demo", |spec| spec["suspend"] = json!(true)));
+                }
+                let status = world.sessions.get_mut("demo").unwrap().status.as_mut().unwrap();
+                status.cache = None;
+                world.happens(Event::After(3600));
+                world.happens(session("demo", |spec| {
+                    if !asks {
+                        spec.as_object_mut().unwrap().remove("cache");
+                    }
+                }));
+                world.happens(Event::After(3600));
+                assert_eq!(uids(&world), before, "{entry_is_gone} {asks} {suspended}");
+                assert!(!world.pods.contains_key("demo--restore"));
+            }
+        }
+    }
+}
+
+#[test]
+fn what_is_half_restored_goes_with_the_field() {
+    let mut world = cached();
+    world.happens(session("demo", |_| {}));
+    world.happens(Event::Running("demo--restore".into()));
+    let before = uids(&world);
+    world.happens(session("demo", |spec| _ = spec.as_object_mut().unwrap().remove("cache")));
+    world.happens(Event::PodGone("demo--restore".into()));
+    let after = uids(&world);
+    assert!(after.iter().all(Option::is_some) && before.iter().zip(&after).all(|(before, after)| before != after));
+    starts(&mut world, "demo");
+    assert_eq!(cache(&world, "demo").data.unwrap().reason, Some(MissReason::NotAsked));
+}
+
+#[test]
+fn only_volumes_that_are_all_new_are_restored() {
+    let mut world = cached();
+    world.happens(session("demo", |spec| _ = spec.as_object_mut().unwrap().remove("cache")));
+    starts(&mut world, "demo");
+    world.happens(session("demo", |spec| {
+        spec.as_object_mut().unwrap().remove("cache");
+        spec["suspend"] = json!(true);
+    }));
+    world.change(Event::PodGone("demo--main".into()));
+    world.change(Event::DeleteClaim("demo--data".into()));
+    let tools = uids(&world)[1].clone();
+    world.happens(session("demo", |_| {}));
+    assert!(!world.pods.contains_key("demo--restore"));
+    assert_eq!(uids(&world)[1], tools);
+    starts(&mut world, "demo");
+    // Somebody has worked in the tools: it is not saved either.
+    assert_eq!(saved(&world, "demo"), (SaveState::Skipped, Some("NotAsked".into())));
+}
+
+/// A predecessor of the same name, whose claims are still there for a moment.
+#[test]
+fn claims_of_another_are_waited_for() {
+    for restore in ["Whole", "Required"] {
+        let mut world = cached();
+        world.happens(Event::Foreign { kind: super::model::Kind::Claim, name: "demo--data".into() });
+        world.happens(session("demo", |spec| spec["cache"]["restore"] = json!(restore)));
+        assert_eq!(cache(&world, "demo").data, None);
+        world.happens(Event::DeleteClaim("demo--data".into()));
+        assert!(world.pods.contains_key("demo--restore"), "{restore}");
+    }
+}
+
+#[test]
+fn an_entry_that_cannot_be_mounted_is_given_up_and_replaced() {
+    let mut world = cached();
+    world.happens(session("demo", |_| {}));
+    world.happens(Event::Unschedulable { pod: "demo--restore".into(), message: "0/3 nodes.".into() });
+    world.happens(Event::After(119));
+    assert_eq!(cache(&world, "demo").data, None);
+    world.happens(Event::After(2));
+    world.happens(Event::PodGone("demo--restore".into()));
+    starts(&mut world, "demo");
+    assert_eq!(cache(&world, "demo").data.unwrap().reason, Some(MissReason::EntryUnreachable));
+    world.happens(Event::Saved("demo--save".into()));
+    assert_eq!(saved(&world, "demo").0, SaveState::Succeeded);
+    assert_ne!(cache(&world, "demo").entry.unwrap(), entry(&world));
+}
+
+#[test]
+fn the_time_to_start_does_not_pass_while_the_session_is_suspended() {
+    let mut world = cached();
+    world.happens(session("demo", |spec| spec["suspend"] = json!(true)));
+    world.happens(Event::After(3600));
+    world.happens(session("demo", |_| {}));
+    assert!(world.pods.contains_key("demo--restore"));
+    // One that the cluster takes away is replaced, and begins its time anew.
+    world.happens(Event::Running("demo--restore".into()));
+    world.happens(Event::After(300));
+    world.happens(Event::Evicted("demo--restore".into()));
+    world.happens(Event::PodGone("demo--restore".into()));
+    world.happens(Event::Restored("demo--restore".into()));
+    assert_eq!(cache(&world, "demo").data.unwrap().result, CacheResult::Restored, "{}", world.log);
+}
+
+#[test]
+fn a_session_that_requires_a_cache_never_starts_without() {
+    let mut world = cached();
+    let requires = |spec: &mut Value| spec["cache"]["restore"] = json!("Required");
+    world.happens(session("demo", requires));
+    world.happens(Event::RestoreFailed {
+        pod: "demo--restore".into(),
+        fault: RestoreFault::NoSpace,
+        message: "It is full.".into(),
+    });
+    world.happens(Event::After(3600));
+    assert_eq!(uids(&world), [None, None]);
+    let unclear = |spec: &mut Value| {
+        requires(spec);
+        spec["sandboxes"]["main"].as_object_mut().unwrap().remove("cache");
+    };
+    world.happens(session("unclear", unclear));
+    assert!(!world.claims.contains_key("unclear--data"));
+}
+
+#[test]
+fn what_was_edited_before_it_was_saved_is_not_saved() {
+    let another = |spec: &mut Value| spec["sandboxes"]["main"]["init"]["steps"][0]["command"] = json!(["make", "all"]);
+    // And back again: its step may have run meanwhile.
+    let mut world = with_source();
+    world.happens(session("one", |_| {}));
+    world.happens(Event::Staged { pod: "one--stage".into(), roots: vec![] });
+    world.happens(session("one", another));
+    world.happens(session("one", |_| {}));
+    starts(&mut world, "one");
+    assert_eq!(saved(&world, "one"), (SaveState::Skipped, Some("InputsChanged".into())));
+    // While it is being saved.
+    let mut world = with_source();
+    world.happens(session("one", |_| {}));
+    starts(&mut world, "one");
+    world.happens(session("one", |spec| spec["cache"]["save"] = json!("Never")));
+    assert_eq!(saved(&world, "one"), (SaveState::Failed, Some("NotAsked".into())));
+    assert!(!world.claims.keys().any(|claim| claim.starts_with("aigise-cache-")));
+}
+
+#[test]
+fn what_ran_over_restored_data_serves_only_partial_sessions() {
+    let another = |spec: &mut Value| spec["sandboxes"]["main"]["init"]["steps"][0]["command"] = json!(["make", "all"]);
+    let mut world = cached();
+    world.happens(session("demo", |spec| {
+        another(spec);
+        spec["cache"]["restore"] = json!("Partial");
+    }));
+    world.happens(Event::Restored("demo--restore".into()));
+    starts(&mut world, "demo");
+    world.happens(Event::Saved("demo--save".into()));
+    assert_eq!(saved(&world, "demo").0, SaveState::Succeeded);
+    world.happens(session("two", another));
+    assert_eq!(cache(&world, "two").entry, None);
+    starts(&mut world, "two");
+    // So this one saves what a cold start left.
+    world.happens(Event::Saved("two--save".into()));
+    assert_eq!(saved(&world, "two").0, SaveState::Succeeded);
+    world.happens(session("three", another));
+    assert_eq!(cache(&world, "three").entry, cache(&world, "two").entry);
+}
+
+#[test]
+fn one_of_two_sessions_that_start_together_saves() {
+    let mut world = with_source();
+    for name in ["one", "two"] {
+        world.happens(session(name, |_| {}));
+    }
+    for name in ["one", "two"] {
+        starts(&mut world, name);
+    }
+    assert_eq!(saved(&world, "two"), (SaveState::Skipped, Some("SavedByAnother".into())));
+    world.happens(Event::Saved("one--save".into()));
+    assert_eq!(saved(&world, "one").0, SaveState::Succeeded);
+}
+
+#[test]
+fn a_sandbox_that_starts_after_its_sources_were_edited_runs_its_steps() {
+    let has_steps = |world: &World| {
+        let work = world.pods["demo--main"].annotations().get("aigise.dev/gate").cloned();
+        work.is_some_and(|work| work.contains("make"))
+    };
+    let mut world = restored();
+    assert!(!has_steps(&world));
+    world.happens(Event::ConfigMap { name: "poc".into(), content: "b".into() });
+    world.happens(session("demo", |spec| spec["volumes"]["data"]["sources"][0]["path"] = json!("in")));
+    world.happens(Event::Staged { pod: "demo--stage".into(), roots: vec![] });
+    assert_eq!(cache(&world, "demo").missing, ["main"]);
+    world.happens(Event::Exited { pod: "demo--main".into(), code: 1, after: 1 });
+    world.happens(Event::After(60));
+    world.happens(Event::PodGone("demo--main".into()));
+    assert!(has_steps(&world));
+}
