@@ -1,6 +1,9 @@
 //! Caches: what the initialisers of one session left, and the next session starts from.
 
-use std::collections::BTreeSet;
+use std::{
+    collections::BTreeSet,
+    time::{Duration, Instant},
+};
 
 use serde_json::{Value, json};
 
@@ -271,8 +274,11 @@ fn pods_that_save_and_restore_are_killed_and_nothing_is_half_done() {
     ground.apply(&list(&[config_map("files", &[("file", "x")]), built("s", cache.clone(), much)]));
     // At most three times, as long as there is something to kill.
     let kill = |session: &str, pod: &str| {
-        let mut killed = BTreeSet::new();
-        while killed.len() < 3 && reason(&ground.get(&format!("asess/{session}"))) != "Ready" {
+        let (mut killed, start) = (BTreeSet::new(), Instant::now());
+        while start.elapsed() < Duration::from_secs(240)
+            && killed.len() < 3
+            && reason(&ground.get(&format!("asess/{session}"))) != "Ready"
+        {
             let found = ground.kubectl(&[
                 "get",
                 "pod",
