@@ -115,6 +115,14 @@ impl Decide for Observed {
             ]
             .concat(),
             Lifecycle::Failed(_)
+            | Lifecycle::Restoring(_)
+            | Lifecycle::SourceMissing(_)
+            | Lifecycle::ClaimMissing(_)
+                if situation.caching.may_be_missing(&self.session) =>
+            {
+                vec![]
+            }
+            Lifecycle::Failed(_)
             | Lifecycle::ClaimMissing(_)
             | Lifecycle::NotStaged
             | Lifecycle::SourceMissing(_)

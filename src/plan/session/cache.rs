@@ -127,6 +127,12 @@ impl Caching {
         if let Restore::Required(reason) = self.restore { Some(reason) } else { None }
     }
 
+    /// Whether the session requires a cache, and none fits, or that is not known yet: then nothing is created.
+    pub(super) fn may_be_missing(&self, session: &EffectiveSession) -> bool {
+        let requires = session.cache().is_some_and(|cache| cache.restore() == RestoreMode::Required);
+        requires && matches!(self.restore, Restore::Undecided | Restore::Required(_))
+    }
+
     /// Whether the session is held until its cache is saved.
     pub(super) fn is_saving(&self) -> bool {
         matches!(self.save, Save::Due | Save::Running(_) | Save::Written(_))

@@ -113,7 +113,8 @@ pub(super) fn of(observed: &Observed, cache: &CacheSpec) -> (Restore, Option<Cho
 /// Chooses where the volumes come from, if that is not on the claims yet.
 fn chosen_now(observed: &Observed, cache: &CacheSpec, is_cold: bool) -> (Restore, Option<Choice>) {
     let is_new = is_new(observed);
-    let is_known = volumes(observed).all(|claim| matches!(claim, ChildState::Owned(_) | ChildState::Absent));
+    let is_known = volumes(observed).all(|claim| matches!(claim, ChildState::Owned(_) | ChildState::Absent))
+        && observed.sandboxes.values().all(|sandbox| sandbox.failure().is_none());
     let Some(wanted) = fingerprints(observed, cache).filter(|_| is_known) else {
         return (if is_new || !is_known { Restore::Undecided } else { Restore::Over }, None);
     };
