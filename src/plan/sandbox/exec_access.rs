@@ -83,7 +83,8 @@ pub fn child_state<K: Resource<DynamicType = ()> + Clone>(
 /// The writes for objects that are missing or out of date. The session creates the role.
 pub(super) fn writes(observed: &Observed) -> Vec<Write> {
     let (Some(access), Some(session)) = (&observed.exec_access, observed.session.found()) else { return vec![] };
-    if access.foreign().is_some() || access.failure().is_some() {
+    let is_going = session.metadata().deletion_timestamp.is_some();
+    if is_going || access.foreign().is_some() || access.failure().is_some() {
         return vec![];
     }
     let sandbox = &*observed.sandbox;
