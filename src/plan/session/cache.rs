@@ -52,12 +52,11 @@ use crate::{
     },
 };
 
-/// How often a session that requires a cache looks for one, and how often a refused write is repeated.
+/// How often a session that requires a cache looks for one.
 const POLL: Duration = Duration::from_secs(30);
-const RETRY: Duration = Duration::from_secs(5);
 
-/// The least time between two Pods of which the cluster takes one after the other away.
-const REST: Duration = Duration::from_secs(10);
+/// When a write that was refused is repeated.
+const RETRY: Duration = Duration::from_secs(5);
 
 /// What caches are to a session now.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -192,8 +191,7 @@ pub(super) fn holds_sources(observed: &Observed, sources: &str) -> bool {
 
 /// Whether a volume of data or tools is another one than that which was restored; `None` if that is not known.
 fn volumes_are_replaced(observed: &Observed) -> Option<bool> {
-    let mut claims = observed.claims.iter().filter(|(volume, _)| **volume != SharedVolume::Scripts);
-    claims.try_fold(false, |is_replaced, (_, claim)| match claim {
+    restore::volumes(observed).try_fold(false, |is_replaced, claim| match claim {
         ChildState::Owned(claim) => Some(is_replaced || restore::entry_of(claim).is_none()),
         ChildState::Absent => Some(true),
         ChildState::Foreign(_) | ChildState::Failed(_) => None,
@@ -228,13 +226,6 @@ fn removal(pod: &ChildState<Pod>) -> Option<Write> {
     Some(Write::delete_any_version(&**pod))
 }
 
-/// How much is left of the pause before a Pod that the cluster took away is replaced.
-fn rest(observed: &Observed, pod: &ChildState<Pod>) -> Duration {
-    let created = pod.owned().and_then(|pod| pod.metadata.creation_timestamp.as_ref());
-    let age = created.map(|created| Duration::try_from(observed.now.duration_since(created.0)).unwrap_or_default());
-    age.map_or(Duration::ZERO, |age| REST.saturating_sub(age))
-}
-
 /// Why a Pod that restores or saves does not work yet, as the end of a message.
 fn delay(pod: &ChildState<Pod>, progress: Option<&Progress>) -> String {
     match (pod, progress) {
@@ -259,8 +250,10 @@ pub(super) fn next(observed: &Observed, caching: &Caching) -> Option<Duration> {
         (Restore::Required(_), _) => Some(POLL),
         // The next reconcile finds the record in the status.
         (Restore::Restored(..) | Restore::Failed { .. }, _) | (_, Save::Failed { .. }) => Some(Duration::ZERO),
-        (Restore::Running(_, Some(Progress::Ended { .. })), _) => Some(rest(observed, &observed.restore_pod)),
-        (_, Save::Running(Some(Progress::Ended { .. }))) => Some(rest(observed, &observed.save_pod)),
+        (Restore::Running(_, Some(Progress::Ended { .. })), _) => {
+            Some(staging::rest_of(observed, &observed.restore_pod))
+        }
+        (_, Save::Running(Some(Progress::Ended { .. }))) => Some(staging::rest_of(observed, &observed.save_pod)),
         (Restore::Running(entry, _), _) => restore::left(observed, entry).filter(|left| !left.is_zero()),
         // The entry is created when the status says since when it is being saved.
         (_, Save::Due) if observed.cache_record().is_none_or(|record| record.save.is_none()) => Some(Duration::ZERO),

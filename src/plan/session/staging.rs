@@ -267,7 +267,12 @@ const REST: Duration = Duration::from_secs(10);
 
 /// How much of [`REST`] is left for an interrupted stage Pod.
 pub(super) fn rest(observed: &Observed) -> Duration {
-    let made = observed.stage_pod.owned().and_then(|pod| pod.metadata.creation_timestamp.as_ref());
+    rest_of(observed, &observed.stage_pod)
+}
+
+/// The same for another Pod of which the cluster takes one after the other away.
+pub(super) fn rest_of(observed: &Observed, pod: &ChildState<Pod>) -> Duration {
+    let made = pod.owned().and_then(|pod| pod.metadata.creation_timestamp.as_ref());
     let age = made.map(|made| Duration::try_from(observed.now.duration_since(made.0)).unwrap_or_default());
     age.map_or(Duration::ZERO, |age| REST.saturating_sub(age))
 }

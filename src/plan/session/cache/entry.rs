@@ -90,6 +90,11 @@ impl Entry {
     }
 }
 
+/// The sum of sizes that a manifest or a report says, as the API server stores numbers: whoever writes them may write anything.
+pub(super) fn total(sizes: impl Iterator<Item = u64>) -> u64 {
+    sizes.fold(0, u64::saturating_add).min(i64::MAX.unsigned_abs())
+}
+
 /// From which entry a session starts, and what does not fit.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct Choice {
@@ -251,6 +256,12 @@ mod tests {
         // Another content of the annotation is another entry.
         let other = claim("e", 0, &fingerprints("e", &[]));
         assert_ne!(Entry::of(&whole).map(|entry| entry.id), Entry::of(&other).map(|entry| entry.id));
+    }
+
+    #[test]
+    fn sizes_that_somebody_made_up_have_a_sum() {
+        assert_eq!(total([500, 700].into_iter()), 1200);
+        assert_eq!(total([u64::MAX, 1].into_iter()), i64::MAX.unsigned_abs());
     }
 
     #[test]

@@ -8,7 +8,7 @@ use kube::ResourceExt;
 
 use super::{
     Caching,
-    entry::{Choice, Entry, choose},
+    entry::{Choice, Entry, choose, total},
     fingerprints, pod, removal,
 };
 use crate::{
@@ -19,7 +19,7 @@ use crate::{
     },
     plan::{
         pod::{Progress, annotation},
-        session::{ChildState, Created, Observed, Write, lifetime, sandboxes},
+        session::{ChildState, Created, Observed, Write, lifetime, sandboxes, staging},
         status::printable,
         volumes::SharedVolume,
     },
@@ -135,7 +135,7 @@ fn chosen_now(observed: &Observed, cache: &CacheSpec, is_cold: bool) -> (Restore
 }
 
 /// The claims that are restored.
-fn volumes(observed: &Observed) -> impl Iterator<Item = &ChildState<PersistentVolumeClaim>> {
+pub(super) fn volumes(observed: &Observed) -> impl Iterator<Item = &ChildState<PersistentVolumeClaim>> {
     observed.claims.iter().filter(|(volume, _)| **volume != SharedVolume::Scripts).map(|(_, claim)| claim)
 }
 
@@ -188,7 +188,7 @@ fn running(observed: &Observed, id: &str) -> Restore {
         let report = last_words.as_deref().and_then(|words| serde_json::from_str(words).ok());
         return match (report, entry) {
             (Some(RestoreReport::Restored { volumes }), Some(entry)) if *success => {
-                Restore::Restored(entry, volumes.values().sum())
+                Restore::Restored(entry, total(volumes.into_values()))
             }
             (Some(RestoreReport::Failed { fault, message, .. }), _) => failed(miss(fault), &message),
             // The cluster took the Pod away: the next one completes what it began.
@@ -263,7 +263,7 @@ pub(in crate::plan::session) fn writes(observed: &Observed, caching: &Caching) -
             condemned.chain(discarded(observed)).collect()
         }
         Restore::Running(_, Some(Progress::Ended { .. }))
-            if !super::rest(observed, &observed.restore_pod).is_zero() =>
+            if !staging::rest_of(observed, &observed.restore_pod).is_zero() =>
         {
             vec![]
         }

@@ -11,7 +11,7 @@ use kube::ResourceExt;
 
 use super::{
     Caching, asked,
-    entry::{Entry, Manifest},
+    entry::{Entry, Manifest, total},
     entry_name, fingerprint, fingerprint_of, fingerprints, interruption, pod, removal,
     restore::FAILURES,
 };
@@ -25,7 +25,7 @@ use crate::{
     plan::{
         digest, duration, ownership,
         pod::{Progress, annotation},
-        session::{ChildState, Created, Failure, Observed, Write, sandboxes},
+        session::{ChildState, Created, Failure, Observed, Write, sandboxes, staging},
         status::printable,
     },
     protocol::cache::{FORMAT, SaveReport},
@@ -155,7 +155,7 @@ fn running(observed: &Observed, cache: &CacheSpec, record: &CacheStatus) -> Save
         ChildState::Absent | ChildState::Failed(_) => return or_timeout(observed, cache, Save::Due),
     };
     if let Some(entry) = Entry::of(entry) {
-        return Save::Committed(entry.manifest.volumes.values().map(|part| part.packed).sum());
+        return Save::Committed(total(entry.manifest.volumes.into_values().map(|part| part.packed)));
     }
     if entry.metadata.deletion_timestamp.is_some() {
         return Save::failed("EntryDeleted", "The claim of the cache was deleted.");
@@ -256,7 +256,9 @@ pub(in crate::plan::session) fn writes(observed: &Observed, caching: &Caching) -
             let created = observed.entry.owned().map(|entry| Write::Create(Created::Pod(Box::new(created(entry)))));
             removal(&observed.save_pod).or(created).into_iter().collect()
         }
-        (Save::Running(Some(Progress::Ended { .. })), _) if !super::rest(observed, &observed.save_pod).is_zero() => {
+        (Save::Running(Some(Progress::Ended { .. })), _)
+            if !staging::rest_of(observed, &observed.save_pod).is_zero() =>
+        {
             vec![]
         }
         (Save::Written(manifest), _) => committed(observed, manifest).into_iter().collect(),
