@@ -22,6 +22,7 @@ pub mod stage;
 const USAGE: &str = "\
 usage: sandboxd idle                    keep a container running as its PID 1
        sandboxd exit                    end at once, with success
+       sandboxd run -- PROGRAM...       start a program when the root file system is restored
        sandboxd install DIR             copy this program into DIR
        sandboxd stage [--report FILE]   fill the session's volumes
        sandboxd save [--report FILE]    pack the session's volumes into an entry of the cache
@@ -44,6 +45,8 @@ pub enum Verb {
     Idle,
     /// End at once, with success: the container is there only to have its image pulled.
     Exit,
+    /// Start a program when the root file system is restored, or known not to be.
+    Run(Vec<OsString>),
     /// Copy this program into a folder.
     Install {
         /// The folder, which exists.
@@ -93,6 +96,7 @@ impl Verb {
         match *words.as_slice() {
             ["idle"] => Some(Self::Idle),
             ["exit"] => Some(Self::Exit),
+            ["run", "--", _, ..] => Some(Self::Run(arguments[2..].to_vec())),
             ["install", _] => Some(Self::Install { folder: PathBuf::from(&arguments[1]) }),
             [verb @ ("stage" | "save" | "restore"), ref rest @ ..] => {
                 let report = match rest {
@@ -136,6 +140,9 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
     match Verb::parse(arguments) {
         Some(Verb::Idle) => idle::run().unwrap_or_else(|error| fail(&error)),
         Some(Verb::Exit) => ExitCode::SUCCESS,
+        Some(Verb::Run(program)) => {
+            init::run_program(&init::Places::default(), &program).unwrap_or_else(|error| fail(&error))
+        }
         Some(Verb::Install { folder }) => match install::install(&folder) {
             Ok(()) => ExitCode::SUCCESS,
             Err(error) => fail(&error),

@@ -18,6 +18,7 @@ use tempfile::TempDir;
 mod init {
     mod hard;
     mod mcp_server;
+    mod roots;
     mod services;
     mod skills;
 }

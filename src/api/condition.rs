@@ -238,6 +238,10 @@ pub enum Reason {
     Saved,
     /// The state after the initialisers could not be saved.
     SaveFailed,
+    /// The cache was saved without some of the types.
+    SaveIncomplete,
+    /// The root file system of the sandbox could not be restored from the session's cache.
+    NotRestored,
     /// No cache fits.
     CacheMissing,
     /// A type does not say what becomes of its steps when the session starts from a cache.

@@ -65,10 +65,25 @@ pub struct InitStep {
     #[schemars(length(min = 2, max = 32), regex(pattern = super::DURATION))]
     pub timeout: Option<String>,
 
+    /// Whether the step runs when the session starts from a cache. `Cold` (the default): it does not, since what it
+    /// leaves is restored. `Always`: it does. Use this for servers that a step leaves running.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub run: Option<StepRun>,
+
     /// Additional environment variables. Values from a Secret belong in the sandbox's own `env`.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 64))]
     pub env: Vec<StepVariable>,
+}
+
+/// Whether a step runs when the session starts from a cache. `Cold` (the default): it does not. `Always`: it does.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub enum StepRun {
+    /// Not when what it leaves is restored.
+    #[default]
+    Cold,
+    /// At every start.
+    Always,
 }
 
 /// An environment variable of a step. Its value is used as it is: no reference in it is expanded.
@@ -132,4 +147,61 @@ pub struct InitStatus {
     /// When the operator observed that the initialiser had ended.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub finished_at: Option<Time>,
+
+    /// What became of the root file system, if the session has caches.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub root: Option<RootStatus>,
+}
+
+/// What became of the root file system of a sandbox in caches.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct RootStatus {
+    /// What became of it.
+    pub state: RootState,
+
+    /// Why it was not saved, or not restored.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reason: Option<String>,
+
+    /// The same in a sentence.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub message: Option<String>,
+
+    /// What was saved.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub saved: Option<SavedRoot>,
+}
+
+/// What became of a root file system. `Saved`: it is packed on the volume `data`, for the cache. `NotSaved`. `Restored`.
+/// `NotRestored`: the sandbox is started again without it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub enum RootState {
+    /// It is packed on the volume.
+    Saved,
+    /// It could not be packed.
+    #[default]
+    NotSaved,
+    /// It is as it was saved.
+    Restored,
+    /// It could not be restored.
+    NotRestored,
+}
+
+/// A root file system as it was saved: what differs from the image, and the volumes of the sandbox alone.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct SavedRoot {
+    /// The SHA-256 of its file, in hexadecimal digits.
+    pub sha256: String,
+
+    /// The size of the file, in bytes.
+    pub packed: u64,
+
+    /// The size before compression, in bytes.
+    pub unpacked: u64,
+
+    /// Identifies the files of the image.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub image: Option<String>,
 }

@@ -127,6 +127,11 @@ impl EffectiveSession {
         facts::session::saves_first(&self.session)
     }
 
+    /// Whether the session may still discard what it has restored from a cache.
+    pub fn may_discard(&self) -> bool {
+        facts::session::may_discard(&self.session)
+    }
+
     /// Whether the session has failed, according to its status.
     pub fn has_failed(&self) -> bool {
         facts::session::has_failed(&self.session)

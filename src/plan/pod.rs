@@ -13,7 +13,7 @@ use crate::{
         condition::Reason,
         meta::{self, Component},
     },
-    protocol::init::SUCCESS,
+    protocol::init::Success,
 };
 
 /// Where a Pod is in its life, as its working container shows.
@@ -214,13 +214,17 @@ pub fn has_reporter(pod: &Pod) -> bool {
     is_sidecar(pod, reserved::INIT_REPORTER)
 }
 
-/// Whether that container has reported the success of the init work. The kubelet restarts it afterwards.
+/// What that container has reported, if the init work has succeeded. The kubelet restarts it afterwards.
+pub fn reported_success(pod: &Pod) -> Option<Success> {
+    let container = reporter(pod)?;
+    let states = [container.state.as_ref(), container.last_state.as_ref()];
+    let mut words = states.into_iter().flatten().filter_map(|state| state.terminated.as_ref()?.message.as_deref());
+    words.find_map(Success::read)
+}
+
+/// Whether that container has reported the success of the init work.
 pub fn reports_success(pod: &Pod) -> bool {
-    let ends = |container: &ContainerStatus| {
-        let states = [container.state.clone(), container.last_state.clone()];
-        states.into_iter().flatten().filter_map(|state| state.terminated?.message).any(|words| words == SUCCESS)
-    };
-    reporter(pod).is_some_and(ends)
+    reported_success(pod).is_some()
 }
 
 /// Whether the Pod is not ready only because the kubelet restarts that container, which delays nobody.

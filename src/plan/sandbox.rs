@@ -151,6 +151,7 @@ fn write(observed: &Observed, situation: &Situation) -> Option<Write> {
             let is_due = *at <= observed.now && restart::is_counted(observed, *count);
             delete().filter(|_| is_due || wants_new_pod())
         }
+        Lifecycle::NotRestored(_) => delete().filter(|_| init::is_given_up(observed) || wants_new_pod()),
         Lifecycle::Finished { .. } | Lifecycle::InitFailed(_) | Lifecycle::Pod(_) | Lifecycle::Initializing(_)
             if wants_new_pod() =>
         {

@@ -1,8 +1,8 @@
-//! The work of the Pods that save a session's volumes in an entry and restore them from it, and the reports of these Pods: plain data,
-//! shared by the planner that writes the work and by `sandboxd save` and `sandboxd restore` that do it. Nothing here depends on
-//! Kubernetes types.
+//! The work of the Pods that save a session's volumes in an entry and restore them from it, what sandboxes do about their root file
+//! systems, and the reports of both: plain data, shared by the planner that writes the work and by `sandboxd` that does it. Nothing here
+//! depends on Kubernetes types.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use serde::{Deserialize, Serialize};
 
@@ -30,10 +30,91 @@ pub const FOLDER: &str = ".aigise-cache";
 pub struct SaveWork {
     /// The volumes, in the order in which they are packed.
     pub volumes: Vec<SavedVolume>,
+    /// The root file systems that sandboxes have packed.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub roots: Vec<PackedRoot>,
     /// Where the claim of the entry is mounted in the Pod.
     pub entry: String,
     /// After how many seconds the work is given up.
     pub timeout: u64,
+}
+
+/// The root file system of a sandbox, packed into a file of [`FOLDER`] on the volume [`DATA`].
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct PackedRoot {
+    /// The label of the sandbox's type.
+    pub label: String,
+    /// What the file holds.
+    pub root: Root,
+}
+
+/// The volume through which sandboxes pass their root file systems.
+pub const DATA: &str = "data";
+
+/// The name of the file with a root file system, in [`FOLDER`] of the volume.
+pub fn root_file(label: &str) -> String {
+    format!("{label}.tar.zst")
+}
+
+/// The name of the file with a root file system, in an entry.
+pub fn root_part(label: &str) -> String {
+    format!("root-{label}.tar.zst")
+}
+
+/// A root file system as it was packed: what differs from the image, and all that is in the sandbox's own volumes.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Root {
+    /// The SHA-256 of the file, in hexadecimal digits.
+    pub sha256: String,
+    /// The size of the file, in bytes.
+    pub packed: u64,
+    /// The size of the archive before compression, in bytes: the most that unpacking reads of it.
+    pub unpacked: u64,
+    /// Identifies the files of the image. Absent if the image's own program was running already.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub image: Option<String>,
+}
+
+/// What a sandbox does about its root file system.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct RootWork {
+    /// The label of the sandbox's type.
+    pub label: String,
+    /// What is unpacked before the first step.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub restore: Option<Root>,
+    /// Whether what the steps have left is packed after them.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub save: bool,
+    /// Absolute paths that are not packed, with everything below them.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub exclude: Vec<String>,
+    /// Where volumes are mounted that cannot be packed, such as claims of the user.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub others: Vec<String>,
+    /// Whether the image's own program runs already, and may have written to the file system.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub is_live: bool,
+}
+
+/// What became of a sandbox's root file system.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub enum RootReport {
+    /// It is packed on the volume.
+    Saved(Root),
+    /// It could not be packed.
+    NotSaved {
+        /// Why.
+        reason: SaveFault,
+        /// One sentence for the user.
+        message: String,
+    },
+    /// It is as it was packed.
+    Restored,
 }
 
 /// A volume that is saved.
@@ -73,6 +154,9 @@ pub enum SaveReport {
         arch: String,
         /// The parts, by the names of the volumes.
         volumes: BTreeMap<String, Part>,
+        /// The root file systems that are not what their sandboxes have packed, by the labels of the types.
+        #[serde(default, skip_serializing_if = "BTreeSet::is_empty", rename = "leftOut")]
+        left_out: BTreeSet<String>,
     },
     /// The entry is of no use.
     Failed {
@@ -83,7 +167,7 @@ pub enum SaveReport {
     },
 }
 
-/// Why volumes could not be saved.
+/// Why volumes, or a root file system, could not be saved.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, strum::Display)]
 #[serde(rename_all = "camelCase")]
 pub enum SaveFault {
@@ -99,6 +183,14 @@ pub enum SaveFault {
     TooLarge,
     /// The work took too long.
     Timeout,
+    /// A step left a process behind, which would be missing when its result is restored.
+    StepLeftProcesses,
+    /// The sandbox writes to a volume that cannot be packed.
+    OtherVolume,
+    /// The value of a variable from a Secret is in a file.
+    SecretFound,
+    /// The clock of the node was set back, so the times of changes mean nothing.
+    ClockMoved,
     /// Anything else: the storage fails, a volume is not mounted.
     Failed,
 }
@@ -115,6 +207,12 @@ pub struct RestoreWork {
     pub format: u32,
     /// The volumes, in the order in which they are unpacked.
     pub volumes: Vec<RestoredVolume>,
+    /// The root file systems that are put on the volume [`DATA`] for the sandboxes.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub roots: Vec<PackedRoot>,
+    /// Whether the volumes are restored also if a root file system is damaged.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub partial: bool,
     /// The digest of the whole content: a volume whose [marker](RESTORED) has this digest is left alone.
     pub digest: String,
 }
@@ -139,12 +237,15 @@ pub enum RestoreReport {
     Restored {
         /// The size of each volume's archive before compression, in bytes, by the volume's name.
         volumes: BTreeMap<String, u64>,
+        /// The root file systems that are damaged, by the labels of the types.
+        #[serde(default, skip_serializing_if = "BTreeSet::is_empty", rename = "leftOut")]
+        left_out: BTreeSet<String>,
     },
     /// The volumes could not be restored.
     Failed {
         /// Why.
         fault: RestoreFault,
-        /// The volume, if only one is concerned.
+        /// The volume, or the file with a root file system, if only one is concerned.
         part: Option<String>,
         /// One sentence for the user.
         message: String,
@@ -153,8 +254,8 @@ pub enum RestoreReport {
     },
 }
 
-/// Why volumes could not be restored.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+/// Why volumes, or a root file system, could not be restored.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, strum::Display)]
 #[serde(rename_all = "camelCase")]
 pub enum RestoreFault {
     /// A part is missing, or is not what was saved.
@@ -167,6 +268,8 @@ pub enum RestoreFault {
     FormatUnknown,
     /// The entry was written on a node with another processor architecture.
     ArchDiffers,
+    /// The image has other files than when the root file system was packed.
+    ImageChanged,
     /// Anything else: the storage fails, a volume is not mounted.
     RestoreFailed,
 }

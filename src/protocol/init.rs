@@ -6,6 +6,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
+use super::cache::{RestoreFault, RootReport, RootWork};
+
 /// The folder of the init supervisor in each sandbox that has init work.
 pub const FOLDER: &str = "/run/aigise";
 
@@ -45,6 +47,9 @@ pub struct Work {
     /// The environment variables whose values must not be reported.
     #[serde(default, skip_serializing_if = "Secrets::are_none")]
     pub secrets: Secrets,
+    /// What is done about the root file system.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub root: Option<RootWork>,
 }
 
 /// Skills whose dependencies are installed in a sandbox.
@@ -146,6 +151,9 @@ pub struct Step {
     /// Environment variables, in addition to those of the sandbox's container.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub env: BTreeMap<String, String>,
+    /// Whether the step also runs when the root file system is restored.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub always: bool,
 }
 
 /// Which environment variables hold secrets.
@@ -182,6 +190,9 @@ pub struct InitProgress {
     /// The parts that have begun: first the steps, then the skills as `skill <path>`, then the services as `service <name>`.
     #[serde(default)]
     pub steps: Vec<Run>,
+    /// What became of the root file system.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub root: Option<RootReport>,
     /// How the work ended.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub outcome: Option<Outcome>,
@@ -231,6 +242,9 @@ pub struct InitFailure {
     /// The last lines that the step printed, without secrets.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub tail: String,
+    /// Why the root file system could not be restored, if that is what failed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub restore: Option<RestoreFault>,
 }
 
 impl InitFailure {
@@ -254,8 +268,41 @@ pub struct TerminationMessage {
     pub failure: InitFailure,
 }
 
-/// The termination message of the container that reports the success of the init work.
+/// The termination message about init work that has succeeded and concerned no root file system.
 pub const SUCCESS: &str = r#"{"aigiseInit":"Succeeded"}"#;
+
+/// The termination message of the container that reports the success of the init work.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Success {
+    #[serde(rename = "aigiseInit")]
+    outcome: Succeeded,
+    /// What became of the root file system.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub root: Option<RootReport>,
+}
+
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+enum Succeeded {
+    #[default]
+    Succeeded,
+}
+
+impl Success {
+    /// The message about work that ended with this root file system.
+    pub fn with(root: Option<RootReport>) -> Self {
+        Self { root, ..Self::default() }
+    }
+
+    /// The message as JSON.
+    pub fn text(&self) -> String {
+        serde_json::to_string(self).unwrap_or_default()
+    }
+
+    /// Parses a termination message.
+    pub fn read(text: &str) -> Option<Self> {
+        serde_json::from_str(text).ok()
+    }
+}
 
 /// The kubelet keeps at most this many bytes of a termination message.
 const LIMIT: usize = 4096;
@@ -295,6 +342,16 @@ mod tests {
             let text = words.text();
             assert!(text.len() <= LIMIT && text.len() > LIMIT / 2, "{} bytes of {letter}", text.len());
             assert!(TerminationMessage::read(&text).unwrap().tail.ends_with("end"), "the end is kept");
+        }
+    }
+
+    #[test]
+    fn a_success_says_what_became_of_the_root_file_system() {
+        assert_eq!(Success::default().text(), SUCCESS);
+        let saved = Success::with(Some(RootReport::Saved(super::super::cache::Root::default())));
+        assert_eq!(Success::read(&saved.text()), Some(saved));
+        for text in ["", "{}", r#"{"aigiseInit":"Failed"}"#] {
+            assert_eq!(Success::read(text), None, "{text}");
         }
     }
 

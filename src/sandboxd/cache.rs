@@ -25,8 +25,8 @@ use super::stage::size;
 use super::{say, sentence};
 use crate::protocol::cache::{RESTORE_ENV, RestoreFault, RestoreReport, SAVE_ENV, SaveFault, SaveReport};
 
-pub use self::restore::restore;
-pub use self::save::save;
+pub use self::restore::{Hashing, OTHER, restore, shared_folder};
+pub use self::save::{Saving, save};
 
 mod restore;
 mod save;
@@ -53,9 +53,12 @@ pub fn run_save(report_to: &Path) -> ExitCode {
     };
     let mut message = None;
     match &report {
-        SaveReport::Saved { volumes, .. } => {
+        SaveReport::Saved { volumes, left_out, .. } => {
             for (name, part) in volumes {
                 print(format_args!("{name}: {}, packed to {}", size(part.unpacked), size(part.packed)));
+            }
+            for label in left_out {
+                print(format_args!("the root file system of {label} is not what its sandbox has packed"));
             }
         }
         SaveReport::Failed { message: failure, .. } => message = Some(&**failure),
@@ -71,9 +74,12 @@ pub fn run_restore(report_to: &Path) -> ExitCode {
     };
     let mut message = None;
     match &report {
-        RestoreReport::Restored { volumes } => {
+        RestoreReport::Restored { volumes, left_out } => {
             for (name, bytes) in volumes {
                 print(format_args!("{name}: {} restored", size(*bytes)));
+            }
+            for label in left_out {
+                print(format_args!("the root file system of {label} is damaged"));
             }
         }
         RestoreReport::Failed { message: failure, .. } => message = Some(&**failure),
@@ -114,7 +120,7 @@ fn open(what: &str, path: &str) -> Result<Folder, String> {
 }
 
 /// A sentence of any length, with the names of anybody, as a message.
-fn printable(text: &str) -> String {
+pub fn printable(text: &str) -> String {
     let mut message = String::new();
     for letter in text.escape_debug() {
         if message.len() + letter.len_utf8() > MAX_MESSAGE {

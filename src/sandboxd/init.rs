@@ -38,6 +38,7 @@ mod look;
 mod mask;
 mod ready;
 mod report;
+mod root;
 mod run;
 mod services;
 mod state;
@@ -46,10 +47,14 @@ mod supervise;
 pub use self::look::{log, status};
 pub use self::ready::ready;
 pub use self::report::{awaited, report};
+pub use self::root::run as run_program;
 pub use self::supervise::supervise;
 
 /// The tools volume.
 const TOOLS: &str = "/bash_tools";
+
+/// The data volume.
+const DATA: &str = "/shared";
 
 /// Where markers record which skills have their dependencies installed, in the container's own file system.
 const MARKERS: &str = "/var/lib/aigise/skills";
@@ -65,6 +70,10 @@ pub struct Places {
     pub tools: PathBuf,
     /// Where markers record which skills have their dependencies installed, if this folder is writable.
     pub markers: PathBuf,
+    /// The root file system.
+    pub root: PathBuf,
+    /// The data volume.
+    pub data: PathBuf,
 }
 
 impl Default for Places {
@@ -74,6 +83,8 @@ impl Default for Places {
             termination_log: TERMINATION_LOG.into(),
             tools: TOOLS.into(),
             markers: MARKERS.into(),
+            root: "/".into(),
+            data: DATA.into(),
         }
     }
 }
@@ -86,6 +97,8 @@ impl Places {
             termination_log: folder.join("termination-log"),
             tools: folder.join("tools"),
             markers: folder.join("skills"),
+            root: folder.join("root"),
+            data: folder.join("data"),
             folder,
         }
     }

@@ -29,6 +29,7 @@ pub mod baseline;
 mod entry;
 mod pack;
 mod read;
+mod search;
 #[cfg(test)]
 mod tests;
 mod unpack;
@@ -83,6 +84,12 @@ pub enum Error {
     #[error("{} has a name that layers reserve", path.display())]
     Reserved {
         /// The file or folder.
+        path: PathBuf,
+    },
+    /// A file has something in it that is not to be packed.
+    #[error("{} holds a secret", path.display())]
+    Secret {
+        /// The file.
         path: PathBuf,
     },
     /// An entry that may not be unpacked here, or an attribute that cannot be set.

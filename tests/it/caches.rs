@@ -8,7 +8,10 @@ use super::{
     model::{Event, World},
     objects::snapshot,
 };
-use aigise_operator::protocol::cache::RestoreFault;
+use aigise_operator::protocol::{
+    cache::{RestoreFault, SaveFault},
+    init::{InitFailure, Work},
+};
 
 fn session(name: &str, change: impl FnOnce(&mut Value)) -> Event {
     let steps = json!({"profile": "None", "steps": [{"name": "build", "command": ["make"]}]});
@@ -298,4 +301,212 @@ fn a_sandbox_that_starts_after_its_sources_were_edited_runs_its_steps() {
     world.happens(Event::After(60));
     world.happens(Event::PodGone("demo--main".into()));
     assert!(has_steps(&world));
+}
+
+/// A type whose root file system is in caches, and one that depends on it.
+fn rooted(name: &str, restore: &str) -> Event {
+    session(name, |spec| {
+        spec["cache"]["restore"] = json!(restore);
+        spec["sandboxes"]["main"]["cache"] = json!({"root": "Auto"});
+        let mut fuzz = spec["sandboxes"]["main"].clone();
+        fuzz["command"] = json!(["serve", "$(PORT)"]);
+        fuzz["init"]["steps"][0]["name"] = json!("fill");
+        let always = json!({"name": "watch", "command": ["watch"], "run": "Always"});
+        fuzz["init"]["steps"].as_array_mut().unwrap().push(always);
+        spec["sandboxes"]["fuzz"] = fuzz;
+    })
+}
+
+fn both(world: &mut World, name: &str) {
+    world.happens(Event::Staged { pod: format!("{name}--stage"), roots: vec![] });
+    for sandbox in ["main", "fuzz"] {
+        world.happens(Event::Scheduled(format!("{name}--{sandbox}")));
+        world.happens(Event::Running(format!("{name}--{sandbox}")));
+    }
+}
+
+/// A world with the cache of a session with root file systems.
+fn with_roots() -> World {
+    let mut world = with_source();
+    world.happens(rooted("one", "Whole"));
+    both(&mut world, "one");
+    world.happens(Event::Saved("one--save".into()));
+    assert_eq!(saved(&world, "one"), (SaveState::Succeeded, None));
+    world
+}
+
+fn init_work(world: &World, pod: &str) -> Work {
+    serde_json::from_str(&world.pods[pod].annotations()["aigise.dev/gate"]).unwrap()
+}
+
+fn steps(world: &World, pod: &str) -> Vec<String> {
+    init_work(world, pod).steps.into_iter().map(|step| step.name).collect()
+}
+
+fn cached_reason(world: &World, name: &str) -> String {
+    let conditions = world.sessions[name].status.clone().unwrap().conditions;
+    conditions.into_iter().find(|condition| condition.type_ == "Cached").unwrap().reason
+}
+
+fn results(world: &World, name: &str) -> Vec<(CacheResult, Option<MissReason>)> {
+    let sandboxes = cache(world, name).sandboxes;
+    ["main", "fuzz"].map(|name| (sandboxes[name].result, sandboxes[name].reason)).to_vec()
+}
+
+fn not_restored(pod: &str, fault: RestoreFault) -> Event {
+    let failure = InitFailure { how: "could not".into(), restore: Some(fault), ..InitFailure::default() };
+    Event::InitFailed { pod: pod.into(), failure }
+}
+
+#[test]
+fn root_file_systems_are_packed_by_their_sandboxes_and_restored_by_others() {
+    let mut world = with_roots();
+    let command = |world: &World, pod: &str| {
+        world.pods[pod].spec.clone().unwrap().containers[0].command.clone().unwrap_or_default()
+    };
+    assert_eq!(command(&world, "one--fuzz"), ["/aigise/sandboxd", "run", "--", "serve", "$(PORT)"]);
+    let work = init_work(&world, "one--main");
+    assert!(work.root.is_some_and(|root| root.save && root.restore.is_none() && root.label == "main"));
+    assert_eq!(steps(&world, "one--fuzz"), ["fill", "watch"]);
+
+    world.happens(rooted("demo", "Whole"));
+    assert_eq!(results(&world, "demo"), vec![(CacheResult::Restored, None); 2]);
+    world.happens(Event::Restored("demo--restore".into()));
+    both(&mut world, "demo");
+    assert_eq!((steps(&world, "demo--main"), steps(&world, "demo--fuzz")), (vec![], vec!["watch".into()]));
+    let root = init_work(&world, "demo--main").root.unwrap();
+    assert!(!root.save && root.restore.is_some_and(|root| root.packed == 500 && root.image.is_some()));
+    assert_eq!(cached_reason(&world, "demo"), "Restored");
+    assert_eq!(saved(&world, "demo"), (SaveState::Skipped, Some("AlreadyCached".into())));
+
+    // A later start is restored as well, and packs nothing.
+    world.happens(Event::DeletePod("demo--fuzz".into()));
+    world.happens(Event::PodGone("demo--fuzz".into()));
+    assert!(init_work(&world, "demo--fuzz").root.is_some_and(|root| root.restore.is_some()));
+    // A cold session does not pack again once it was ready.
+    world.happens(Event::DeletePod("one--main".into()));
+    world.happens(Event::PodGone("one--main".into()));
+    assert_eq!(init_work(&world, "one--main").root, None);
+}
+
+#[test]
+fn a_root_that_cannot_be_restored_starts_everything_cold_before_anybody_has_worked() {
+    let mut world = with_roots();
+    world.happens(rooted("demo", "Whole"));
+    world.happens(Event::Restored("demo--restore".into()));
+    world.happens(Event::Staged { pod: "demo--stage".into(), roots: vec![] });
+    let before = uids(&world);
+    world.happens(Event::Scheduled("demo--main".into()));
+    world.happens(not_restored("demo--main", RestoreFault::ImageChanged));
+    for pod in ["demo--main", "demo--fuzz", "demo--stage"] {
+        world.happens(Event::PodGone(pod.into()));
+    }
+    let after = uids(&world);
+    assert!(after.iter().all(Option::is_some) && before.iter().zip(&after).all(|(before, after)| before != after));
+    assert_eq!(results(&world, "demo"), vec![(CacheResult::Missing, Some(MissReason::ImageChanged)); 2]);
+    both(&mut world, "demo");
+    assert_eq!((steps(&world, "demo--main"), steps(&world, "demo--fuzz").len()), (vec!["build".into()], 2));
+    assert!(init_work(&world, "demo--main").root.is_some_and(|root| root.save));
+    world.happens(Event::Saved("demo--save".into()));
+    assert_eq!(saved(&world, "demo"), (SaveState::Succeeded, None), "what could not be used is replaced");
+    assert!(world.claims[&entry(&world)].annotations().get("aigise.dev/cache-bad").is_none());
+}
+
+#[test]
+fn a_root_that_cannot_be_restored_later_costs_only_its_own_sandbox() {
+    for restore in ["Whole", "Partial"] {
+        let mut world = with_roots();
+        world.happens(rooted("demo", restore));
+        world.happens(Event::Restored("demo--restore".into()));
+        if restore == "Whole" {
+            both(&mut world, "demo");
+            world.happens(Event::DeletePod("demo--main".into()));
+            world.happens(Event::PodGone("demo--main".into()));
+        } else {
+            world.happens(Event::Staged { pod: "demo--stage".into(), roots: vec![] });
+        }
+        let before = uids(&world);
+        world.happens(Event::Scheduled("demo--main".into()));
+        world.happens(not_restored("demo--main", RestoreFault::Corrupt));
+        world.happens(Event::PodGone("demo--main".into()));
+        assert_eq!(steps(&world, "demo--main"), ["build"]);
+        assert_eq!(uids(&world), before);
+        let main = (CacheResult::Missing, Some(MissReason::Corrupt));
+        assert_eq!(results(&world, "demo"), [main, (CacheResult::Restored, None)]);
+        assert_eq!(cached_reason(&world, "demo"), "CacheMissing");
+        let restarts = world.sandboxes["demo--main"].status.clone().unwrap().restarts;
+        assert_eq!(restarts, None, "this is no restart");
+    }
+}
+
+#[test]
+fn a_session_that_requires_a_cache_stops_if_a_root_cannot_be_restored() {
+    let mut world = with_roots();
+    world.happens(rooted("demo", "Required"));
+    world.happens(Event::Restored("demo--restore".into()));
+    world.happens(Event::Staged { pod: "demo--stage".into(), roots: vec![] });
+    world.happens(Event::Scheduled("demo--fuzz".into()));
+    world.happens(not_restored("demo--fuzz", RestoreFault::NoSpace));
+    for pod in ["demo--main", "demo--fuzz", "demo--stage"] {
+        world.happens(Event::PodGone(pod.into()));
+    }
+    assert_eq!(uids(&world), [None, None]);
+    assert_eq!(cached_reason(&world, "demo"), "CacheMissing");
+    assert!(!world.sandboxes.contains_key("demo--main"));
+}
+
+#[test]
+fn what_a_cache_lacks_is_named_and_serves_those_who_take_what_fits() {
+    let mut world = with_source();
+    world.happens(rooted("one", "Whole"));
+    world.happens(Event::Staged { pod: "one--stage".into(), roots: vec![] });
+    for sandbox in ["main", "fuzz"] {
+        world.happens(Event::Scheduled(format!("one--{sandbox}")));
+    }
+    world.happens(Event::Running("one--main".into()));
+    let message = "the step fill has left the process x running".to_string();
+    world.happens(Event::NotPacked { pod: "one--fuzz".into(), reason: SaveFault::StepLeftProcesses, message });
+    world.happens(Event::Saved("one--save".into()));
+    let errors = cache(&world, "one").save.unwrap().errors;
+    assert_eq!(errors, ["fuzz: StepLeftProcesses: the step fill has left the process x running"]);
+    assert_eq!(cached_reason(&world, "one"), "SaveIncomplete");
+
+    world.happens(rooted("whole", "Whole"));
+    assert_eq!(cache(&world, "whole").data.unwrap().reason, Some(MissReason::NotSaved));
+    world.happens(rooted("demo", "Partial"));
+    world.happens(Event::Restored("demo--restore".into()));
+    assert_eq!(
+        results(&world, "demo"),
+        [(CacheResult::Restored, None), (CacheResult::Missing, Some(MissReason::NotSaved))]
+    );
+    both(&mut world, "demo");
+    assert_eq!((steps(&world, "demo--main"), steps(&world, "demo--fuzz").len()), (vec![], 2));
+    // What it saves has both: what was restored, and what was packed now.
+    world.happens(Event::Saved("demo--save".into()));
+    assert_eq!(cached_reason(&world, "demo"), "Saved");
+    world.happens(rooted("next", "Partial"));
+    assert_eq!(results(&world, "next"), vec![(CacheResult::Restored, None); 2]);
+}
+
+#[test]
+fn a_damaged_root_is_not_tried_again() {
+    let mut world = with_roots();
+    world.happens(rooted("demo", "Partial"));
+    world.happens(Event::RestoredWithout { pod: "demo--restore".into(), labels: vec!["fuzz".into()] });
+    let main_only = [(CacheResult::Restored, None), (CacheResult::Missing, Some(MissReason::Corrupt))];
+    assert_eq!(results(&world, "demo"), main_only);
+    assert_eq!(world.claims[&entry(&world)].annotations()["aigise.dev/cache-bad"], "fuzz=Corrupt");
+    world.happens(rooted("next", "Partial"));
+    assert_eq!(results(&world, "next"), main_only);
+    world.happens(rooted("whole", "Whole"));
+    assert_eq!(cache(&world, "whole").data.unwrap().reason, Some(MissReason::Corrupt));
+    // A part that another sandbox has written is left out when it is saved.
+    let mut world = with_source();
+    world.happens(rooted("one", "Whole"));
+    both(&mut world, "one");
+    world.happens(Event::SavedWithout { pod: "one--save".into(), labels: vec!["main".into()] });
+    assert_eq!(
+        cache(&world, "one").save.unwrap().errors,
+        ["main: Changed: its file on the volume data is not what the sandbox has packed"]
+    );
 }

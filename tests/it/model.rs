@@ -36,7 +36,7 @@ use aigise_operator::{
         sandbox,
         session::{self, ConfigMapContent, Pull, configuration::ConfigSecret},
     },
-    protocol::{self, init::SUCCESS, staging},
+    protocol::{self, staging},
 };
 use futures::FutureExt;
 use jiff::Timestamp;
@@ -54,6 +54,8 @@ use k8s_openapi::{
 };
 use kube::ResourceExt;
 use serde::Deserialize;
+
+use crate::support::cluster::root_report;
 
 /// Something that a user or the cluster does.
 #[derive(Clone, Debug, Deserialize)]
@@ -114,6 +116,12 @@ pub enum Event {
     Restored(String),
     /// The Pod that restores a cache ends with a message.
     RestoreFailed { pod: String, fault: protocol::cache::RestoreFault, message: String },
+    /// The Pod that restores a cache ends well, but for the root file systems of these types.
+    RestoredWithout { pod: String, labels: Vec<String> },
+    /// The Pod that saves a cache ends well, but for the root file systems of these types.
+    SavedWithout { pod: String, labels: Vec<String> },
+    /// The init work of a sandbox succeeds, but its root file system could not be packed.
+    NotPacked { pod: String, reason: protocol::cache::SaveFault, message: String },
     /// The Pod that saves a cache ends well.
     Saved(String),
     /// The Pod that saves a cache ends with a message.
@@ -507,8 +515,15 @@ impl World {
                     let conditions = pod.status.get_or_insert_default().conditions.get_or_insert_default();
                     conditions.retain(|condition| !["Ready", "ContainersReady"].contains(&condition.type_.as_str()));
                 });
-                self.reports(&name);
+                self.reports(&name, root_report);
                 self.container(&name, |status| {
+                    (status.ready, status.started) = (true, Some(true));
+                    ContainerState { running: Some(ContainerStateRunning::default()), ..ContainerState::default() }
+                });
+            }
+            Event::NotPacked { pod, reason, message } => {
+                self.reports(&pod, |_| Some(protocol::cache::RootReport::NotSaved { reason, message }));
+                self.container(&pod, |status| {
                     (status.ready, status.started) = (true, Some(true));
                     ContainerState { running: Some(ContainerStateRunning::default()), ..ContainerState::default() }
                 });
@@ -528,16 +543,19 @@ impl World {
                 let at = self.now;
                 self.container(&pod, |_| terminated(1, None, Some(serde_json::to_string(&report).unwrap()), at, 1));
             }
-            Event::Restored(pod) => {
+            Event::Restored(pod) => self.change(Event::RestoredWithout { pod, labels: vec![] }),
+            Event::RestoredWithout { pod, labels } => {
                 let volumes = ["data", "tools"].map(|volume| (volume.to_string(), 1000));
-                let report = protocol::cache::RestoreReport::Restored { volumes: volumes.into() };
+                let left_out = labels.into_iter().collect();
+                let report = protocol::cache::RestoreReport::Restored { volumes: volumes.into(), left_out };
                 self.ends_with(&pod, 0, &report);
             }
             Event::RestoreFailed { pod, fault, message } => {
                 let report = protocol::cache::RestoreReport::Failed { fault, part: None, message, wrote: false };
                 self.ends_with(&pod, 1, &report);
             }
-            Event::Saved(pod) => {
+            Event::Saved(pod) => self.change(Event::SavedWithout { pod, labels: vec![] }),
+            Event::SavedWithout { pod, labels } => {
                 let part = |volume: &str| protocol::cache::Part {
                     file: format!("{volume}.tar.zst"),
                     sha256: "0".repeat(64),
@@ -545,7 +563,11 @@ impl World {
                     unpacked: 1000,
                 };
                 let volumes = ["data", "tools"].map(|volume| (volume.to_string(), part(volume)));
-                let report = protocol::cache::SaveReport::Saved { arch: "x86_64".into(), volumes: volumes.into() };
+                let report = protocol::cache::SaveReport::Saved {
+                    arch: "x86_64".into(),
+                    volumes: volumes.into(),
+                    left_out: labels.into_iter().collect(),
+                };
                 self.ends_with(&pod, 0, &report);
             }
             Event::SaveFailed { pod, reason, message } => {
@@ -704,12 +726,19 @@ impl World {
     }
 
     /// The kubelet has started the container again that reported the success of the init work.
-    fn reports(&mut self, name: &str) {
+    fn reports(
+        &mut self,
+        name: &str,
+        root: impl FnOnce(&protocol::cache::RootWork) -> Option<protocol::cache::RootReport>,
+    ) {
         self.pod(name, |pod| {
             if !has_reporter(pod) {
                 return;
             }
-            let reported = serde_json::json!({"terminated": {"exitCode": 0, "message": SUCCESS}});
+            let work = pod.annotations().get(meta::GATE).and_then(|work| serde_json::from_str(work).ok());
+            let root = work.and_then(|work: protocol::init::Work| root(&work.root?));
+            let message = protocol::init::Success::with(root).text();
+            let reported = serde_json::json!({"terminated": {"exitCode": 0, "message": message}});
             let status = serde_json::json!({
                 "name": INIT_REPORTER, "image": "helper", "imageID": "", "restartCount": 1, "ready": true,
                 "state": {"running": {}}, "lastState": reported,

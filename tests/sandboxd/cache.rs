@@ -71,7 +71,7 @@ impl Cache {
     fn save_work(&self) -> (&'static str, String) {
         let exclude = vec!["out/cache".into()];
         let volume = SavedVolume { name: "data".into(), mount_path: self.text("data"), exclude };
-        let work = SaveWork { volumes: vec![volume], entry: self.text("entry"), timeout: 600 };
+        let work = SaveWork { volumes: vec![volume], roots: vec![], entry: self.text("entry"), timeout: 600 };
         (SAVE_ENV, serde_json::to_string(&work).unwrap())
     }
 
@@ -99,10 +99,18 @@ impl Cache {
     /// The work that restores what the manifest of the entry names.
     fn work(&self) -> RestoreWork {
         let manifest = self.save_manifest();
-        let SaveReport::Saved { arch, volumes } = manifest else { panic!("{manifest:?}") };
+        let SaveReport::Saved { arch, volumes, .. } = manifest else { panic!("{manifest:?}") };
         let volume = |(name, part): (String, Part)| RestoredVolume { name, mount_path: self.text("new"), part };
         let volumes = volumes.into_iter().map(volume).collect();
-        RestoreWork { entry: self.text("entry"), arch, format: FORMAT, volumes, digest: "sha256:one".into() }
+        RestoreWork {
+            entry: self.text("entry"),
+            arch,
+            format: FORMAT,
+            volumes,
+            roots: vec![],
+            partial: false,
+            digest: "sha256:one".into(),
+        }
     }
 
     fn restore_command(&self, work: &RestoreWork) -> Command {

@@ -16,8 +16,8 @@ use aigise_operator::{
     api::meta::{self, Component},
     plan::reserved::INIT_REPORTER,
     protocol::{
-        cache::{Part, RestoreReport, SaveReport},
-        init::{self, SUCCESS},
+        cache::{Part, RestoreReport, Root, RootReport, RootWork, SaveReport},
+        init,
         staging::{self, Manifest, StagingReport},
     },
 };
@@ -209,7 +209,7 @@ impl Cluster {
                         set_condition(pod, json!({"type": "Ready", "status": "True"}));
                         set_state(pod, state);
                         // The container that reports the success has done so, and was started again.
-                        let reported = json!({"terminated": {"exitCode": 0, "message": SUCCESS}});
+                        let reported = json!({"terminated": {"exitCode": 0, "message": success(pod).text()}});
                         pod["status"]["initContainerStatuses"] = json!([{
                             "name": INIT_REPORTER, "image": "helper", "imageID": "", "restartCount": 1, "ready": true,
                             "state": {"running": {}}, "lastState": reported,
@@ -402,14 +402,34 @@ fn cached(pod: &Value) -> Option<String> {
     match text(pod, "/spec/containers/0/command/1") {
         "save" => {
             let volumes = volumes.map(|volume| (volume.to_string(), part(volume)));
-            serde_json::to_string(&SaveReport::Saved { arch: "x86_64".into(), volumes: volumes.into() }).ok()
+            serde_json::to_string(&SaveReport::Saved {
+                arch: "x86_64".into(),
+                volumes: volumes.into(),
+                left_out: BTreeSet::new(),
+            })
+            .ok()
         }
         "restore" => {
             let volumes = volumes.map(|volume| (volume.to_string(), 1000));
-            serde_json::to_string(&RestoreReport::Restored { volumes: volumes.into() }).ok()
+            serde_json::to_string(&RestoreReport::Restored { volumes: volumes.into(), left_out: BTreeSet::new() }).ok()
         }
         _ => None,
     }
+}
+
+/// What a sandbox reports whose init work has succeeded.
+fn success(pod: &Value) -> init::Success {
+    let work = pod["metadata"]["annotations"][meta::GATE].as_str().and_then(|work| serde_json::from_str(work).ok());
+    init::Success::with(work.and_then(|work: init::Work| root_report(&work.root?)))
+}
+
+/// What a sandbox reports that does all that it is asked to about its root file system.
+pub fn root_report(work: &RootWork) -> Option<RootReport> {
+    if work.restore.is_some() {
+        return Some(RootReport::Restored);
+    }
+    let packed = Root { sha256: "0".repeat(64), packed: 500, unpacked: 1000, image: Some("1".repeat(64)) };
+    work.save.then_some(RootReport::Saved(packed))
 }
 
 /// What `sandboxd gate` says when a step fails.

@@ -7,7 +7,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::volumes::AccessMode;
-use crate::api::crds::rule;
+use crate::api::{crds::rule, init::SavedRoot};
 
 /// The CEL rules about caches that need the other fields of the specification.
 pub(super) fn rules() -> Vec<serde_json::Value> {
@@ -48,9 +48,9 @@ pub struct CacheSpec {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub storage: Option<CacheStorage>,
 
-    /// Folders and files that are not saved: paths below `/shared` or `/bash_tools`.
+    /// Folders and files that are not saved, as absolute paths: below `/shared` or `/bash_tools`, or in the sandboxes. `/run` never is.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    #[schemars(length(max = 64), inner(length(max = 512), regex(pattern = "^/(shared|bash_tools)/[^/]")))]
+    #[schemars(length(max = 64), inner(length(max = 512), regex(pattern = "^/[^/]")))]
     pub exclude: Vec<String>,
 
     /// How long saving may take. The session is `Ready` afterwards in any case. Default: `10m`.
@@ -129,10 +129,17 @@ pub struct SandboxCache {
     pub root: Option<CachedRoot>,
 }
 
-/// What becomes of a type's root file system and of its steps when the session starts from a cache. `Data`: the steps left everything on
-/// `/shared` and `/bash_tools`, and are skipped. `None`: the steps run at every start, over restored data too.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+/// What becomes of a type's root file system and of its steps when the session starts from a cache. `Auto` (the default): what the steps
+/// left in it is restored, and they are skipped. `Data`: the steps left everything on `/shared` and `/bash_tools`, and are skipped.
+/// `Live`: as `Auto`, for a type that runs the image's own program: its root file system is restored while that program runs. `None`:
+/// the steps run at every start, over restored data too.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub enum CachedRoot {
+    /// What the steps left in it is restored.
+    #[default]
+    Auto,
+    /// The same, beneath the image's own program.
+    Live,
     /// The steps are skipped, since everything that they leave is on the volumes.
     Data,
     /// The steps run at every start.
@@ -180,10 +187,14 @@ pub struct CachedPart {
     /// Identifies the inputs of the part.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub fingerprint: Option<String>,
+    /// What the root file system of the type is restored from.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub root: Option<SavedRoot>,
 }
 
 /// Whether a part was restored. `Restored`. `Data`: the type's steps were skipped, since they left everything on the volumes. `Missing`:
-/// it started cold. `Excluded`: the type takes no part in caches.
+/// it started cold. `Excluded`: the type takes no part in caches. `Discarded`: a part of the cache could not be used, and what was
+/// restored is being deleted.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub enum CacheResult {
     /// It is as it was saved.
@@ -195,6 +206,8 @@ pub enum CacheResult {
     Missing,
     /// It takes no part in caches.
     Excluded,
+    /// What was restored is being deleted.
+    Discarded,
 }
 
 /// Why a part was not restored.
@@ -236,6 +249,8 @@ pub enum MissReason {
     EntryUnreachable,
     /// The volumes that were restored were deleted, so the steps run over new ones.
     VolumesReplaced,
+    /// The image has other files than when the cache was saved.
+    ImageChanged,
     /// Restoring failed for another reason.
     RestoreFailed,
     /// The type works in an existing Pod.
@@ -269,6 +284,9 @@ pub struct CacheSave {
     /// How many bytes were saved, as they are stored.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub bytes: Option<u64>,
+    /// The types that the cache does not have, each with the reason.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub errors: Vec<String>,
 }
 
 /// Where saving a cache is.

@@ -133,6 +133,13 @@ impl Lifecycle {
             let message = format!("The agent waits until the session {} has saved its cache.", session.name_any());
             return waits(Reason::SavingCache, message);
         }
+        if session.may_discard() {
+            let message = format!(
+                "The agent waits until the session {} is ready for the first time, since what was restored from a cache may still be discarded.",
+                session.name_any()
+            );
+            return waits(Reason::Restoring, message);
+        }
         if coverage == Coverage::Unknown {
             let message = format!("The session {} has not filled its volumes yet.", session.name_any());
             return waits(Reason::VolumesNotReady, message);

@@ -3,11 +3,13 @@
 use serde::Serialize;
 use serde_json::Value;
 
-use super::EffectiveSession;
+use super::{EffectiveSession, profile};
 use crate::{
     api::{
         SandboxTemplate,
-        session::{CacheResult, CacheSpec, CachedRoot},
+        init::SavedRoot,
+        session::{CacheResult, CacheSpec, CachedRoot, SaveMode, SaveState},
+        template::Entrypoint,
     },
     plan::digest,
 };
@@ -43,9 +45,10 @@ impl EffectiveSession {
         named.or(self.metadata().name.as_deref())
     }
 
-    /// What a type says about its root file system and its steps.
-    pub fn cached_root(&self, sandbox_type: &str) -> Option<CachedRoot> {
-        self.spec().sandboxes.get(sandbox_type)?.cache.as_ref()?.root
+    /// What becomes of a type's root file system and its steps, as the type says, or its profile.
+    pub fn cached_root(&self, sandbox_type: &str) -> CachedRoot {
+        let own = self.spec().sandboxes.get(sandbox_type).and_then(|own| own.cache.as_ref()?.root);
+        own.or_else(|| profile::of(self, sandbox_type)?.root).unwrap_or_default()
     }
 
     /// Whether the data of the session was restored from a cache.
@@ -54,13 +57,54 @@ impl EffectiveSession {
         data.is_some_and(|data| data.result == CacheResult::Restored)
     }
 
-    /// Whether everything that the steps of this template leave was restored, so that they do not run.
-    pub fn skips_steps(&self, sandbox_type: &str, template: &SandboxTemplate) -> bool {
-        let part = self.status().and_then(|status| status.cache.as_ref()?.sandboxes.get(sandbox_type));
-        let fits = part.filter(|part| matches!(part.result, CacheResult::Restored | CacheResult::Data));
-        self.has_restored_data()
-            && fits.is_some_and(|part| {
-                part.fingerprint.as_deref() == Some(&fingerprint(template, self.installed_skills()))
-            })
+    /// Whether caches have what the steps of a type leave in its root file system.
+    pub fn caches_root(&self, sandbox_type: &str, template: &SandboxTemplate) -> bool {
+        let is_asked = match self.cached_root(sandbox_type) {
+            CachedRoot::Auto => !runs_image(template),
+            CachedRoot::Live => true,
+            CachedRoot::Data | CachedRoot::None => false,
+        };
+        let init = template.init.as_ref();
+        let has_steps = init.is_some_and(|init| !init.steps.is_empty()) || self.installed_skills().is_some();
+        let is_skipped = init.is_some_and(|init| init.skip == Some(true)) || template.attach.is_some();
+        self.cache().is_some() && is_asked && has_steps && !is_skipped
     }
+
+    /// What everything that the steps of this template leave was restored to, so that they do not run; `None` if they run.
+    pub fn restored(&self, sandbox_type: &str, template: &SandboxTemplate) -> Option<RestoredType> {
+        let part = self.status().filter(|_| self.has_restored_data())?.cache.as_ref()?.sandboxes.get(sandbox_type)?;
+        if part.fingerprint.as_deref() != Some(&fingerprint(template, self.installed_skills())) {
+            return None;
+        }
+        match (part.result, &part.root) {
+            (CacheResult::Restored, Some(root)) => Some(RestoredType::Root(root.clone())),
+            // An edit of the session may ask for more than was restored.
+            (CacheResult::Data, _) if !self.caches_root(sandbox_type, template) => Some(RestoredType::Data),
+            _ => None,
+        }
+    }
+
+    /// Whether the root file system of a type that starts cold now is packed for the cache that the session is going to save.
+    pub fn saves_root(&self, sandbox_type: &str, template: &SandboxTemplate) -> bool {
+        let saves = self.cache().is_some_and(|cache| cache.save() != SaveMode::Never);
+        let status = self.status();
+        let was_ready = status.is_some_and(|status| status.ready_at.is_some());
+        let save = status.and_then(|status| status.cache.as_ref()?.save.as_ref());
+        let is_over = save.is_some_and(|save| save.state != SaveState::Running);
+        saves && !was_ready && !is_over && self.caches_root(sandbox_type, template)
+    }
+}
+
+/// From what a type is restored.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum RestoredType {
+    /// From the volumes alone.
+    Data,
+    /// From the volumes and this root file system.
+    Root(SavedRoot),
+}
+
+/// Whether the image's own program runs in a type.
+pub fn runs_image(template: &SandboxTemplate) -> bool {
+    template.command.is_empty() && template.entrypoint() != Entrypoint::Idle
 }

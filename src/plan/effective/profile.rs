@@ -5,7 +5,10 @@ use std::{collections::BTreeMap, sync::LazyLock};
 use serde::Deserialize;
 
 use super::EffectiveSession;
-use crate::api::{SandboxTemplate, init, session::McpService};
+use crate::api::{
+    SandboxTemplate, init,
+    session::{CachedRoot, McpService},
+};
 
 /// The profile of a type.
 #[derive(Deserialize)]
@@ -16,6 +19,8 @@ pub(super) struct Profile {
     /// More types that the type waits for, if the session has them.
     #[serde(default)]
     pub(super) after: Vec<String>,
+    /// What becomes of the type's root file system in caches.
+    pub(super) root: Option<CachedRoot>,
     /// MCP services that the type provides.
     #[serde(default)]
     pub(super) services: BTreeMap<String, McpService>,

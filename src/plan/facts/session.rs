@@ -4,10 +4,10 @@ use kube::ResourceExt;
 
 use crate::{
     api::{
-        AigiseSession,
+        AigiseSession, AigiseSessionStatus,
         condition::{ConditionType, Reason},
         sandbox::SeenSession,
-        session::{SaveMode, SaveState, SessionPhase},
+        session::{CacheResult, SaveMode, SaveState, SessionPhase},
     },
     plan::name,
 };
@@ -35,12 +35,28 @@ pub fn has_volumes(session: &AigiseSession) -> bool {
 pub fn saves_first(session: &AigiseSession) -> bool {
     let asks = session.spec.cache.as_ref().is_some_and(|cache| cache.save() != SaveMode::Never);
     let Some(status) = session.status.as_ref().filter(|_| asks) else { return false };
-    let Some(cache) = &status.cache else { return false };
-    let is_starting = !matches!(status.phase, Some(SessionPhase::Error | SessionPhase::Degraded));
-    match &cache.save {
-        Some(save) => save.state == SaveState::Running,
-        None => is_starting && status.ready_at.is_none(),
+    match status.cache.as_ref().map(|cache| &cache.save) {
+        Some(Some(save)) => save.state == SaveState::Running,
+        Some(None) => is_starting(status),
+        None => false,
     }
+}
+
+/// Whether the session may still discard what it has restored from a cache.
+pub fn may_discard(session: &AigiseSession) -> bool {
+    let Some(status) = session.status.as_ref() else { return false };
+    let data = status.cache.as_ref().and_then(|cache| cache.data.as_ref());
+    let is_restored = data.is_some_and(|data| matches!(data.result, CacheResult::Restored | CacheResult::Discarded));
+    is_restored && is_starting(status)
+}
+
+/// Whether agents wait for what the session does about its cache.
+pub fn holds_agents(session: &AigiseSession) -> bool {
+    saves_first(session) || may_discard(session)
+}
+
+fn is_starting(status: &AigiseSessionStatus) -> bool {
+    !matches!(status.phase, Some(SessionPhase::Error | SessionPhase::Degraded)) && status.ready_at.is_none()
 }
 
 /// The name of a session's Secret.

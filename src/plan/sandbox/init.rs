@@ -28,17 +28,22 @@ use crate::{
     api::{
         SandboxStatus,
         condition::Reason,
-        init::{InitOutcome, InitStatus},
+        init::{InitOutcome, InitStatus, RootState, RootStatus, SavedRoot},
         meta,
     },
     plan::{
         Settings,
-        pod::{End, Progress, annotation, has_reporter, passed_limit, reports_success, running_since},
+        pod::{
+            End, Progress, annotation, has_reporter, passed_limit, reported_success, reports_success, running_since,
+        },
         pod_spec::helper_container,
         reserved::{INIT_REPORTER, STATE_VOLUME, WORK_VOLUME},
         status::printable,
     },
-    protocol::init::{FOLDER, InitFailure, RELEASE_FILE, STATE, TerminationMessage, WORK_FILE, Work},
+    protocol::{
+        cache::{RestoreFault, Root, RootReport, SaveFault},
+        init::{FOLDER, InitFailure, RELEASE_FILE, STATE, TerminationMessage, WORK_FILE, Work},
+    },
 };
 
 mod needs;
@@ -279,7 +284,36 @@ pub(super) fn failure(observed: &Observed, pod: &Pod, progress: &Progress) -> Op
         }
         _ => return None,
     };
-    Some(InitFailure { how, ..InitFailure::default() })
+    let restores = work_of(pod).and_then(|work| work.root?.restore).map(|_| RestoreFault::RestoreFailed);
+    Some(InitFailure { how, restore: restores, ..InitFailure::default() })
+}
+
+/// Whether a Pod that could not restore its root file system is to be replaced by one that runs its steps.
+pub(super) fn is_given_up(observed: &Observed) -> bool {
+    work(observed).and_then(|work| work.root?.restore).is_none()
+}
+
+/// What became of the root file system of a Pod, as it reported it. Whatever a sandbox says is bounded.
+fn root(pod: &Pod) -> Option<RootStatus> {
+    let is_digest = |text: &str| text.len() == 64 && text.bytes().all(|byte| byte.is_ascii_hexdigit());
+    Some(match reported_success(pod)?.root? {
+        RootReport::Restored => RootStatus { state: RootState::Restored, ..RootStatus::default() },
+        RootReport::Saved(Root { sha256, packed, unpacked, image })
+            if is_digest(&sha256)
+                && image.as_deref().is_none_or(is_digest)
+                && packed.max(unpacked) <= i64::MAX.unsigned_abs() =>
+        {
+            let saved = Some(SavedRoot { sha256, packed, unpacked, image });
+            RootStatus { state: RootState::Saved, saved, ..RootStatus::default() }
+        }
+        RootReport::Saved(_) => RootStatus { reason: Some(SaveFault::Failed.to_string()), ..RootStatus::default() },
+        RootReport::NotSaved { reason, message } => RootStatus {
+            state: RootState::NotSaved,
+            reason: Some(reason.to_string()),
+            message: Some(printable(&message)),
+            saved: None,
+        },
+    })
 }
 
 /// Whether the init work is not known to have succeeded, in a Pod whose container has `started: true`. After a restart of the kubelet,
@@ -370,6 +404,7 @@ pub(super) fn status(observed: &Observed, before: &SandboxStatus) -> Option<Init
                 .finished_at
                 .filter(|_| before.outcome == InitOutcome::Succeeded)
                 .or_else(|| at(observed.now)),
+            root: before.root.or_else(|| root(pod)),
             ..InitStatus::default()
         },
         Progress::Ended { when, .. } => match failure(observed, pod, &progress) {
@@ -381,6 +416,12 @@ pub(super) fn status(observed: &Observed, before: &SandboxStatus) -> Option<Init
                 tail: Some(failure.tail).filter(|tail| !tail.is_empty()),
                 started_at: before.started_at.or_else(|| released(pod).and_then(at)),
                 finished_at: when.map(|End { at, .. }| Time(at)),
+                root: failure.restore.map(|fault| RootStatus {
+                    state: RootState::NotRestored,
+                    reason: Some(fault.to_string()),
+                    message: Some(failure.how),
+                    saved: None,
+                }),
             },
             None => before,
         },

@@ -62,6 +62,8 @@ pub enum Lifecycle {
     Initializing(InitPhase),
     /// The init work failed. It is not retried without the user.
     InitFailed(InitFailure),
+    /// The root file system could not be restored from the session's cache. The session decides what starts without it.
+    NotRestored(InitFailure),
     /// There is a Pod, and its session is gone: the Pod could not be recreated, so it is left as it is.
     Orphaned(Progress),
     /// The node of the Pod does not respond.
@@ -193,7 +195,8 @@ fn present(observed: &Observed, pod: &Pod) -> Lifecycle {
     let node = || pod.spec.as_ref().and_then(|spec| spec.node_name.clone()).unwrap_or_default();
     let progress = Progress::of(pod, meta::SANDBOX_CONTAINER);
     if let Some(failure) = failure(observed, pod, &progress) {
-        return Lifecycle::InitFailed(failure);
+        let not_restored = failure.restore.is_some();
+        return if not_restored { Lifecycle::NotRestored(failure) } else { Lifecycle::InitFailed(failure) };
     }
     match progress {
         Progress::Initializing { since } if has_init(pod) && !init::is_recorded(observed, pod) => {

@@ -170,10 +170,15 @@ fn container(observed: &Observed, template: &SandboxTemplate) -> Container {
         read_only: volume.read_only,
         ..VolumeMount::default()
     });
-    let has_init = init::work(observed).is_some();
+    let work = init::work(observed);
+    let (has_init, has_root) = (work.is_some(), work.is_some_and(|work| work.root.is_some()));
     let init_mounts = has_init.then(init::mounts).into_iter().flatten();
     let idle = || Some(vec![format!("{}/sandboxd", meta::HELPER_PATH), "idle".into()]);
     let (command, args) = match template.entrypoint() {
+        _ if !template.command.is_empty() && has_root => {
+            let run = [format!("{}/sandboxd", meta::HELPER_PATH), "run".into(), "--".into()];
+            (Some(run.into_iter().chain(template.command.iter().cloned()).collect()), None)
+        }
         _ if !template.command.is_empty() => (Some(template.command.clone()), None),
         Entrypoint::Idle => (idle(), None),
         Entrypoint::Image => (None, None),

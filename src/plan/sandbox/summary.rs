@@ -283,6 +283,11 @@ fn view(observed: &Observed, lifecycle: &Lifecycle) -> View {
         }
         Lifecycle::Finished { message } => inactive(SandboxPhase::Finished, Reason::Finished, message),
         Lifecycle::Initializing(phase) => of_init(observed, phase),
+        Lifecycle::NotRestored(failure) => {
+            let message =
+                format!("The {} {}. The sandbox starts again without the cache.", failure.subject(), failure.how);
+            waiting(SandboxPhase::Initializing, Reason::NotRestored, message)
+        }
         Lifecycle::InitFailed(failure) => {
             let session = observed.session.found();
             let is_of_profile = failure.step.as_deref().is_some_and(|step| {

@@ -44,7 +44,10 @@ use crate::{
     },
     plan::{
         ObjectEvent, digest,
-        effective::{EffectiveSession, cache::fingerprint as fingerprint_of},
+        effective::{
+            EffectiveSession,
+            cache::{fingerprint as fingerprint_of, runs_image},
+        },
         name,
         pod::Progress,
         status::{ConditionValue, condition_value},
@@ -67,6 +70,8 @@ pub struct Caching {
     save: Save,
     /// The choice, if it was made in this reconcile.
     choice: Option<Choice>,
+    /// The types whose root file systems could not be restored, so that they start cold.
+    broken: BTreeMap<String, MissReason>,
 }
 
 impl Observed {
@@ -105,7 +110,8 @@ impl Caching {
         };
         let (restore, choice) = restore::of(observed, cache);
         let save = if restore == Restore::Over { save::of(observed, cache) } else { Save::No };
-        Self { restore, save, choice }
+        let broken = restore::broken(observed).into_iter().map(|(name, (reason, _))| (name, reason)).collect();
+        Self { restore, save, choice, broken }
     }
 
     /// Whether claims may be created and filled.
@@ -143,14 +149,15 @@ pub(super) use self::{
     save::{in_words as saving_in_words, writes as save_writes},
 };
 
-/// The type whose part in caches is not clear, because it has steps and says nothing about its root.
+/// The type whose part in caches is not clear: it has steps, runs the image's own program, and says nothing about its root file system.
 fn not_cacheable(observed: &Observed) -> Option<&str> {
     let session = &observed.session;
     let mut types = session.launched_labels().map(|(sandbox_type, _)| sandbox_type);
     types.find(|sandbox_type| {
-        let init = observed.decided.template(sandbox_type).and_then(|template| template.init.as_ref());
-        let has_steps = init.is_some_and(|init| init.skip != Some(true) && !init.steps.is_empty());
-        has_steps && session.cached_root(sandbox_type).is_none()
+        let Some(template) = observed.decided.template(sandbox_type) else { return false };
+        let has_steps = template.init.as_ref().is_some_and(|init| init.skip != Some(true) && !init.steps.is_empty());
+        let is_auto = session.cached_root(sandbox_type) == CachedRoot::Auto;
+        has_steps && is_auto && runs_image(template)
     })
 }
 
@@ -171,12 +178,22 @@ fn fingerprints(observed: &Observed, cache: &CacheSpec) -> Option<Wanted> {
     Some(Wanted {
         launched: of(&mut session.launched_labels().map(|(sandbox_type, _)| sandbox_type)),
         launchable: of(&mut session.launchable().into_iter()),
+        rooted: rooted(observed, &mut session.launchable().into_iter()),
     })
+}
+
+/// The types whose root file systems are in caches.
+fn rooted<'a>(observed: &'a Observed, types: &mut dyn Iterator<Item = &'a str>) -> BTreeSet<String> {
+    let is_rooted = |name: &&str| {
+        let template = observed.decided.template(name);
+        template.is_some_and(|template| observed.session.caches_root(name, template))
+    };
+    types.filter(is_rooted).map(String::from).collect()
 }
 
 /// The template of a type, if the type takes part in caches.
 fn part_of_caches<'a>(observed: &'a Observed, sandbox_type: &str) -> Option<&'a SandboxTemplate> {
-    let takes_part = observed.session.cached_root(sandbox_type) != Some(CachedRoot::None);
+    let takes_part = observed.session.cached_root(sandbox_type) != CachedRoot::None;
     observed.decided.template(sandbox_type).filter(|template| takes_part && template.attach.is_none())
 }
 
@@ -286,26 +303,40 @@ pub(super) fn status(observed: &Observed, caching: &Caching) -> Option<CacheStat
     let missing = |part: &CachedPart, reason| CachedPart {
         result: CacheResult::Missing,
         reason: Some(reason),
-        bytes: None,
         fingerprint: part.fingerprint.clone(),
+        ..CachedPart::default()
     };
     let mut miss = None;
     match &caching.restore {
-        Restore::Restored(entry, bytes) => {
+        Restore::Restored(entry, bytes, left_out) => {
             status.entry = Some(entry.name.clone());
             status.roots.clone_from(&entry.manifest.roots);
             let fingerprint = Some(entry.manifest.fingerprints.data.clone());
-            status.data =
-                Some(CachedPart { result: CacheResult::Restored, reason: None, bytes: Some(*bytes), fingerprint });
+            let restored = CachedPart { result: CacheResult::Restored, ..CachedPart::default() };
+            status.data = Some(CachedPart { bytes: Some(*bytes), fingerprint, ..restored });
+            for (_, part) in status.sandboxes.iter_mut().filter(|(name, _)| left_out.contains(*name)) {
+                *part = missing(part, MissReason::Corrupt);
+            }
         }
-        Restore::Failed { reason, .. } => {
+        Restore::Failed { reason, is_late, .. } => {
             let wanted = cache.and_then(|cache| fingerprints(observed, cache)).map(|wanted| wanted.launched.data);
             let data = CachedPart { fingerprint: wanted, ..CachedPart::default() };
-            status.data = Some(missing(&data, *reason));
+            let result = if *is_late { CacheResult::Discarded } else { CacheResult::Missing };
+            status.data = Some(CachedPart { result, ..missing(&data, *reason) });
             status.entry = None;
             miss = Some(*reason);
         }
-        Restore::Over => miss = cache.and_then(|cache| outdated(observed, cache)),
+        Restore::Over => {
+            miss = cache.and_then(|cache| outdated(observed, cache));
+            for data in status.data.iter_mut().filter(|data| data.result == CacheResult::Discarded) {
+                data.result = CacheResult::Missing;
+            }
+            for (name, reason) in &caching.broken {
+                if let Some(part) = status.sandboxes.get_mut(name) {
+                    *part = missing(part, *reason);
+                }
+            }
+        }
         Restore::Required(_) | Restore::Undecided | Restore::Chosen(_) | Restore::Running(..) | Restore::Discarding => {
         }
     }
@@ -339,11 +370,11 @@ fn chosen_status(observed: &Observed, cache: &CacheSpec, choice: &Choice, status
     status.data = choice.data.map(|reason| CachedPart {
         result: CacheResult::Missing,
         reason: Some(reason),
-        bytes: None,
         fingerprint: wanted.map(|wanted| wanted.launched.data).filter(|_| !choice.is_late),
+        ..CachedPart::default()
     });
     let launched: BTreeSet<_> = session.launched_labels().map(|(sandbox_type, _)| sandbox_type).collect();
-    let saved = choice.entry.as_ref().map(|entry| &entry.manifest.fingerprints.types);
+    let manifest = choice.entry.as_ref().map(|entry| &entry.manifest);
     let parts = session.launchable().into_iter().filter_map(|sandbox_type| {
         let template = observed.decided.template(sandbox_type)?;
         let excluded =
@@ -353,11 +384,20 @@ fn chosen_status(observed: &Observed, cache: &CacheSpec, choice: &Choice, status
             excluded(MissReason::Attached)
         } else if part_of_caches(observed, sandbox_type).is_none() {
             excluded(MissReason::StepsRunAlways)
-        } else if is_launched || saved.is_some_and(|types| types.contains_key(sandbox_type)) {
+        } else if is_launched || manifest.is_some_and(|manifest| manifest.fingerprints.types.contains_key(sandbox_type))
+        {
+            let root = manifest.and_then(|manifest| manifest.sandboxes.get(sandbox_type));
+            let is_rooted = session.caches_root(sandbox_type, template);
             let reason = choice.types.get(sandbox_type).copied();
-            let result = if reason.is_some() { CacheResult::Missing } else { CacheResult::Data };
+            let reason = reason.or_else(|| (is_rooted && root.is_none()).then_some(MissReason::NotSaved));
+            let root = root.cloned().filter(|_| is_rooted && reason.is_none());
+            let result = match &root {
+                _ if reason.is_some() => CacheResult::Missing,
+                Some(_) => CacheResult::Restored,
+                None => CacheResult::Data,
+            };
             let fingerprint = Some(fingerprint_of(template, session.installed_skills()));
-            CachedPart { result, reason, bytes: None, fingerprint }
+            CachedPart { result, reason, fingerprint, root, ..CachedPart::default() }
         } else {
             return None;
         };
@@ -373,7 +413,7 @@ pub(super) fn condition(observed: &Observed, caching: &Caching) -> Option<Condit
     if asked(observed).is_none() {
         let sandbox_type = not_cacheable(observed)?;
         let message = format!(
-            "The type {sandbox_type} has an initialiser, and spec.sandboxes.{sandbox_type}.cache.root does not say what becomes of it: Data, if its steps leave everything on /shared and /bash_tools; None, if they can run over restored data."
+            "The type {sandbox_type} has an initialiser beside the image's own program, and spec.sandboxes.{sandbox_type}.cache.root does not say what becomes of it: Data, if its steps leave everything on /shared and /bash_tools; Live, if its root file system can be restored while that program runs; None, if the steps can run over restored data."
         );
         return Some(value(false, Reason::NotCacheable, message));
     }
@@ -384,6 +424,10 @@ pub(super) fn condition(observed: &Observed, caching: &Caching) -> Option<Condit
         (Restore::Required(reason), ..) => value(false, Reason::CacheMissing, required_in_words(*reason)),
         (Restore::Undecided | Restore::Running(..) | Restore::Chosen(_), ..) => {
             value(false, Reason::Restoring, restoring_in_words(observed, caching))
+        }
+        (_, Some(CacheSave { state: SaveState::Succeeded, errors, .. }), _) if !errors.is_empty() => {
+            let message = format!("The cache {entry} was saved without these types: {}", errors.join(" "));
+            value(false, Reason::SaveIncomplete, message)
         }
         (_, Some(CacheSave { state: SaveState::Succeeded, .. }), _) => {
             value(true, Reason::Saved, format!("The state after the initialisers was saved in the cache {entry}."))
@@ -418,7 +462,7 @@ pub(super) fn event(now: &[Condition], before: &[Condition]) -> Option<ObjectEve
     };
     let now = of(now).filter(|now| of(before).is_none_or(|before| before.reason != now.reason))?;
     let reason = now.reason.parse().ok()?;
-    let warning = matches!(reason, Reason::SaveFailed | Reason::NotCacheable);
+    let warning = matches!(reason, Reason::SaveFailed | Reason::SaveIncomplete | Reason::NotCacheable);
     let is_decided = warning || matches!(reason, Reason::Restored | Reason::Saved | Reason::CacheMissing);
     is_decided.then_some(ObjectEvent { warning, reason, message: now.message })
 }

@@ -11,6 +11,7 @@ use crate::{
     api::{
         Sandbox, SandboxSpec,
         condition::{ConditionType, Reason},
+        init::RootStatus,
         meta::{self, Component},
         sandbox::{SandboxPhase, SandboxState},
     },
@@ -44,6 +45,11 @@ impl Wanted<'_> {
 
     fn phase(&self) -> Option<SandboxPhase> {
         self.current().and_then(|sandbox| sandbox.status.as_ref()?.phase)
+    }
+
+    /// What became of the root file system in caches.
+    pub(super) fn root(&self) -> Option<&RootStatus> {
+        self.current()?.status.as_ref()?.init.as_ref()?.root.as_ref()
     }
 
     /// Whether the Sandbox is inactive, as its user asked: the session does not wait for it.

@@ -1,30 +1,36 @@
 //! Unpacks an entry into volumes.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::OsStr;
 use std::fmt::Write as _;
-use std::fs::File;
+use std::fs::{File, Permissions};
 use std::io::{self, ErrorKind, Read, Seek, Write};
+use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 
 use rustix::fs::Mode;
 use sha2::{Digest, Sha256};
 
+use super::save::of_entry;
 use super::{ARCH, BUFFER, RESTORING, open, printable};
-use crate::protocol::cache::{FORMAT, Part, RESTORED, RestoreFault, RestoreReport, RestoreWork, RestoredVolume};
+use crate::protocol::cache::{
+    DATA, FOLDER, FORMAT, PackedRoot, Part, RESTORED, RestoreFault, RestoreReport, RestoreWork, RestoredVolume, Root,
+    root_file, root_part,
+};
 use crate::protocol::staging::Access;
 use crate::sandboxd::folder::{Folder, Space};
 use crate::sandboxd::layer::{self, Error, Owners, Target};
 use crate::sandboxd::sentence;
-use crate::sandboxd::stage::{DATA, size};
+use crate::sandboxd::stage::size;
 
 /// Restores the volumes that do not carry the digest of the work yet. After a failure or a crash, a second run of the same work
 /// continues.
 pub fn restore(work: &RestoreWork) -> RestoreReport {
     let mut wrote = false;
     match run(work, &mut wrote) {
-        Ok(()) => RestoreReport::Restored {
+        Ok(left_out) => RestoreReport::Restored {
             volumes: work.volumes.iter().map(|volume| (volume.name.clone(), volume.part.unpacked)).collect(),
+            left_out,
         },
         Err(Failure { fault, part, message }) => {
             RestoreReport::Failed { fault, part, message: printable(&message), wrote }
@@ -39,7 +45,7 @@ struct Failure {
 }
 
 /// `wrote` becomes true before this run writes, and if an earlier one did.
-fn run(work: &RestoreWork, wrote: &mut bool) -> Result<(), Failure> {
+fn run(work: &RestoreWork, wrote: &mut bool) -> Result<BTreeSet<String>, Failure> {
     let failed = |fault, message| Failure { fault, part: None, message };
     if work.format != FORMAT {
         let message = format!("the cache entry has the format {}, and this version reads {FORMAT}", work.format);
@@ -60,16 +66,70 @@ fn run(work: &RestoreWork, wrote: &mut bool) -> Result<(), Failure> {
             restorings.push(Restoring { volume, root });
         }
     }
-    let parts: Vec<_> = restorings.iter().map(|restoring| restoring.check(&entry)).collect::<Result<_, _>>()?;
+    let parts: Vec<_> = restorings
+        .iter()
+        .map(|restoring| check(&entry, &restoring.volume.name, &restoring.volume.part))
+        .collect::<Result<_, _>>()?;
+    let (mut roots, mut left_out) = (vec![], BTreeSet::new());
+    for packed in &work.roots {
+        match check(&entry, &packed.label, &part_of(packed)) {
+            Ok(file) => roots.push((packed, file)),
+            Err(Failure { fault: RestoreFault::Corrupt, .. }) if work.partial => {
+                _ = left_out.insert(packed.label.clone())
+            }
+            Err(failure) => return Err(failure),
+        }
+    }
     // What an earlier run has written is replaced and needs no further space.
     if !*wrote {
-        check_space(&restorings)?;
+        check_space(&restorings, roots.iter().map(|(packed, _)| packed.root.packed).fold(0, u64::saturating_add))?;
     }
     for (restoring, part) in restorings.iter().zip(parts) {
         *wrote = true;
         restoring.fill(part, &work.digest)?;
     }
+    if let Some(volume) = work.volumes.iter().find(|volume| volume.name == DATA).filter(|_| !roots.is_empty()) {
+        *wrote = true;
+        put(roots, volume)?;
+    }
+    Ok(left_out)
+}
+
+/// The part of an entry with a root file system.
+fn part_of(packed: &PackedRoot) -> Part {
+    let Root { sha256, packed: size, unpacked, .. } = packed.root.clone();
+    Part { file: root_part(&packed.label), sha256, packed: size, unpacked }
+}
+
+/// Puts root file systems on the volume, where their sandboxes find them. They compare what they unpack themselves.
+fn put(roots: Vec<(&PackedRoot, File)>, volume: &RestoredVolume) -> Result<(), Failure> {
+    let failed = |what: &str, error: &dyn std::fmt::Display| Failure {
+        fault: RestoreFault::RestoreFailed,
+        part: None,
+        message: format!("{what} could not be put on the volume {}: {error}", volume.name),
+    };
+    let data = open("the volume data", &volume.mount_path).map_err(|message| failed("root file systems", &message))?;
+    let folder = shared_folder(&data).map_err(|error| failed("root file systems", &error))?;
+    for (packed, mut file) in roots {
+        let written = layer::save(&folder, OsStr::new(&root_file(&packed.label)), |out| {
+            out.set_permissions(Permissions::from_mode(0o644)).and_then(|()| io::copy(&mut file, out)).map_err(of_entry)
+        });
+        written.map_err(|error| match error {
+            Error::NoSpace { .. } => {
+                Failure { fault: RestoreFault::NoSpace, ..failed(&packed.label, &"no space is left") }
+            }
+            error => failed(&packed.label, &sentence(&error)),
+        })?;
+    }
     Ok(())
+}
+
+/// The folder of the volume through which sandboxes, each with a user of its own, pass what they save.
+pub fn shared_folder(data: &Folder) -> io::Result<Folder> {
+    data.make(OsStr::new(FOLDER), Mode::from_raw_mode(0o777))?;
+    let folder = data.descend(Path::new(FOLDER)).map_err(|blocked| io::Error::other(sentence(&blocked)))?;
+    let _ = folder.allow(Mode::from_raw_mode(0o777)); // it may belong to another user
+    Ok(folder)
 }
 
 /// Whether a marker has this digest.
@@ -88,30 +148,6 @@ struct Restoring<'w> {
 impl Restoring<'_> {
     fn failure(&self, fault: RestoreFault, message: String) -> Failure {
         Failure { fault, part: Some(self.volume.name.clone()), message }
-    }
-
-    /// Reads the part as a whole, and compares it.
-    fn check(&self, entry: &Folder) -> Result<File, Failure> {
-        let Part { file: name, sha256, packed, .. } = &self.volume.part;
-        let corrupt = |what| self.failure(RestoreFault::Corrupt, format!("{name} of the cache entry {what}"));
-        let failed = |error: io::Error| match error.kind() {
-            ErrorKind::NotFound => corrupt("is missing".into()),
-            _ => self
-                .failure(RestoreFault::RestoreFailed, format!("{name} of the cache entry could not be read: {error}")),
-        };
-        if name.contains('/') {
-            return Err(corrupt("is not in its root folder".into()));
-        }
-        let mut file = entry.read(OsStr::new(name)).map_err(failed)?;
-        let length = file.metadata().map_err(failed)?.len();
-        if length != *packed {
-            return Err(corrupt(format!("has {length} bytes, and had {packed} when it was saved")));
-        }
-        if Hashing::new(&mut file).finish().map_err(failed)? != *sha256 {
-            return Err(corrupt(OTHER.into()));
-        }
-        file.rewind().map_err(failed)?;
-        Ok(file)
     }
 
     /// Unpacks the part, and marks the volume.
@@ -160,11 +196,34 @@ impl Restoring<'_> {
     }
 }
 
-/// Says of a part that it was changed.
-const OTHER: &str = "is not what was saved";
+/// Reads a part as a whole, and compares it.
+fn check(entry: &Folder, part: &str, Part { file: name, sha256, packed, .. }: &Part) -> Result<File, Failure> {
+    let failure = |fault, message| Failure { fault, part: Some(part.to_owned()), message };
+    let corrupt = |what| failure(RestoreFault::Corrupt, format!("{name} of the cache entry {what}"));
+    let failed = |error: io::Error| match error.kind() {
+        ErrorKind::NotFound => corrupt("is missing".into()),
+        _ => failure(RestoreFault::RestoreFailed, format!("{name} of the cache entry could not be read: {error}")),
+    };
+    if name.contains('/') {
+        return Err(corrupt("is not in its root folder".into()));
+    }
+    let mut file = entry.read(OsStr::new(name)).map_err(failed)?;
+    let length = file.metadata().map_err(failed)?.len();
+    if length != *packed {
+        return Err(corrupt(format!("has {length} bytes, and had {packed} when it was saved")));
+    }
+    if Hashing::new(&mut file).finish().map_err(failed)? != *sha256 {
+        return Err(corrupt(OTHER.into()));
+    }
+    file.rewind().map_err(failed)?;
+    Ok(file)
+}
 
-/// Compares what the volumes need with what their file systems can hold.
-fn check_space(restorings: &[Restoring<'_>]) -> Result<(), Failure> {
+/// Says of a part that it was changed.
+pub const OTHER: &str = "is not what was saved";
+
+/// Compares what the volumes need with what their file systems can hold. The root file systems, of so many bytes, are on the data volume.
+fn check_space(restorings: &[Restoring<'_>], roots: u64) -> Result<(), Failure> {
     let mut needs: BTreeMap<u64, Need<'_>> = BTreeMap::new();
     for restoring @ Restoring { volume, root } in restorings {
         let space = root.space().map_err(|error| {
@@ -173,7 +232,8 @@ fn check_space(restorings: &[Restoring<'_>]) -> Result<(), Failure> {
         })?;
         let need = needs.entry(space.device).or_insert(Need { volumes: vec![], bytes: 0, space });
         need.volumes.push(&volume.name);
-        need.bytes = need.bytes.saturating_add(volume.part.unpacked);
+        let roots = if volume.name == DATA { roots } else { 0 };
+        need.bytes = need.bytes.saturating_add(volume.part.unpacked).saturating_add(roots);
     }
     match needs.values().find_map(Need::excess) {
         Some((message, part)) => Err(Failure { fault: RestoreFault::NoSpace, part, message }),
@@ -203,18 +263,22 @@ impl Need<'_> {
 }
 
 /// A reader that hashes what passes.
-struct Hashing<R> {
+pub struct Hashing<R> {
     input: R,
     hash: Sha256,
 }
 
 impl<R: Read> Hashing<R> {
-    fn new(input: R) -> Self {
+    /// Begins.
+    pub fn new(input: R) -> Self {
         Self { input, hash: Sha256::new() }
     }
 
     /// Reads to the end, and returns the hash of everything in hexadecimal digits.
-    fn finish(mut self) -> io::Result<String> {
+    ///
+    /// # Errors
+    /// Those of the reader.
+    pub fn finish(mut self) -> io::Result<String> {
         let mut buffer = vec![0; BUFFER];
         loop {
             match self.read(&mut buffer) {

@@ -1,14 +1,19 @@
 //! Packs volumes into an entry.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::OsStr;
-use std::fs::File;
-use std::io::{self, BufWriter, ErrorKind, Write};
+use std::fs::{File, Permissions};
+use std::io::{self, BufWriter, ErrorKind, Read, Write};
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
+use super::restore::Hashing;
 use super::{ARCH, BUFFER, RESTORING, open, printable};
-use crate::protocol::cache::{FOLDER, MANIFEST, Part, RESTORED, SaveFault, SaveReport, SaveWork, SavedVolume};
+use crate::protocol::cache::{
+    DATA, FOLDER, MANIFEST, PackedRoot, Part, RESTORED, SaveFault, SaveReport, SaveWork, SavedVolume, root_file,
+    root_part,
+};
 use crate::sandboxd::folder::{Folder, LOST_AND_FOUND};
 use crate::sandboxd::layer::{self, Error, Packer, Tree};
 use crate::sandboxd::sentence;
@@ -22,28 +27,25 @@ pub fn save(work: &SaveWork) -> SaveReport {
     run(work).unwrap_or_else(|(reason, message)| SaveReport::Failed { reason, message: printable(&message) })
 }
 
-type Failure = (SaveFault, String);
+/// Why something could not be saved, and a sentence for the user.
+pub type Failure = (SaveFault, String);
 
 fn run(work: &SaveWork) -> Result<SaveReport, Failure> {
     let failed = |message| (SaveFault::Failed, message);
     let entry = open("the cache entry", &work.entry).map_err(failed)?;
     clear(&entry, work).map_err(|error| failed(format!("the cache entry could not be written: {error}")))?;
-    let free = entry.space().map_err(|error| failed(format!("the cache entry could not be read: {error}")))?.available;
-    let mut saving = Saving {
-        entry,
-        free,
-        timeout: work.timeout,
-        meter: Meter {
-            deadline: Instant::now().checked_add(Duration::from_secs(work.timeout)),
-            written: 0,
-            refused: 0,
-        },
-    };
+    let mut saving = Saving::into(entry, "the cache entry", Duration::from_secs(work.timeout))?;
     let mut volumes = BTreeMap::new();
     for volume in &work.volumes {
         volumes.insert(volume.name.clone(), saving.volume(volume)?);
     }
-    let report = SaveReport::Saved { arch: ARCH.to_owned(), volumes };
+    let mut left_out = BTreeSet::new();
+    for packed in &work.roots {
+        if !saving.root(packed, work)? {
+            left_out.insert(packed.label.clone());
+        }
+    }
+    let report = SaveReport::Saved { arch: ARCH.to_owned(), volumes, left_out };
     let text = serde_json::to_vec(&report).unwrap_or_default();
     saving.file(MANIFEST, "the manifest", |out| out.write_all(&text).map_err(of_entry))?;
     Ok(report)
@@ -52,6 +54,7 @@ fn run(work: &SaveWork) -> Result<SaveReport, Failure> {
 /// Removes what an earlier run has left: the manifest first, so that there is none without its parts.
 fn clear(entry: &Folder, work: &SaveWork) -> io::Result<()> {
     let parts = work.volumes.iter().map(|volume| file_of(&volume.name));
+    let parts = parts.chain(work.roots.iter().map(|packed| root_part(&packed.label)));
     for name in [MANIFEST.to_owned()].into_iter().chain(parts) {
         entry.remove(OsStr::new(&name))?;
         entry.remove(OsStr::new(&format!("{name}.part")))?;
@@ -64,17 +67,49 @@ fn file_of(volume: &str) -> String {
     format!("{volume}.tar.zst")
 }
 
-/// An entry that is being written.
-struct Saving {
-    entry: Folder,
+/// A folder into which archives are written.
+pub struct Saving {
+    folder: Folder,
+    /// What the user knows it as.
+    place: &'static str,
     /// How many bytes were available in it at first.
     free: u64,
-    /// In seconds.
-    timeout: u64,
+    timeout: Duration,
     meter: Meter,
 }
 
 impl Saving {
+    /// Begins to write into a folder.
+    ///
+    /// # Errors
+    /// When the folder cannot be read.
+    pub fn into(folder: Folder, place: &'static str, timeout: Duration) -> Result<Self, Failure> {
+        let failed = |error| (SaveFault::Failed, format!("{place} could not be read: {error}"));
+        let free = folder.space().map_err(failed)?.available;
+        let meter = Meter { deadline: Instant::now().checked_add(timeout), written: 0, refused: 0 };
+        Ok(Self { folder, place, free, timeout, meter })
+    }
+
+    /// Copies what a sandbox has packed. Returns whether it is that: other sandboxes can write to the volume.
+    fn root(&mut self, packed: &PackedRoot, work: &SaveWork) -> Result<bool, Failure> {
+        let what = format!("the root file system of {}", packed.label);
+        let Some(volume) = work.volumes.iter().find(|volume| volume.name == DATA) else { return Ok(false) };
+        let found = open("the volume data", &volume.mount_path).and_then(|data| {
+            let folder = data.descend(Path::new(FOLDER)).map_err(|blocked| sentence(&blocked))?;
+            folder.read(OsStr::new(&root_file(&packed.label))).map_err(|error| error.to_string())
+        });
+        let Ok(file) = found else { return Ok(false) };
+        let name = root_part(&packed.label);
+        let mut hashing = Hashing::new(file.take(packed.root.packed + 1));
+        let copied = self.file(&name, &what, |out| io::copy(&mut hashing, out).map_err(of_entry))?;
+        let is_it = copied == packed.root.packed && hashing.finish().is_ok_and(|hash| hash == packed.root.sha256);
+        if !is_it {
+            let failed = |error| (SaveFault::Failed, format!("{} could not be written: {error}", self.place));
+            self.folder.remove(OsStr::new(&name)).map_err(failed)?;
+        }
+        Ok(is_it)
+    }
+
     fn volume(&mut self, volume: &SavedVolume) -> Result<Part, Failure> {
         let what = format!("the volume {}", volume.name);
         let root = open(&what, &volume.mount_path).map_err(|message| (SaveFault::Failed, message))?;
@@ -90,16 +125,21 @@ impl Saving {
         Ok(Part { file, sha256: packed.sha256, packed: packed.bytes, unpacked: packed.unpacked })
     }
 
-    /// Writes a file of the entry. `what` is the source of its content.
-    fn file<T>(
+    /// Writes a file. `what` is the source of its content.
+    ///
+    /// # Errors
+    /// Those of the work, in words.
+    pub fn file<T>(
         &mut self,
         name: &str,
         what: &str,
         work: impl FnOnce(&mut BufWriter<Metered<'_>>) -> Result<T, Error>,
     ) -> Result<T, Failure> {
         let mut is_created = false;
-        let written = layer::save(&self.entry, OsStr::new(name), |file| {
+        let written = layer::save(&self.folder, OsStr::new(name), |file| {
             is_created = true;
+            // The Pod that reads it may have another user.
+            file.set_permissions(Permissions::from_mode(0o644)).map_err(of_entry)?;
             let mut out = BufWriter::with_capacity(BUFFER, Metered { file, meter: &mut self.meter });
             let done = work(&mut out)?;
             out.flush().map_err(of_entry)?;
@@ -108,17 +148,17 @@ impl Saving {
         written.map_err(|error| self.failure(&error, what, is_created))
     }
 
-    /// An error for the user. Once a file of the entry is created, only something of the source can be closed to this process.
+    /// An error for the user. Once the file is created, only something of the source can be closed to this process.
     fn failure(&self, error: &Error, what: &str, is_created: bool) -> Failure {
         let (reason, message) = match error {
             Error::NoSpace { .. } => {
                 let (needed, free) = (size(self.meter.written + self.meter.refused), size(self.free));
                 let message =
-                    format!("the cache entry is full: at least {needed} are needed, and {free} were available");
+                    format!("{} is full: at least {needed} are needed, and {free} were available", self.place);
                 (SaveFault::NoSpace, message)
             }
             Error::Io { error, .. } if error.kind() == ErrorKind::TimedOut && error.raw_os_error().is_none() => {
-                (SaveFault::Timeout, format!("{what} could not be saved within {} s", self.timeout))
+                (SaveFault::Timeout, format!("{what} could not be saved within {} s", self.timeout.as_secs()))
             }
             Error::Io { path, error } if is_created && error.kind() == ErrorKind::PermissionDenied => {
                 let path = if path.as_os_str().is_empty() { Path::new(".") } else { path };
@@ -130,6 +170,7 @@ impl Saving {
                     Error::Changed { .. } => SaveFault::Changed,
                     Error::Reserved { .. } => SaveFault::Reserved,
                     Error::TooLarge { .. } => SaveFault::TooLarge,
+                    Error::Secret { .. } => SaveFault::SecretFound,
                     _ => SaveFault::Failed,
                 };
                 (reason, format!("{what} could not be saved: {}", sentence(error)))
@@ -139,8 +180,8 @@ impl Saving {
     }
 }
 
-/// The entry could not be written.
-fn of_entry(error: io::Error) -> Error {
+/// The archive could not be written.
+pub fn of_entry(error: io::Error) -> Error {
     let path = PathBuf::new();
     match error.kind() {
         ErrorKind::StorageFull | ErrorKind::QuotaExceeded => Error::NoSpace { path },
@@ -148,7 +189,7 @@ fn of_entry(error: io::Error) -> Error {
     }
 }
 
-/// Counts what is written to an entry, in bytes, and gives up when it takes too long.
+/// Counts what is written, in bytes, and gives up when it takes too long.
 struct Meter {
     deadline: Option<Instant>,
     written: u64,
@@ -156,8 +197,8 @@ struct Meter {
     refused: u64,
 }
 
-/// A file of an entry.
-struct Metered<'f> {
+/// A file that is being written.
+pub struct Metered<'f> {
     file: &'f mut File,
     meter: &'f mut Meter,
 }

@@ -1,5 +1,6 @@
 //! Save and restore over temporary folders.
 
+use std::collections::BTreeSet;
 use std::fs;
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::PathBuf;
@@ -34,17 +35,30 @@ impl World {
 
     fn save_work(&self) -> SaveWork {
         let volume = |name: &str| SavedVolume { name: name.into(), mount_path: self.text(name), exclude: vec![] };
-        SaveWork { volumes: ["data", "tools"].map(volume).into(), entry: self.text("entry"), timeout: 600 }
+        SaveWork {
+            volumes: ["data", "tools"].map(volume).into(),
+            roots: vec![],
+            entry: self.text("entry"),
+            timeout: 600,
+        }
     }
 
     /// Saves, and returns the work that restores.
     fn saved(&self) -> RestoreWork {
         let report = save(&self.save_work());
-        let SaveReport::Saved { arch, volumes } = report else { panic!("{report:?}") };
+        let SaveReport::Saved { arch, volumes, .. } = report else { panic!("{report:?}") };
         let volume =
             |(name, part): (String, Part)| RestoredVolume { mount_path: self.text(&format!("new/{name}")), name, part };
         let volumes = volumes.into_iter().map(volume).collect();
-        RestoreWork { entry: self.text("entry"), arch, format: FORMAT, volumes, digest: "sha256:one".into() }
+        RestoreWork {
+            entry: self.text("entry"),
+            arch,
+            format: FORMAT,
+            volumes,
+            roots: vec![],
+            partial: false,
+            digest: "sha256:one".into(),
+        }
     }
 
     fn save_failure(&self, work: &SaveWork) -> (SaveFault, String) {
@@ -70,7 +84,7 @@ fn what_was_saved_is_restored_with_a_marker_and_left_alone_then() {
     let world = World::new();
     let work = world.saved();
     let sizes = work.volumes.iter().map(|volume| (volume.name.clone(), volume.part.unpacked)).collect();
-    let restored = RestoreReport::Restored { volumes: sizes };
+    let restored = RestoreReport::Restored { volumes: sizes, left_out: BTreeSet::new() };
     assert_eq!(restore(&work), restored);
     assert_eq!(fs::read_to_string(world.path("new/data/src/deep/main.c")).unwrap(), "int main;");
     assert_eq!(fs::read_to_string(world.path("new/data/.aigise-staged")).unwrap(), "sha256:x");
@@ -257,7 +271,11 @@ fn a_message_of_any_length_fits_into_a_termination_message() {
 #[test]
 fn the_reports_have_this_form() {
     let part = Part { file: "data.tar.zst".into(), sha256: "00ff".into(), packed: 5, unpacked: 9 };
-    let saved = SaveReport::Saved { arch: "x86_64".into(), volumes: [("data".to_owned(), part)].into() };
+    let saved = SaveReport::Saved {
+        arch: "x86_64".into(),
+        volumes: [("data".to_owned(), part)].into(),
+        left_out: BTreeSet::new(),
+    };
     let expected = r#"{"outcome":"saved","arch":"x86_64","volumes":{"data":{"file":"data.tar.zst","sha256":"00ff","packed":5,"unpacked":9}}}"#;
     assert_eq!(serde_json::to_string(&saved).unwrap(), expected);
     let failed =

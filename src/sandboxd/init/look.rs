@@ -12,6 +12,7 @@ use std::time::Duration;
 use jiff::Timestamp;
 
 use super::{Places, now, sentence, services, supervise::work_of};
+use crate::protocol::cache::RootReport;
 use crate::protocol::init::{InitProgress, Outcome, Run, Work};
 use crate::sandboxd::http;
 
@@ -64,6 +65,14 @@ fn table(work: &Work, progress: Option<&InitProgress>, now: Timestamp) -> String
         };
         let _ = writeln!(text, "{:>3}. {:<24} {}", index + 1, http::one_line(&name), http::one_line(&said));
     }
+    match progress.and_then(|progress| progress.root.as_ref()) {
+        Some(RootReport::Restored) => text.push_str("The root file system is restored from the cache.\n"),
+        Some(RootReport::Saved(_)) => text.push_str("The root file system is packed for the cache.\n"),
+        Some(RootReport::NotSaved { message, .. }) => {
+            let _ = writeln!(text, "The root file system is not packed for the cache: {}.", http::one_line(message));
+        }
+        None => {}
+    }
     text
 }
 
@@ -71,18 +80,19 @@ fn table(work: &Work, progress: Option<&InitProgress>, now: Timestamp) -> String
 /// their turn.
 fn parts<'a>(work: &'a Work, progress: Option<&'a InitProgress>) -> Vec<(String, Option<&'a Run>)> {
     let runs = progress.map(|progress| progress.steps.as_slice()).unwrap_or_default();
-    let (steps, rest) = runs.split_at(runs.len().min(work.steps.len()));
+    // The name of a step contains no space.
+    let (rest, steps): (Vec<_>, Vec<_>) = runs.iter().partition(|run| run.name.contains(' '));
     let mut parts: Vec<_> =
-        work.steps.iter().enumerate().map(|(index, step)| (step.name.clone(), steps.get(index))).collect();
+        work.steps.iter().enumerate().map(|(index, step)| (step.name.clone(), steps.get(index).copied())).collect();
     let skills = rest.iter().filter(|run| run.name.starts_with("skill "));
-    parts.extend(skills.map(|run| (run.name.clone(), Some(run))));
+    parts.extend(skills.map(|run| (run.name.clone(), Some(*run))));
     let is_over = progress.is_some_and(|progress| progress.outcome.is_some());
     if work.skills.is_some() && rest.is_empty() && !is_over {
         parts.push(("skills".into(), None));
     }
     parts.extend(work.services.iter().map(|service| {
         let title = services::title(service);
-        let run = rest.iter().find(|run| run.name == title);
+        let run = rest.iter().find(|run| run.name == title).copied();
         (title, run)
     }));
     parts
@@ -160,7 +170,7 @@ mod tests {
     }
 
     fn progress(steps: Vec<Run>) -> InitProgress {
-        InitProgress { released: Some(at(0)), steps, outcome: None }
+        InitProgress { released: Some(at(0)), steps, ..InitProgress::default() }
     }
 
     #[test]

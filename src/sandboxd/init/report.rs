@@ -10,7 +10,7 @@ use jiff::Unit;
 use rustix::fs::{FlockOperation, flock};
 
 use super::{Places, now, say, state::State};
-use crate::protocol::init::{InitProgress, Outcome, Run, SUCCESS};
+use crate::protocol::init::{InitProgress, Outcome, Run, Success};
 use crate::sandboxd::idle;
 
 const LOOK_EVERY: Duration = Duration::from_millis(100);
@@ -23,17 +23,22 @@ pub fn report(places: &Places) -> io::Result<ExitCode> {
     let state = places.state();
     if state.is_reported() {
         // Whatever ends this process: the message of the last one is kept.
-        std::fs::write(&places.termination_log, SUCCESS)?;
+        std::fs::write(&places.termination_log, message(&state))?;
         return idle::run();
     }
     idle::end_on_signal()?;
     while !has_succeeded(&state) {
         thread::sleep(LOOK_EVERY);
     }
-    std::fs::write(&places.termination_log, SUCCESS)?;
+    std::fs::write(&places.termination_log, message(&state))?;
     // Without the record the next process reports once more.
     let _ = state.set_reported();
     Ok(ExitCode::SUCCESS)
+}
+
+/// The report, with what became of the root file system.
+fn message(state: &State) -> String {
+    Success::with(state.read().and_then(|progress| progress.root)).text()
 }
 
 /// Looks once, and waits for the supervisor if the work has begun. Before that the lock must stay free: who finds it taken takes it for the

@@ -43,6 +43,16 @@ impl State {
         File::create(self.0.join("reported")).map(drop)
     }
 
+    /// Whether the root file system is as the program of the sandbox is to find it.
+    pub fn is_root_ready(&self) -> bool {
+        self.0.join("root").exists()
+    }
+
+    /// Records that it is.
+    pub fn set_root_ready(&self) -> io::Result<()> {
+        File::create(self.0.join("root")).map(drop)
+    }
+
     /// The progress so far; `None` if nothing has begun.
     pub fn read(&self) -> Option<InitProgress> {
         serde_json::from_str(&super::read(&self.0.join("progress.json"))?).ok()

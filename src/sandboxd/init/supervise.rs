@@ -10,7 +10,8 @@ use std::time::{Duration, Instant};
 
 use rustix::fs::{FlockOperation, flock};
 
-use super::{Places, log::Log, mask::Mask, now, read, run, services, state::State};
+use super::{Places, log::Log, mask::Mask, now, read, root, run, services, state::State};
+use crate::protocol::cache::RootReport;
 use crate::protocol::init::{
     InitFailure, InitProgress, Outcome, RELEASE_FILE, Run, SERVICE_TIMEOUT, Service, Skills, Step, WORK_FILE, Work,
 };
@@ -50,17 +51,36 @@ pub fn supervise(places: &Places) -> io::Result<ExitCode> {
 
 fn work(places: &Places, state: &State, progress: &mut InitProgress, log: &Log) -> Result<(), InitFailure> {
     let work = work_of(&places.folder)?;
+    let restored = work.root.as_ref().and_then(|root| Some((root, root.restore.as_ref()?)));
+    if let Some((root, wanted)) = restored {
+        root::restore(places, root, wanted)?;
+        progress.root = Some(RootReport::Restored);
+    }
+    let saved = work.root.as_ref().filter(|root| root.save).map(|root| (root, root::begin(places, root)));
+    if work.root.is_some() {
+        let failed = |error| InitFailure { how: format!("cannot begin: {error}"), ..InitFailure::default() };
+        state.set_root_ready().map_err(failed)?;
+    }
     while read(&places.folder.join(RELEASE_FILE)).is_none() {
         thread::sleep(LOOK_EVERY);
     }
     progress.released = Some(now());
     let deadline = Instant::now() + Duration::from_secs(work.timeout);
     let mut run = InitRun { state, progress, log, mask: Mask::of(&work.secrets), deadline };
-    for step in &work.steps {
-        run.run(step)?;
+    // The last steps may start servers, which would write to what is packed.
+    let last = work.steps.iter().rposition(|step| !step.always).map_or(0, |last| last + 1);
+    let (first, last) = work.steps.split_at(last);
+    for step in first {
+        if saved.is_some() && !step.always { run.run(&root::marked(step))? } else { run.run(step)? }
     }
     if let Some(skills) = &work.skills {
         run.install(places, skills)?;
+    }
+    if let Some((root, baseline)) = saved {
+        run.progress.root = Some(root::save(places, root, baseline, &work.secrets, deadline));
+    }
+    for step in last {
+        run.run(step)?;
     }
     run.wait(&work)
 }

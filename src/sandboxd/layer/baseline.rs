@@ -3,10 +3,12 @@
 //! It is one zstd frame. For each name: how many bytes of its path are those of the path before, how many follow, these bytes, the type,
 //! and the difference of the inode number to the one before. A record of type 0 is the end. Numbers are LEB128.
 
+use std::fmt::Write as _;
 use std::fs::File;
 use std::io::{self, BufReader, BufWriter, Read, Seek, Write};
 
 use rustix::fs::FileType;
+use sha2::{Digest, Sha256};
 use zstd::stream::{read::Decoder, write::Encoder};
 
 use super::walk::{Found, Step, Walk};
@@ -15,6 +17,9 @@ use crate::sandboxd::folder::Folder;
 
 /// The most bytes of a baseline.
 pub const MAX_SIZE: u64 = 16 * 1024 * 1024;
+
+/// Within how many seconds a runtime creates a container.
+const AT_ONCE: i64 = 5;
 
 /// The types, by their numbers in a record.
 const KINDS: [FileType; 8] = [
@@ -64,6 +69,40 @@ pub fn write(root: &Folder, out: impl Write) -> Result<u64, Error> {
     let encoder = out.into_inner().map_err(|error| failed(error.into_error()))?;
     encoder.finish().and_then(|mut limited| limited.out.flush()).map_err(failed)?;
     Ok(names)
+}
+
+/// Identifies the files of an image: the names and types below a folder, and the sizes and times of its files. It covers what a baseline
+/// holds. What the runtime has made when it created the container differs from node to node: the times of folders are not in it, nor the
+/// sizes and times of files that are about as young as the root, in which it makes folders to mount something.
+///
+/// # Errors
+/// Those of the system.
+pub fn identity(root: &Folder) -> Result<String, Error> {
+    let mut hash = Sha256::new();
+    let mut walk = Walk::begin(root, b"")?;
+    let created = walk.root().map(|stat| stat.stx_mtime.tv_sec)?;
+    let is_young = |seconds: i64| seconds >= created.saturating_sub(AT_ONCE);
+    while let Some(step) = walk.next()? {
+        let Step::Found(found) = step else { continue };
+        let Some(stat) = walk.stat()? else { continue };
+        let kind = KINDS.iter().position(|&kind| kind == found.kind).unwrap_or_default();
+        let path = walk.path();
+        hash.update((path.len() as u64).to_le_bytes());
+        hash.update(path);
+        hash.update([kind.to_le_bytes()[0]]);
+        let is_of_image = !walk.is_elsewhere(&stat) && !is_young(stat.stx_mtime.tv_sec);
+        if found.kind == FileType::RegularFile && is_of_image {
+            hash.update(stat.stx_size.to_le_bytes());
+            hash.update(stat.stx_mtime.tv_sec.to_le_bytes());
+        }
+        if found.kind == FileType::Directory {
+            walk.enter()?;
+        }
+    }
+    Ok(hash.finalize().iter().fold(String::new(), |mut digits, byte| {
+        let _ = write!(digits, "{byte:02x}");
+        digits
+    }))
 }
 
 fn failed(error: io::Error) -> Error {

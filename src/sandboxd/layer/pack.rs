@@ -21,6 +21,7 @@ use zstd::stream::write::Encoder;
 
 use super::baseline::Baseline;
 use super::entry::{Attributes, Entry, Kind, Part, Shape, Time, is_kept, list};
+use super::search::Search;
 use super::walk::{Entered, Found, Step, Walk, device, kind, stat};
 use super::write::Archive;
 use super::{Error, MAX_ATTRIBUTE, MAX_LINKS, MAX_PARTS, WHITEOUT, bytes_of, is_within, path_of, split};
@@ -75,6 +76,7 @@ pub struct Packer<W: Write> {
     archive: Archive<BufWriter<Encoder<'static, Hashing<W>>>>,
     packed: Packed,
     buffer: Vec<u8>,
+    search: Search,
 }
 
 impl<W: Write> Packer<W> {
@@ -87,13 +89,20 @@ impl<W: Write> Packer<W> {
         let mut encoder = Encoder::new(hashing, 1).map_err(Error::archive)?;
         encoder.include_checksum(true).map_err(Error::archive)?;
         let archive = Archive::new(BufWriter::with_capacity(128 * 1024, encoder));
-        Ok(Self { archive, packed: Packed::default(), buffer: vec![0; 256 * 1024] })
+        Ok(Self { archive, packed: Packed::default(), buffer: vec![0; 256 * 1024], search: Search::default() })
+    }
+
+    /// Fails with [`Error::Secret`] if one of these is in a file.
+    pub fn without(mut self, secrets: Vec<Vec<u8>>) -> Self {
+        self.search = Search::of(secrets);
+        self
     }
 
     /// Adds a tree.
     ///
     /// # Errors
-    /// [`Error::TooLarge`], [`Error::Changed`] and [`Error::Reserved`], or those of the system. The layer cannot be finished then.
+    /// [`Error::TooLarge`], [`Error::Changed`], [`Error::Reserved`] and [`Error::Secret`], or those of the system. The layer cannot be
+    /// finished then.
     pub fn add(&mut self, tree: &Tree<'_>) -> Result<(), Error> {
         let prefix = bytes_of(tree.prefix);
         let moved = tree.since.map(|since| moved(tree, since)).transpose()?.unwrap_or_default();
@@ -342,7 +351,7 @@ impl<W: Write> Run<'_, W> {
         let Some(file) = self.walk.here(open)? else { return Ok(false) };
         let file = File::from(file);
         let failed = |error| Error::io(path, error);
-        let Packer { archive, packed, buffer } = &mut *self.packer;
+        let Packer { archive, packed, buffer, search } = &mut *self.packer;
         let mut before = stat(file.as_fd(), OsStr::new("")).map_err(failed)?;
         for _ in 0..ATTEMPTS {
             if kind(&before) != FileType::RegularFile {
@@ -353,9 +362,10 @@ impl<W: Write> Run<'_, W> {
             packed.attributes += extended(file.as_fd(), &mut attributes).map_err(failed)?;
             let entry = Entry { path: path.to_vec(), kind: Kind::File(shape), attributes };
             archive.entry(&entry)?;
+            search.begin();
             if let Kind::File(shape) = &entry.kind {
                 for part in &shape.parts {
-                    copy(&file, *part, buffer, archive, path)?;
+                    copy(&file, *part, buffer, search, archive, path)?;
                 }
             }
             archive.pad().map_err(Error::archive)?;
@@ -374,6 +384,7 @@ fn copy<W: Write>(
     file: &File,
     part: Part,
     buffer: &mut [u8],
+    search: &mut Search,
     archive: &mut Archive<W>,
     path: &[u8],
 ) -> Result<(), Error> {
@@ -389,6 +400,9 @@ fn copy<W: Write>(
             Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
             Err(error) => return Err(Error::io(path, error)),
         };
+        if search.finds(&buffer[..read]) {
+            return Err(Error::Secret { path: path_of(path) });
+        }
         archive.write(&buffer[..read]).map_err(Error::archive)?;
         offset += read as u64;
     }

@@ -401,8 +401,15 @@ impl Owners {
             // A folder of a volume has the bit from the folder above it.
             mode |= Mode::from_raw_mode(before.st_mode) & Mode::SGID;
         }
-        attribute(rustix::fs::fchmod(file, mode), path, "its mode cannot be set")?;
-        attribute(rustix::fs::futimens(file, &times(timespec(*modified))), path, TIME)
+        // The folder of another user, such as `/tmp`, is here because something in it has changed.
+        let is_others = is_folder && before.st_uid != rustix::process::geteuid().as_raw();
+        if !(is_others && mode == Mode::from_raw_mode(before.st_mode)) {
+            attribute(rustix::fs::fchmod(file, mode), path, "its mode cannot be set")?;
+        }
+        match rustix::fs::futimens(file, &times(timespec(*modified))) {
+            Err(Errno::PERM | Errno::ACCESS) if is_others => Ok(()),
+            set => attribute(set, path, TIME),
+        }
     }
 
     /// Sets the extended attributes, and removes others that were there or came from an ACL of the folder.

@@ -82,6 +82,12 @@ impl Walk {
         self.frames.iter().map(|frame| (frame.folder.as_fd(), &self.path[..frame.path_length]))
     }
 
+    /// What the root is.
+    pub fn root(&self) -> Result<Statx, Error> {
+        let Some(frame) = self.frames.first() else { return Err(Error::Corrupt { reason: "a walk has no root" }) };
+        stat(frame.folder.as_fd(), OsStr::new("")).map_err(|error| Error::io(b"", error))
+    }
+
     /// What is under the current name; `None`: nothing any more.
     pub fn stat(&self) -> Result<Option<Statx>, Error> {
         self.here(stat)

@@ -3,20 +3,32 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use jiff::SignedDuration;
-use k8s_openapi::api::core::v1::{EnvFromSource, EnvVar};
+use k8s_openapi::api::core::v1::{EnvFromSource, EnvVar, VolumeMount};
 use serde::Deserialize;
 use serde_json::Value;
 
 use crate::{
-    api::{Sandbox, SandboxTemplate, meta, session::McpTransport},
+    api::{
+        Sandbox, SandboxTemplate,
+        init::{SavedRoot, StepRun},
+        meta,
+        session::McpTransport,
+    },
     plan::{
         duration,
-        effective::EffectiveSession,
+        effective::{
+            EffectiveSession,
+            cache::{RestoredType, runs_image},
+        },
+        facts::sandbox::is_hand_made,
         name::Label,
         sandbox::{Observed, observed::Workload},
         template::probe,
     },
-    protocol::init::{Secrets, Service, Skills, Step, Transport, Work},
+    protocol::{
+        cache::{Root, RootWork},
+        init::{Secrets, Service, Skills, Step, Transport, Work},
+    },
 };
 
 /// The default timeout of the init work. The framework's own limit is 3600 s.
@@ -35,13 +47,24 @@ pub(in crate::plan::sandbox) fn work(observed: &Observed) -> Option<Work> {
         Workload::Member(session) => Some(session),
         Workload::Runner(_) => return None,
     };
-    let is_skipped = |session: &EffectiveSession| session.skips_steps(&observed.sandbox.spec.sandbox_type, template);
-    let steps = if session.is_some_and(is_skipped) { vec![] } else { init.steps };
+    let root = session.and_then(|session| root(observed, session));
+    let sandbox_type = observed.sandbox.spec.sandbox_type.as_str();
+    let is_restored = match session.and_then(|session| session.restored(sandbox_type, template)) {
+        Some(RestoredType::Data) => true,
+        Some(RestoredType::Root(_)) => root.as_ref().is_some_and(|root| root.restore.is_some()),
+        None => false,
+    };
+    let steps = init.steps.into_iter().filter(|step| !is_restored || step.run == Some(StepRun::Always));
+    let steps: Vec<_> = steps.collect();
     let restored =
         session.is_some_and(EffectiveSession::has_restored_data).then(|| (RESTORED.to_string(), "1".to_string()));
     let skills = session.and_then(|session| skills(session, &observed.sandbox));
     let services: Vec<_> = session.map(|session| services(session, &observed.sandbox)).unwrap_or_default();
-    let is_idle = steps.is_empty() && template.depends_on.is_empty() && skills.is_none() && services.is_empty();
+    let is_idle = steps.is_empty()
+        && template.depends_on.is_empty()
+        && skills.is_none()
+        && services.is_empty()
+        && root.as_ref().is_none_or(|root| root.restore.is_none());
     if is_idle || init.skip == Some(true) || template.attach.is_some() {
         return None;
     }
@@ -59,6 +82,7 @@ pub(in crate::plan::sandbox) fn work(observed: &Observed) -> Option<Work> {
             .map(|variable| (variable.name.clone(), variable.value.clone()))
             .chain(restored.clone())
             .collect(),
+        always: step.run == Some(StepRun::Always),
     });
     let probe = probe::asked(template, observed.label().ok().as_ref());
     Some(Work {
@@ -70,6 +94,45 @@ pub(in crate::plan::sandbox) fn work(observed: &Observed) -> Option<Work> {
         probe,
         services,
         secrets: secrets(template),
+        root,
+    })
+}
+
+/// What the sandbox does about its root file system: it restores it, or packs what its steps leave.
+fn root(observed: &Observed, session: &EffectiveSession) -> Option<RootWork> {
+    let Sandbox { spec, .. } = &*observed.sandbox;
+    let (sandbox_type, template) = (spec.sandbox_type.as_str(), &spec.template);
+    // The cache is that of the session's own sandboxes.
+    if !session.caches_root(sandbox_type, template) || is_hand_made(&observed.sandbox) {
+        return None;
+    }
+    let restore = match session.restored(sandbox_type, template) {
+        Some(RestoredType::Root(SavedRoot { sha256, packed, unpacked, image })) => {
+            Some(Root { sha256, packed, unpacked, image })
+        }
+        Some(RestoredType::Data) | None => None,
+    };
+    let save = restore.is_none() && session.saves_root(sandbox_type, template);
+    if restore.is_none() && !save {
+        return None;
+    }
+    let overlay = overlay_of(template);
+    let is_empty_dir = |mount: &&VolumeMount| {
+        let pod_template = template.pod_template.as_ref().map(|pod_template| pod_template.value());
+        let volumes = pod_template.as_ref().and_then(|value| value.pointer("/spec/volumes")?.as_array().cloned());
+        let mut volumes = volumes.into_iter().flatten();
+        volumes.any(|volume| volume["name"] == mount.name.as_str() && volume.get("emptyDir").is_some())
+    };
+    let of_template = overlay.volume_mounts.iter().filter(|mount| !is_empty_dir(mount));
+    let others = of_template.map(|mount| mount.mount_path.clone());
+    let own = spec.volumes.iter().map(|volume| volume.mount_path.clone());
+    Some(RootWork {
+        label: observed.label().ok()?.to_string(),
+        restore,
+        save,
+        exclude: session.cache().map(|cache| cache.exclude.clone()).unwrap_or_default(),
+        others: others.chain(own).collect(),
+        is_live: runs_image(template) || overlay.command.is_some() || overlay.args.is_some(),
     })
 }
 
@@ -119,8 +182,7 @@ pub(in crate::plan::sandbox) fn endpoints(
 /// The environment variables whose values come from Secrets, including those of the podTemplate. The variables that a whole Secret
 /// (`envFrom`) adds are unknown here, so in that case all variables are considered secret except those that are known not to be.
 pub(super) fn secrets(template: &SandboxTemplate) -> Secrets {
-    let overlay =
-        template.pod_template.as_ref().and_then(|pod_template| overlay(&pod_template.value())).unwrap_or_default();
+    let overlay = overlay_of(template);
     let is_secret = |variable: &EnvVar| variable.value_from.as_ref().is_some_and(|from| from.secret_key_ref.is_some());
     let variables = || template.env.iter().chain(&overlay.env);
     let name = |variable: &EnvVar| variable.name.clone();
@@ -130,12 +192,19 @@ pub(super) fn secrets(template: &SandboxTemplate) -> Secrets {
     Secrets { all_but: whole.then(plain), names }
 }
 
-/// The environment variables that a podTemplate adds to the sandbox's container.
+fn overlay_of(template: &SandboxTemplate) -> Overlay {
+    template.pod_template.as_ref().and_then(|pod_template| overlay(&pod_template.value())).unwrap_or_default()
+}
+
+/// What a podTemplate adds to the sandbox's container.
 #[derive(Default, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
 struct Overlay {
     env: Vec<EnvVar>,
     env_from: Vec<EnvFromSource>,
+    volume_mounts: Vec<VolumeMount>,
+    command: Option<Value>,
+    args: Option<Value>,
 }
 
 fn overlay(pod_template: &Value) -> Option<Overlay> {

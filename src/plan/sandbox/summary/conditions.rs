@@ -17,6 +17,7 @@ pub(super) fn scheduled(lifecycle: &Lifecycle) -> ConditionValue {
         | Lifecycle::Finished { .. }
         | Lifecycle::NodeLost { .. }
         | Lifecycle::Initializing(_)
+        | Lifecycle::NotRestored(_)
         | Lifecycle::InitFailed(_) => has_node(),
         Lifecycle::Pod(progress)
         | Lifecycle::Orphaned(progress)
@@ -54,7 +55,7 @@ pub(super) fn initialized(observed: &Observed, lifecycle: &Lifecycle, view: &Vie
         return condition_value(kind, true, Reason::NoInitializer, "The sandbox has no init work.");
     }
     match (lifecycle, init::status(observed, &observed.sandbox.status.clone().unwrap_or_default())) {
-        (Lifecycle::Initializing(_) | Lifecycle::InitFailed(_), _) => {
+        (Lifecycle::Initializing(_) | Lifecycle::InitFailed(_) | Lifecycle::NotRestored(_), _) => {
             condition_value(kind, false, view.reason, view.message.clone())
         }
         (_, Some(InitStatus { outcome: InitOutcome::Succeeded, .. })) => {

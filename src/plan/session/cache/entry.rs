@@ -1,7 +1,7 @@
 //! Entries: the claims that hold a cache. A committed entry belongs to nobody and has its manifest as an annotation, so what fits is known
 //! before any Pod starts.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use k8s_openapi::api::core::v1::PersistentVolumeClaim;
 use kube::ResourceExt;
@@ -10,6 +10,7 @@ use serde::{Deserialize, Serialize};
 use super::fingerprint::Fingerprints;
 use crate::{
     api::{
+        init::SavedRoot,
         meta,
         session::{CacheResult, CacheStatus, MissReason, RestoreMode},
     },
@@ -42,6 +43,9 @@ pub(super) struct Manifest {
     /// The first-level folders of the tools that came from sources.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub(super) roots: Vec<String>,
+    /// The root file systems, by the types of their sandboxes.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub(super) sandboxes: BTreeMap<String, SavedRoot>,
 }
 
 /// A committed entry.
@@ -55,8 +59,25 @@ pub(super) struct Entry {
     pub(super) manifest: Manifest,
     /// Since when there is the claim.
     created: Option<jiff::Timestamp>,
-    /// Whether restoring it has shown that a part is damaged.
-    is_bad: bool,
+    /// What restoring it has shown to be damaged.
+    bad: Bad,
+}
+
+/// What is damaged of an entry.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+struct Bad {
+    /// Its volumes, so that all of it is of no use.
+    is_whole: bool,
+    /// The root file systems of these types.
+    types: BTreeSet<String>,
+}
+
+impl Bad {
+    /// Reads the annotation: `Corrupt` for the whole entry, `main=Corrupt,fuzz=Corrupt` for root file systems.
+    fn read(text: &str) -> Self {
+        let types = text.split(',').filter_map(|part| part.split_once('=')).map(|(name, _)| name.to_string()).collect();
+        Self { is_whole: !text.contains('='), types }
+    }
 }
 
 impl Entry {
@@ -78,15 +99,40 @@ impl Entry {
             id: format!("{}/{}", claim.uid()?, digest::short(&text)),
             manifest,
             created: claim.metadata.creation_timestamp.as_ref().map(|created| created.0),
-            is_bad: claim.annotations().contains_key(meta::CACHE_BAD),
+            bad: claim.annotations().get(meta::CACHE_BAD).map(|text| Bad::read(text)).unwrap_or_default(),
         })
     }
 }
 
 impl Entry {
-    /// Whether restoring it has shown that a part is damaged.
+    /// Whether restoring it has shown that all of it is of no use.
     pub(super) fn is_bad(&self) -> bool {
-        self.is_bad
+        self.bad.is_whole
+    }
+
+    /// The value of the annotation when these types are damaged as well; `None` if it says so already.
+    pub(super) fn with_bad(&self, types: &BTreeSet<String>) -> Option<String> {
+        let all: BTreeSet<_> = self.bad.types.union(types).collect();
+        let words = all.iter().map(|name| format!("{name}={}", MissReason::Corrupt)).collect::<Vec<_>>();
+        (!self.bad.is_whole && all.len() > self.bad.types.len()).then(|| words.join(","))
+    }
+
+    /// Whether it has all types whose root file systems a session restores.
+    pub(super) fn is_complete(&self, rooted: &BTreeSet<String>) -> bool {
+        rooted.iter().all(|name| self.manifest.sandboxes.contains_key(name) && !self.bad.types.contains(name))
+    }
+
+    /// Why it has nothing for a type.
+    pub(super) fn misses(&self, wanted: &Wanted) -> BTreeMap<String, MissReason> {
+        let mut misses = wanted.launched.misses(&self.manifest.fingerprints);
+        for name in wanted.rooted.iter().filter(|name| wanted.launched.types.contains_key(*name)) {
+            if !self.manifest.sandboxes.contains_key(name) {
+                misses.entry(name.clone()).or_insert(MissReason::NotSaved);
+            } else if self.bad.types.contains(name) {
+                misses.entry(name.clone()).or_insert(MissReason::Corrupt);
+            }
+        }
+        misses
     }
 }
 
@@ -115,12 +161,14 @@ pub(super) struct Wanted {
     pub(super) launched: Fingerprints,
     /// Of all types that it may ever start.
     pub(super) launchable: Fingerprints,
+    /// The types whose root file systems are restored.
+    pub(super) rooted: BTreeSet<String>,
 }
 
 impl Wanted {
     /// What the volumes hold now: the work of the types that were started, and of those that were restored.
     pub(super) fn of_record(self, record: &CacheStatus) -> Fingerprints {
-        let Self { mut launched, launchable } = self;
+        let Self { mut launched, launchable, .. } = self;
         let was_restored = |name: &String| {
             record
                 .sandboxes
@@ -144,11 +192,11 @@ impl Choice {
 /// Chooses the entry from which a session starts: with `Partial` that with most of its types, otherwise one in which everything fits; of
 /// several the newest.
 pub(super) fn choose(entries: &[Entry], wanted: &Wanted, mode: RestoreMode) -> Choice {
-    let Wanted { launched, launchable } = wanted;
+    let Wanted { launched, launchable, .. } = wanted;
     if mode == RestoreMode::Never {
         return Choice::cold(launched, MissReason::NotAsked);
     }
-    let misses = |entry: &Entry| launched.misses(&entry.manifest.fingerprints);
+    let misses = |entry: &Entry| entry.misses(wanted);
     let age = |entry: &&Entry| (entry.created, entry.name.clone());
     let fits = entries.iter().filter(|entry| obstacle(entry, launched).is_none());
     let chosen = if mode == RestoreMode::Partial {
@@ -180,7 +228,7 @@ pub(super) fn choose(entries: &[Entry], wanted: &Wanted, mode: RestoreMode) -> C
 
 /// Why the data of an entry cannot be used.
 fn obstacle(entry: &Entry, wanted: &Fingerprints) -> Option<MissReason> {
-    if entry.is_bad {
+    if entry.is_bad() {
         Some(MissReason::Corrupt)
     } else if entry.manifest.format != FORMAT {
         Some(MissReason::FormatUnknown)
@@ -221,7 +269,7 @@ mod tests {
         let entries: Vec<_> = claims.iter().filter_map(Entry::of).collect();
         let launched = fingerprints("d", &[("main", "1"), ("fuzz", "1")]);
         let launchable = fingerprints("d", &[("main", "1"), ("fuzz", "1"), ("coverage", "1")]);
-        choose(&entries, &Wanted { launched, launchable }, mode)
+        choose(&entries, &Wanted { launched, launchable, ..Wanted::default() }, mode)
     }
 
     fn name(choice: &Choice) -> Option<&str> {

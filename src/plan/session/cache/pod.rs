@@ -16,16 +16,19 @@ use serde::Serialize;
 use super::entry::Entry;
 use crate::{
     api::{
+        init::SavedRoot,
         meta::{self, Component},
-        session::{AccessMode, CacheSpec},
+        session::{AccessMode, CacheResult, CacheSpec, RestoreMode},
     },
     plan::{
+        digest,
+        name::Label,
         ownership,
         pod_spec::{base_spec, claim_volume, helper_container, lay_out},
         session::{Observed, staging},
         volumes::SharedVolume,
     },
-    protocol::cache::{RESTORE_ENV, RestoreWork, RestoredVolume, SAVE_ENV, SaveWork, SavedVolume},
+    protocol::cache::{PackedRoot, RESTORE_ENV, RestoreWork, RestoredVolume, Root, SAVE_ENV, SaveWork, SavedVolume},
 };
 
 /// The volumes that are saved and restored. Scripts come from their sources.
@@ -75,7 +78,13 @@ pub(super) fn claim(
 }
 
 /// The Pod that saves the volumes into an entry.
-pub(super) fn save_pod(observed: &Observed, cache: &CacheSpec, entry: &PersistentVolumeClaim, timeout: u64) -> Pod {
+pub(super) fn save_pod(
+    observed: &Observed,
+    cache: &CacheSpec,
+    entry: &PersistentVolumeClaim,
+    roots: Vec<PackedRoot>,
+    timeout: u64,
+) -> Pod {
     let volume = |volume: SharedVolume| {
         let own = cache.exclude.iter().filter_map(|path| path.strip_prefix(volume.mount_path())?.strip_prefix('/'));
         SavedVolume {
@@ -84,17 +93,37 @@ pub(super) fn save_pod(observed: &Observed, cache: &CacheSpec, entry: &Persisten
             exclude: own.map(|path| path.trim_end_matches('/').to_string()).collect(),
         }
     };
-    let work = SaveWork { volumes: SAVED.into_iter().map(volume).collect(), entry: ENTRY_PATH.into(), timeout };
+    let id = save_id(entry, &roots);
+    let work = SaveWork { volumes: SAVED.into_iter().map(volume).collect(), roots, entry: ENTRY_PATH.into(), timeout };
     let name = Observed::save_pod_name(&observed.session);
-    let mut pod = pod(observed, name, "save", (SAVE_ENV, &work), &entry.name_any(), &entry.uid().unwrap_or_default());
+    let mut pod = pod(observed, name, "save", (SAVE_ENV, &work), &entry.name_any(), &id);
     // The operator deletes it then, unless it is down.
     let deadline = i64::try_from(timeout).unwrap_or(i64::MAX).saturating_add(60);
     pod.spec.get_or_insert_default().active_deadline_seconds = Some(deadline);
     pod
 }
 
+/// Identifies what a Pod saves, and where.
+pub(super) fn save_id(entry: &PersistentVolumeClaim, roots: &[PackedRoot]) -> String {
+    let uid = entry.uid().unwrap_or_default();
+    if roots.is_empty() { uid } else { format!("{uid}/{}", digest::short(&roots)) }
+}
+
+/// A root file system as the Pods know it.
+pub(super) fn packed_root(label: &Label, root: &SavedRoot) -> PackedRoot {
+    let SavedRoot { sha256, packed, unpacked, image } = root.clone();
+    PackedRoot { label: label.to_string(), root: Root { sha256, packed, unpacked, image } }
+}
+
 /// The Pod that restores an entry into the volumes.
 pub(super) fn restore_pod(observed: &Observed, entry: &Entry) -> Pod {
+    let parts = observed.cache_record().map(|record| &record.sandboxes);
+    let fits = |name: &str| {
+        let part = parts.and_then(|parts| parts.get(name));
+        part.is_none_or(|part| part.result == CacheResult::Restored)
+    };
+    let saved = entry.manifest.sandboxes.iter().filter(|(name, _)| fits(name));
+    let roots = saved.filter_map(|(name, root)| Some(packed_root(&Label::of(name).ok()?, root)));
     let volumes = SAVED.into_iter().filter_map(|volume| {
         let part = entry.manifest.volumes.get(<&str>::from(volume))?.clone();
         Some(RestoredVolume { name: volume.to_string(), mount_path: meta::stage_volume_path(volume.into()), part })
@@ -104,6 +133,8 @@ pub(super) fn restore_pod(observed: &Observed, entry: &Entry) -> Pod {
         arch: entry.manifest.arch.clone(),
         format: entry.manifest.format,
         volumes: volumes.collect(),
+        roots: roots.collect(),
+        partial: observed.session.cache().is_some_and(|cache| cache.restore() == RestoreMode::Partial),
         digest: entry.id.clone(),
     };
     let name = Observed::restore_pod_name(&observed.session);

@@ -1,6 +1,10 @@
 //! Restoring: which entry the volumes of a new session come from, and what its Pod says.
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+    time::Duration,
+};
 
 use jiff::SignedDuration;
 use k8s_openapi::api::core::v1::{PersistentVolumeClaim, Pod};
@@ -14,10 +18,12 @@ use super::{
 use crate::{
     api::{
         condition::Reason,
+        init::RootState,
         meta,
         session::{CacheResult, CacheSpec, MissReason, RestoreMode},
     },
     plan::{
+        name::Label,
         pod::{Progress, annotation},
         session::{ChildState, Created, Observed, Write, lifetime, sandboxes, staging},
         status::printable,
@@ -33,12 +39,13 @@ const WAITS: [SignedDuration; 2] = [SignedDuration::from_mins(2), SignedDuration
 const COLD: &str = "none";
 
 /// What keeps an entry that fits from being restored.
-pub(super) const FAILURES: [MissReason; 7] = [
+pub(super) const FAILURES: [MissReason; 8] = [
     MissReason::Corrupt,
     MissReason::TooLarge,
     MissReason::NoSpace,
     MissReason::FormatUnknown,
     MissReason::ArchDiffers,
+    MissReason::ImageChanged,
     MissReason::EntryUnreachable,
     MissReason::RestoreFailed,
 ];
@@ -57,10 +64,10 @@ pub(super) enum Restore {
     Chosen(Box<Entry>),
     /// The restore Pod is to be created, or is on its way.
     Running(Box<Entry>, Option<Progress>),
-    /// The restore Pod has restored so many bytes.
-    Restored(Box<Entry>, u64),
-    /// Restoring failed: the claims are deleted and created again.
-    Failed { reason: MissReason, message: String },
+    /// The restore Pod has restored so many bytes, and not the root file systems of these types.
+    Restored(Box<Entry>, u64, BTreeSet<String>),
+    /// Restoring failed: the claims are deleted and created again. `is_late`: sandboxes have been started over them.
+    Failed { reason: MissReason, message: String, is_late: bool },
     /// The claims of a restore that failed are being deleted.
     Discarding,
 }
@@ -81,23 +88,78 @@ fn is_used(observed: &Observed) -> bool {
 /// Where restoring is in a session that does not ask for caches any more: what is half restored is given up.
 pub(super) fn given_up(observed: &Observed) -> Restore {
     let data = observed.cache_record().and_then(|record| record.data.as_ref());
+    if let Some(discarding) = discarding(observed) {
+        return discarding;
+    }
     if is_used(observed) || chosen_by_claims(observed).is_none_or(|id| id == COLD) {
         return Restore::Over;
     }
     match data.map(|data| data.result) {
         None => {
             let message = "The session does not ask for a cache any more.".into();
-            Restore::Failed { reason: MissReason::NotAsked, message }
+            Restore::Failed { reason: MissReason::NotAsked, message, is_late: false }
         }
         Some(CacheResult::Missing) => Restore::Discarding,
-        Some(CacheResult::Restored | CacheResult::Data | CacheResult::Excluded) => Restore::Over,
+        Some(CacheResult::Restored | CacheResult::Data | CacheResult::Excluded | CacheResult::Discarded) => {
+            Restore::Over
+        }
+    }
+}
+
+/// That volumes over which sandboxes have been started are still being deleted, if the status says so.
+fn discarding(observed: &Observed) -> Option<Restore> {
+    let data = observed.cache_record().and_then(|record| record.data.as_ref());
+    let is_discarded = data.is_some_and(|data| data.result == CacheResult::Discarded);
+    let remains = |claim: &ChildState<PersistentVolumeClaim>| match claim {
+        ChildState::Owned(claim) => entry_of(claim).is_some(),
+        ChildState::Absent => false,
+        ChildState::Foreign(_) | ChildState::Failed(_) => true,
+    };
+    let left = volumes(observed).any(remains) || sandboxes::exist(observed) || observed.stage_pod.may_be_there();
+    (is_discarded && left && !was_ready(observed)).then_some(Restore::Discarding)
+}
+
+fn was_ready(observed: &Observed) -> bool {
+    observed.session.status().is_some_and(|status| status.ready_at.is_some())
+}
+
+/// The types whose sandboxes could not restore their root file systems, each with the reason and a message.
+pub(super) fn broken(observed: &Observed) -> BTreeMap<String, (MissReason, String)> {
+    let parts = observed.cache_record().map(|record| &record.sandboxes);
+    let is_restored = |name: &str| parts.and_then(|parts| parts.get(name)?.root.as_ref()).is_some();
+    let broken = sandboxes::wanted(observed).filter(|wanted| is_restored(wanted.sandbox_type)).filter_map(|wanted| {
+        let root = wanted.root()?.clone();
+        let message = format!("{}: {}", wanted.sandbox_type, root.message.unwrap_or_default());
+        let reason = root.reason.and_then(|reason| reason.parse().ok()).unwrap_or(MissReason::RestoreFailed);
+        (root.state == RootState::NotRestored).then(|| (wanted.sandbox_type.to_string(), (reason, message)))
+    });
+    broken.collect()
+}
+
+/// What becomes of a session of which a root file system could not be restored: before anybody has worked in it, and unless it takes what
+/// fits, all of it starts cold.
+fn over(observed: &Observed, cache: &CacheSpec) -> Restore {
+    let mut broken = broken(observed).into_values();
+    match broken.next() {
+        Some((reason, message)) if cache.restore() != RestoreMode::Partial && !was_ready(observed) => {
+            Restore::Failed { reason, message: printable(&message), is_late: true }
+        }
+        _ => Restore::Over,
     }
 }
 
 /// Where restoring is, and the choice if it was made now.
 pub(super) fn of(observed: &Observed, cache: &CacheSpec) -> (Restore, Option<Choice>) {
     let record = observed.cache_record().and_then(|record| record.data.as_ref());
-    match (record.map(|data| data.result), chosen_by_claims(observed)) {
+    if let Some(discarding) = discarding(observed) {
+        return (discarding, None);
+    }
+    let result = record.map(|data| match data.result {
+        // It is all gone.
+        CacheResult::Discarded => CacheResult::Missing,
+        result => result,
+    });
+    match (result, chosen_by_claims(observed)) {
         (None, Some(id)) if id != COLD && is_used(observed) => (Restore::Over, None),
         (None, Some(id)) if id != COLD => (running(observed, id), rest_of_choice(observed, cache, id)),
         (None, chosen) => chosen_now(observed, cache, chosen.is_some()),
@@ -106,6 +168,7 @@ pub(super) fn of(observed: &Observed, cache: &CacheSpec) -> (Restore, Option<Cho
             let reason = record.and_then(|data| data.reason).filter(|reason| FAILURES.contains(reason));
             (reason.map_or(Restore::Over, Restore::Required), None)
         }
+        (Some(CacheResult::Restored), _) => (over(observed, cache), None),
         (Some(_), _) => (Restore::Over, None),
     }
 }
@@ -154,7 +217,7 @@ fn rest_of_choice(observed: &Observed, cache: &CacheSpec, id: &str) -> Option<Ch
         return None;
     }
     let entry = entries(observed).into_iter().find(|entry| entry.id == id)?;
-    let types = fingerprints(observed, cache)?.launched.misses(&entry.manifest.fingerprints);
+    let types = entry.misses(&fingerprints(observed, cache)?);
     Some(Choice { entry: Some(entry), types, ..Choice::default() })
 }
 
@@ -170,7 +233,7 @@ fn chosen_by_claims(observed: &Observed) -> Option<&str> {
 /// Where restoring the chosen entry is.
 fn running(observed: &Observed, id: &str) -> Restore {
     let entry = entries(observed).into_iter().find(|entry| entry.id == id).map(Box::new);
-    let failed = |reason, message: &str| Restore::Failed { reason, message: printable(message) };
+    let failed = |reason, message: &str| Restore::Failed { reason, message: printable(message), is_late: false };
     match &observed.restore_pod {
         ChildState::Foreign(_) => {
             return failed(MissReason::RestoreFailed, "Another Pod has the name of the Pod that restores.");
@@ -187,8 +250,10 @@ fn running(observed: &Observed, id: &str) -> Restore {
     if let Some(Progress::Ended { last_words, message, success, reason, .. }) = &progress {
         let report = last_words.as_deref().and_then(|words| serde_json::from_str(words).ok());
         return match (report, entry) {
-            (Some(RestoreReport::Restored { volumes }), Some(entry)) if *success => {
-                Restore::Restored(entry, total(volumes.into_values()))
+            (Some(RestoreReport::Restored { volumes, left_out }), Some(entry)) if *success => {
+                let is_out = |name: &&String| Label::of(name).is_ok_and(|label| left_out.contains(&label.to_string()));
+                let types = entry.manifest.sandboxes.keys().filter(is_out).cloned().collect();
+                Restore::Restored(entry, total(volumes.into_values()), types)
             }
             (Some(RestoreReport::Failed { fault, message, .. }), _) => failed(miss(fault), &message),
             // The cluster took the Pod away: the next one completes what it began.
@@ -237,6 +302,7 @@ fn miss(fault: RestoreFault) -> MissReason {
         RestoreFault::NoSpace => MissReason::NoSpace,
         RestoreFault::FormatUnknown => MissReason::FormatUnknown,
         RestoreFault::ArchDiffers => MissReason::ArchDiffers,
+        RestoreFault::ImageChanged => MissReason::ImageChanged,
         RestoreFault::RestoreFailed => MissReason::RestoreFailed,
     }
 }
@@ -259,9 +325,12 @@ pub(in crate::plan::session) fn writes(observed: &Observed, caching: &Caching) -
             vec![removal(&observed.restore_pod).unwrap_or_else(created)]
         }
         Restore::Discarding => {
-            let condemned = condemned(observed).into_iter().chain(removal(&observed.restore_pod));
+            let late = if is_late(observed) { sandboxes::all_removals(observed) } else { vec![] };
+            let pods = [removal(&observed.restore_pod), removal(&observed.stage_pod).filter(|_| is_late(observed))];
+            let condemned = condemned(observed).into_iter().chain(late).chain(pods.into_iter().flatten());
             condemned.chain(discarded(observed)).collect()
         }
+        Restore::Restored(entry, _, types) => damaged(observed, entry, types).into_iter().collect(),
         Restore::Running(_, Some(Progress::Ended { .. }))
             if !staging::rest_of(observed, &observed.restore_pod).is_zero() =>
         {
@@ -274,14 +343,29 @@ pub(in crate::plan::session) fn writes(observed: &Observed, caching: &Caching) -
         | Restore::Undecided
         | Restore::Chosen(_)
         | Restore::Running(..)
-        | Restore::Restored(..)
         | Restore::Failed { .. } => vec![],
     }
 }
 
+/// Whether sandboxes have been started over what is being discarded.
+fn is_late(observed: &Observed) -> bool {
+    let data = observed.cache_record().and_then(|record| record.data.as_ref());
+    data.is_some_and(|data| data.result == CacheResult::Discarded)
+}
+
+/// Marks root file systems of an entry as damaged, so that they are not tried again.
+fn damaged(observed: &Observed, entry: &Entry, types: &BTreeSet<String>) -> Option<Write> {
+    let text = entry.with_bad(types).filter(|_| !types.is_empty())?;
+    let is_it = |claim: &&Arc<PersistentVolumeClaim>| Entry::of(claim).is_some_and(|found| found.id == entry.id);
+    let mut claim = PersistentVolumeClaim::clone(observed.entries.iter().find(is_it)?);
+    claim.annotations_mut().insert(meta::CACHE_BAD.into(), text);
+    Some(Write::PatchClaim(Box::new(claim)))
+}
+
 /// Marks an entry whose content is damaged, so that no session chooses it any more.
 fn condemned(observed: &Observed) -> Option<Write> {
-    let data = observed.cache_record()?.data.as_ref()?;
+    // What a sandbox has found to be damaged may have been damaged by another sandbox.
+    let data = observed.cache_record()?.data.as_ref().filter(|data| data.result == CacheResult::Missing)?;
     let id = chosen_by_claims(observed).filter(|_| data.reason == Some(MissReason::Corrupt))?;
     let is_it =
         |claim: &&Arc<PersistentVolumeClaim>| Entry::of(claim).is_some_and(|entry| entry.id == id && !entry.is_bad());
@@ -292,7 +376,8 @@ fn condemned(observed: &Observed) -> Option<Write> {
 
 /// Deletes the claims of a restore that failed, so that everything starts cold.
 fn discarded(observed: &Observed) -> impl Iterator<Item = Write> {
-    let claims = volumes(observed).filter_map(ChildState::owned).filter(|_| !is_used(observed));
+    let may = is_late(observed) && !was_ready(observed) || !is_used(observed);
+    let claims = volumes(observed).filter_map(ChildState::owned).filter(move |_| may);
     let chosen = claims.filter(|claim: &&Arc<PersistentVolumeClaim>| {
         entry_of(claim).is_some() && claim.metadata.deletion_timestamp.is_none()
     });

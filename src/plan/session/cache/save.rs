@@ -18,17 +18,20 @@ use super::{
 use crate::{
     api::{
         condition::Reason,
+        init::{RootState, RootStatus, SavedRoot},
         meta,
         sandbox::SandboxState,
         session::{CacheResult, CacheSave, CacheSpec, CacheStatus, CachedPart, SaveMode, SaveState},
     },
     plan::{
-        digest, duration, ownership,
+        digest, duration,
+        name::Label,
+        ownership,
         pod::{Progress, annotation},
         session::{ChildState, Created, Failure, Observed, Write, sandboxes, staging},
         status::printable,
     },
-    protocol::cache::{FORMAT, SaveReport},
+    protocol::cache::{FORMAT, PackedRoot, SaveFault, SaveReport},
 };
 
 /// How long saving may take if the session does not say.
@@ -108,7 +111,10 @@ fn skipped(observed: &Observed, cache: &CacheSpec, record: &CacheStatus) -> Opti
     let others = || observed.entries.iter().map(|claim| &**claim).filter(same);
     // What could not be restored is to be replaced.
     let is_useless = data.and_then(|data| data.reason).is_some_and(|reason| FAILURES.contains(&reason));
-    let serves = |entry: Entry| !entry.is_bad() && (!entry.manifest.is_mixed || is_restored(record));
+    let rooted = super::rooted(observed, &mut observed.session.launched_labels().map(|(name, _)| name));
+    let serves = |entry: Entry| {
+        !entry.is_bad() && entry.is_complete(&rooted) && (!entry.manifest.is_mixed || is_restored(record))
+    };
     if !is_useless && others().filter_map(Entry::of).any(serves) {
         return Some("AlreadyCached");
     }
@@ -155,7 +161,9 @@ fn running(observed: &Observed, cache: &CacheSpec, record: &CacheStatus) -> Save
         ChildState::Absent | ChildState::Failed(_) => return or_timeout(observed, cache, Save::Due),
     };
     if let Some(entry) = Entry::of(entry) {
-        return Save::Committed(total(entry.manifest.volumes.into_values().map(|part| part.packed)));
+        let Manifest { volumes, sandboxes, .. } = entry.manifest;
+        let roots = sandboxes.into_values().map(|root| root.packed);
+        return Save::Committed(total(volumes.into_values().map(|part| part.packed).chain(roots)));
     }
     if entry.metadata.deletion_timestamp.is_some() {
         return Save::failed("EntryDeleted", "The claim of the cache was deleted.");
@@ -176,7 +184,7 @@ fn running(observed: &Observed, cache: &CacheSpec, record: &CacheStatus) -> Save
         return or_timeout(observed, cache, Save::Running(progress));
     };
     match last_words.as_deref().and_then(|words| serde_json::from_str(words).ok()) {
-        Some(SaveReport::Saved { arch, volumes }) if *success => match fingerprints(observed, cache) {
+        Some(SaveReport::Saved { arch, volumes, left_out }) if *success => match fingerprints(observed, cache) {
             Some(wanted) => Save::Written(Box::new(Manifest {
                 format: FORMAT,
                 fingerprints: wanted.of_record(record),
@@ -186,6 +194,10 @@ fn running(observed: &Observed, cache: &CacheSpec, record: &CacheStatus) -> Save
                 saved_by: observed.session.uid().unwrap_or_default(),
                 is_mixed: is_restored(record),
                 roots: roots(observed),
+                sandboxes: saved_roots(observed)
+                    .filter(|(_, label, _)| !left_out.contains(&label.to_string()))
+                    .map(|(name, _, root)| (name, root))
+                    .collect(),
             })),
             None => or_timeout(observed, cache, Save::Running(progress)),
         },
@@ -196,9 +208,43 @@ fn running(observed: &Observed, cache: &CacheSpec, record: &CacheStatus) -> Save
     }
 }
 
-/// The Pod that writes this entry. One that writes another is deleted.
+/// The Pod that writes this, into this entry. One that writes something else is deleted.
 fn own_pod<'a>(observed: &'a Observed, entry: &PersistentVolumeClaim) -> Option<&'a Arc<Pod>> {
-    observed.save_pod.owned().filter(|pod| annotation(pod, meta::CACHE_FROM) == entry.uid().as_deref())
+    let id = pod::save_id(entry, &packed_roots(observed));
+    observed.save_pod.owned().filter(|pod| annotation(pod, meta::CACHE_FROM) == Some(id.as_str()))
+}
+
+/// The root file systems that are on the volume, each with its type: those that sandboxes have packed, and those that were restored.
+fn saved_roots(observed: &Observed) -> impl Iterator<Item = (String, Label, SavedRoot)> {
+    let packed = sandboxes::wanted(observed).filter_map(|wanted| {
+        let root = wanted.root().filter(|root| root.state == RootState::Saved)?.saved.clone()?;
+        Some((wanted.sandbox_type.to_string(), wanted.label, root))
+    });
+    let parts = observed.cache_record().into_iter().flat_map(|record| &record.sandboxes);
+    let restored = parts
+        .filter(|(_, part)| part.result == CacheResult::Restored)
+        .filter_map(|(name, part)| Some((name.clone(), Label::of(name).ok()?, part.root.clone()?)));
+    packed.chain(restored)
+}
+
+fn packed_roots(observed: &Observed) -> Vec<PackedRoot> {
+    saved_roots(observed).map(|(_, label, root)| pod::packed_root(&label, &root)).collect()
+}
+
+/// The types that the cache is going to lack, each with the reason.
+fn errors(observed: &Observed, manifest: Option<&Manifest>) -> Vec<String> {
+    let errors = sandboxes::wanted(observed).filter_map(|wanted| {
+        let template = observed.decided.template(wanted.sandbox_type)?;
+        let has = |manifest: &Manifest| manifest.sandboxes.contains_key(wanted.sandbox_type);
+        if !observed.session.caches_root(wanted.sandbox_type, template) || manifest.is_some_and(has) {
+            return None;
+        }
+        let not_it = || "its file on the volume data is not what the sandbox has packed".to_string();
+        let RootStatus { reason, message, .. } = wanted.root().cloned().unwrap_or_default();
+        let reason = reason.unwrap_or_else(|| SaveFault::Changed.to_string());
+        Some(printable(&format!("{}: {reason}: {}", wanted.sandbox_type, message.unwrap_or_else(not_it))))
+    });
+    errors.collect()
 }
 
 fn roots(observed: &Observed) -> Vec<String> {
@@ -252,7 +298,7 @@ pub(in crate::plan::session) fn writes(observed: &Observed, caching: &Caching) -
         }
         (Save::Running(None), _) => {
             let timeout = u64::try_from(timeout(cache).as_secs()).unwrap_or_default();
-            let created = |entry: &Arc<_>| pod::save_pod(observed, cache, entry, timeout);
+            let created = |entry: &Arc<_>| pod::save_pod(observed, cache, entry, packed_roots(observed), timeout);
             let created = observed.entry.owned().map(|entry| Write::Create(Created::Pod(Box::new(created(entry)))));
             removal(&observed.save_pod).or(created).into_iter().collect()
         }
@@ -297,6 +343,7 @@ pub(super) fn record(observed: &Observed, save: &Save, status: &mut CacheStatus)
         started_at: started_at.clone(),
         finished_at: now(),
         bytes,
+        errors: vec![],
     };
     status.save = Some(match save {
         Save::No => return,
@@ -306,7 +353,9 @@ pub(super) fn record(observed: &Observed, save: &Save, status: &mut CacheStatus)
         }
         Save::Committed(bytes) => {
             status.entry = entry_name(&observed.session);
-            over(SaveState::Succeeded, None, None, Some(*bytes))
+            let entry = observed.entry.owned().and_then(|claim| Entry::of(claim));
+            let errors = errors(observed, entry.map(|entry| entry.manifest).as_ref());
+            CacheSave { errors, ..over(SaveState::Succeeded, None, None, Some(*bytes)) }
         }
         Save::Failed { reason, message } => over(SaveState::Failed, Some(reason), Some(message), None),
     });
