@@ -13,7 +13,7 @@ cluster  := tests/kind/cluster
 # A developer's cluster and that of a test run never meet.
 CLUSTER  ?= aigise
 export CLUSTER
-BENCH    ?= startup scale
+BENCH    ?= startup cache scale
 
 help: ## Say what there is
 	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -52,7 +52,7 @@ e2e: image example-image ## Run the tests on a real cluster (its own, which is g
 	tests/e2e.sh
 
 bench: export CLUSTER := aigise-test
-bench: ## Measure on the cluster of the tests; BENCH=startup or BENCH=scale chooses one part
+bench: ## Measure on the cluster of the tests; BENCH=startup, cache or scale chooses one part
 	for part in $(BENCH); do tests/bench.sh "$$part"; done
 
 generate: ## Write what is generated: crds/ and the chart's copy

@@ -7,6 +7,7 @@
 
 mod startup {
     pub mod arms;
+    pub mod cache;
     pub mod cost;
     pub mod marks;
     pub mod pull;
@@ -19,6 +20,7 @@ use clap::Parser;
 
 use self::startup::{
     arms::{Arm, Ground},
+    cache,
     cost::{self, Cost},
     marks::{Mark, Marks, Object},
     pull, rest,
@@ -40,6 +42,10 @@ pub struct Args {
     /// Time only sessions whose image is pulled while their volumes are filled.
     #[arg(long)]
     pull: bool,
+
+    /// Time only sessions that start from caches.
+    #[arg(long)]
+    cache: bool,
 
     /// The image of all sandboxes and bare Pods; it has to be on the node.
     #[arg(long, default_value = "localhost/aigise-operator:dev")]
@@ -86,6 +92,7 @@ async fn main() -> Result<()> {
         match &args {
             Args { breakdown: true, .. } => breakdown(&ground).await,
             Args { pull: true, .. } => pull::print(&ground).await,
+            Args { cache: true, .. } => cache::print(&ground).await,
             _ => compare(&ground).await,
         }
     };

@@ -2,6 +2,7 @@
 # bench.sh PART [ARGUMENT...]: measures on a real cluster, into target/bench-PART.md.
 #
 #   startup  how long a session takes, and what it costs; about 18 minutes
+#   cache    how long a session takes that starts from a cache; about 10 minutes
 #   scale    what thousands of sandboxes cost the operator, on nodes that kwok plays; about 10 minutes
 #
 # Arguments go to benches/PART.rs, which says what there is: bench.sh PART --help. Nothing else should use the cluster, or the
@@ -11,14 +12,15 @@ cd "$(dirname "${BASH_SOURCE[0]}")/.."
 export CLUSTER=${CLUSTER:-aigise-test}
 cluster=tests/kind/cluster
 part=${1:-}
-if [ -z "$part" ] || [ ! -e "benches/$part.rs" ]; then
+program=${part/cache/startup}
+if [ -z "$part" ] || [ ! -e "benches/$program.rs" ]; then
   sed -n '2,/^set/s/^# \{0,1\}//p' "$0" >&2
   exit 2
 fi
 shift
 report=target/bench-$part.md
 # Not the release profile: the client waits nearly all the time, and `make check` has compiled what this needs.
-bench() { cargo bench --quiet --profile dev --bench "$part" -- "$@"; }
+bench() { cargo bench --quiet --profile dev --bench "$program" -- "$@"; }
 case " $* " in *" --help "* | *" -h "*) bench --help; exit ;; esac
 
 at_exit=:
@@ -29,12 +31,13 @@ if ! kubectl get --raw /readyz --request-timeout 5s >/dev/null 2>&1; then
   $cluster up
 fi
 case $part in
-startup)
+startup | cache)
   # The metrics are read through the API server, whose address no peer of a policy can name.
   make --no-print-directory install VALUES='--set networkPolicy.enabled=false'
   tests/images/build.sh target/image
   "$cluster" load target/image/e2e.oci.tar
   arguments=()
+  [ "$part" = startup ] || arguments=(--cache --patience 300)
   ;;
 scale)
   make --no-print-directory binaries
@@ -51,7 +54,7 @@ scale)
   arguments=(--operator-kubeconfig "$kubeconfig" --kwok "$(tests/kind/kwok/build.sh)" --relist "$cluster restart-apiserver")
   ;;
 esac
-cargo bench --quiet --profile dev --bench "$part" --no-run
+cargo bench --quiet --profile dev --bench "$program" --no-run
 {
   printf '# Measured\n\n'
   printf 'Operator %s, ' "$(git describe --always --dirty --tags 2>/dev/null || echo '?')"
@@ -62,5 +65,10 @@ cargo bench --quiet --profile dev --bench "$part" --no-run
   status=0
   measured=$(bench --audit "$cluster audit" "${arguments[@]}" "$@") || status=$?
   printf ' and %s after.\n%s\n' "$(cut -d ' ' -f 1 /proc/loadavg)" "$measured"
+  if [ "$part" = cache ]; then
+    printf '\n## Layers, beside `tar` and `zstd` over the same files\n\n```\n'
+    cargo test --quiet --lib layer::tests::measure -- --ignored --nocapture --test-threads 1 | grep -v '^$\|^running\|^test \|^\.$'
+    printf '```\n'
+  fi
   [ "$status" = 0 ]
 } | tee "$report"

@@ -53,6 +53,7 @@ mod e2e {
     mod requests;
     mod restarts;
     mod resumed;
+    mod roots;
     mod services;
     mod skills;
     mod sources;

@@ -195,9 +195,13 @@ impl Ground {
 
     /// Applies a session of one sandbox with this image, and tells how long it took.
     pub async fn session_of(&self, name: &str, image: &str, volumes: Value) -> Result<Duration> {
+        self.time(name, json!({"sandboxes": {"main": {"image": image}}, "volumes": volumes})).await
+    }
+
+    /// Applies a session, and tells how long it took.
+    pub async fn time(&self, name: &str, spec: Value) -> Result<Duration> {
         let started = Instant::now();
-        let ready = self.ready(name, json!({"sandboxes": {"main": {"image": image}}, "volumes": volumes})).await?;
-        Ok(ready.saturating_duration_since(started))
+        Ok(self.ready(name, spec).await?.saturating_duration_since(started))
     }
 
     /// Applies a session, and tells when it was Ready.

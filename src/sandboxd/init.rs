@@ -31,7 +31,8 @@ use rustix::fs::{FlockOperation, flock};
 
 use self::state::State;
 use super::{TERMINATION_LOG, fail, http, say};
-use crate::protocol::init::{FOLDER, InitFailure, Outcome, TerminationMessage};
+use crate::protocol::cache::RestoreFault;
+use crate::protocol::init::{FOLDER, InitFailure, InitProgress, Outcome, TerminationMessage};
 
 mod log;
 mod look;
@@ -142,12 +143,12 @@ fn wait(places: &Places) -> io::Result<Outcome> {
                 state.check()?;
                 begin(places, lock)?;
             }
-            Some(progress) => return Ok(progress.outcome.unwrap_or_else(killed)),
+            Some(progress) => return Ok(outcome(places, Some(progress))),
         }
     }
     // Another description of the file: the lock belongs to the supervisor, which has the first description.
     flock(state.lock()?, FlockOperation::LockExclusive)?;
-    Ok(state.read().and_then(|progress| progress.outcome).unwrap_or_else(killed))
+    Ok(outcome(places, state.read()))
 }
 
 /// Starts the supervisor. The supervisor inherits the lock as its standard input, so the lock is held at every moment.
@@ -161,11 +162,19 @@ fn begin(places: &Places, lock: File) -> io::Result<()> {
     Ok(())
 }
 
-fn killed() -> Outcome {
-    Outcome::Failed(InitFailure {
-        how: "was killed from outside, perhaps because memory ran out, or could not record its outcome".into(),
-        ..InitFailure::default()
-    })
+/// How the work of a supervisor ended that has let go of the lock.
+fn outcome(places: &Places, progress: Option<InitProgress>) -> Outcome {
+    let InitProgress { outcome, root, .. } = progress.unwrap_or_default();
+    let killed = || {
+        let work = supervise::work_of(&places.folder).ok();
+        let restores = work.and_then(|work| work.root?.restore).filter(|_| root.is_none());
+        Outcome::Failed(InitFailure {
+            how: "was killed from outside, perhaps because memory ran out, or could not record its outcome".into(),
+            restore: restores.map(|_| RestoreFault::RestoreFailed),
+            ..InitFailure::default()
+        })
+    };
+    outcome.unwrap_or_else(killed)
 }
 
 /// A failure as one line. The names in it are those of a sandbox's files.

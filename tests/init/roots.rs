@@ -126,6 +126,19 @@ fn what_cannot_be_restored_ends_the_sandbox_before_a_step_has_run() {
 }
 
 #[test]
+fn a_supervisor_that_was_killed_while_it_restored_has_not_restored() {
+    let (cold, root) = saved(BUILD);
+    let killed = |root_file_system: Option<RootReport>| {
+        let hit = restoring(&cold, &root);
+        let progress = InitProgress { root: root_file_system, ..InitProgress::default() };
+        fs::write(hit.path("state/progress.json"), serde_json::to_string(&progress).unwrap()).unwrap();
+        hit.failure().restore
+    };
+    assert_eq!(killed(None), Some(RestoreFault::RestoreFailed));
+    assert_eq!(killed(Some(RootReport::Restored)), None, "what always runs has failed");
+}
+
+#[test]
 fn what_cannot_be_packed_is_said_and_fails_nothing() {
     let why = |script: &str| match packed(script).1 {
         RootReport::NotSaved { reason, message } => (reason, message),

@@ -435,7 +435,7 @@ fn a_root_that_cannot_be_restored_later_costs_only_its_own_sandbox() {
         assert_eq!(results(&world, "demo"), [main, (CacheResult::Restored, None)]);
         assert_eq!(cached_reason(&world, "demo"), "CacheMissing");
         let restarts = world.sandboxes["demo--main"].status.clone().unwrap().restarts;
-        assert_eq!(restarts, None, "this is no restart");
+        assert_eq!(restarts, None, "nothing is counted");
     }
 }
 

@@ -320,7 +320,8 @@ pub(super) fn status(observed: &Observed, caching: &Caching) -> Option<CacheStat
         }
         Restore::Failed { reason, is_late, .. } => {
             let wanted = cache.and_then(|cache| fingerprints(observed, cache)).map(|wanted| wanted.launched.data);
-            let data = CachedPart { fingerprint: wanted, ..CachedPart::default() };
+            let before = status.data.take().and_then(|data| data.fingerprint);
+            let data = CachedPart { fingerprint: wanted.or(before), ..CachedPart::default() };
             let result = if *is_late { CacheResult::Discarded } else { CacheResult::Missing };
             status.data = Some(CachedPart { result, ..missing(&data, *reason) });
             status.entry = None;

@@ -55,6 +55,7 @@ fn work(places: &Places, state: &State, progress: &mut InitProgress, log: &Log) 
     if let Some((root, wanted)) = restored {
         root::restore(places, root, wanted)?;
         progress.root = Some(RootReport::Restored);
+        let _ = state.write(progress);
     }
     let saved = work.root.as_ref().filter(|root| root.save).map(|root| (root, root::begin(places, root)));
     if work.root.is_some() {
