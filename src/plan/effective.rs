@@ -132,6 +132,11 @@ impl EffectiveSession {
         facts::session::may_discard(&self.session)
     }
 
+    /// Whether agents, and sandboxes that users created, wait for what the session does about its cache.
+    pub fn holds_others(&self) -> bool {
+        facts::session::holds_others(&self.session)
+    }
+
     /// Whether the session has failed, according to its status.
     pub fn has_failed(&self) -> bool {
         facts::session::has_failed(&self.session)

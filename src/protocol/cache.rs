@@ -89,12 +89,15 @@ pub struct RootWork {
     /// Whether what the steps have left is packed after them.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub save: bool,
+    /// How long restoring, or packing, may take, in seconds. It is not part of the time for the init work.
+    pub timeout: u64,
     /// Absolute paths that are not packed, with everything below them.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub exclude: Vec<String>,
-    /// Where volumes are mounted that cannot be packed, such as claims of the user.
+    /// Where the emptyDirs of the Pod's template are mounted, which are packed as a whole. Volumes that the image declares are found in the
+    /// container; a sandbox that can write to any other volume is not packed.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub others: Vec<String>,
+    pub volumes: Vec<String>,
     /// Whether the image's own program runs already, and may have written to the file system.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub is_live: bool,

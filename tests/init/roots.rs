@@ -28,7 +28,7 @@ fn of_image(path: &Path, content: &str) {
 }
 
 fn saving() -> RootWork {
-    RootWork { label: "main".into(), save: true, exclude: vec!["/tmp/not".into()], ..RootWork::default() }
+    RootWork { label: "main".into(), save: true, timeout: 60, exclude: vec!["/tmp/not".into()], ..RootWork::default() }
 }
 
 fn in_root(ground: &Ground, name: &str, script: &str) -> Step {
@@ -55,7 +55,7 @@ fn saved(script: &str) -> (Ground, Root) {
 
 /// A sandbox whose volume has what another one has packed.
 fn restoring(from: &Ground, root: &Root) -> Ground {
-    let wanted = RootWork { label: "main".into(), restore: Some(root.clone()), ..RootWork::default() };
+    let wanted = RootWork { label: "main".into(), restore: Some(root.clone()), timeout: 60, ..RootWork::default() };
     let ground = sandbox(&work(vec![]));
     fs::create_dir(ground.path("data/.aigise-cache")).unwrap();
     fs::copy(from.path("data/.aigise-cache/main.tar.zst"), ground.path("data/.aigise-cache/main.tar.zst")).unwrap();
@@ -123,6 +123,38 @@ fn what_cannot_be_restored_ends_the_sandbox_before_a_step_has_run() {
     assert_eq!(fails(&moved_tag, &root), RestoreFault::ImageChanged);
     let more = |_: &Path, root: &Path| fs::write(root.join("etc/new"), "").unwrap();
     assert_eq!(fails(&more, &root), RestoreFault::ImageChanged);
+}
+
+/// What somebody else may still write to is copied before it is unpacked.
+#[test]
+fn a_live_program_gets_nothing_of_a_damaged_file() {
+    let (cold, root) = saved(BUILD);
+    let live = |ground: &Ground| {
+        let wanted = RootWork {
+            label: "main".into(),
+            restore: Some(root.clone()),
+            is_live: true,
+            timeout: 60,
+            ..RootWork::default()
+        };
+        ground.write_work(&Work { root: Some(wanted), ..work(vec![]) });
+    };
+    let hit = restoring(&cold, &root);
+    live(&hit);
+    // Its program has written already.
+    fs::write(hit.path("root/etc/pid"), "1").unwrap();
+    assert!(hit.init().status.success());
+    assert_eq!(fs::read_to_string(hit.path("root/tmp/link")).unwrap(), "built\n");
+    let damaged = restoring(&cold, &Root { sha256: "0".repeat(64), ..root.clone() });
+    let file = damaged.path("data/.aigise-cache/main.tar.zst");
+    let mut bytes = fs::read(&file).unwrap();
+    let last = bytes.len() - 1;
+    bytes[last] ^= 1;
+    fs::write(&file, bytes).unwrap();
+    live(&damaged);
+    assert_eq!(damaged.failure().restore, Some(RestoreFault::Corrupt));
+    assert!(!damaged.path("root/tmp").exists());
+    assert_eq!(fs::read_dir(damaged.path("root")).unwrap().count(), 2, "the copy is gone");
 }
 
 #[test]

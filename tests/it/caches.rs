@@ -1,6 +1,9 @@
 //! Caches in the small world: what is never deleted, never saved and never skipped, whatever happens to a session and its status.
 
-use aigise_operator::api::session::{CacheResult, CacheStatus, MissReason, SaveState};
+use aigise_operator::api::{
+    sandbox::SandboxState,
+    session::{CacheResult, CacheStatus, MissReason, SaveState},
+};
 use kube::ResourceExt;
 use serde_json::{Value, json};
 
@@ -437,6 +440,80 @@ fn a_root_that_cannot_be_restored_later_costs_only_its_own_sandbox() {
         let restarts = world.sandboxes["demo--main"].status.clone().unwrap().restarts;
         assert_eq!(restarts, None, "nothing is counted");
     }
+}
+
+#[test]
+fn what_was_worked_in_is_never_discarded() {
+    // A session that was suspended forgets since when it is ready.
+    let mut world = with_roots();
+    world.happens(rooted("demo", "Whole"));
+    world.happens(Event::Restored("demo--restore".into()));
+    both(&mut world, "demo");
+    let before = uids(&world);
+    let suspended = |suspend: bool| {
+        let Event::ApplySession(mut session) = rooted("demo", "Whole") else { unreachable!() };
+        session.spec.suspend = suspend.then_some(true);
+        Event::ApplySession(session)
+    };
+    world.happens(suspended(true));
+    for pod in ["demo--main", "demo--fuzz"] {
+        world.happens(Event::PodGone(pod.into()));
+    }
+    world.happens(suspended(false));
+    world.happens(Event::Scheduled("demo--main".into()));
+    world.happens(not_restored("demo--main", RestoreFault::ImageChanged));
+    world.happens(Event::PodGone("demo--main".into()));
+    assert_eq!(uids(&world), before);
+    assert_eq!(steps(&world, "demo--main"), ["build"]);
+}
+
+#[test]
+fn a_session_without_sources_starts_cold_once_and_one_without_the_field_does_not_loop() {
+    for drops_field in [false, true] {
+        let mut world = World::new();
+        let bare = |name: &str, has_cache: bool| {
+            let Event::ApplySession(session) = rooted(name, "Whole") else { unreachable!() };
+            let mut session = serde_json::to_value(session).unwrap();
+            session["spec"].as_object_mut().unwrap().remove("volumes");
+            if !has_cache {
+                session["spec"].as_object_mut().unwrap().remove("cache");
+            }
+            Event::ApplySession(serde_json::from_value(session).unwrap())
+        };
+        world.happens(bare("one", true));
+        both(&mut world, "one");
+        world.happens(Event::Saved("one--save".into()));
+        world.happens(bare("demo", true));
+        world.happens(Event::Restored("demo--restore".into()));
+        world.happens(Event::Scheduled("demo--main".into()));
+        let before = uids(&world);
+        world.change(not_restored("demo--main", RestoreFault::ImageChanged));
+        if drops_field {
+            world.change(bare("demo", false));
+        }
+        world.happens(Event::After(1));
+        for pod in ["demo--main", "demo--fuzz"] {
+            world.happens(Event::PodGone(pod.into()));
+        }
+        world.happens(Event::After(60));
+        assert_eq!(steps(&world, "demo--main"), ["build"], "{drops_field}");
+        if !drops_field {
+            assert_ne!(uids(&world), before);
+            assert_eq!(cache(&world, "demo").data.unwrap().result, CacheResult::Missing);
+        }
+    }
+}
+
+#[test]
+fn words_of_a_program_are_not_taken_for_those_of_a_restore() {
+    let mut world = with_source();
+    world.happens(rooted("one", "Whole"));
+    world.happens(Event::Staged { pod: "one--stage".into(), roots: vec![] });
+    world.happens(Event::Scheduled("one--main".into()));
+    world.happens(not_restored("one--main", RestoreFault::Corrupt));
+    let status = world.sandboxes["one--main"].status.clone().unwrap();
+    assert_eq!(status.state, Some(SandboxState::Error), "it is not started again and again");
+    assert!(world.pods.contains_key("one--main"));
 }
 
 #[test]

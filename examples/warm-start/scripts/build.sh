@@ -17,7 +17,7 @@ int check_{part}_{number}(const char *text, int length) {{
         switch ((text[at] + state) % 7) {{
         case 0: state = state * 31 + at; break;
         case 1: state ^= text[at] << (at % 5); break;
-        case {number} % 7: if (length > at + 4 && !memcmp(text + at, "part{part}"[0] ? "abcd" : "", 4)) return at; break;
+        case 2: if (length > at + 4 && !memcmp(text + at, "ab{number % 10}d", 4)) return at; break;
         default: state += {number};
         }}
     }}

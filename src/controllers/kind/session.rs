@@ -21,7 +21,7 @@ use crate::{
         facts::{
             agent::{belonged_to_other_session, may_exec, runner_name},
             restart_request,
-            session::{has_failed, has_volumes, holds_agents, is_inactive, role_name},
+            session::{has_failed, has_volumes, holds_others, is_inactive, role_name},
         },
         name,
         session::{self, Observed, Pull, concerns_caches, configuration::is_kept, exec::Exec},
@@ -56,7 +56,9 @@ impl Reconciled for AigiseSession {
                 let read_by_children = (is_inactive(session), has_failed(session), from_file(session), from_cache);
                 (session.uid(), restart_request(session).map(String::from), has, read_by_children)
             });
-        if !hand_made_only || change.touches(|session| (session.metadata.generation, has_volumes(session))) {
+        if !hand_made_only
+            || change.touches(|session| (session.metadata.generation, has_volumes(session), holds_others(session)))
+        {
             for sandbox in dispatcher.sandboxes_in.of_session(&namespace, &name) {
                 if !hand_made_only || !name::is_derived(&sandbox) {
                     dispatcher.enqueue::<Sandbox>(&sandbox, &namespace);
@@ -67,7 +69,7 @@ impl Reconciled for AigiseSession {
             let volumes = session.status.as_ref().and_then(|status| status.volumes.as_ref());
             let skills = volumes.and_then(|volumes| Some(volumes.tools.as_ref()?.skills.clone()));
             let read_by_children =
-                (is_inactive(session), has_volumes(session), holds_agents(session), skills, from_file(session));
+                (is_inactive(session), has_volumes(session), holds_others(session), skills, from_file(session));
             (session.uid(), session.metadata.generation, read_by_children)
         }) {
             dispatcher.enqueue_all::<Agent>(dispatcher.agents_in.of_session(&namespace, &name), &namespace);

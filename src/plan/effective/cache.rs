@@ -1,5 +1,6 @@
 //! What a session says about caches, and what its sandboxes have from one.
 
+use jiff::SignedDuration;
 use serde::Serialize;
 use serde_json::Value;
 
@@ -11,8 +12,11 @@ use crate::{
         session::{CacheResult, CacheSpec, CachedRoot, SaveMode, SaveState},
         template::Entrypoint,
     },
-    plan::digest,
+    plan::{digest, duration},
 };
+
+/// How long saving may take if the session does not say.
+const SAVE_TIMEOUT: SignedDuration = SignedDuration::from_mins(10);
 
 /// The fields of a template that decide nothing about what its initialiser leaves. A field that is not here counts, so a field that is
 /// added to templates makes a cache miss rather than fit wrongly.
@@ -57,6 +61,12 @@ impl EffectiveSession {
         data.is_some_and(|data| data.result == CacheResult::Restored)
     }
 
+    /// How long saving may take.
+    pub fn save_timeout(&self) -> SignedDuration {
+        let said = self.cache().and_then(|cache| duration::parse(cache.save_timeout.as_deref()?));
+        said.unwrap_or(SAVE_TIMEOUT)
+    }
+
     /// Whether caches have what the steps of a type leave in its root file system.
     pub fn caches_root(&self, sandbox_type: &str, template: &SandboxTemplate) -> bool {
         let is_asked = match self.cached_root(sandbox_type) {
@@ -89,9 +99,12 @@ impl EffectiveSession {
         let saves = self.cache().is_some_and(|cache| cache.save() != SaveMode::Never);
         let status = self.status();
         let was_ready = status.is_some_and(|status| status.ready_at.is_some());
-        let save = status.and_then(|status| status.cache.as_ref()?.save.as_ref());
-        let is_over = save.is_some_and(|save| save.state != SaveState::Running);
-        saves && !was_ready && !is_over && self.caches_root(sandbox_type, template)
+        let record = status.and_then(|status| status.cache.as_ref());
+        let is_over =
+            record.and_then(|record| record.save.as_ref()).is_some_and(|save| save.state != SaveState::Running);
+        // A session that is older than its field `cache` saves nothing.
+        let is_late = record.and_then(|record| record.data.as_ref()).is_some_and(|data| data.fingerprint.is_none());
+        saves && !was_ready && !is_over && !is_late && self.caches_root(sandbox_type, template)
     }
 }
 

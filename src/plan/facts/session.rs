@@ -42,16 +42,25 @@ pub fn saves_first(session: &AigiseSession) -> bool {
     }
 }
 
-/// Whether the session may still discard what it has restored from a cache.
+/// Whether the session may still discard what it has restored from a cache. Agents and sandboxes that users created wait for that.
 pub fn may_discard(session: &AigiseSession) -> bool {
-    let Some(status) = session.status.as_ref() else { return false };
+    let Some(status) = session.status.as_ref().filter(|status| !may_be_worked_in(status)) else { return false };
     let data = status.cache.as_ref().and_then(|cache| cache.data.as_ref());
-    let is_restored = data.is_some_and(|data| matches!(data.result, CacheResult::Restored | CacheResult::Discarded));
-    is_restored && is_starting(status)
+    match data.map(|data| data.result) {
+        Some(CacheResult::Restored) => session.spec.cache.is_some(),
+        Some(CacheResult::Discarded) => true,
+        _ => false,
+    }
 }
 
-/// Whether agents wait for what the session does about its cache.
-pub fn holds_agents(session: &AigiseSession) -> bool {
+/// Whether somebody may have worked in the session: all of its sandboxes were ready, or agents were no longer held. What became of saving is
+/// decided then, and stays when a suspended session forgets since when it was ready.
+pub fn may_be_worked_in(status: &AigiseSessionStatus) -> bool {
+    status.ready_at.is_some() || status.cache.as_ref().is_some_and(|cache| cache.save.is_some())
+}
+
+/// Whether agents, and sandboxes that users created, wait for what the session does about its cache.
+pub fn holds_others(session: &AigiseSession) -> bool {
     saves_first(session) || may_discard(session)
 }
 

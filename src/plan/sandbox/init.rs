@@ -225,7 +225,10 @@ impl InitPhase {
         let since = running_since.map_or(released, |running| running.max(released));
         let timeout =
             work_of(pod).map_or(TIMEOUT, |work| SignedDuration::from_secs(work.timeout.try_into().unwrap_or(i64::MAX)));
-        let until = since.checked_add(timeout.saturating_add(PATIENCE)).unwrap_or(Timestamp::MAX);
+        let of_root = work_of(pod).and_then(|work| work.root).map_or(0, |root| root.timeout);
+        let of_root = SignedDuration::from_secs(of_root.try_into().unwrap_or(i64::MAX));
+        let limit = timeout.saturating_add(of_root).saturating_add(PATIENCE);
+        let until = since.checked_add(limit).unwrap_or(Timestamp::MAX);
         let repeat = repeats(pod, running_since).find(|at| *at > observed.now);
         if observed.now < until { InitPhase::Works { since, until, repeat } } else { InitPhase::Silent }
     }
@@ -267,11 +270,14 @@ pub(super) fn failure(observed: &Observed, pod: &Pod, progress: &Progress) -> Op
     if !has_init(pod) || has_succeeded(observed, pod) {
         return None;
     }
+    // Every program can write this message. Only a Pod that is to restore its root file system may be given up because of that.
+    let restores = work_of(pod).is_some_and(|work| work.root.is_some_and(|root| root.restore.is_some()));
     if let Some(failure) = last_words.as_deref().and_then(TerminationMessage::read) {
         return Some(InitFailure {
             step: failure.step.as_deref().map(printable),
             how: printable(&failure.how),
             tail: printable(&failure.tail),
+            restore: failure.restore.filter(|_| restores),
             ..failure
         });
     }
@@ -282,10 +288,11 @@ pub(super) fn failure(observed: &Observed, pod: &Pod, progress: &Progress) -> Op
             let words = passed_limit(pod)?.trim().trim_end_matches('.');
             format!("needed more disk than the sandbox may have: {words}")
         }
+        _ if restores => "ended before it had restored the root file system, and done its other work".into(),
         _ => return None,
     };
-    let restores = work_of(pod).and_then(|work| work.root?.restore).map(|_| RestoreFault::RestoreFailed);
-    Some(InitFailure { how, restore: restores, ..InitFailure::default() })
+    let restore = restores.then_some(RestoreFault::RestoreFailed);
+    Some(InitFailure { how, restore, ..InitFailure::default() })
 }
 
 /// Whether a Pod that could not restore its root file system is to be replaced by one that runs its steps.

@@ -160,6 +160,11 @@ fn absent(observed: &Observed, label: &Label, membership: &Membership<'_>) -> Li
         Membership::Of(session) if is_hand_made(sandbox) && !session.has_volumes() => {
             return Lifecycle::WaitsForVolumes(format!("The session {name} has not filled its volumes yet."));
         }
+        Membership::Of(session) if is_hand_made(sandbox) && session.holds_others() => {
+            return Lifecycle::WaitsForVolumes(format!(
+                "The session {name} has not saved its cache yet, or may still discard what it has restored from one."
+            ));
+        }
         Membership::Of(_) | Membership::Alone => {}
     }
     if let Some(lifecycle) = waits_for_agent(observed) {

@@ -118,7 +118,11 @@ impl Caching {
     pub(super) fn lets_create_claims(&self) -> bool {
         !matches!(
             self.restore,
-            Restore::Required(_) | Restore::Undecided | Restore::Failed { .. } | Restore::Discarding
+            Restore::Required(_)
+                | Restore::Undecided
+                | Restore::Failed { .. }
+                | Restore::Discarding
+                | Restore::Discarded
         )
     }
 
@@ -178,8 +182,18 @@ fn fingerprints(observed: &Observed, cache: &CacheSpec) -> Option<Wanted> {
     Some(Wanted {
         launched: of(&mut session.launched_labels().map(|(sandbox_type, _)| sandbox_type)),
         launchable: of(&mut session.launchable().into_iter()),
-        rooted: rooted(observed, &mut session.launchable().into_iter()),
+        rooted: rooted(observed, &mut session.launchable().into_iter())
+            .into_iter()
+            .map(|name| (name.clone(), dependents(observed, &BTreeSet::from([name]))))
+            .collect(),
     })
+}
+
+/// The types that depend on one of these, and are none of them.
+fn dependents(observed: &Observed, types: &BTreeSet<String>) -> BTreeSet<String> {
+    let names = observed.session.launchable();
+    let templates = names.iter().filter_map(|name| Some((*name, part_of_caches(observed, name)?)));
+    fingerprint::dependents(types, &templates.collect())
 }
 
 /// The types whose root file systems are in caches.
@@ -260,13 +274,14 @@ fn delay(pod: &ChildState<Pod>, progress: Option<&Progress>) -> String {
 
 /// When the session has to be looked at again because of its cache.
 pub(super) fn next(observed: &Observed, caching: &Caching) -> Option<Duration> {
-    let cache = asked(observed);
     let refused = [observed.restore_pod.failure(), observed.save_pod.failure(), observed.entry.failure()];
     let retry = refused.into_iter().flatten().next().map(|_| RETRY);
     let next = match (&caching.restore, &caching.save) {
         (Restore::Required(_), _) => Some(POLL),
         // The next reconcile finds the record in the status.
-        (Restore::Restored(..) | Restore::Failed { .. }, _) | (_, Save::Failed { .. }) => Some(Duration::ZERO),
+        (Restore::Restored(..) | Restore::Failed { .. } | Restore::Discarded, _) | (_, Save::Failed { .. }) => {
+            Some(Duration::ZERO)
+        }
         (Restore::Running(_, Some(Progress::Ended { .. })), _) => {
             Some(staging::rest_of(observed, &observed.restore_pod))
         }
@@ -274,7 +289,7 @@ pub(super) fn next(observed: &Observed, caching: &Caching) -> Option<Duration> {
         (Restore::Running(entry, _), _) => restore::left(observed, entry).filter(|left| !left.is_zero()),
         // The entry is created when the status says since when it is being saved.
         (_, Save::Due) if observed.cache_record().is_none_or(|record| record.save.is_none()) => Some(Duration::ZERO),
-        (_, Save::Running(_) | Save::Written(_) | Save::Due) => cache.and_then(|cache| save::left(observed, cache)),
+        (_, Save::Running(_) | Save::Written(_) | Save::Due) => save::left(observed),
         _ => None,
     };
     next.into_iter().chain(retry).min()
@@ -314,8 +329,12 @@ pub(super) fn status(observed: &Observed, caching: &Caching) -> Option<CacheStat
             let fingerprint = Some(entry.manifest.fingerprints.data.clone());
             let restored = CachedPart { result: CacheResult::Restored, ..CachedPart::default() };
             status.data = Some(CachedPart { bytes: Some(*bytes), fingerprint, ..restored });
-            for (_, part) in status.sandboxes.iter_mut().filter(|(name, _)| left_out.contains(*name)) {
-                *part = missing(part, MissReason::Corrupt);
+            let dependents = if left_out.is_empty() { BTreeSet::new() } else { dependents(observed, left_out) };
+            let reasons = [(left_out, MissReason::Corrupt), (&dependents, MissReason::DependencyChanged)];
+            for (types, reason) in reasons {
+                for (_, part) in status.sandboxes.iter_mut().filter(|(name, _)| types.contains(*name)) {
+                    *part = missing(part, reason);
+                }
             }
         }
         Restore::Failed { reason, is_late, .. } => {
@@ -329,13 +348,15 @@ pub(super) fn status(observed: &Observed, caching: &Caching) -> Option<CacheStat
         }
         Restore::Over => {
             miss = cache.and_then(|cache| outdated(observed, cache));
-            for data in status.data.iter_mut().filter(|data| data.result == CacheResult::Discarded) {
-                data.result = CacheResult::Missing;
-            }
             for (name, reason) in &caching.broken {
                 if let Some(part) = status.sandboxes.get_mut(name) {
                     *part = missing(part, *reason);
                 }
+            }
+        }
+        Restore::Discarded => {
+            if let Some(data) = &mut status.data {
+                data.result = CacheResult::Missing;
             }
         }
         Restore::Required(_) | Restore::Undecided | Restore::Chosen(_) | Restore::Running(..) | Restore::Discarding => {

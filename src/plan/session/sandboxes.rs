@@ -11,7 +11,7 @@ use crate::{
     api::{
         Sandbox, SandboxSpec,
         condition::{ConditionType, Reason},
-        init::RootStatus,
+        init::{InitOutcome, RootStatus},
         meta::{self, Component},
         sandbox::{SandboxPhase, SandboxState},
     },
@@ -45,6 +45,14 @@ impl Wanted<'_> {
 
     fn phase(&self) -> Option<SandboxPhase> {
         self.current().and_then(|sandbox| sandbox.status.as_ref()?.phase)
+    }
+
+    /// Whether its steps have run.
+    pub(super) fn is_initialised(&self) -> bool {
+        let init = self.current().and_then(|sandbox| sandbox.status.as_ref()?.init.as_ref());
+        self.state() == SandboxState::Ready
+            || (self.phase() == Some(SandboxPhase::Finished)
+                && init.is_none_or(|init| init.outcome == InitOutcome::Succeeded))
     }
 
     /// What became of the root file system in caches.

@@ -86,8 +86,20 @@ impl Saving {
     pub fn into(folder: Folder, place: &'static str, timeout: Duration) -> Result<Self, Failure> {
         let failed = |error| (SaveFault::Failed, format!("{place} could not be read: {error}"));
         let free = folder.space().map_err(failed)?.available;
-        let meter = Meter { deadline: Instant::now().checked_add(timeout), written: 0, refused: 0 };
+        let meter = Meter { deadline: Instant::now().checked_add(timeout), limit: u64::MAX, written: 0, refused: 0 };
         Ok(Self { folder, place, free, timeout, meter })
+    }
+
+    /// Leaves a tenth of the storage to others.
+    ///
+    /// # Errors
+    /// When the folder cannot be read.
+    pub fn leaving_a_tenth(mut self) -> Result<Self, Failure> {
+        let failed = |error| (SaveFault::Failed, format!("{} could not be read: {error}", self.place));
+        let space = self.folder.space().map_err(failed)?;
+        self.free = space.available.saturating_sub(space.total / 10);
+        self.meter.limit = self.free;
+        Ok(self)
     }
 
     /// Copies what a sandbox has packed. Returns whether it is that: other sandboxes can write to the volume.
@@ -192,6 +204,8 @@ pub fn of_entry(error: io::Error) -> Error {
 /// Counts what is written, in bytes, and gives up when it takes too long.
 struct Meter {
     deadline: Option<Instant>,
+    /// The most bytes that may be written.
+    limit: u64,
     written: u64,
     /// What did not fit at last.
     refused: u64,
@@ -208,7 +222,8 @@ impl Write for Metered<'_> {
         if self.meter.deadline.is_some_and(|deadline| Instant::now() >= deadline) {
             return Err(ErrorKind::TimedOut.into());
         }
-        let written = self.file.write(bytes);
+        let fits = self.meter.written.saturating_add(bytes.len() as u64) <= self.meter.limit;
+        let written = if fits { self.file.write(bytes) } else { Err(ErrorKind::StorageFull.into()) };
         match written {
             Ok(length) => self.meter.written += length as u64,
             Err(_) => self.meter.refused = bytes.len() as u64,

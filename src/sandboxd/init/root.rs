@@ -12,9 +12,9 @@
 use std::env;
 use std::ffi::{OsStr, OsString};
 use std::fs::{self, File, OpenOptions};
-use std::io::{self, ErrorKind};
+use std::io::{self, ErrorKind, Read, Seek};
 use std::os::unix::ffi::OsStringExt;
-use std::os::unix::fs::MetadataExt;
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode};
@@ -23,7 +23,7 @@ use std::time::{Duration, Instant};
 
 use rustix::time::{ClockId, clock_gettime};
 
-use super::{Places, state::State};
+use super::{Places, mask::Mask, state::State};
 use crate::protocol::cache::{FOLDER, RestoreFault, Root, RootReport, RootWork, SaveFault, root_file};
 use crate::protocol::init::{InitFailure, Secrets, Step};
 use crate::sandboxd::cache::{Hashing, OTHER, Saving, printable, shared_folder};
@@ -38,9 +38,23 @@ const STEP: &str = "AIGISE_INIT_STEP";
 /// Values of Secrets that are shorter may be in a file by chance.
 const SHORTEST_SECRET: usize = 8;
 
-/// What is mounted by the runtime or by the operator.
-const MOUNTED: [&str; 8] =
-    ["/proc", "/sys", "/dev", "/run/aigise", "/aigise", "/shared", "/bash_tools", "/sandbox_scripts"];
+/// What is mounted by the runtime or by the operator, with everything below it.
+const MOUNTED: [&str; 11] = [
+    "/proc",
+    "/sys",
+    "/dev",
+    "/run/aigise",
+    "/aigise",
+    "/shared",
+    "/bash_tools",
+    "/sandbox_scripts",
+    "/etc/hosts",
+    "/etc/hostname",
+    "/etc/resolv.conf",
+];
+
+/// How the path of a volume looks on the node that a runtime has made because the image declares it: containerd's, and CRI-O's.
+const OF_IMAGE: [&str; 2] = ["/io.containerd.grpc.v1.cri/containers/", "/overlay-containers/"];
 
 /// What is left out of every root file system.
 const LEFT_OUT: &str = "run";
@@ -59,6 +73,8 @@ pub struct Baseline {
 /// Records the root file system, if it is to be packed later.
 pub fn begin(places: &Places, work: &RootWork) -> Result<Baseline, Error> {
     let root = folder(&places.root)?;
+    // First of all: what follows creates a file.
+    let image = (!work.is_live).then(|| baseline::identity(&root)).transpose()?;
     let clock = clock();
     let moment = moment(&places.root);
     let path = places.folder.join(crate::protocol::init::STATE).join("baseline");
@@ -66,7 +82,6 @@ pub fn begin(places: &Places, work: &RootWork) -> Result<Baseline, Error> {
     let names = OpenOptions::new().read(true).write(true).create_new(true).open(&path).map_err(failed)?;
     fs::remove_file(&path).map_err(failed)?;
     baseline::write(&root, &names)?;
-    let image = (!work.is_live).then(|| baseline::identity(&root)).transpose()?;
     Ok(Baseline { names, moment, image, clock })
 }
 
@@ -105,7 +120,12 @@ fn restored(places: &Places, work: &RootWork, wanted: &Root) -> Result<(), (Rest
         .map_err(|error| failed(sentence(&error)))?;
     let mut targets = vec![Target { prefix: Path::new(""), folder: &root }];
     targets.extend(folders.iter().map(|(prefix, folder)| Target { prefix, folder }));
-    let mut hashing = Hashing::new(&file);
+    let deadline = Instant::now().checked_add(Duration::from_secs(work.timeout));
+    // Whoever has written the file may still write to it, and what is unpacked may be used at once: by the image's own program, or by
+    // another container that has an emptyDir, too.
+    let file =
+        if work.is_live || !mounts.is_empty() { private(places, &mounts, file, deadline, wanted)? } else { file };
+    let mut hashing = Hashing::new(Timed { input: &file, deadline });
     layer::unpack(&mut hashing, &targets, Owners::Keep, wanted.unpacked).map_err(|error| {
         let (needed, free) = (size(wanted.unpacked), size(space.available));
         match error {
@@ -124,38 +144,77 @@ fn restored(places: &Places, work: &RootWork, wanted: &Root) -> Result<(), (Rest
     }
 }
 
+/// A copy of the file that nobody else can open, once it is known to be what was packed.
+fn private(
+    places: &Places,
+    mounts: &[PathBuf],
+    file: File,
+    deadline: Option<Instant>,
+    wanted: &Root,
+) -> Result<File, (RestoreFault, String)> {
+    let failed = |error: io::Error| match error.kind() {
+        ErrorKind::StorageFull | ErrorKind::QuotaExceeded => {
+            (RestoreFault::NoSpace, format!("no space for a copy of {}", size(wanted.packed)))
+        }
+        _ => (RestoreFault::RestoreFailed, format!("its file could not be copied: {error}")),
+    };
+    let create = |folder: &Path| {
+        let path = folder.join(format!(".aigise-{}", std::process::id()));
+        let copy = OpenOptions::new().read(true).write(true).create_new(true).mode(0o600).open(&path).ok()?;
+        fs::remove_file(&path).ok().map(|()| copy)
+    };
+    let copy = writable_folders(&places.root).chain(mounts.iter().cloned()).find_map(|folder| create(&folder));
+    let mut copy = copy.ok_or_else(|| failed(io::Error::other("no folder can be written to")))?;
+    let mut hashing = Hashing::new(Timed { input: &file, deadline });
+    io::copy(&mut hashing, &mut copy).map_err(failed)?;
+    if hashing.finish().map_err(failed)? != wanted.sha256 {
+        return Err((RestoreFault::Corrupt, format!("its file on the data volume {OTHER}")));
+    }
+    copy.rewind().map_err(failed)?;
+    Ok(copy)
+}
+
+/// A file that is read until a deadline.
+struct Timed<'f> {
+    input: &'f File,
+    deadline: Option<Instant>,
+}
+
+impl Read for Timed<'_> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        if self.deadline.is_some_and(|deadline| Instant::now() >= deadline) {
+            return Err(io::Error::new(ErrorKind::TimedOut, "it took too long"));
+        }
+        self.input.read(buffer)
+    }
+}
+
 fn packed_file(places: &Places, work: &RootWork) -> io::Result<File> {
     let data = folder(&places.data).map_err(|error| io::Error::other(sentence(&error)))?;
     let shared = data.descend(Path::new(FOLDER)).map_err(|_| ErrorKind::NotFound)?;
     shared.read(OsStr::new(&root_file(&work.label)))
 }
 
-/// Packs what has changed since the baseline, until the deadline.
+/// Packs what has changed since the baseline.
 pub fn save(
     places: &Places,
     work: &RootWork,
     baseline: Result<Baseline, Error>,
     secrets: &Secrets,
-    deadline: Instant,
+    mask: &Mask,
 ) -> RootReport {
     let baseline = baseline.map_err(|error| {
         let reason = if let Error::TooLarge { .. } = error { SaveFault::TooLarge } else { SaveFault::Failed };
         (reason, sentence(&error))
     });
-    let saved = baseline.and_then(|baseline| pack(places, work, &baseline, secrets, deadline));
+    let saved = baseline.and_then(|baseline| pack(places, work, &baseline, secrets));
     match saved {
         Ok(root) => RootReport::Saved(root),
-        Err((reason, message)) => RootReport::NotSaved { reason, message: printable(&message) },
+        Err((reason, message)) => RootReport::NotSaved { reason, message: printable(&mask.apply(&message)) },
     }
 }
 
-fn pack(
-    places: &Places,
-    work: &RootWork,
-    baseline: &Baseline,
-    secrets: &Secrets,
-    deadline: Instant,
-) -> Result<Root, (SaveFault, String)> {
+fn pack(places: &Places, work: &RootWork, baseline: &Baseline, secrets: &Secrets) -> Result<Root, (SaveFault, String)> {
     let failed = |message: String| (SaveFault::Failed, message);
     if let Some(left) = left_process() {
         return Err((SaveFault::StepLeftProcesses, left));
@@ -180,8 +239,7 @@ fn pack(
     let trees: Vec<_> = [changed].into_iter().chain(whole).collect();
     let shared = shared_folder(&open(&places.data)?)
         .map_err(|error| failed(format!("the volume data could not be written: {error}")))?;
-    let left = deadline.saturating_duration_since(Instant::now());
-    let mut saving = Saving::into(shared, "the volume data", left)?;
+    let mut saving = Saving::into(shared, "the volume data", Duration::from_secs(work.timeout))?.leaving_a_tenth()?;
     let packed = saving.file(&root_file(&work.label), "the root file system", |out| {
         let mut packer = Packer::new(out)?.without(values(secrets));
         for tree in &trees {
@@ -229,13 +287,14 @@ fn mounts(places: &Places, work: &RootWork) -> Result<Vec<PathBuf>, (SaveFault, 
     let text = fs::read_to_string("/proc/self/mountinfo")
         .map_err(|error| (SaveFault::Failed, format!("/proc/self/mountinfo could not be read: {error}")))?;
     let mut found = vec![];
-    for point in text.lines().filter_map(writable) {
-        let is_ours = MOUNTED.iter().any(|ours| point.starts_with(ours));
-        if point == Path::new("/") || is_ours || !point.is_dir() {
+    let declared: Vec<PathBuf> = work.volumes.iter().map(|path| Path::new(path).components().collect()).collect();
+    for (of_node, point) in text.lines().filter_map(writable) {
+        if point == Path::new("/") || MOUNTED.iter().any(|ours| point.starts_with(ours)) {
             continue;
         }
-        if work.others.iter().any(|other| point.starts_with(other)) {
-            let why = "it writes to a volume that is neither the session's nor an emptyDir";
+        let is_of_image = OF_IMAGE.iter().any(|part| of_node.contains(part));
+        if !point.is_dir() || !(is_of_image || declared.contains(&point)) {
+            let why = "it can write to a volume that is neither the session's, nor an emptyDir of its template, nor the image's";
             return Err((SaveFault::OtherVolume, format!("{why}: {}", point.display())));
         }
         found.push(point);
@@ -245,14 +304,15 @@ fn mounts(places: &Places, work: &RootWork) -> Result<Vec<PathBuf>, (SaveFault, 
     Ok(found)
 }
 
-/// Where something is mounted, by a line of `mountinfo`, if it can be written to.
-fn writable(line: &str) -> Option<PathBuf> {
+/// What is mounted, as the path in its file system, and where, by a line of `mountinfo`, if it can be written to.
+fn writable(line: &str) -> Option<(&str, PathBuf)> {
     let (mount, file_system) = line.split_once(" - ")?;
-    let mut fields = mount.split(' ').skip(4);
-    let (point, options) = (fields.next()?, fields.next()?);
+    let mut fields = mount.split(' ').skip(3);
+    let (root, point, options) = (fields.next()?, fields.next()?, fields.next()?);
     let is_writable = |options: &str| options.split(',').any(|option| option == "rw");
     let of_file_system = file_system.split(' ').nth(2)?;
-    (is_writable(options) && is_writable(of_file_system)).then(|| PathBuf::from(OsString::from_vec(unescape(point))))
+    let point = PathBuf::from(OsString::from_vec(unescape(point)));
+    (is_writable(options) && is_writable(of_file_system)).then_some((root, point))
 }
 
 /// The kernel writes some characters as a backslash and three octal digits.
@@ -277,13 +337,17 @@ fn folder(path: &Path) -> Result<Folder, Error> {
         .map_err(|blocked| Error::Io { path: path.to_owned(), error: io::Error::other(sentence(&blocked)) })
 }
 
-/// A moment of the clock by which the file system dates changes: by a file in it, or by that clock where there can be none.
-fn moment(root: &Path) -> Time {
+/// Folders in which a user can usually create a file.
+fn writable_folders(root: &Path) -> impl Iterator<Item = PathBuf> {
     let home = env::var_os("HOME").map(PathBuf::from);
     let here = env::current_dir().ok();
-    let known = [root.to_owned(), root.join("tmp"), root.join("var/tmp")];
+    [root.to_owned(), root.join("tmp"), root.join("var/tmp")].into_iter().chain(home).chain(here)
+}
+
+/// A moment of the clock by which the file system dates changes: by a file in it, or by that clock where there can be none.
+fn moment(root: &Path) -> Time {
     let of_root = fs::metadata(root).map(|root| root.dev()).ok();
-    let dated = known.into_iter().chain(home).chain(here).find_map(|folder| {
+    let dated = writable_folders(root).find_map(|folder| {
         let path = folder.join(format!(".aigise-{}", std::process::id()));
         let file = OpenOptions::new().write(true).create_new(true).open(&path).ok()?;
         let stat = file.metadata();
@@ -325,7 +389,7 @@ mod tests {
     fn mounts_are_read_as_the_kernel_writes_them() {
         let line =
             |options, of_all| format!("36 35 98:0 /mnt1 /a\\040b\\134 {options} master:1 - ext3 /dev/root {of_all}");
-        assert_eq!(writable(&line("rw,noatime", "rw,errors=continue")), Some(PathBuf::from("/a b\\")));
+        assert_eq!(writable(&line("rw,noatime", "rw,errors=continue")), Some(("/mnt1", PathBuf::from("/a b\\"))));
         assert_eq!(writable(&line("ro,noatime", "rw")), None);
         assert_eq!(writable(&line("rw", "ro")), None);
         assert_eq!(writable("nonsense"), None);

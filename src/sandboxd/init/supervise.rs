@@ -78,7 +78,9 @@ fn work(places: &Places, state: &State, progress: &mut InitProgress, log: &Log) 
         run.install(places, skills)?;
     }
     if let Some((root, baseline)) = saved {
-        run.progress.root = Some(root::save(places, root, baseline, &work.secrets, deadline));
+        let began = Instant::now();
+        run.progress.root = Some(root::save(places, root, baseline, &work.secrets, &run.mask));
+        run.deadline += began.elapsed();
     }
     for step in last {
         run.run(step)?;

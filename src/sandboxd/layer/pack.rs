@@ -209,6 +209,11 @@ impl<W: Write> Run<'_, W> {
         if self.has_changed(&stat) {
             self.open_folders()?;
         }
+        if self.tree.since.is_none() && !self.tree.prefix.as_os_str().is_empty() {
+            // What is there when the layer is unpacked may have been removed here.
+            let path = bytes_of(self.tree.prefix).to_vec();
+            self.packer.archive.entry(&Entry { path, kind: Kind::Opaque, attributes: Attributes::default() })?;
+        }
         while let Some(step) = self.walk.next()? {
             match step {
                 Step::Found(found) => self.found(found)?,

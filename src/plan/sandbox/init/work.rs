@@ -49,7 +49,8 @@ pub(in crate::plan::sandbox) fn work(observed: &Observed) -> Option<Work> {
     };
     let root = session.and_then(|session| root(observed, session));
     let sandbox_type = observed.sandbox.spec.sandbox_type.as_str();
-    let is_restored = match session.and_then(|session| session.restored(sandbox_type, template)) {
+    let own = session.filter(|_| !is_hand_made(&observed.sandbox));
+    let is_restored = match own.and_then(|session| session.restored(sandbox_type, template)) {
         Some(RestoredType::Data) => true,
         Some(RestoredType::Root(_)) => root.as_ref().is_some_and(|root| root.restore.is_some()),
         None => false,
@@ -123,15 +124,14 @@ fn root(observed: &Observed, session: &EffectiveSession) -> Option<RootWork> {
         let mut volumes = volumes.into_iter().flatten();
         volumes.any(|volume| volume["name"] == mount.name.as_str() && volume.get("emptyDir").is_some())
     };
-    let of_template = overlay.volume_mounts.iter().filter(|mount| !is_empty_dir(mount));
-    let others = of_template.map(|mount| mount.mount_path.clone());
-    let own = spec.volumes.iter().map(|volume| volume.mount_path.clone());
+    let volumes = overlay.volume_mounts.iter().filter(is_empty_dir).map(|mount| mount.mount_path.clone());
     Some(RootWork {
         label: observed.label().ok()?.to_string(),
         restore,
         save,
         exclude: session.cache().map(|cache| cache.exclude.clone()).unwrap_or_default(),
-        others: others.chain(own).collect(),
+        volumes: volumes.collect(),
+        timeout: session.save_timeout().as_secs().unsigned_abs(),
         is_live: runs_image(template) || overlay.command.is_some() || overlay.args.is_some(),
     })
 }

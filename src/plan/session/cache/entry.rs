@@ -125,12 +125,21 @@ impl Entry {
     /// Why it has nothing for a type.
     pub(super) fn misses(&self, wanted: &Wanted) -> BTreeMap<String, MissReason> {
         let mut misses = wanted.launched.misses(&self.manifest.fingerprints);
-        for name in wanted.rooted.iter().filter(|name| wanted.launched.types.contains_key(*name)) {
-            if !self.manifest.sandboxes.contains_key(name) {
-                misses.entry(name.clone()).or_insert(MissReason::NotSaved);
+        let is_launched = |name: &String| wanted.launched.types.contains_key(name);
+        let mut dependents = BTreeSet::new();
+        for (name, by) in wanted.rooted.iter().filter(|(name, _)| is_launched(name)) {
+            let reason = if !self.manifest.sandboxes.contains_key(name) {
+                MissReason::NotSaved
             } else if self.bad.types.contains(name) {
-                misses.entry(name.clone()).or_insert(MissReason::Corrupt);
-            }
+                MissReason::Corrupt
+            } else {
+                continue;
+            };
+            misses.entry(name.clone()).or_insert(reason);
+            dependents.extend(by.iter().filter(|name| is_launched(name)));
+        }
+        for name in dependents {
+            misses.entry(name.clone()).or_insert(MissReason::DependencyChanged);
         }
         misses
     }
@@ -161,8 +170,8 @@ pub(super) struct Wanted {
     pub(super) launched: Fingerprints,
     /// Of all types that it may ever start.
     pub(super) launchable: Fingerprints,
-    /// The types whose root file systems are restored.
-    pub(super) rooted: BTreeSet<String>,
+    /// The types whose root file systems are restored, each with those that depend on it.
+    pub(super) rooted: BTreeMap<String, BTreeSet<String>>,
 }
 
 impl Wanted {

@@ -1,7 +1,7 @@
 //! Fingerprints: digests of everything that decides what the initialisers leave. Two sessions with the same fingerprints have the same
 //! state when they are initialised.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use serde::{Deserialize, Serialize};
 
@@ -50,10 +50,25 @@ impl Fingerprints {
         misses.collect()
     }
 
+    /// Without these types.
+    pub(super) fn without(mut self, types: &BTreeSet<String>) -> Self {
+        self.types.retain(|name, _| !types.contains(name));
+        self.own.retain(|name, _| !types.contains(name));
+        self
+    }
+
     /// Whether all types of an entry are these.
     pub(super) fn has_all_of(&self, entry: &Self) -> bool {
         entry.types.iter().all(|(name, of)| self.types.get(name) == Some(of))
     }
+}
+
+/// The types that depend on one of these, and are none of them.
+pub(super) fn dependents(types: &BTreeSet<String>, templates: &BTreeMap<&str, &SandboxTemplate>) -> BTreeSet<String> {
+    let none = BTreeMap::new();
+    let depends = |name: &&&str| needed(name, templates, &none).keys().any(|needed| types.contains(*needed));
+    let others = templates.keys().filter(|name| !types.contains(**name));
+    others.filter(depends).map(|name| (*name).to_string()).collect()
 }
 
 /// The fingerprints of a type and of all types that it depends on, each once.

@@ -23,6 +23,7 @@ use crate::{
         session::{CacheResult, CacheSpec, MissReason, RestoreMode},
     },
     plan::{
+        facts::session::may_be_worked_in,
         name::Label,
         pod::{Progress, annotation},
         session::{ChildState, Created, Observed, Write, lifetime, sandboxes, staging},
@@ -70,6 +71,8 @@ pub(super) enum Restore {
     Failed { reason: MissReason, message: String, is_late: bool },
     /// The claims of a restore that failed are being deleted.
     Discarding,
+    /// They are gone, with the sandboxes over them. Nothing is created until the status says so.
+    Discarded,
 }
 
 /// The entry that a claim is restored from.
@@ -116,11 +119,12 @@ fn discarding(observed: &Observed) -> Option<Restore> {
         ChildState::Foreign(_) | ChildState::Failed(_) => true,
     };
     let left = volumes(observed).any(remains) || sandboxes::exist(observed) || observed.stage_pod.may_be_there();
-    (is_discarded && left && !was_ready(observed)).then_some(Restore::Discarding)
+    let next = if left { Restore::Discarding } else { Restore::Discarded };
+    (is_discarded && !is_worked_in(observed)).then_some(next)
 }
 
-fn was_ready(observed: &Observed) -> bool {
-    observed.session.status().is_some_and(|status| status.ready_at.is_some())
+fn is_worked_in(observed: &Observed) -> bool {
+    observed.session.status().is_some_and(may_be_worked_in)
 }
 
 /// The types whose sandboxes could not restore their root file systems, each with the reason and a message.
@@ -141,7 +145,7 @@ pub(super) fn broken(observed: &Observed) -> BTreeMap<String, (MissReason, Strin
 fn over(observed: &Observed, cache: &CacheSpec) -> Restore {
     let mut broken = broken(observed).into_values();
     match broken.next() {
-        Some((reason, message)) if cache.restore() != RestoreMode::Partial && !was_ready(observed) => {
+        Some((reason, message)) if cache.restore() != RestoreMode::Partial && !is_worked_in(observed) => {
             Restore::Failed { reason, message: printable(&message), is_late: true }
         }
         _ => Restore::Over,
@@ -154,12 +158,7 @@ pub(super) fn of(observed: &Observed, cache: &CacheSpec) -> (Restore, Option<Cho
     if let Some(discarding) = discarding(observed) {
         return (discarding, None);
     }
-    let result = record.map(|data| match data.result {
-        // It is all gone.
-        CacheResult::Discarded => CacheResult::Missing,
-        result => result,
-    });
-    match (result, chosen_by_claims(observed)) {
+    match (record.map(|data| data.result), chosen_by_claims(observed)) {
         (None, Some(id)) if id != COLD && is_used(observed) => (Restore::Over, None),
         (None, Some(id)) if id != COLD => (running(observed, id), rest_of_choice(observed, cache, id)),
         (None, chosen) => chosen_now(observed, cache, chosen.is_some()),
@@ -343,6 +342,7 @@ pub(in crate::plan::session) fn writes(observed: &Observed, caching: &Caching) -
         | Restore::Undecided
         | Restore::Chosen(_)
         | Restore::Running(..)
+        | Restore::Discarded
         | Restore::Failed { .. } => vec![],
     }
 }
@@ -376,7 +376,7 @@ fn condemned(observed: &Observed) -> Option<Write> {
 
 /// Deletes the claims of a restore that failed, so that everything starts cold.
 fn discarded(observed: &Observed) -> impl Iterator<Item = Write> {
-    let may = is_late(observed) && !was_ready(observed) || !is_used(observed);
+    let may = is_late(observed) && !is_worked_in(observed) || !is_used(observed);
     let claims = volumes(observed).filter_map(ChildState::owned).filter(move |_| may);
     let chosen = claims.filter(|claim: &&Arc<PersistentVolumeClaim>| {
         entry_of(claim).is_some() && claim.metadata.deletion_timestamp.is_none()
@@ -407,7 +407,7 @@ pub(in crate::plan::session) fn in_words(observed: &Observed, caching: &Caching)
         Restore::Failed { message, reason, .. } => {
             format!("The volumes could not be restored ({reason}), and are deleted: {message}")
         }
-        Restore::Discarding => "The volumes that could not be restored are being deleted.".into(),
+        Restore::Discarding | Restore::Discarded => "The volumes that could not be restored are being deleted.".into(),
         Restore::Undecided => "The sources of the volumes are being read, to find the cache that fits.".into(),
         Restore::Over | Restore::Required(_) | Restore::Restored(..) => "The volumes are being restored.".into(),
     }

@@ -1,8 +1,11 @@
 //! Saving: whether the session saves a cache once it is initialised, and what its Pod says.
 
-use std::{collections::BTreeMap, sync::Arc, time::Duration};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+    time::Duration,
+};
 
-use jiff::SignedDuration;
 use k8s_openapi::{
     api::core::v1::{PersistentVolumeClaim, Pod},
     apimachinery::pkg::apis::meta::v1::Time,
@@ -24,7 +27,7 @@ use crate::{
         session::{CacheResult, CacheSave, CacheSpec, CacheStatus, CachedPart, SaveMode, SaveState},
     },
     plan::{
-        digest, duration,
+        digest,
         name::Label,
         ownership,
         pod::{Progress, annotation},
@@ -33,9 +36,6 @@ use crate::{
     },
     protocol::cache::{FORMAT, PackedRoot, SaveFault, SaveReport},
 };
-
-/// How long saving may take if the session does not say.
-const TIMEOUT: SignedDuration = SignedDuration::from_mins(10);
 
 /// Where saving is.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -110,7 +110,8 @@ fn skipped(observed: &Observed, cache: &CacheSpec, record: &CacheStatus) -> Opti
     let same = |claim: &&PersistentVolumeClaim| claim.annotations().get(meta::CACHE_INPUTS) == Some(&inputs);
     let others = || observed.entries.iter().map(|claim| &**claim).filter(same);
     // What could not be restored is to be replaced.
-    let is_useless = data.and_then(|data| data.reason).is_some_and(|reason| FAILURES.contains(&reason));
+    let reasons = data.into_iter().chain(record.sandboxes.values()).filter_map(|part| part.reason);
+    let is_useless = reasons.into_iter().any(|reason| FAILURES.contains(&reason));
     let rooted = super::rooted(observed, &mut observed.session.launched_labels().map(|(name, _)| name));
     let serves = |entry: Entry| {
         !entry.is_bad() && entry.is_complete(&rooted) && (!entry.manifest.is_mixed || is_restored(record))
@@ -158,7 +159,7 @@ fn running(observed: &Observed, cache: &CacheSpec, record: &CacheStatus) -> Save
         ChildState::Owned(claim) => claim,
         ChildState::Foreign(_) => return Save::failed("NameTaken", "Another claim has the name of the cache."),
         ChildState::Failed(failure) if failure.reason != Reason::ApiError => return refused(failure),
-        ChildState::Absent | ChildState::Failed(_) => return or_timeout(observed, cache, Save::Due),
+        ChildState::Absent | ChildState::Failed(_) => return or_timeout(observed, Save::Due),
     };
     if let Some(entry) = Entry::of(entry) {
         let Manifest { volumes, sandboxes, .. } = entry.manifest;
@@ -181,13 +182,13 @@ fn running(observed: &Observed, cache: &CacheSpec, record: &CacheStatus) -> Save
     }
     let progress = own_pod(observed, entry).map(|pod| Progress::of(pod, meta::CACHE_CONTAINER));
     let Some(Progress::Ended { last_words, message, success, reason, .. }) = &progress else {
-        return or_timeout(observed, cache, Save::Running(progress));
+        return or_timeout(observed, Save::Running(progress));
     };
     match last_words.as_deref().and_then(|words| serde_json::from_str(words).ok()) {
         Some(SaveReport::Saved { arch, volumes, left_out }) if *success => match fingerprints(observed, cache) {
             Some(wanted) => Save::Written(Box::new(Manifest {
                 format: FORMAT,
-                fingerprints: wanted.of_record(record),
+                fingerprints: wanted.of_record(record).without(&uninitialised(observed)),
                 arch,
                 volumes,
                 init_seconds: init_seconds(observed),
@@ -199,11 +200,11 @@ fn running(observed: &Observed, cache: &CacheSpec, record: &CacheStatus) -> Save
                     .map(|(name, _, root)| (name, root))
                     .collect(),
             })),
-            None => or_timeout(observed, cache, Save::Running(progress)),
+            None => or_timeout(observed, Save::Running(progress)),
         },
         Some(SaveReport::Failed { reason, message }) => Save::failed(&reason.to_string(), &message),
         // The cluster took the Pod away: the next one begins again.
-        _ if *reason == Reason::PodLost => or_timeout(observed, cache, Save::Running(progress)),
+        _ if *reason == Reason::PodLost => or_timeout(observed, Save::Running(progress)),
         _ => Save::failed("Failed", message),
     }
 }
@@ -240,7 +241,9 @@ fn errors(observed: &Observed, manifest: Option<&Manifest>) -> Vec<String> {
             return None;
         }
         let not_it = || "its file on the volume data is not what the sandbox has packed".to_string();
-        let RootStatus { reason, message, .. } = wanted.root().cloned().unwrap_or_default();
+        let Some(RootStatus { reason, message, .. }) = wanted.root().cloned() else {
+            return Some(format!("{}: its sandbox has packed nothing.", wanted.sandbox_type));
+        };
         let reason = reason.unwrap_or_else(|| SaveFault::Changed.to_string());
         Some(printable(&format!("{}: {reason}: {}", wanted.sandbox_type, message.unwrap_or_else(not_it))))
     });
@@ -252,8 +255,8 @@ fn roots(observed: &Observed) -> Vec<String> {
     volumes.and_then(|volumes| Some(volumes.tools.as_ref()?.roots.clone())).unwrap_or_default()
 }
 
-fn or_timeout(observed: &Observed, cache: &CacheSpec, save: Save) -> Save {
-    if left(observed, cache).is_some_and(|left| left.is_zero()) {
+fn or_timeout(observed: &Observed, save: Save) -> Save {
+    if left(observed).is_some_and(|left| left.is_zero()) {
         let last = in_words_of(observed, &save);
         return Save::failed("Timeout", &format!("It took longer than spec.cache.saveTimeout.{last}"));
     }
@@ -269,20 +272,22 @@ fn init_seconds(observed: &Observed) -> u64 {
     took.and_then(|seconds| u64::try_from(seconds).ok()).unwrap_or_default()
 }
 
+/// The types that were started and whose steps may not have run: their users have suspended them, or their programs have ended meanwhile.
+fn uninitialised(observed: &Observed) -> BTreeSet<String> {
+    let types = sandboxes::wanted(observed).filter(|wanted| !wanted.is_initialised());
+    types.map(|wanted| wanted.sandbox_type.to_string()).collect()
+}
+
 /// Whether all sandboxes that the session starts are ready.
 fn are_initialised(observed: &Observed) -> bool {
     sandboxes::wanted(observed).all(|wanted| wanted.state() == SandboxState::Ready || wanted.is_inactive())
 }
 
 /// How much is left of the time that saving may take.
-pub(super) fn left(observed: &Observed, cache: &CacheSpec) -> Option<Duration> {
+pub(super) fn left(observed: &Observed) -> Option<Duration> {
     let began = observed.cache_record()?.save.as_ref()?.started_at.as_ref()?.0;
-    let end = began.checked_add(timeout(cache)).ok()?;
+    let end = began.checked_add(observed.session.save_timeout()).ok()?;
     Some(Duration::try_from(end.duration_since(observed.now)).unwrap_or_default())
-}
-
-fn timeout(cache: &CacheSpec) -> SignedDuration {
-    cache.save_timeout.as_deref().and_then(duration::parse).unwrap_or(TIMEOUT)
 }
 
 /// The writes of saving.
@@ -297,7 +302,7 @@ pub(in crate::plan::session) fn writes(observed: &Observed, caching: &Caching) -
             vec![Write::Create(Created::Claim(Box::new(claim)))]
         }
         (Save::Running(None), _) => {
-            let timeout = u64::try_from(timeout(cache).as_secs()).unwrap_or_default();
+            let timeout = u64::try_from(observed.session.save_timeout().as_secs()).unwrap_or_default();
             let created = |entry: &Arc<_>| pod::save_pod(observed, cache, entry, packed_roots(observed), timeout);
             let created = observed.entry.owned().map(|entry| Write::Create(Created::Pod(Box::new(created(entry)))));
             removal(&observed.save_pod).or(created).into_iter().collect()
