@@ -279,6 +279,20 @@ pub(in crate::plan::session) fn writes(observed: &Observed, caching: &Caching) -
     }
 }
 
+/// Records on the entry that the session has started from it, if nobody did today. No other write comes after this one, so nothing waits
+/// for it if it is refused.
+pub(in crate::plan::session) fn use_writes(observed: &Observed, caching: &Caching) -> Vec<Write> {
+    let Restore::Restored(entry, _) = &caching.restore else { return vec![] };
+    let is_it = |claim: &&Arc<PersistentVolumeClaim>| Entry::of(claim).is_some_and(|found| found.id == entry.id);
+    let found = observed.entries.iter().find(is_it).filter(|_| entry.is_due(observed.now));
+    let used = found.map(|claim| {
+        let mut claim = PersistentVolumeClaim::clone(claim);
+        claim.annotations_mut().insert(meta::CACHE_USED.into(), observed.now.to_string());
+        Write::PatchClaim(Box::new(claim))
+    });
+    used.into_iter().collect()
+}
+
 /// Marks an entry whose content is damaged, so that no session chooses it any more.
 fn condemned(observed: &Observed) -> Option<Write> {
     let data = observed.cache_record()?.data.as_ref()?;

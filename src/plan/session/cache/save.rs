@@ -186,6 +186,7 @@ fn running(observed: &Observed, cache: &CacheSpec, record: &CacheStatus) -> Save
                 saved_by: observed.session.uid().unwrap_or_default(),
                 is_mixed: is_restored(record),
                 roots: roots(observed),
+                retain: cache.retain.clone(),
             })),
             None => or_timeout(observed, cache, Save::Running(progress)),
         },
