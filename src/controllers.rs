@@ -3,6 +3,7 @@
 
 mod backoff;
 pub mod cache;
+mod collection;
 mod configuration;
 mod cpu_time;
 mod event_recorder;
@@ -171,8 +172,10 @@ pub async fn run_all(start: Start, filled: watch::Sender<Option<Arc<Caches>>>, s
         }
         filled.send_replace(Some(caches.clone()));
         info!("the caches are filled");
+        let collection = collection::run(shared.clone(), stop.clone());
         let mut controllers = Controllers { shared, concurrency, stop: stop.clone(), tasks: JoinSet::new() };
         each_kind(&mut controllers);
+        controllers.tasks.spawn(collection);
         controllers.tasks.join_all().await;
     };
     let too_long = async {

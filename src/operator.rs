@@ -23,7 +23,7 @@ use crate::{
         cache::{Caches, Scope},
         metrics::Metrics,
     },
-    plan::Settings,
+    plan::{CacheLimits, Settings},
 };
 
 /// Why the process ended.
@@ -101,6 +101,7 @@ async fn control(
         allow_runner_exec: args.allow_runner_exec,
         cluster_ranges: args.cluster_ranges,
         volume_layout: args.volume_layout,
+        cache_limits: CacheLimits { max_entries: args.cache_max_entries, max_bytes: args.cache_max_bytes },
     };
     info!(version = env!("CARGO_PKG_VERSION"), watching = %scope, ?settings, "the operator starts");
 

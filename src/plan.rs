@@ -9,6 +9,7 @@
 //! Decided in docs/adr/0001-one-package-pure-plan.md.
 
 pub mod agent;
+pub mod collection;
 pub mod digest;
 pub mod duration;
 pub mod effective;
@@ -287,6 +288,23 @@ pub struct Settings {
     pub cluster_ranges: Vec<ipnet::IpNet>,
     /// The layout of the volumes of sessions that name none. It never changes the layout of a session that has claims.
     pub volume_layout: VolumeLayout,
+    /// How many caches a namespace may have.
+    pub cache_limits: CacheLimits,
+}
+
+/// How many caches each namespace may have. Those that were not used for the longest time are deleted first.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct CacheLimits {
+    /// The most caches.
+    pub max_entries: usize,
+    /// The most bytes of all of them, as they are stored; `None` if they are not limited.
+    pub max_bytes: Option<u64>,
+}
+
+impl Default for CacheLimits {
+    fn default() -> Self {
+        Self { max_entries: 100, max_bytes: None }
+    }
 }
 
 #[cfg(test)]
@@ -302,6 +320,7 @@ impl Settings {
             allow_runner_exec: false,
             cluster_ranges: vec![],
             volume_layout: VolumeLayout::Separate,
+            cache_limits: CacheLimits::default(),
         }
     }
 }

@@ -10,6 +10,7 @@ mod it {
     mod apiserver;
     mod arrows;
     mod caches;
+    mod collection;
     mod config;
     mod configuration;
     mod controllers;

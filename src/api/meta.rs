@@ -93,6 +93,9 @@ pub const CACHE_INPUTS: &str = "aigise.dev/cache-inputs";
 /// Annotation on the claim of a cache: the reason why it is not used any more, such as `Corrupt`.
 pub const CACHE_BAD: &str = "aigise.dev/cache-bad";
 
+/// Annotation on the claim of a cache: when a session last started from it, as an RFC 3339 time. It is written at most once a day.
+pub const CACHE_USED: &str = "aigise.dev/cache-used";
+
 /// Annotation on the claims of a session and on the Pods that save and restore: which cache it is about. Of a claim, `none` if it is restored
 /// from none.
 pub const CACHE_FROM: &str = "aigise.dev/cache-from";

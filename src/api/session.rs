@@ -13,8 +13,8 @@ use serde::{Deserialize, Serialize};
 
 pub use self::{
     cache::{
-        CacheResult, CacheSave, CacheSpec, CacheStatus, CacheStorage, CachedPart, CachedRoot, MissReason, RestoreMode,
-        SandboxCache, SaveMode, SaveState,
+        CacheResult, CacheRetention, CacheSave, CacheSpec, CacheStatus, CacheStorage, CachedPart, CachedRoot,
+        MissReason, RestoreMode, SandboxCache, SaveMode, SaveState,
     },
     status::{
         AgentCounts, AigiseSessionStatus, ConfigurationStatus, FilledStatus, FutureActivity, SandboxCounts,

@@ -33,6 +33,7 @@ pub struct Metrics {
     slow_reconciles: Family<Controller, Counter<u64, AtomicU64>>,
     stages: Family<Stage, Counter<u64, AtomicU64>>,
     backoffs: Family<Controller, Histogram, fn() -> Histogram>,
+    collected: Family<Collected, Counter<u64, AtomicU64>>,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
@@ -69,6 +70,11 @@ struct Controller {
     controller: &'static str,
 }
 
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct Collected {
+    reason: &'static str,
+}
+
 /// Measures a running reconcile.
 pub struct Timer<'a> {
     metrics: &'a Metrics,
@@ -88,6 +94,7 @@ impl Default for Metrics {
             stages: Family::default(),
             // From the first failure to the longest delay.
             backoffs: Family::new_with_constructor(|| Histogram::new((1..=9).map(f64::from))),
+            collected: Family::default(),
         }
     }
 }
@@ -113,6 +120,11 @@ impl Metrics {
         self.backoffs.get_or_create(&Controller { controller }).observe(failures.into());
     }
 
+    /// Counts a cache of a session that was deleted because it exceeds this setting.
+    pub fn collected(&self, reason: &'static str) {
+        self.collected.get_or_create(&Collected { reason }).inc();
+    }
+
     /// The metrics in the format that scrapers read. Objects are counted from the caches.
     pub fn text(&self, caches: Option<&Caches>) -> String {
         let mut registry = Registry::with_prefix("aigise");
@@ -125,6 +137,8 @@ impl Metrics {
         registry.register("stage", stages, self.stages.clone());
         let backoffs = "Failures in a row of objects that are retried";
         registry.register("backoff_depth", backoffs, self.backoffs.clone());
+        let collected = "Caches of sessions that were deleted, by the setting that they exceeded";
+        registry.register("cache_collected", collected, self.collected.clone());
         if let Some(caches) = caches {
             registry.register("objects", "Sessions and Sandboxes by phase, Agents by status", objects(caches));
             let unread = "Objects that the operator cannot read and does not touch, by kind and cause";

@@ -5,7 +5,10 @@ use std::net::SocketAddr;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use ipnet::IpNet;
 
-use crate::{api::session::VolumeLayout, plan::HelperResources};
+use crate::{
+    api::session::VolumeLayout,
+    plan::{CacheLimits, HelperResources, quantity::Amount},
+};
 
 /// A Kubernetes operator that runs AI security-analysis sessions.
 #[derive(Clone, Debug, Parser)]
@@ -74,6 +77,15 @@ pub struct RunArgs {
     /// How the volumes of a session that does not say it are laid out on claims: `Separate` or `Single`. Sessions that have claims keep theirs.
     #[arg(long, env = "VOLUME_LAYOUT", default_value_t)]
     pub volume_layout: VolumeLayout,
+
+    /// How many caches each namespace keeps. Those that were not used for the longest time are deleted first.
+    #[arg(long, default_value_t = CacheLimits::default().max_entries, value_parser = positive)]
+    pub cache_max_entries: usize,
+
+    /// How many bytes the caches of each namespace take, at most, as they are stored: a quantity such as `200Gi`. Default: they are not
+    /// limited.
+    #[arg(long, value_name = "QUANTITY", value_parser = bytes)]
+    pub cache_max_bytes: Option<u64>,
 
     /// The address at which `/metrics` is served.
     #[arg(long, default_value = "0.0.0.0:8080")]
@@ -197,6 +209,18 @@ fn cidr(text: &str) -> Result<IpNet, String> {
         .ok_or_else(|| format!("`{text}` is not a CIDR such as 203.0.113.0/24"))
 }
 
+/// Parses a number that is not 0.
+fn positive(text: &str) -> Result<usize, String> {
+    let number = text.parse().ok().filter(|number| *number > 0);
+    number.ok_or_else(|| format!("`{text}` is not a positive number"))
+}
+
+/// Parses a quantity of bytes.
+fn bytes(text: &str) -> Result<u64, String> {
+    let bytes = Amount::parse(text).map(Amount::whole).filter(|bytes| *bytes > 0);
+    bytes.ok_or_else(|| format!("`{text}` is not a positive quantity such as 200Gi"))
+}
+
 fn variable(text: &str) -> Result<(String, String), String> {
     let (name, value) = text.split_once('=').ok_or("a variable must have the form NAME=VALUE")?;
     if !crate::config::expand::is_name(name) {
@@ -269,6 +293,22 @@ mod tests {
         assert_eq!(resources.to_string(), written);
         let error = run(&[r#"--helper-resources={"limits":{"cpu":"two"}}"#]).unwrap_err().to_string();
         assert!(error.contains("--helper-resources") && error.contains("`two` is not a quantity"), "{error}");
+    }
+
+    #[test]
+    fn the_limits_of_caches_are_positive() {
+        let limits = |arguments: &[&str]| {
+            let run = run(arguments)?;
+            Ok::<_, clap::Error>((run.cache_max_entries, run.cache_max_bytes))
+        };
+        assert_eq!(limits(&[]).unwrap(), (100, None));
+        let both = ["--cache-max-entries=7", "--cache-max-bytes=1.5Gi"];
+        assert_eq!(limits(&both).unwrap(), (7, Some(3 << 29)));
+        // As a template may print a large number.
+        assert_eq!(limits(&["--cache-max-bytes=1e+09"]).unwrap().1, Some(1_000_000_000));
+        for wrong in ["entries=0", "entries=-1", "entries=all", "bytes=0", "bytes=-1", "bytes=1m", "bytes=much"] {
+            assert!(limits(&[&format!("--cache-max-{wrong}")]).is_err(), "{wrong}");
+        }
     }
 
     #[test]

@@ -61,6 +61,11 @@ impl Amount {
         Some(Self { thousandths: thousandths.min(MOST), binary: BINARY.iter().any(|(name, _)| *name == suffix) })
     }
 
+    /// The whole number in it: without what is less than 1.
+    pub fn whole(self) -> u64 {
+        u64::try_from(self.thousandths / ONE).unwrap_or_default()
+    }
+
     /// The sum of the two.
     pub fn plus(self, other: Self) -> Self {
         let thousandths = self.thousandths.saturating_add(other.thousandths).min(MOST);

@@ -25,6 +25,7 @@ mod volumes;
 
 use kube::ResourceExt;
 
+pub(super) use self::cache::{Entry, last_used};
 use self::staging::pull;
 pub use self::{
     cache::{Caching, concerns as concerns_caches, entry_name},
@@ -147,6 +148,7 @@ impl Decide for Observed {
                 // Many storage classes forbid expansion. This comes late: its failure must not block other writes.
                 volumes::growth(self),
                 pull::creation(self, &situation.staging),
+                cache::use_writes(self, &situation.caching),
             ]
             .concat(),
         }

@@ -266,6 +266,30 @@ fn a_cache_that_cannot_be_saved_fails_no_session() {
 
 #[test]
 #[ignore = "needs a cluster: make e2e"]
+fn of_a_key_the_newest_cache_is_kept() {
+    let ground = Ground::new("cache-collected");
+    let saves = |name: &str, epoch: &str| {
+        let cache = json!({"storage": {"size": "64Mi"}, "epoch": epoch, "retain": {"generations": 1}});
+        let mut session = built(name, cache, "echo run >>/shared/runs");
+        session["spec"]["volumes"]["layout"] = json!("Single");
+        session
+    };
+    ground.apply(&list(&[config_map("files", &[("file", "x")]), saves("old", "1")]));
+    ground.until_ready("asess/old");
+    let old = cache_of(&ground, "old");
+    ground.apply(&saves("new", "2"));
+    ground.until_ready("asess/new");
+    let new = cache_of(&ground, "new");
+    // Old caches are looked for once a minute.
+    ground.until_gone(&format!("pvc/{old}"));
+    assert_eq!(ground.names("pvc", "aigise.dev/cache-key=task"), [new]);
+    // The next session starts from what is left.
+    ground.apply(&saves("next", "2"));
+    assert_eq!(cached(&ground.until_ready("asess/next")), "Restored");
+}
+
+#[test]
+#[ignore = "needs a cluster: make e2e"]
 fn pods_that_save_and_restore_are_killed_and_nothing_is_half_done() {
     let ground = Ground::new("cache-killed");
     let much =

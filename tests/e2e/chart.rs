@@ -210,6 +210,20 @@ fn the_default_layout_is_passed_on() {
 
 #[test]
 #[ignore = "needs helm: make e2e"]
+fn the_limits_of_caches_are_passed_on() {
+    let passed = |values: &[&str]| {
+        let all = render(values);
+        let limits = arguments(&all).into_iter().filter(|argument| argument.starts_with("--cache-"));
+        limits.map(String::from).collect::<Vec<_>>()
+    };
+    assert_eq!(passed(&[]), ["--cache-max-entries=100"]);
+    let both = passed(&["caches.maxEntries=7", "caches.maxBytes=200Gi"]);
+    assert_eq!(both, ["--cache-max-entries=7", "--cache-max-bytes=200Gi"]);
+    assert!(passed(&["caches=null"]).is_empty());
+}
+
+#[test]
+#[ignore = "needs helm: make e2e"]
 fn the_definitions_outlive_the_release() {
     let crds = render(&[]);
     let crds = of_kind(&crds, "CustomResourceDefinition");
@@ -237,6 +251,8 @@ fn a_misspelt_or_wrong_value_is_refused() {
         "helperMount=volume",
         "volumeLayout=Folders",
         "imageVolumes=maybe",
+        "caches.maxEntries=0",
+        "caches.maxBytes=much",
         "tolerations[0].keys=x",
         "resources.request.cpu=1",
         "helper.resources.request.cpu=1",

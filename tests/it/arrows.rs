@@ -7,7 +7,7 @@ const LAYERS: [&str; 9] =
     ["overlay", "api", "config", "protocol", "plan", "reading", "apply", "controllers", "operator"];
 
 /// The modules of `plan`, from the bottom up. What `plan.rs` itself defines is below all of them.
-const PLAN: [&str; 21] = [
+const PLAN: [&str; 22] = [
     "digest",
     "invalid",
     "duration",
@@ -29,6 +29,7 @@ const PLAN: [&str; 21] = [
     "agent",
     "sandbox",
     "session",
+    "collection",
 ];
 
 /// The modules of `sandboxd`, from the bottom up.

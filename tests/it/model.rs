@@ -226,6 +226,7 @@ pub fn settings() -> Settings {
         allow_runner_exec: true,
         cluster_ranges: vec![],
         volume_layout: VolumeLayout::Separate,
+        cache_limits: plan::CacheLimits::default(),
     }
 }
 

@@ -21,7 +21,7 @@ use aigise_operator::{
         cache::{Cache, Caches, Scope},
         metrics::Metrics,
     },
-    plan::{HelperMount, HelperResources, Settings},
+    plan::{CacheLimits, HelperMount, HelperResources, Settings},
     reading::Kept,
 };
 use futures::FutureExt;
@@ -80,6 +80,7 @@ impl OperatorSettings {
             allow_runner_exec: self.allow_runner_exec,
             cluster_ranges: vec![],
             volume_layout: VolumeLayout::Separate,
+            cache_limits: CacheLimits::default(),
         }
     }
 }

@@ -9,7 +9,7 @@ use aigise_operator::{
         cache::{Caches, Scope},
         metrics::Metrics,
     },
-    plan::{HelperMount, HelperResources, Settings},
+    plan::{CacheLimits, HelperMount, HelperResources, Settings},
 };
 use futures::FutureExt;
 use kube::{
@@ -102,6 +102,7 @@ impl World {
                 allow_runner_exec: self.allow_runner_exec,
                 cluster_ranges: vec![],
                 volume_layout: self.volume_layout,
+                cache_limits: CacheLimits::default(),
             }),
             scope: Scope::of(vec![]),
             metrics: metrics.clone(),

@@ -57,6 +57,10 @@ pub struct CacheSpec {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 2, max = 32), regex(pattern = crate::api::DURATION))]
     pub save_timeout: Option<String>,
+
+    /// How long the cache that this session saves is kept.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub retain: Option<CacheRetention>,
 }
 
 impl CacheSpec {
@@ -119,6 +123,21 @@ pub struct CacheStorage {
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 2))]
     pub access_modes: Vec<AccessMode>,
+}
+
+/// How long a cache is kept. The operator deletes it afterwards, but not while a session is being restored from it.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct CacheRetention {
+    /// How many caches of the key are kept, the newest; what the newest one says counts. Default: 1.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 1, max = 100))]
+    pub generations: Option<i32>,
+
+    /// A cache is deleted when no session has started from it for so long. Default: `720h`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 2, max = 32), regex(pattern = crate::api::DURATION))]
+    pub unused_for: Option<String>,
 }
 
 /// How a type takes part in caches.

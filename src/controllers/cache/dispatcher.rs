@@ -89,7 +89,7 @@ impl Dispatcher {
     }
 
     pub(super) fn claim_changed(&self, change: &Change<'_, PersistentVolumeClaim>) {
-        self.entries_in.update(change);
+        self.entries_in.claim_changed(change);
         // The scheduler and the volume binder write annotations that no controller here reads.
         if change.touches(|claim| {
             let meta = &claim.metadata;

@@ -12,9 +12,10 @@ use kube::ResourceExt;
 
 use super::Change;
 use crate::{
-    api::{Agent, Sandbox, agent::Runner, meta},
+    api::{Agent, AigiseSession, Sandbox, agent::Runner, meta},
     plan::{
         agent::{MAX_DEPTH, read_types},
+        collection::{Candidate, restored},
         facts::sandbox::{Rank, rank},
         name::Label,
         ownership, sandbox,
@@ -38,6 +39,13 @@ impl<Key: Eq + Hash, Entry: Clone + Ord> Index<Key, Entry> {
 
     fn get(&self, key: &Key) -> BTreeSet<Entry> {
         self.0.lock().ok().and_then(|index| index.get(key).cloned()).unwrap_or_default()
+    }
+
+    fn keys(&self) -> Vec<Key>
+    where
+        Key: Clone,
+    {
+        self.0.lock().map(|index| index.keys().cloned().collect()).unwrap_or_default()
     }
 
     fn first(&self, key: &Key, count: usize) -> Vec<Entry> {
@@ -213,9 +221,18 @@ impl AgentsIn {
     }
 }
 
-/// Which claims hold caches of a key. By namespace and key, in the order of their age.
+/// Which claims hold caches, and which sessions are being restored from them.
 #[derive(Debug, Default)]
-pub struct EntriesIn(Index<(String, String), (Option<Timestamp>, String)>);
+pub struct EntriesIn {
+    /// By namespace and key, in the order of their age.
+    by_age: Index<(String, String), (Option<Timestamp>, String)>,
+    /// The committed ones, by namespace.
+    committed: Index<String, Candidate>,
+    /// The entries that the claims of a session name, with the names of these claims. By namespace and session.
+    named: Index<(String, String), (String, String)>,
+    /// The sessions that have not recorded what they have from a cache, by namespace.
+    undecided: Index<String>,
+}
 
 /// How many entries of a key are considered: the newest.
 const NEWEST: usize = 32;
@@ -223,15 +240,46 @@ const NEWEST: usize = 32;
 impl EntriesIn {
     /// The names of the newest claims with caches of a key.
     pub fn of_key(&self, namespace: &str, key: &str) -> Vec<String> {
-        self.0.last(&(namespace.into(), key.into()), NEWEST).into_iter().map(|(_, name)| name).collect()
+        self.by_age.last(&(namespace.into(), key.into()), NEWEST).into_iter().map(|(_, name)| name).collect()
     }
 
-    pub(in crate::controllers) fn update(&self, change: &Change<'_, PersistentVolumeClaim>) {
-        self.0.update(change, |claim| {
+    /// The namespaces that have committed entries.
+    pub fn namespaces(&self) -> Vec<String> {
+        self.committed.keys()
+    }
+
+    /// The committed entries of a namespace.
+    pub fn committed(&self, namespace: &str) -> BTreeSet<Candidate> {
+        self.committed.get(&namespace.into())
+    }
+
+    /// The ids of the entries of a namespace from which sessions are being restored.
+    pub fn in_use(&self, namespace: &str) -> BTreeSet<String> {
+        let sessions = self.undecided.get(&namespace.into()).into_iter();
+        sessions.flat_map(|session| self.named.get(&(namespace.into(), session))).map(|(id, _)| id).collect()
+    }
+
+    pub(in crate::controllers) fn session_changed(&self, change: &Change<'_, AigiseSession>) {
+        self.undecided.update_names(change, |session| {
+            let cache = session.status.as_ref().and_then(|status| status.cache.as_ref());
+            let is_undecided = cache.is_none_or(|cache| cache.data.is_none());
+            is_undecided.then(|| session.namespace().unwrap_or_default()).into_iter().collect()
+        });
+    }
+
+    pub(in crate::controllers) fn claim_changed(&self, change: &Change<'_, PersistentVolumeClaim>) {
+        let namespace = |claim: &PersistentVolumeClaim| claim.namespace().unwrap_or_default();
+        self.committed.update(change, |claim| {
+            Candidate::of(claim).map(|candidate| (namespace(claim), candidate)).into_iter().collect()
+        });
+        self.named.update(change, |claim| {
+            let named = restored(claim).map(|(session, id)| ((namespace(claim), session), (id, claim.name_any())));
+            named.into_iter().collect()
+        });
+        self.by_age.update(change, |claim| {
             let key = ownership::label(&claim.metadata, meta::CACHE_KEY);
             let created = claim.metadata.creation_timestamp.as_ref().map(|created| created.0);
-            let of =
-                |key: &str| ((claim.namespace().unwrap_or_default(), key.to_string()), (created, claim.name_any()));
+            let of = |key: &str| ((namespace(claim), key.to_string()), (created, claim.name_any()));
             key.map(of).into_iter().collect()
         });
     }

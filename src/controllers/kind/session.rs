@@ -39,6 +39,7 @@ impl Reconciled for AigiseSession {
     }
 
     fn changed(dispatcher: &Dispatcher, change: &Change<'_, Self>) {
+        dispatcher.entries_in.session_changed(change);
         let Some(session) = change.object() else { return };
         let (name, namespace) = (session.name_any(), session.namespace().unwrap_or_default());
         if change.touches_spec() {

@@ -148,8 +148,9 @@ impl Caching {
     }
 }
 
+pub(in crate::plan) use self::entry::{Entry, last_used};
 pub(super) use self::{
-    restore::{in_words as restoring_in_words, mark, writes as restore_writes},
+    restore::{in_words as restoring_in_words, mark, use_writes, writes as restore_writes},
     save::{in_words as saving_in_words, writes as save_writes},
 };
 

@@ -3,6 +3,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::api::core::v1::PersistentVolumeClaim;
 use kube::ResourceExt;
 use serde::{Deserialize, Serialize};
@@ -12,7 +13,7 @@ use crate::{
     api::{
         init::SavedRoot,
         meta,
-        session::{CacheResult, CacheStatus, MissReason, RestoreMode},
+        session::{CacheResult, CacheRetention, CacheStatus, MissReason, RestoreMode},
     },
     plan::{digest, ownership},
     protocol::cache::{FORMAT, Part},
@@ -21,10 +22,13 @@ use crate::{
 /// The longest manifest that is read, in bytes. One of a session with all types that it may have is much shorter.
 const LONGEST: usize = 32 * 1024;
 
+/// How often it is recorded that an entry is used, at most.
+const DAY: SignedDuration = SignedDuration::from_hours(24);
+
 /// What is in an entry, as its annotation says.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
-pub(super) struct Manifest {
+pub(in crate::plan) struct Manifest {
     /// The form of the entry: [`FORMAT`].
     pub(super) format: u32,
     /// The inputs from which it was made.
@@ -32,7 +36,7 @@ pub(super) struct Manifest {
     /// The architecture of the node on which it was saved.
     pub(super) arch: String,
     /// The files of the entry, by volume.
-    pub(super) volumes: BTreeMap<String, Part>,
+    pub(in crate::plan) volumes: BTreeMap<String, Part>,
     /// How long the session that saved it took from its start until it was initialised, in seconds.
     pub(super) init_seconds: u64,
     /// The UID of the session that saved it.
@@ -46,19 +50,24 @@ pub(super) struct Manifest {
     /// The root file systems, by the types of their sandboxes.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub(super) sandboxes: BTreeMap<String, SavedRoot>,
+    /// How long it is kept, if the session that saved it says so.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(in crate::plan) retain: Option<CacheRetention>,
 }
 
 /// A committed entry.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Entry {
+pub(in crate::plan) struct Entry {
     /// The name of the claim.
-    pub(super) name: String,
+    pub(in crate::plan) name: String,
     /// Identifies the claim and its content.
-    pub(super) id: String,
+    pub(in crate::plan) id: String,
     /// What it holds.
-    pub(super) manifest: Manifest,
+    pub(in crate::plan) manifest: Manifest,
     /// Since when there is the claim.
-    created: Option<jiff::Timestamp>,
+    pub(in crate::plan) created: Option<Timestamp>,
+    /// When a session last started from it.
+    pub(in crate::plan) used: Option<Timestamp>,
     /// What restoring it has shown to be damaged.
     bad: Bad,
 }
@@ -82,7 +91,7 @@ impl Bad {
 
 impl Entry {
     /// The entry in a claim, if there is one that the operator committed.
-    pub(super) fn of(claim: &PersistentVolumeClaim) -> Option<Self> {
+    pub(in crate::plan) fn of(claim: &PersistentVolumeClaim) -> Option<Self> {
         #[derive(Deserialize)]
         struct Format {
             format: u32,
@@ -99,6 +108,7 @@ impl Entry {
             id: format!("{}/{}", claim.uid()?, digest::short(&text)),
             manifest,
             created: claim.metadata.creation_timestamp.as_ref().map(|created| created.0),
+            used: claim.annotations().get(meta::CACHE_USED).and_then(|used| used.parse().ok()),
             bad: claim.annotations().get(meta::CACHE_BAD).map(|text| Bad::read(text)).unwrap_or_default(),
         })
     }
@@ -106,7 +116,7 @@ impl Entry {
 
 impl Entry {
     /// Whether restoring it has shown that all of it is of no use.
-    pub(super) fn is_bad(&self) -> bool {
+    pub(in crate::plan) fn is_bad(&self) -> bool {
         self.bad.is_whole
     }
 
@@ -143,10 +153,30 @@ impl Entry {
         }
         misses
     }
+
+    /// The size of its files.
+    pub(in crate::plan) fn bytes(&self) -> u64 {
+        let Manifest { volumes, sandboxes, .. } = &self.manifest;
+        total(volumes.values().map(|part| part.packed).chain(sandboxes.values().map(|root| root.packed)))
+    }
+
+    /// Whether it is to be recorded that it is used now.
+    pub(super) fn is_due(&self, now: Timestamp) -> bool {
+        last_used(self.created, self.used, now).is_none_or(|last| now.duration_since(last) > DAY)
+    }
+}
+
+/// When an entry was last used, or else created. A time that is more than a day ahead was made up.
+pub(in crate::plan) fn last_used(
+    created: Option<Timestamp>,
+    used: Option<Timestamp>,
+    now: Timestamp,
+) -> Option<Timestamp> {
+    created.max(used.filter(|used| used.duration_since(now) <= DAY))
 }
 
 /// The sum of sizes that a manifest or a report says, as the API server stores numbers: whoever writes them may write anything.
-pub(super) fn total(sizes: impl Iterator<Item = u64>) -> u64 {
+pub(in crate::plan) fn total(sizes: impl Iterator<Item = u64>) -> u64 {
     sizes.fold(0, u64::saturating_add).min(i64::MAX.unsigned_abs())
 }
 

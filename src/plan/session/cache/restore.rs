@@ -329,7 +329,6 @@ pub(in crate::plan::session) fn writes(observed: &Observed, caching: &Caching) -
             let condemned = condemned(observed).into_iter().chain(late).chain(pods.into_iter().flatten());
             condemned.chain(discarded(observed)).collect()
         }
-        Restore::Restored(entry, _, types) => damaged(observed, entry, types).into_iter().collect(),
         Restore::Running(_, Some(Progress::Ended { .. }))
             if !staging::rest_of(observed, &observed.restore_pod).is_zero() =>
         {
@@ -342,6 +341,7 @@ pub(in crate::plan::session) fn writes(observed: &Observed, caching: &Caching) -
         | Restore::Undecided
         | Restore::Chosen(_)
         | Restore::Running(..)
+        | Restore::Restored(..)
         | Restore::Discarded
         | Restore::Failed { .. } => vec![],
     }
@@ -353,13 +353,21 @@ fn is_late(observed: &Observed) -> bool {
     data.is_some_and(|data| data.result == CacheResult::Discarded)
 }
 
-/// Marks root file systems of an entry as damaged, so that they are not tried again.
-fn damaged(observed: &Observed, entry: &Entry, types: &BTreeSet<String>) -> Option<Write> {
-    let text = entry.with_bad(types).filter(|_| !types.is_empty())?;
+/// Records on the entry that the session has started from it, if nobody did today, and which root file systems are damaged. No other write
+/// comes after this one, so nothing waits for it if it is refused.
+pub(in crate::plan::session) fn use_writes(observed: &Observed, caching: &Caching) -> Vec<Write> {
+    let Restore::Restored(entry, _, damaged) = &caching.restore else { return vec![] };
+    let used = entry.is_due(observed.now).then(|| (meta::CACHE_USED, observed.now.to_string()));
+    let bad = entry.with_bad(damaged).map(|text| (meta::CACHE_BAD, text));
     let is_it = |claim: &&Arc<PersistentVolumeClaim>| Entry::of(claim).is_some_and(|found| found.id == entry.id);
-    let mut claim = PersistentVolumeClaim::clone(observed.entries.iter().find(is_it)?);
-    claim.annotations_mut().insert(meta::CACHE_BAD.into(), text);
-    Some(Write::PatchClaim(Box::new(claim)))
+    let found = observed.entries.iter().find(is_it).filter(|_| used.is_some() || bad.is_some());
+    let written = found.map(|claim| {
+        let mut claim = PersistentVolumeClaim::clone(claim);
+        let annotations = used.into_iter().chain(bad).map(|(name, value)| (name.to_string(), value));
+        claim.annotations_mut().extend(annotations);
+        Write::PatchClaim(Box::new(claim))
+    });
+    written.into_iter().collect()
 }
 
 /// Marks an entry whose content is damaged, so that no session chooses it any more.

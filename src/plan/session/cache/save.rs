@@ -14,7 +14,7 @@ use kube::ResourceExt;
 
 use super::{
     Caching, asked,
-    entry::{Entry, Manifest, total},
+    entry::{Entry, Manifest},
     entry_name, fingerprint, fingerprint_of, fingerprints, interruption, pod, removal,
     restore::FAILURES,
 };
@@ -162,9 +162,7 @@ fn running(observed: &Observed, cache: &CacheSpec, record: &CacheStatus) -> Save
         ChildState::Absent | ChildState::Failed(_) => return or_timeout(observed, Save::Due),
     };
     if let Some(entry) = Entry::of(entry) {
-        let Manifest { volumes, sandboxes, .. } = entry.manifest;
-        let roots = sandboxes.into_values().map(|root| root.packed);
-        return Save::Committed(total(volumes.into_values().map(|part| part.packed).chain(roots)));
+        return Save::Committed(entry.bytes());
     }
     if entry.metadata.deletion_timestamp.is_some() {
         return Save::failed("EntryDeleted", "The claim of the cache was deleted.");
@@ -199,6 +197,7 @@ fn running(observed: &Observed, cache: &CacheSpec, record: &CacheStatus) -> Save
                     .filter(|(_, label, _)| !left_out.contains(&label.to_string()))
                     .map(|(name, _, root)| (name, root))
                     .collect(),
+                retain: cache.retain.clone(),
             })),
             None => or_timeout(observed, Save::Running(progress)),
         },
