@@ -16,7 +16,7 @@ mod startup {
 
 use std::{collections::BTreeMap, error::Error, time::Duration};
 
-use clap::Parser;
+use clap::{Parser, ValueEnum};
 
 use self::startup::{
     arms::{Arm, Ground},
@@ -39,13 +39,9 @@ pub struct Args {
     #[arg(long)]
     breakdown: bool,
 
-    /// Time only sessions whose image is pulled while their volumes are filled.
+    /// Time only these sessions.
     #[arg(long)]
-    pull: bool,
-
-    /// Time only sessions that start from caches.
-    #[arg(long)]
-    cache: bool,
+    only: Option<Only>,
 
     /// The image of all sandboxes and bare Pods; it has to be on the node.
     #[arg(long, default_value = "localhost/aigise-operator:dev")]
@@ -84,6 +80,15 @@ pub struct Args {
     bench: bool,
 }
 
+/// What is timed alone.
+#[derive(Clone, Copy, Debug, ValueEnum)]
+enum Only {
+    /// Sessions whose image is pulled while their volumes are filled.
+    Pull,
+    /// Sessions that start from caches.
+    Cache,
+}
+
 #[tokio::main]
 async fn main() -> Result<()> {
     let args = Args::parse();
@@ -91,8 +96,8 @@ async fn main() -> Result<()> {
     let work = async {
         match &args {
             Args { breakdown: true, .. } => breakdown(&ground).await,
-            Args { pull: true, .. } => pull::print(&ground).await,
-            Args { cache: true, .. } => cache::print(&ground).await,
+            Args { only: Some(Only::Pull), .. } => pull::print(&ground).await,
+            Args { only: Some(Only::Cache), .. } => cache::print(&ground).await,
             _ => compare(&ground).await,
         }
     };

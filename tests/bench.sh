@@ -37,7 +37,7 @@ startup | cache)
   tests/images/build.sh target/image
   "$cluster" load target/image/e2e.oci.tar
   arguments=()
-  [ "$part" = startup ] || arguments=(--cache --patience 300)
+  [ "$part" = startup ] || arguments=(--only cache --patience 300)
   ;;
 scale)
   make --no-print-directory binaries

@@ -180,7 +180,7 @@ fn what_cannot_be_packed_is_said_and_fails_nothing() {
     kill(&ground);
     let RootReport::NotSaved { reason, message } = report else { panic!("{report:?}") };
     assert_eq!(reason, SaveFault::StepLeftProcesses);
-    assert!(message.contains("the step build has left the process sleep running"), "{message}");
+    assert!(message.contains("the step build has left the process"), "{message}");
     let (reason, message) = why("echo x >.wh.name");
     assert!(reason == SaveFault::Reserved && message.contains(".wh.name"), "{message}");
     // Somebody else holds the folder on the volume.

@@ -34,6 +34,7 @@ use crate::{
         pod_event::{self, Reads},
         status::{self, KStatus},
     },
+    protocol::init::InitFailure,
 };
 
 /// How long the scheduler may take before the status reports that the Pod waits for it. The scheduler reports within milliseconds, or
@@ -204,6 +205,12 @@ fn age(created: Option<Timestamp>, now: Timestamp) -> Duration {
     created.and_then(|created| now.duration_since(created).try_into().ok()).unwrap_or_default()
 }
 
+/// A sandbox that could not restore its root file system.
+fn not_restored(failure: &InitFailure) -> View {
+    let message = format!("{} The sandbox starts again without the cache.", init::in_words(failure));
+    waiting(SandboxPhase::Initializing, Reason::NotRestored, message)
+}
+
 fn view(observed: &Observed, lifecycle: &Lifecycle) -> View {
     match lifecycle {
         Lifecycle::Terminating => {
@@ -283,11 +290,7 @@ fn view(observed: &Observed, lifecycle: &Lifecycle) -> View {
         }
         Lifecycle::Finished { message } => inactive(SandboxPhase::Finished, Reason::Finished, message),
         Lifecycle::Initializing(phase) => of_init(observed, phase),
-        Lifecycle::NotRestored(failure) => {
-            let message =
-                format!("The {} {}. The sandbox starts again without the cache.", failure.subject(), failure.how);
-            waiting(SandboxPhase::Initializing, Reason::NotRestored, message)
-        }
+        Lifecycle::NotRestored(failure) => not_restored(failure),
         Lifecycle::InitFailed(failure) => {
             let session = observed.session.found();
             let is_of_profile = failure.step.as_deref().is_some_and(|step| {

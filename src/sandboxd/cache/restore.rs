@@ -75,7 +75,7 @@ fn run(work: &RestoreWork, wrote: &mut bool) -> Result<BTreeSet<String>, Failure
         match check(&entry, &packed.label, &part_of(packed)) {
             Ok(file) => roots.push((packed, file)),
             Err(Failure { fault: RestoreFault::Corrupt, .. }) if work.partial => {
-                _ = left_out.insert(packed.label.clone())
+                _ = left_out.insert(packed.label.clone());
             }
             Err(failure) => return Err(failure),
         }
@@ -125,6 +125,9 @@ fn put(roots: Vec<(&PackedRoot, File)>, volume: &RestoredVolume) -> Result<(), F
 }
 
 /// The folder of the volume through which sandboxes, each with a user of its own, pass what they save.
+///
+/// # Errors
+/// When it cannot be created.
 pub fn shared_folder(data: &Folder) -> io::Result<Folder> {
     data.make(OsStr::new(FOLDER), Mode::from_raw_mode(0o777))?;
     let folder = data.descend(Path::new(FOLDER)).map_err(|blocked| io::Error::other(sentence(&blocked)))?;

@@ -270,8 +270,9 @@ fn left_process() -> Option<String> {
     fs::read_dir("/proc").ok()?.flatten().find_map(|process| {
         let environment = fs::read(process.path().join("environ")).ok()?;
         let step = environment.split(|byte| *byte == 0).find_map(|variable| variable.strip_prefix(mark.as_bytes()))?;
-        let name = fs::read(process.path().join("comm")).unwrap_or_default();
-        let (step, name) = (String::from_utf8_lossy(step), String::from_utf8_lossy(&name));
+        let line = fs::read(process.path().join("cmdline")).unwrap_or_default();
+        let name = line.split(|byte| *byte == 0).next().unwrap_or_default();
+        let (step, name) = (String::from_utf8_lossy(step), String::from_utf8_lossy(name));
         Some(format!(
             "the step {step} has left the process {} running: steps that start servers have run: Always",
             name.trim()
@@ -370,6 +371,9 @@ fn clock() -> i128 {
 }
 
 /// `sandboxd run`: starts a program when the root file system is restored, or known not to be.
+///
+/// # Errors
+/// When the program cannot be started.
 pub fn run(places: &Places, program: &[OsString]) -> io::Result<ExitCode> {
     idle::end_on_signal()?;
     let state: State = places.state();

@@ -119,9 +119,7 @@ fn root(observed: &Observed, session: &EffectiveSession) -> Option<RootWork> {
     }
     let overlay = overlay_of(template);
     let is_empty_dir = |mount: &&VolumeMount| {
-        let pod_template = template.pod_template.as_ref().map(|pod_template| pod_template.value());
-        let volumes = pod_template.as_ref().and_then(|value| value.pointer("/spec/volumes")?.as_array().cloned());
-        let mut volumes = volumes.into_iter().flatten();
+        let mut volumes = overlay.volumes.iter();
         volumes.any(|volume| volume["name"] == mount.name.as_str() && volume.get("emptyDir").is_some())
     };
     let volumes = overlay.volume_mounts.iter().filter(is_empty_dir).map(|mount| mount.mount_path.clone());
@@ -203,6 +201,9 @@ struct Overlay {
     env: Vec<EnvVar>,
     env_from: Vec<EnvFromSource>,
     volume_mounts: Vec<VolumeMount>,
+    /// Those of the Pod.
+    #[serde(skip)]
+    volumes: Vec<Value>,
     command: Option<Value>,
     args: Option<Value>,
 }
@@ -210,5 +211,6 @@ struct Overlay {
 fn overlay(pod_template: &Value) -> Option<Overlay> {
     let containers = pod_template.pointer("/spec/containers")?.as_array()?;
     let working = containers.iter().find(|container| container["name"] == meta::SANDBOX_CONTAINER)?;
-    Overlay::deserialize(working).ok()
+    let volumes = pod_template.pointer("/spec/volumes").and_then(Value::as_array).cloned().unwrap_or_default();
+    Some(Overlay { volumes, ..Overlay::deserialize(working).ok()? })
 }
