@@ -56,9 +56,9 @@ fn a_request() -> impl Strategy<Value = serde_json::Value> {
         1 => Just(json!({"sandboxDefaults": {"dependsOn": ["main"]}})),
         2 => Just(json!({"sandboxDefaults": {"init": {"steps": [{"name": "s", "command": ["true"]}], "timeout": "60s"}}})),
         1 => Just(json!({"sandboxDefaults": {"init": {"steps": [{"name": "s", "command": ["true"]}], "skip": true}}})),
-        3 => proptest::sample::select(vec!["Whole", "Partial", "Required", "Never"]).prop_map(|restore| json!({
+        3 => (proptest::sample::select(vec!["Whole", "Partial", "Required", "Never"]), proptest::sample::select(vec!["Data", "Auto"])).prop_map(|(restore, root)| json!({
             "cache": {"key": "k", "restore": restore},
-            "sandboxes": {"main": {"image": "registry.example/a:1", "cache": {"root": "Data"}, "init": {"steps": [{"name": "s", "command": ["true"]}]}}},
+            "sandboxes": {"main": {"image": "registry.example/a:1", "cache": {"root": root}, "init": {"steps": [{"name": "s", "command": ["true"]}]}}},
         })),
         1 => Just(json!({"cache": {"key": "k", "save": "Never"}, "sandboxes": {"main": {"image": "registry.example/b:1"}}})),
         1 => Just(json!({"volumes": {"data": {"reclaim": "Retain", "size": "2Gi"}}})),
@@ -190,6 +190,10 @@ fn an_event() -> impl Strategy<Value = Event> {
         4 => Just(Event::Saved("demo--save".into())),
         1 => Just(Event::SaveFailed { pod: "demo--save".into(), reason: protocol::cache::SaveFault::NoSpace, message: "It is full.".into() }),
         4 => Just(Event::Restored("demo--restore".into())),
+        1 => Just(Event::RestoredWithout { pod: "demo--restore".into(), labels: vec!["main".into()] }),
+        1 => Just(Event::SavedWithout { pod: "demo--save".into(), labels: vec!["main".into()] }),
+        2 => pod().prop_map(|pod| Event::InitFailed { pod, failure: protocol::init::InitFailure { how: "failed".into(), restore: Some(protocol::cache::RestoreFault::ImageChanged), ..protocol::init::InitFailure::default() } }),
+        1 => pod().prop_map(|pod| Event::NotPacked { pod, reason: protocol::cache::SaveFault::SecretFound, message: "It is in a file.".into() }),
         2 => proptest::sample::select(vec![protocol::cache::RestoreFault::Corrupt, protocol::cache::RestoreFault::NoSpace])
             .prop_map(|fault| Event::RestoreFailed { pod: "demo--restore".into(), fault, message: "It failed.".into() }),
         2 => (pod(), 0..3).prop_map(|(pod, code)| Event::Exited { pod, code, after: 1 }),
