@@ -4,7 +4,7 @@
 set -eu
 mkdir -p /tmp/objects
 cd /tmp/objects
-for part in $(seq 1 "${PARTS:-60}"); do
+for part in $(seq 1 "${PARTS:-20}"); do
   python3 - "$part" >"part$part.c" <<'PYTHON'
 import sys
 part = sys.argv[1]
@@ -33,9 +33,9 @@ done
 {
   echo '#include <stdio.h>'
   echo '#include <string.h>'
-  for part in $(seq 1 "${PARTS:-60}"); do echo "int check_$part(const char *, int);"; done
+  for part in $(seq 1 "${PARTS:-20}"); do echo "int check_$part(const char *, int);"; done
   echo 'int main(int count, char **words) { int sum = 0; for (int at = 1; at < count; at++) {'
-  for part in $(seq 1 "${PARTS:-60}"); do echo "sum += check_$part(words[at], strlen(words[at]));"; done
+  for part in $(seq 1 "${PARTS:-20}"); do echo "sum += check_$part(words[at], strlen(words[at]));"; done
   echo '} printf("%d\n", sum); return 0; }'
 } >main.c
 mkdir -p /bash_tools/bin
