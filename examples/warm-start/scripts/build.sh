@@ -36,7 +36,7 @@ done
   for part in $(seq 1 "${PARTS:-20}"); do echo "int check_$part(const char *, int);"; done
   echo 'int main(int count, char **words) { int sum = 0; for (int at = 1; at < count; at++) {'
   for part in $(seq 1 "${PARTS:-20}"); do echo "sum += check_$part(words[at], strlen(words[at]));"; done
-  echo '} printf("%d\n", sum); return 0; }'
+  echo '} return printf("%d", sum) < 0; }'
 } >main.c
 mkdir -p /bash_tools/bin
 gcc -O1 -o /bash_tools/bin/check main.c part*.o
