@@ -154,7 +154,7 @@ again=crash-again
 cached() { kubectl -n $namespace get asess "$1" -o 'jsonpath={.status.conditions[?(@.type=="Cached")].message}{"\n"}'; }
 see 0 'was saved in the cache' cached $session
 applied=$EPOCHREALTIME
-sed "s/^  name: $session$/  name: $again/" examples/crash-triage/session.yaml | run kubectl -n $namespace apply -f -
+kubectl kustomize examples/crash-triage | sed "s/^  name: $session$/  name: $again/" | run kubectl -n $namespace apply -f -
 run kubectl -n $namespace wait --for=condition=Ready asess/$again --timeout="$timeout"
 cached=$(seconds "$applied")
 see 0 'started from the cache' cached $again
