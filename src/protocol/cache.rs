@@ -25,7 +25,7 @@ pub const RESTORED: &str = ".aigise-restored";
 pub const FOLDER: &str = ".aigise-cache";
 
 /// The work of one Pod that saves.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct SaveWork {
     /// The volumes, in the order in which they are packed.
@@ -199,7 +199,7 @@ pub enum SaveFault {
 }
 
 /// The work of one Pod that restores.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct RestoreWork {
     /// Where the claim of the entry is mounted in the Pod.

@@ -71,7 +71,7 @@ impl Cache {
     fn save_work(&self) -> (&'static str, String) {
         let exclude = vec!["out/cache".into()];
         let volume = SavedVolume { name: "data".into(), mount_path: self.text("data"), exclude };
-        let work = SaveWork { volumes: vec![volume], roots: vec![], entry: self.text("entry"), timeout: 600 };
+        let work = SaveWork { volumes: vec![volume], entry: self.text("entry"), timeout: 600, ..SaveWork::default() };
         (SAVE_ENV, serde_json::to_string(&work).unwrap())
     }
 
@@ -107,9 +107,8 @@ impl Cache {
             arch,
             format: FORMAT,
             volumes,
-            roots: vec![],
-            partial: false,
             digest: "sha256:one".into(),
+            ..RestoreWork::default()
         }
     }
 

@@ -13,6 +13,7 @@ use crate::{
         template::Entrypoint,
     },
     plan::{digest, duration},
+    protocol::cache::Root,
 };
 
 /// How long saving may take if the session does not say.
@@ -87,8 +88,10 @@ impl EffectiveSession {
             return None;
         }
         match (part.result, &part.root) {
-            (CacheResult::Restored, Some(root)) => Some(RestoredType::Root(root.clone())),
-            // An edit of the session may ask for more than was restored.
+            // An edit of the session may ask for more, or less, than was restored.
+            (CacheResult::Restored, Some(root)) if self.caches_root(sandbox_type, template) => {
+                Some(RestoredType::Root(root.clone()))
+            }
             (CacheResult::Data, _) if !self.caches_root(sandbox_type, template) => Some(RestoredType::Data),
             _ => None,
         }
@@ -105,6 +108,18 @@ impl EffectiveSession {
         // A session that is older than its field `cache` saves nothing.
         let is_late = record.and_then(|record| record.data.as_ref()).is_some_and(|data| data.fingerprint.is_none());
         saves && !was_ready && !is_over && !is_late && self.caches_root(sandbox_type, template)
+    }
+}
+
+impl From<SavedRoot> for Root {
+    fn from(SavedRoot { sha256, packed, unpacked, image }: SavedRoot) -> Self {
+        Self { sha256, packed, unpacked, image }
+    }
+}
+
+impl From<Root> for SavedRoot {
+    fn from(Root { sha256, packed, unpacked, image }: Root) -> Self {
+        Self { sha256, packed, unpacked, image }
     }
 }
 

@@ -28,7 +28,7 @@ use crate::{
     api::{
         SandboxStatus,
         condition::Reason,
-        init::{InitOutcome, InitStatus, RootState, RootStatus, SavedRoot},
+        init::{InitOutcome, InitStatus, RootState, RootStatus},
         meta,
     },
     plan::{
@@ -41,7 +41,7 @@ use crate::{
         status::printable,
     },
     protocol::{
-        cache::{RestoreFault, Root, RootReport, SaveFault},
+        cache::{RestoreFault, RootReport, SaveFault},
         init::{FOLDER, InitFailure, RELEASE_FILE, STATE, TerminationMessage, WORK_FILE, Work},
     },
 };
@@ -305,13 +305,12 @@ fn root(pod: &Pod) -> Option<RootStatus> {
     let is_digest = |text: &str| text.len() == 64 && text.bytes().all(|byte| byte.is_ascii_hexdigit());
     Some(match reported_success(pod)?.root? {
         RootReport::Restored => RootStatus { state: RootState::Restored, ..RootStatus::default() },
-        RootReport::Saved(Root { sha256, packed, unpacked, image })
-            if is_digest(&sha256)
-                && image.as_deref().is_none_or(is_digest)
-                && packed.max(unpacked) <= i64::MAX.unsigned_abs() =>
+        RootReport::Saved(root)
+            if is_digest(&root.sha256)
+                && root.image.as_deref().is_none_or(is_digest)
+                && root.packed.max(root.unpacked) <= i64::MAX.unsigned_abs() =>
         {
-            let saved = Some(SavedRoot { sha256, packed, unpacked, image });
-            RootStatus { state: RootState::Saved, saved, ..RootStatus::default() }
+            RootStatus { state: RootState::Saved, saved: Some(root.into()), ..RootStatus::default() }
         }
         RootReport::Saved(_) => RootStatus { reason: Some(SaveFault::Failed.to_string()), ..RootStatus::default() },
         RootReport::NotSaved { reason, message } => RootStatus {

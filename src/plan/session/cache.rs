@@ -180,21 +180,18 @@ fn fingerprints(observed: &Observed, cache: &CacheSpec) -> Option<Wanted> {
         let types = types.filter_map(|sandbox_type| Some((sandbox_type, part_of_caches(observed, sandbox_type)?)));
         Fingerprints::of(data.clone(), &types.collect(), session.installed_skills())
     };
+    let (rooted, mut dependents) = (rooted(observed, &mut session.launchable().into_iter()), dependents(observed));
     Some(Wanted {
         launched: of(&mut session.launched_labels().map(|(sandbox_type, _)| sandbox_type)),
         launchable: of(&mut session.launchable().into_iter()),
-        rooted: rooted(observed, &mut session.launchable().into_iter())
-            .into_iter()
-            .map(|name| (name.clone(), dependents(observed, &BTreeSet::from([name]))))
-            .collect(),
+        rooted: rooted.into_iter().map(|name| (name.clone(), dependents.remove(&name).unwrap_or_default())).collect(),
     })
 }
 
-/// The types that depend on one of these, and are none of them.
-fn dependents(observed: &Observed, types: &BTreeSet<String>) -> BTreeSet<String> {
-    let names = observed.session.launchable();
-    let templates = names.iter().filter_map(|name| Some((*name, part_of_caches(observed, name)?)));
-    fingerprint::dependents(types, &templates.collect())
+/// For each type, the types that depend on it.
+fn dependents(observed: &Observed) -> BTreeMap<String, BTreeSet<String>> {
+    let types = observed.session.launchable().into_iter();
+    fingerprint::dependents(&types.filter_map(|name| Some((name, part_of_caches(observed, name)?))).collect())
 }
 
 /// The types whose root file systems are in caches.
@@ -330,11 +327,14 @@ pub(super) fn status(observed: &Observed, caching: &Caching) -> Option<CacheStat
             let fingerprint = Some(entry.manifest.fingerprints.data.clone());
             let restored = CachedPart { result: CacheResult::Restored, ..CachedPart::default() };
             status.data = Some(CachedPart { bytes: Some(*bytes), fingerprint, ..restored });
-            let dependents = if left_out.is_empty() { BTreeSet::new() } else { dependents(observed, left_out) };
-            let reasons = [(left_out, MissReason::Corrupt), (&dependents, MissReason::DependencyChanged)];
-            for (types, reason) in reasons {
-                for (_, part) in status.sandboxes.iter_mut().filter(|(name, _)| types.contains(*name)) {
-                    *part = missing(part, reason);
+            let dependents = if left_out.is_empty() { BTreeMap::new() } else { dependents(observed) };
+            let depends =
+                |name| left_out.iter().filter_map(|needed| dependents.get(needed)).any(|by| by.contains(name));
+            for (name, part) in &mut status.sandboxes {
+                if left_out.contains(name) {
+                    *part = missing(part, MissReason::Corrupt);
+                } else if depends(name) {
+                    *part = missing(part, MissReason::DependencyChanged);
                 }
             }
         }

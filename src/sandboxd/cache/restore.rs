@@ -11,7 +11,7 @@ use std::path::Path;
 use rustix::fs::Mode;
 use sha2::{Digest, Sha256};
 
-use super::save::of_entry;
+use super::save::of_archive;
 use super::{ARCH, BUFFER, RESTORING, open, printable};
 use crate::protocol::cache::{
     DATA, FOLDER, FORMAT, PackedRoot, Part, RESTORED, RestoreFault, RestoreReport, RestoreWork, RestoredVolume, Root,
@@ -112,7 +112,9 @@ fn put(roots: Vec<(&PackedRoot, File)>, volume: &RestoredVolume) -> Result<(), F
     let folder = shared_folder(&data).map_err(|error| failed("root file systems", &error))?;
     for (packed, mut file) in roots {
         let written = layer::save(&folder, OsStr::new(&root_file(&packed.label)), |out| {
-            out.set_permissions(Permissions::from_mode(0o644)).and_then(|()| io::copy(&mut file, out)).map_err(of_entry)
+            out.set_permissions(Permissions::from_mode(0o644))
+                .and_then(|()| io::copy(&mut file, out))
+                .map_err(of_archive)
         });
         written.map_err(|error| match error {
             Error::NoSpace { .. } => {
@@ -290,11 +292,7 @@ impl<R: Read> Hashing<R> {
                 _ => {}
             }
         }
-        let mut digits = String::new();
-        for byte in self.hash.finalize() {
-            let _ = write!(digits, "{byte:02x}");
-        }
-        Ok(digits)
+        Ok(layer::hex(self.hash.finalize()))
     }
 }
 

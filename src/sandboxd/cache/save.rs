@@ -47,7 +47,7 @@ fn run(work: &SaveWork) -> Result<SaveReport, Failure> {
     }
     let report = SaveReport::Saved { arch: ARCH.to_owned(), volumes, left_out };
     let text = serde_json::to_vec(&report).unwrap_or_default();
-    saving.file(MANIFEST, "the manifest", |out| out.write_all(&text).map_err(of_entry))?;
+    saving.file(MANIFEST, "the manifest", |out| out.write_all(&text).map_err(of_archive))?;
     Ok(report)
 }
 
@@ -113,7 +113,7 @@ impl Saving {
         let Ok(file) = found else { return Ok(false) };
         let name = root_part(&packed.label);
         let mut hashing = Hashing::new(file.take(packed.root.packed + 1));
-        let copied = self.file(&name, &what, |out| io::copy(&mut hashing, out).map_err(of_entry))?;
+        let copied = self.file(&name, &what, |out| io::copy(&mut hashing, out).map_err(of_archive))?;
         let is_it = copied == packed.root.packed && hashing.finish().is_ok_and(|hash| hash == packed.root.sha256);
         if !is_it {
             let failed = |error| (SaveFault::Failed, format!("{} could not be written: {error}", self.place));
@@ -151,10 +151,10 @@ impl Saving {
         let written = layer::save(&self.folder, OsStr::new(name), |file| {
             is_created = true;
             // The Pod that reads it may have another user.
-            file.set_permissions(Permissions::from_mode(0o644)).map_err(of_entry)?;
+            file.set_permissions(Permissions::from_mode(0o644)).map_err(of_archive)?;
             let mut out = BufWriter::with_capacity(BUFFER, Metered { file, meter: &mut self.meter });
             let done = work(&mut out)?;
-            out.flush().map_err(of_entry)?;
+            out.flush().map_err(of_archive)?;
             Ok(done)
         });
         written.map_err(|error| self.failure(&error, what, is_created))
@@ -193,7 +193,7 @@ impl Saving {
 }
 
 /// The archive could not be written.
-pub fn of_entry(error: io::Error) -> Error {
+pub fn of_archive(error: io::Error) -> Error {
     let path = PathBuf::new();
     match error.kind() {
         ErrorKind::StorageFull | ErrorKind::QuotaExceeded => Error::NoSpace { path },

@@ -37,9 +37,9 @@ impl World {
         let volume = |name: &str| SavedVolume { name: name.into(), mount_path: self.text(name), exclude: vec![] };
         SaveWork {
             volumes: ["data", "tools"].map(volume).into(),
-            roots: vec![],
             entry: self.text("entry"),
             timeout: 600,
+            ..SaveWork::default()
         }
     }
 
@@ -55,9 +55,8 @@ impl World {
             arch,
             format: FORMAT,
             volumes,
-            roots: vec![],
-            partial: false,
             digest: "sha256:one".into(),
+            ..RestoreWork::default()
         }
     }
 

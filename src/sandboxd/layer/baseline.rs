@@ -3,7 +3,6 @@
 //! It is one zstd frame. For each name: how many bytes of its path are those of the path before, how many follow, these bytes, the type,
 //! and the difference of the inode number to the one before. A record of type 0 is the end. Numbers are LEB128.
 
-use std::fmt::Write as _;
 use std::fs::File;
 use std::io::{self, BufReader, BufWriter, Read, Seek, Write};
 
@@ -12,7 +11,7 @@ use sha2::{Digest, Sha256};
 use zstd::stream::{read::Decoder, write::Encoder};
 
 use super::walk::{Found, Step, Walk};
-use super::{Error, MAX_PATH};
+use super::{Error, MAX_PATH, hex};
 use crate::sandboxd::folder::Folder;
 
 /// The most bytes of a baseline.
@@ -99,10 +98,7 @@ pub fn identity(root: &Folder) -> Result<String, Error> {
             walk.enter()?;
         }
     }
-    Ok(hash.finalize().iter().fold(String::new(), |mut digits, byte| {
-        let _ = write!(digits, "{byte:02x}");
-        digits
-    }))
+    Ok(hex(hash.finalize()))
 }
 
 fn failed(error: io::Error) -> Error {

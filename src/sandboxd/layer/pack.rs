@@ -6,7 +6,6 @@
 use std::cmp::Ordering;
 use std::collections::{HashMap, HashSet};
 use std::ffi::OsStr;
-use std::fmt::Write as _;
 use std::fs::File;
 use std::io::{self, BufWriter, Write};
 use std::os::fd::{AsFd, BorrowedFd};
@@ -24,7 +23,7 @@ use super::entry::{Attributes, Entry, Kind, Part, Shape, Time, is_kept, list};
 use super::search::Search;
 use super::walk::{Entered, Found, Step, Walk, device, kind, stat};
 use super::write::Archive;
-use super::{Error, MAX_ATTRIBUTE, MAX_LINKS, MAX_PARTS, WHITEOUT, bytes_of, is_within, path_of, split};
+use super::{Error, MAX_ATTRIBUTE, MAX_LINKS, MAX_PARTS, WHITEOUT, bytes_of, hex, is_within, path_of, split};
 use crate::sandboxd::folder::Folder;
 
 /// How often a file is read at most.
@@ -124,9 +123,7 @@ impl<W: Write> Packer<W> {
         let mut hashing = encoder.finish().map_err(Error::archive)?;
         hashing.out.flush().map_err(Error::archive)?;
         packed.bytes = hashing.bytes;
-        for byte in hashing.hash.finalize() {
-            let _ = write!(packed.sha256, "{byte:02x}");
-        }
+        packed.sha256 = hex(hashing.hash.finalize());
         Ok((hashing.out, packed))
     }
 }

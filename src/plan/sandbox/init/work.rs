@@ -8,12 +8,7 @@ use serde::Deserialize;
 use serde_json::Value;
 
 use crate::{
-    api::{
-        Sandbox, SandboxTemplate,
-        init::{SavedRoot, StepRun},
-        meta,
-        session::McpTransport,
-    },
+    api::{Sandbox, SandboxTemplate, init::StepRun, meta, session::McpTransport},
     plan::{
         duration,
         effective::{
@@ -26,7 +21,7 @@ use crate::{
         template::probe,
     },
     protocol::{
-        cache::{Root, RootWork},
+        cache::RootWork,
         init::{Secrets, Service, Skills, Step, Transport, Work},
     },
 };
@@ -47,18 +42,14 @@ pub(in crate::plan::sandbox) fn work(observed: &Observed) -> Option<Work> {
         Workload::Member(session) => Some(session),
         Workload::Runner(_) => return None,
     };
-    let root = session.and_then(|session| root(observed, session));
-    let sandbox_type = observed.sandbox.spec.sandbox_type.as_str();
+    // The cache is that of the session's own sandboxes.
     let own = session.filter(|_| !is_hand_made(&observed.sandbox));
-    let is_restored = match own.and_then(|session| session.restored(sandbox_type, template)) {
-        Some(RestoredType::Data) => true,
-        Some(RestoredType::Root(_)) => root.as_ref().is_some_and(|root| root.restore.is_some()),
-        None => false,
-    };
-    let steps = init.steps.into_iter().filter(|step| !is_restored || step.run == Some(StepRun::Always));
+    let restored = own.and_then(|session| session.restored(&observed.sandbox.spec.sandbox_type, template));
+    let steps = init.steps.into_iter().filter(|step| restored.is_none() || step.run == Some(StepRun::Always));
     let steps: Vec<_> = steps.collect();
-    let restored =
+    let variable =
         session.is_some_and(EffectiveSession::has_restored_data).then(|| (RESTORED.to_string(), "1".to_string()));
+    let root = own.and_then(|session| root(observed, session, restored));
     let skills = session.and_then(|session| skills(session, &observed.sandbox));
     let services: Vec<_> = session.map(|session| services(session, &observed.sandbox)).unwrap_or_default();
     let is_idle = steps.is_empty()
@@ -81,7 +72,7 @@ pub(in crate::plan::sandbox) fn work(observed: &Observed) -> Option<Work> {
             .env
             .iter()
             .map(|variable| (variable.name.clone(), variable.value.clone()))
-            .chain(restored.clone())
+            .chain(variable.clone())
             .collect(),
         always: step.run == Some(StepRun::Always),
     });
@@ -100,23 +91,15 @@ pub(in crate::plan::sandbox) fn work(observed: &Observed) -> Option<Work> {
 }
 
 /// What the sandbox does about its root file system: it restores it, or packs what its steps leave.
-fn root(observed: &Observed, session: &EffectiveSession) -> Option<RootWork> {
+fn root(observed: &Observed, session: &EffectiveSession, restored: Option<RestoredType>) -> Option<RootWork> {
     let Sandbox { spec, .. } = &*observed.sandbox;
-    let (sandbox_type, template) = (spec.sandbox_type.as_str(), &spec.template);
-    // The cache is that of the session's own sandboxes.
-    if !session.caches_root(sandbox_type, template) || is_hand_made(&observed.sandbox) {
-        return None;
-    }
-    let restore = match session.restored(sandbox_type, template) {
-        Some(RestoredType::Root(SavedRoot { sha256, packed, unpacked, image })) => {
-            Some(Root { sha256, packed, unpacked, image })
-        }
-        Some(RestoredType::Data) | None => None,
+    let template = &spec.template;
+    let (restore, save) = match restored {
+        Some(RestoredType::Root(root)) => (Some(root.into()), false),
+        Some(RestoredType::Data) => return None,
+        None if session.saves_root(&spec.sandbox_type, template) => (None, true),
+        None => return None,
     };
-    let save = restore.is_none() && session.saves_root(sandbox_type, template);
-    if restore.is_none() && !save {
-        return None;
-    }
     let overlay = overlay_of(template);
     let is_empty_dir = |mount: &&VolumeMount| {
         let mut volumes = overlay.volumes.iter();

@@ -34,8 +34,13 @@ impl Fingerprints {
     pub(super) fn of(data: String, templates: &BTreeMap<&str, &SandboxTemplate>, skills: Option<&[String]>) -> Self {
         let own: BTreeMap<_, _> =
             templates.iter().map(|(name, template)| ((*name).to_string(), fingerprint(template, skills))).collect();
-        let types = own.keys().map(|name| (name.clone(), digest::whole(&(&data, needed(name, templates, &own)))));
-        Self { types: types.collect(), data, own }
+        let types = templates.keys().map(|&name| {
+            let needed = needed(name, templates).into_iter();
+            let needed = needed.map(|needed| (needed, own.get(needed).map_or("", String::as_str)));
+            (name.to_string(), digest::whole(&(&data, needed.collect::<BTreeMap<_, _>>())))
+        });
+        let types: BTreeMap<_, _> = types.collect();
+        Self { data, types, own }
     }
 
     /// The types of these for which an entry with other fingerprints has nothing.
@@ -63,27 +68,23 @@ impl Fingerprints {
     }
 }
 
-/// The types that depend on one of these, and are none of them.
-pub(super) fn dependents(types: &BTreeSet<String>, templates: &BTreeMap<&str, &SandboxTemplate>) -> BTreeSet<String> {
-    let none = BTreeMap::new();
-    let depends = |name: &&&str| needed(name, templates, &none).keys().any(|needed| types.contains(*needed));
-    let others = templates.keys().filter(|name| !types.contains(**name));
-    others.filter(depends).map(|name| (*name).to_string()).collect()
+/// For each type, the types that depend on it, each once.
+pub(super) fn dependents(templates: &BTreeMap<&str, &SandboxTemplate>) -> BTreeMap<String, BTreeSet<String>> {
+    let mut dependents: BTreeMap<String, BTreeSet<String>> = BTreeMap::new();
+    for name in templates.keys() {
+        for needed in needed(name, templates).into_iter().filter(|needed| needed != name) {
+            dependents.entry(needed.to_string()).or_default().insert((*name).to_string());
+        }
+    }
+    dependents
 }
 
-/// The fingerprints of a type and of all types that it depends on, each once.
-fn needed<'a>(
-    of: &'a str,
-    templates: &BTreeMap<&'a str, &'a SandboxTemplate>,
-    own: &'a BTreeMap<String, String>,
-) -> BTreeMap<&'a str, &'a str> {
-    let (mut found, mut waiting) = (BTreeMap::new(), vec![of]);
+/// A type, and all types that it depends on, each once.
+fn needed<'a>(of: &'a str, templates: &BTreeMap<&'a str, &'a SandboxTemplate>) -> BTreeSet<&'a str> {
+    let (mut found, mut waiting) = (BTreeSet::from([of]), vec![of]);
     while let Some(name) = waiting.pop() {
-        let fingerprint = own.get(name).map_or("", String::as_str);
-        if found.insert(name, fingerprint).is_none() {
-            let needs = templates.get(name).into_iter().flat_map(|template| &template.depends_on);
-            waiting.extend(needs.map(String::as_str));
-        }
+        let needs = templates.get(name).into_iter().flat_map(|template| &template.depends_on);
+        waiting.extend(needs.map(String::as_str).filter(|needed| found.insert(needed)));
     }
     found
 }

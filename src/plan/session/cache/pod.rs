@@ -28,7 +28,7 @@ use crate::{
         session::{Observed, staging},
         volumes::SharedVolume,
     },
-    protocol::cache::{PackedRoot, RESTORE_ENV, RestoreWork, RestoredVolume, Root, SAVE_ENV, SaveWork, SavedVolume},
+    protocol::cache::{PackedRoot, RESTORE_ENV, RestoreWork, RestoredVolume, SAVE_ENV, SaveWork, SavedVolume},
 };
 
 /// The volumes that are saved and restored. Scripts come from their sources.
@@ -111,8 +111,7 @@ pub(super) fn save_id(entry: &PersistentVolumeClaim, roots: &[PackedRoot]) -> St
 
 /// A root file system as the Pods know it.
 pub(super) fn packed_root(label: &Label, root: &SavedRoot) -> PackedRoot {
-    let SavedRoot { sha256, packed, unpacked, image } = root.clone();
-    PackedRoot { label: label.to_string(), root: Root { sha256, packed, unpacked, image } }
+    PackedRoot { label: label.to_string(), root: root.clone().into() }
 }
 
 /// The Pod that restores an entry into the volumes.
