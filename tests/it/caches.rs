@@ -587,3 +587,47 @@ fn a_damaged_root_is_not_tried_again() {
         ["main: Changed: its file on the volume data is not what the sandbox has packed"]
     );
 }
+
+#[test]
+fn what_depends_on_a_damaged_root_runs_its_steps_as_well() {
+    let depends = |name: &str, restore: &str| {
+        let Event::ApplySession(mut session) = rooted(name, restore) else { unreachable!() };
+        session.spec.sandboxes.get_mut("fuzz").unwrap().template.depends_on = vec!["main".into()];
+        Event::ApplySession(session)
+    };
+    let mut world = with_source();
+    world.happens(depends("one", "Whole"));
+    both(&mut world, "one");
+    world.happens(Event::Saved("one--save".into()));
+    let expected = [
+        (CacheResult::Missing, Some(MissReason::Corrupt)),
+        (CacheResult::Missing, Some(MissReason::DependencyChanged)),
+    ];
+    world.happens(depends("demo", "Partial"));
+    world.happens(Event::RestoredWithout { pod: "demo--restore".into(), labels: vec!["main".into()] });
+    assert_eq!(results(&world, "demo"), expected, "found by the restore Pod");
+    world.happens(depends("next", "Partial"));
+    assert_eq!(results(&world, "next"), expected, "known from the entry");
+}
+
+#[test]
+fn a_type_whose_steps_have_not_run_is_not_in_the_cache() {
+    let mut world = with_source();
+    world.happens(session("one", |spec| {
+        let mut fuzz = spec["sandboxes"]["main"].clone();
+        fuzz["restart"] = json!({"policy": "Never"});
+        spec["sandboxes"]["fuzz"] = fuzz;
+    }));
+    world.happens(Event::Staged { pod: "one--stage".into(), roots: vec![] });
+    world.happens(Event::Scheduled("one--fuzz".into()));
+    world.happens(Event::Initializes("one--fuzz".into()));
+    world.happens(Event::Exited { pod: "one--fuzz".into(), code: 0, after: 1 });
+    world.happens(Event::Scheduled("one--main".into()));
+    world.happens(Event::Running("one--main".into()));
+    world.happens(Event::Saved("one--save".into()));
+    assert_eq!(saved(&world, "one"), (SaveState::Succeeded, None));
+    let manifest: Value =
+        serde_json::from_str(&world.claims[&entry(&world)].annotations()["aigise.dev/cache"]).unwrap();
+    let types: Vec<_> = manifest["fingerprints"]["types"].as_object().unwrap().keys().collect();
+    assert_eq!(types, ["main"]);
+}
