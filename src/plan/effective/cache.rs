@@ -81,7 +81,7 @@ impl EffectiveSession {
         self.cache().is_some() && is_asked && has_steps && !is_skipped
     }
 
-    /// What everything that the steps of this template leave was restored to, so that they do not run; `None` if they run.
+    /// From what a type is restored, so that its steps do not run; `None` if they run.
     pub fn restored(&self, sandbox_type: &str, template: &SandboxTemplate) -> Option<RestoredType> {
         let part = self.status().filter(|_| self.has_restored_data())?.cache.as_ref()?.sandboxes.get(sandbox_type)?;
         if part.fingerprint.as_deref() != Some(&fingerprint(template, self.installed_skills())) {

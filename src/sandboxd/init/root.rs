@@ -53,7 +53,7 @@ const MOUNTED: [&str; 11] = [
     "/etc/resolv.conf",
 ];
 
-/// How the path of a volume looks on the node that a runtime has made because the image declares it: containerd's, and CRI-O's.
+/// What is in the path, on the node, of a volume that the image declares: with containerd, and with CRI-O.
 const OF_IMAGE: [&str; 2] = ["/io.containerd.grpc.v1.cri/containers/", "/overlay-containers/"];
 
 /// What is left out of every root file system.
@@ -65,8 +65,10 @@ const LOOK_EVERY: Duration = Duration::from_millis(20);
 /// The root file system as it was before the first step.
 pub struct Baseline {
     names: File,
+    /// From when on a change counts.
     moment: Time,
     image: Option<String>,
+    /// The [offset](clock) of the clock.
     clock: i128,
 }
 
@@ -219,7 +221,7 @@ fn pack(places: &Places, work: &RootWork, baseline: &Baseline, secrets: &Secrets
     if let Some(left) = left_process() {
         return Err((SaveFault::StepLeftProcesses, left));
     }
-    // Times of changes before this would be after it.
+    // What was changed since would look older than the baseline.
     if clock() < baseline.clock - 1_000_000_000 {
         return Err((SaveFault::ClockMoved, "the clock of the node was set back meanwhile".into()));
     }
@@ -274,7 +276,7 @@ fn left_process() -> Option<String> {
         let name = line.split(|byte| *byte == 0).next().unwrap_or_default();
         let (step, name) = (String::from_utf8_lossy(step), String::from_utf8_lossy(name));
         Some(format!(
-            "the step {step} has left the process {} running: steps that start servers have run: Always",
+            "the step {step} has left the process {} running; a step that starts a server needs run: Always",
             name.trim()
         ))
     })

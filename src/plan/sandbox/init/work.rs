@@ -96,9 +96,8 @@ fn root(observed: &Observed, session: &EffectiveSession, restored: Option<Restor
     let template = &spec.template;
     let (restore, save) = match restored {
         Some(RestoredType::Root(root)) => (Some(root.into()), false),
-        Some(RestoredType::Data) => return None,
         None if session.saves_root(&spec.sandbox_type, template) => (None, true),
-        None => return None,
+        Some(RestoredType::Data) | None => return None,
     };
     let overlay = overlay_of(template);
     let is_empty_dir = |mount: &&VolumeMount| {
